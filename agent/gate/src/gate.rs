@@ -1,0 +1,330 @@
+//! One session's gate.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tidegate_policy::{Effect, Policy, Principal, Resource, Shape, Verdict};
+use tokio::{net::TcpStream, sync::watch};
+
+use crate::{
+    Cause, Credential, Credentials, Decision, Entry, Masker, Origin, Permit, Record, RecordError, Records, Refusal,
+    verdicts::Verdicts,
+};
+
+/// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Inner>);
+
+/// What a session needs from the agent.
+pub struct Opening {
+    /// What the kernel says.
+    pub origin: Origin,
+    /// The resource that the destination is.
+    pub resource: Arc<Resource>,
+    /// The policy in force; decisions follow it as it changes.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// Ticks whenever `policy` was replaced.
+    pub changes: watch::Receiver<u64>,
+    /// True once the agent is asked to stop.
+    pub stopping: watch::Receiver<bool>,
+    /// Where credentials come from.
+    pub credentials: Arc<dyn Credentials>,
+    /// Where records are kept.
+    pub records: Arc<dyn Records>,
+    /// What applies masks.
+    pub masker: Arc<Masker>,
+}
+
+/// A wish to sign in upstream.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// What the policy decides on.
+    pub shape: Arc<Shape>,
+    /// What is recorded: the names the client gave, never what it authenticated with.
+    pub text: String,
+}
+
+/// Something that a principal wants to do.
+#[derive(Debug)]
+pub struct Action<'a> {
+    /// Its name in the protocol's words: `statement`.
+    pub name: &'static str,
+    /// What the policy decides on.
+    pub shape: &'a Arc<Shape>,
+    /// What is recorded.
+    pub text: &'a str,
+}
+
+/// A connection to the upstream, and what to sign in with. Only [`Gate::admit`] makes one.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Upstream {
+    /// The connection, before TLS and sign-in.
+    pub stream: TcpStream,
+    /// Where it leads.
+    pub address: SocketAddr,
+    /// What to sign in with.
+    pub credential: Credential,
+    /// The proof; settle it when signed in.
+    pub permit: Permit,
+}
+
+/// What the clones of a gate share.
+pub(crate) struct Inner {
+    principal: Principal,
+    destination: SocketAddr,
+    resource: Arc<Resource>,
+    policy: Arc<ArcSwap<Policy>>,
+    changes: watch::Receiver<u64>,
+    stopping: watch::Receiver<bool>,
+    credentials: Arc<dyn Credentials>,
+    masker: Arc<Masker>,
+    session: Arc<str>,
+    opened_under: Arc<str>,
+    login: Mutex<Option<Arc<Shape>>>,
+    record: Mutex<Option<Box<dyn Record>>>,
+    verdicts: Mutex<Verdicts>,
+    actions: AtomicU64,
+}
+
+impl Gate {
+    /// Begins a session and its record. Without a record there is no session.
+    pub fn open(opening: Opening) -> Result<Self, RecordError> {
+        let policy = opening.policy.load_full();
+        let record = opening.records.open(Entry::Open {
+            principal: Cow::Borrowed(&opening.origin.principal),
+            destination: opening.origin.destination,
+            resource: Cow::Borrowed(&opening.resource.name),
+            protocol: Cow::Borrowed(&opening.resource.protocol),
+            policy: Cow::Borrowed(&policy.digest),
+        })?;
+        Ok(Self(Arc::new(Inner {
+            session: record.session().clone(),
+            principal: opening.origin.principal,
+            destination: opening.origin.destination,
+            resource: opening.resource,
+            policy: opening.policy,
+            changes: opening.changes,
+            stopping: opening.stopping,
+            credentials: opening.credentials,
+            masker: opening.masker,
+            opened_under: policy.digest.clone(),
+            login: Mutex::default(),
+            record: Mutex::new(Some(record)),
+            verdicts: Mutex::default(),
+            actions: AtomicU64::new(0),
+        })))
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> &Arc<str> {
+        &self.0.session
+    }
+
+    /// Who is asking.
+    pub fn principal(&self) -> &Principal {
+        &self.0.principal
+    }
+
+    /// The resource asked for.
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.0.resource
+    }
+
+    /// What applies masks outside of a permit: to texts that belong to no action.
+    pub fn masker(&self) -> &Arc<Masker> {
+        &self.0.masker
+    }
+
+    /// Decides and records the sign-in, then connects to the upstream.
+    pub async fn admit(&self, login: Login) -> Result<Upstream, Refusal> {
+        let action = Action { name: "login", shape: &login.shape, text: &login.text };
+        let permit = match self.ask(action).await {
+            Decision::Permit(permit) => permit,
+            Decision::Refuse(refusal) => return Err(refusal),
+        };
+        let resource = &self.0.resource;
+        let credential = self.0.credentials.credential(&resource.credential).await.map_err(|error| {
+            self.event("credential-unavailable", &error.to_string());
+            refusal(Cause::Credential, "the gate has no credential for this resource")
+        })?;
+        let stream = connect(self.0.destination, resource.connect_timeout).await.map_err(|error| {
+            self.event("upstream-unreachable", &error.to_string());
+            refusal(Cause::Upstream, &format!("could not connect to {:?}: {error}", resource.name))
+        })?;
+        *lock(&self.0.login) = Some(login.shape);
+        Ok(Upstream { stream, address: self.0.destination, credential, permit })
+    }
+
+    /// Decides an action and records it; it may run once this has returned a permit.
+    pub async fn ask(&self, action: Action<'_>) -> Decision {
+        let policy = self.0.policy.load_full();
+        let verdict = self.0.verdict(&policy, action.shape);
+        match self.0.record_action(&policy, &action, &verdict) {
+            Err(error) => {
+                tracing::error!(session = %self.0.session, %error, "refused: not recorded");
+                Decision::Refuse(refusal(Cause::Record, "the gate cannot record this, so it may not run"))
+            }
+            Ok(id) => match verdict.effect {
+                Effect::Allow => Decision::Permit(Permit::new(self.0.clone(), id, verdict)),
+                Effect::Hold | Effect::Deny => Decision::Refuse(Refusal {
+                    message: verdict.message.clone(),
+                    hint: verdict.hint.clone(),
+                    cause: Cause::Policy,
+                }),
+            },
+        }
+    }
+
+    /// Records and words the refusal of something that could not even be understood.
+    pub fn refuse(&self, name: &'static str, text: &str, reason: &str) -> Refusal {
+        let policy = self.0.policy.load_full();
+        let verdict = Verdict {
+            effect: Effect::Deny,
+            rule: None,
+            matched: Vec::new(),
+            message: reason.into(),
+            hint: None,
+            results: Vec::new(),
+            content: None,
+            withhold_errors: true,
+            record_rows: false,
+        };
+        let action = Action { name, shape: &Arc::default(), text };
+        if let Err(error) = self.0.record_action(&policy, &action, &verdict) {
+            tracing::error!(session = %self.0.session, %error, "a refusal was not recorded");
+        }
+        refusal(Cause::Policy, reason)
+    }
+
+    /// Records something that is no action.
+    pub fn event(&self, event: &str, detail: &str) {
+        self.0.note(&Entry::Event { event: event.into(), detail: detail.into() });
+    }
+
+    /// Resolves when this session may no longer exist: its sign-in is no longer allowed, or the agent stops.
+    pub async fn revoked(&self) -> Refusal {
+        let (mut changes, mut stopping) = (self.0.changes.clone(), self.0.stopping.clone());
+        loop {
+            if let Some(refusal) = self.0.end() {
+                return refusal;
+            }
+            let gone = tokio::select! {
+                changed = changes.changed() => changed.is_err(),
+                changed = stopping.changed() => changed.is_err(),
+            };
+            if gone {
+                return refusal(Cause::Shutdown, "the gate is stopping");
+            }
+        }
+    }
+
+    /// Closes the record with the reason. Later calls, and the guard, do nothing.
+    pub fn close(&self, reason: &str) {
+        self.0.close(reason);
+    }
+}
+
+impl Inner {
+    pub(crate) fn masker(&self) -> &Masker {
+        &self.masker
+    }
+
+    /// Adds an entry that nothing waits for.
+    pub(crate) fn note(&self, entry: &Entry<'_>) {
+        if let Some(record) = lock(&self.record).as_mut() {
+            record.note(entry);
+        }
+    }
+
+    fn verdict(&self, policy: &Arc<Policy>, shape: &Arc<Shape>) -> Arc<Verdict> {
+        lock(&self.verdicts).of(policy, shape, || policy.decide(&self.principal, &self.resource.name, shape))
+    }
+
+    fn record_action(&self, policy: &Policy, action: &Action<'_>, verdict: &Verdict) -> Result<u64, RecordError> {
+        let mut record = lock(&self.record);
+        let record = record.as_mut().ok_or_else(|| RecordError("it is closed".into()))?;
+        let id = self.actions.fetch_add(1, Ordering::Relaxed) + 1;
+        let text = match &verdict.content {
+            Some(mask) => match self.masker.scan(mask, action.text.as_bytes()) {
+                Cow::Borrowed(_) => Cow::Borrowed(action.text),
+                Cow::Owned(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
+            },
+            None => Cow::Borrowed(action.text),
+        };
+        record.write(&Entry::Action {
+            id,
+            action: action.name.into(),
+            text,
+            decision: verdict.effect,
+            rule: verdict.rule.as_deref().map(Into::into),
+            reason: (verdict.effect != Effect::Allow).then(|| Cow::Borrowed(&*verdict.message)),
+            policy: (policy.digest != self.opened_under).then(|| Cow::Borrowed(&*policy.digest)),
+        })?;
+        Ok(id)
+    }
+
+    /// Why the session may no longer exist, if so.
+    fn end(&self) -> Option<Refusal> {
+        if *self.stopping.borrow() {
+            return Some(refusal(Cause::Shutdown, "the gate is stopping"));
+        }
+        let login = lock(&self.login).clone()?;
+        let verdict = self.verdict(&self.policy.load_full(), &login);
+        (verdict.effect != Effect::Allow).then(|| Refusal {
+            message: format!("this session is no longer allowed: {}", verdict.message).into(),
+            hint: verdict.hint.clone(),
+            cause: Cause::Policy,
+        })
+    }
+
+    fn close(&self, reason: &str) {
+        if let Some(record) = lock(&self.record).take() {
+            record.close(reason);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close("the session's task ended");
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opening").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+async fn connect(address: SocketAddr, timeout: Duration) -> std::io::Result<TcpStream> {
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn refusal(cause: Cause, message: &str) -> Refusal {
+    Refusal { message: message.into(), hint: None, cause }
+}
+
+/// A lock whose holder panicked still guards whole values here: each is replaced, never half-written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,28 @@
+//! What a protocol is written against: who is asking, what is decided, how it is shown, what is recorded.
+//!
+//! A protocol gets a [`Gate`] for one session. [`Gate::admit`] is the only source of an [`Upstream`];
+//! [`Gate::ask`] is the only source of a [`Permit`], and the action is in the record before the permit exists.
+
+#![forbid(unsafe_code)]
+
+mod credential;
+mod gate;
+mod mask;
+mod origin;
+mod permit;
+mod protocol;
+mod record;
+mod refusal;
+mod secret;
+mod verdicts;
+
+pub use credential::{Credential, CredentialError, Credentials};
+pub use gate::{Action, Gate, Login, Opening, Upstream};
+pub use mask::Masker;
+pub use origin::{Origin, OriginError, Origins};
+pub use permit::{Decision, Outcome, Permit};
+pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server};
+pub use record::{Entry, Record, RecordError, Records};
+pub use refusal::{Cause, Refusal};
+pub use secret::Secret;
+pub use tidegate_policy as policy;

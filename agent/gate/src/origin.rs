@@ -1,0 +1,37 @@
+//! What the kernel says of one connection.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+use tidegate_policy::Principal;
+use tokio::net::TcpStream;
+
+use crate::BoxFuture;
+
+/// What the kernel says of one connection.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Where the client meant to connect.
+    pub destination: SocketAddr,
+    /// The client's own end, as the agent sees it.
+    pub source: SocketAddr,
+    /// The process and its label.
+    pub principal: Principal,
+}
+
+/// Where origins come from.
+pub trait Origins: Send + Sync {
+    /// The origin of an accepted connection; each can be asked for once.
+    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>>;
+}
+
+/// Why a connection has no origin. It is refused.
+#[derive(Debug, Error)]
+pub enum OriginError {
+    /// The kernel redirected no such connection: it was made to the listener directly.
+    #[error("no governed process made this connection")]
+    Unknown,
+    /// The kernel could not be asked.
+    #[error("the kernel's hand-off could not be read: {0}")]
+    Kernel(String),
+}

@@ -1,0 +1,100 @@
+//! The proof that an action was decided and recorded.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tidegate_policy::Verdict;
+
+use crate::{Entry, Masker, Refusal, gate::Inner};
+
+/// The answer to an action.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may run; the record says so already.
+    Permit(Permit),
+    /// It may not.
+    Refuse(Refusal),
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The upstream's error code, if it failed.
+    pub error: Option<String>,
+    /// Rows shown.
+    pub rows: u64,
+    /// Bytes shown.
+    pub bytes: u64,
+}
+
+/// The proof that one action was allowed and that this is in the record. Dropping it records that the action was cut off.
+#[derive(Debug)]
+pub struct Permit {
+    gate: Arc<Inner>,
+    id: u64,
+    verdict: Arc<Verdict>,
+    since: Instant,
+    settled: bool,
+}
+
+impl Permit {
+    pub(crate) fn new(gate: Arc<Inner>, id: u64, verdict: Arc<Verdict>) -> Self {
+        Self { gate, id, verdict, since: Instant::now(), settled: false }
+    }
+
+    /// What was decided, with the masks of every result.
+    pub fn verdict(&self) -> &Arc<Verdict> {
+        &self.verdict
+    }
+
+    /// What applies the masks.
+    pub fn masker(&self) -> &Masker {
+        self.gate.masker()
+    }
+
+    /// Adds to the record what was shown to the client. Only where the rule asks for it.
+    pub fn tap(&self, shown: &[u8]) {
+        if self.verdict.record_rows {
+            let data = match std::str::from_utf8(shown) {
+                Ok(text) => text.into(),
+                Err(_) => {
+                    use base64::Engine;
+                    format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(shown)).into()
+                }
+            };
+            self.gate.note(&Entry::Shown { id: self.id, data });
+        }
+    }
+
+    /// Records how the action ended.
+    pub fn done(mut self, outcome: &Outcome) {
+        self.settled = true;
+        let word = if outcome.error.is_some() { "failed" } else { "done" };
+        self.settle(word, outcome);
+    }
+
+    fn settle(&self, word: &str, outcome: &Outcome) {
+        self.gate.note(&Entry::Outcome {
+            id: self.id,
+            outcome: word.into(),
+            error: outcome.error.as_deref().map(Into::into),
+            rows: outcome.rows,
+            bytes: outcome.bytes,
+            microseconds: micros(self.since.elapsed()),
+        });
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.settle("aborted", &Outcome::default());
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

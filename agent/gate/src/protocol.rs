@@ -1,0 +1,65 @@
+//! The traits a protocol implements.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use thiserror::Error;
+use tidegate_policy::{Resource, Vocabulary};
+use tokio::net::TcpStream;
+
+use crate::Gate;
+
+/// A boxed future.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A protocol the gate can speak. One folder and one registration line each.
+pub trait Protocol: Send + Sync {
+    /// Its name and the fields its actions carry, as bundles write them.
+    fn vocabulary(&self) -> &'static Vocabulary;
+    /// A server for one resource. Called when a bundle is loaded: a resource it cannot serve stops the load.
+    fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError>;
+}
+
+/// Serves the connections to one resource.
+pub trait Server: Send + Sync {
+    /// Serves one connection to its end; words every refusal as this protocol's clients expect it.
+    fn serve(self: Arc<Self>, client: ClientIo, gate: Gate) -> BoxFuture<'static, Result<(), ServeError>>;
+}
+
+/// The client's side of a session.
+pub struct ClientIo {
+    /// The accepted connection.
+    pub stream: TcpStream,
+    /// What to answer TLS with: a leaf for this resource, minted by the host's own authority.
+    pub tls: Arc<rustls::ServerConfig>,
+}
+
+impl fmt::Debug for ClientIo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIo").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// A resource that a protocol cannot serve as it is written.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct ConfigError {
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Why a session ended early, and who is to blame. The text goes into the record, never to the client.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The client broke the protocol or went away in the middle of a message.
+    #[error("client: {0}")]
+    Client(String),
+    /// The upstream broke the protocol, refused us or went away.
+    #[error("upstream: {0}")]
+    Upstream(String),
+    /// Policy ended the session.
+    #[error("policy: {0}")]
+    Policy(String),
+    /// A fault of the gate.
+    #[error("gate: {0}")]
+    Gate(String),
+}

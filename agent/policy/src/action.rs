@@ -1,0 +1,63 @@
+//! What a principal wants to do, as a protocol reports it.
+
+use std::sync::Arc;
+
+/// Everything about an action that a decision depends on. Protocols share one `Shape` between the actions that
+/// differ only in what no rule can see, so that a decision is made once.
+#[derive(Debug, Default)]
+pub struct Shape {
+    /// What must be allowed, one by one: the action is allowed if every item is, denied if any item is.
+    /// An action without items is refused.
+    pub items: Vec<Item>,
+    /// The result sets that the action produces, in order, and where their values come from.
+    pub results: Vec<Lineage>,
+    /// Fields that decide which rows are seen, changed or copied, in any statement of the action.
+    pub influences: Vec<Path>,
+    /// Tables (or what the protocol has instead) that the action touches at all: its errors may show their values.
+    pub touched: Vec<Path>,
+}
+
+/// One thing that an action does: a field is absent if it doesn't apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Item {
+    /// Field name (one of the vocabulary's) to value.
+    pub fields: Vec<(&'static str, Value)>,
+    /// An allow counts for this item only if its match block names this field.
+    pub must_name: Option<&'static str>,
+}
+
+/// A field's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A word of a closed list.
+    Word(&'static str),
+    /// Text.
+    Text(Arc<str>),
+    /// Alternatives or parts: an allow must match every one, a deny or a hold any one.
+    Set(Vec<Arc<str>>),
+    /// A flag.
+    Flag(bool),
+    /// A whole number.
+    Number(i64),
+}
+
+/// A maskable field's address in the protocol's own terms: `schema.table.column`, each part unquoted.
+pub type Path = Arc<str>;
+
+/// Where the values of one result set come from.
+#[derive(Debug, Clone, Default)]
+pub struct Lineage {
+    /// Its columns in order.
+    pub outputs: Vec<Output>,
+    /// Why this result could not be traced; refused or masked whole where a mask could apply.
+    pub untraced: Option<Arc<str>>,
+}
+
+/// One column of a result set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The fields whose values it may carry.
+    pub sources: Vec<Path>,
+    /// It is not the source's value itself but made from it.
+    pub computed: bool,
+}

@@ -1,0 +1,47 @@
+//! Who is asking.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Who is asking: what the kernel and procfs say of the process. Claims of a verified token join it later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// The bundle's subjects that the kernel's sticky label names. Never empty for a governed process.
+    pub subjects: Vec<Arc<str>>,
+    /// The process.
+    pub process: Process,
+}
+
+/// Facts about one process, held by pid and start time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/pid/stat`, field 22); none if it was gone before it was read.
+    pub start_time: Option<u64>,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// User name, if the host knows one.
+    pub user: Option<Arc<str>>,
+    /// Command name as the kernel captured it at connect.
+    pub command: Arc<str>,
+    /// Path of the executable.
+    pub executable: Option<Arc<str>>,
+    /// SHA-256 of the executable, lower-case hex.
+    pub executable_sha256: Option<Arc<str>>,
+    /// Command line; arguments that look like secrets are shown as `***`.
+    pub command_line: Vec<Arc<str>>,
+    /// Path within the cgroup v2 hierarchy.
+    pub cgroup: Option<Arc<str>>,
+    /// systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// Container id.
+    pub container: Option<Arc<str>>,
+    /// Executables of the ancestors, parent first.
+    pub ancestry: Vec<Arc<str>>,
+}

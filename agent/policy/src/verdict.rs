@@ -1,0 +1,95 @@
+//! What a policy answers.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::content::Content;
+
+/// The answer to one action's shape.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// Allowed, held or denied.
+    pub effect: Effect,
+    /// The rule that decided; none for the default deny.
+    pub rule: Option<Arc<str>>,
+    /// Every rule that matched, in the bundle's order.
+    pub matched: Vec<Arc<str>>,
+    /// For the client: what was refused and why, naming the rule. Empty when allowed.
+    pub message: Arc<str>,
+    /// For the client: how to get access, as the rule says it.
+    pub hint: Option<Arc<str>>,
+    /// How each result is shown, parallel to [`Shape::results`](crate::Shape::results).
+    pub results: Vec<ResultMasks>,
+    /// Content masks for everything that is no result column: notices, errors, notifications.
+    pub content: Option<Arc<ContentMask>>,
+    /// Error details may carry a masked field's value and are withheld.
+    pub withhold_errors: bool,
+    /// The rows as shown go into the record.
+    pub record_rows: bool,
+}
+
+/// Allowed, held or denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// It may run.
+    Allow,
+    /// It waits for a person.
+    Hold,
+    /// It is refused.
+    Deny,
+}
+
+/// How the columns of one result are shown.
+#[derive(Debug, Clone, Default)]
+pub struct ResultMasks {
+    /// By position.
+    pub columns: Vec<Shown>,
+    /// The lineage wasn't known: how every column is shown, whatever their number.
+    pub whole: Option<Arc<Show>>,
+}
+
+impl ResultMasks {
+    /// No column differs from what the upstream sent.
+    pub fn is_plain(&self) -> bool {
+        self.whole.is_none() && self.columns.iter().all(|column| matches!(column, Shown::Plain))
+    }
+}
+
+/// How one column is shown.
+#[derive(Debug, Clone, Default)]
+pub enum Shown {
+    /// As it is.
+    #[default]
+    Plain,
+    /// The whole value is masked, whatever it holds.
+    Masked(Arc<Show>),
+    /// What the detectors find in it is masked.
+    Scanned(Arc<ContentMask>),
+}
+
+/// What to look for, and how each find is shown.
+#[derive(Debug, Clone)]
+pub struct ContentMask {
+    /// Detector and how its finds are shown.
+    pub finds: Vec<(Content, Arc<Show>)>,
+}
+
+/// How a sensitive value is shown. Lengths are in characters (Unicode scalar values).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Show {
+    /// Replaced by this text.
+    Redact(Arc<str>),
+    /// All but the first and last characters replaced by `*`; a value not longer than both is redacted whole.
+    Keep {
+        /// Characters kept at the start.
+        first: usize,
+        /// Characters kept at the end.
+        last: usize,
+    },
+    /// A keyed token (HMAC-SHA-256): equal values give equal tokens.
+    Token,
+    /// SQL NULL, or what the protocol has instead; in the middle of a text: redacted.
+    Null,
+}

@@ -1,0 +1,45 @@
+//! What a protocol can report of an action, as bundles name it.
+
+/// The fields a protocol's actions carry. A bundle that names any other does not load.
+#[derive(Debug)]
+pub struct Vocabulary {
+    /// The protocol, as a resource's `protocol:` names it.
+    pub protocol: &'static str,
+    /// The fields that a rule may match on.
+    pub fields: &'static [FieldSpec],
+    /// How a maskable field is written in `masks:`, for error messages: `schema.table.column`.
+    pub path: &'static str,
+}
+
+/// One field of a vocabulary.
+#[derive(Debug)]
+pub struct FieldSpec {
+    /// The key in a rule's match block.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: FieldKind,
+    /// One line for documentation and JSON Schema.
+    pub about: &'static str,
+}
+
+/// What a field's values are, and so how a rule matches them.
+#[derive(Debug)]
+pub enum FieldKind {
+    /// One of a closed list.
+    Word(&'static [Word]),
+    /// Text, matched by globs whose `*` stops at no separator; matching is case-sensitive.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number, matched by value or by range (`">= 10"`).
+    Number,
+}
+
+/// One word of a closed list.
+#[derive(Debug)]
+pub struct Word {
+    /// As written in a bundle.
+    pub name: &'static str,
+    /// A wildcard does not reach it: an allow must spell it out. For what hides other actions from the gate.
+    pub spelled_out: bool,
+}

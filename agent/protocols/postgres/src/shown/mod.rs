@@ -1,0 +1,1 @@
+//! How results are shown: masks on rows and COPY data of every wire format.

@@ -1,0 +1,1 @@
+//! What a statement does, understood by PostgreSQL's own grammar.

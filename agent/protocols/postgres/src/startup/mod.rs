@@ -1,0 +1,1 @@
+//! The client's side of start-up: TLS, versions, parameters, cancel requests.

@@ -1,0 +1,1 @@
+//! The gate's own side: TLS and signing in to the server.

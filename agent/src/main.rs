@@ -1,0 +1,2 @@
+//! The Tidegate agent.
+fn main() {}

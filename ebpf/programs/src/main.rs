@@ -1,0 +1,8 @@
+#![no_std]
+#![no_main]
+//! The eBPF programs.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
