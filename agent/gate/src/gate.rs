@@ -64,7 +64,7 @@ pub struct Action<'a> {
     pub text: &'a str,
 }
 
-/// A connection to the upstream, and what to sign in with. Only [`Gate::admit`] makes one.
+/// A connection to the upstream, and what to sign in with. Only [`Gate::admit`] and [`Gate::consult`] make one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Upstream {
@@ -74,8 +74,6 @@ pub struct Upstream {
     pub address: SocketAddr,
     /// What to sign in with.
     pub credential: Credential,
-    /// The proof; settle it when signed in.
-    pub permit: Permit,
 }
 
 /// What the clones of a gate share.
@@ -146,23 +144,44 @@ impl Gate {
     }
 
     /// Decides and records the sign-in, then connects to the upstream.
-    pub async fn admit(&self, login: Login) -> Result<Upstream, Refusal> {
+    ///
+    /// The permit is to be settled when the upstream has taken the credential, or has not.
+    pub async fn admit(&self, login: Login) -> Result<(Upstream, Permit), Refusal> {
         let action = Action { name: "login", shape: &login.shape, text: &login.text };
         let permit = match self.ask(action).await {
             Decision::Permit(permit) => permit,
             Decision::Refuse(refusal) => return Err(refusal),
         };
+        *lock(&self.0.login) = Some(login.shape);
+        Ok((self.dial().await?, permit))
+    }
+
+    /// A second connection to the upstream, for the gate's own questions about it. Refused before [`Gate::admit`].
+    pub async fn consult(&self) -> Result<Upstream, Refusal> {
+        if lock(&self.0.login).is_none() {
+            return Err(refusal(Cause::Policy, "nobody has signed in on this session"));
+        }
+        self.dial().await
+    }
+
+    async fn dial(&self) -> Result<Upstream, Refusal> {
         let resource = &self.0.resource;
         let credential = self.0.credentials.credential(&resource.credential).await.map_err(|error| {
             self.event("credential-unavailable", &error.to_string());
-            refusal(Cause::Credential, "the gate has no credential for this resource")
+            refusal(Cause::Credential, "the gate has no usable credential for this resource")
         })?;
-        let stream = connect(self.0.destination, resource.connect_timeout).await.map_err(|error| {
+        let address = self.0.destination;
+        let stream = connect(address, resource.connect_timeout).await.map_err(|error| {
             self.event("upstream-unreachable", &error.to_string());
-            refusal(Cause::Upstream, &format!("could not connect to {:?}: {error}", resource.name))
+            refusal(Cause::Upstream, &format!("could not connect to {:?} at {address}: {error}", resource.name))
         })?;
-        *lock(&self.0.login) = Some(login.shape);
-        Ok(Upstream { stream, address: self.0.destination, credential, permit })
+        Ok(Upstream { stream, address, credential })
+    }
+
+    /// What would be decided, unrecorded: for what prepares an action that will itself be asked for.
+    pub fn foresee(&self, shape: &Arc<Shape>) -> Result<Arc<Verdict>, Refusal> {
+        let verdict = self.0.verdict(&self.0.policy.load_full(), shape);
+        if verdict.effect == Effect::Allow { Ok(verdict) } else { Err(refused(&verdict)) }
     }
 
     /// Decides an action and records it; it may run once this has returned a permit.
@@ -176,11 +195,7 @@ impl Gate {
             }
             Ok(id) => match verdict.effect {
                 Effect::Allow => Decision::Permit(Permit::new(self.0.clone(), id, verdict)),
-                Effect::Hold | Effect::Deny => Decision::Refuse(Refusal {
-                    message: verdict.message.clone(),
-                    hint: verdict.hint.clone(),
-                    cause: Cause::Policy,
-                }),
+                Effect::Hold | Effect::Deny => Decision::Refuse(refused(&verdict)),
             },
         }
     }
@@ -318,6 +333,10 @@ async fn connect(address: SocketAddr, timeout: Duration) -> std::io::Result<TcpS
         .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+fn refused(verdict: &Verdict) -> Refusal {
+    Refusal { message: verdict.message.clone(), hint: verdict.hint.clone(), cause: Cause::Policy }
 }
 
 fn refusal(cause: Cause, message: &str) -> Refusal {
