@@ -1,1 +1,29 @@
-//! placeholder
+//! Loads, attaches and feeds the eBPF programs; turns accepted connections into origins; reads process facts.
+//!
+//! The only unsafe code in user space. Knows nothing of policies and protocols.
+
+pub mod arguments;
+mod btf;
+mod captured;
+mod cgroup;
+mod digest;
+mod error;
+mod kernel;
+mod log;
+pub mod placement;
+mod probe;
+pub mod process;
+mod programs;
+mod rules;
+mod running;
+pub mod subjects;
+mod tables;
+
+pub use captured::Captured;
+pub use cgroup::Hierarchy;
+pub use error::KernelError;
+pub use kernel::{Counters, Kernel};
+pub use probe::{Probe, probe};
+pub use process::{Process, Processes};
+pub use programs::TOOLCHAIN;
+pub use rules::{Destination, PassRule, Rules, SubjectRule};

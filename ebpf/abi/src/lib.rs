@@ -1,2 +1,284 @@
+//! What the eBPF programs and user space must agree on, byte for byte.
+//!
+//! Every type is `repr(C)`, has no implicit padding (map keys are compared as bytes) and accepts any bit pattern.
+//! Addresses are 16 bytes in network order, IPv4 as its IPv4-mapped form; ports are in host order.
 #![no_std]
-//! placeholder
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+#[cfg(feature = "user")]
+mod user;
+
+/// An address in network order; IPv4 addresses in their IPv4-mapped form (RFC 4291, 2.5.5.2).
+pub type Address = [u8; 16];
+
+/// The first twelve bytes of every IPv4-mapped address.
+pub const V4_MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// Most subjects that one agent can tell apart in its life: one bit each of a label.
+pub const MAX_SUBJECTS: u32 = 64;
+
+/// Most labelled processes at one time.
+pub const MAX_LABELS: usize = 65_536;
+
+/// Most redirected connections that wait to be accepted.
+pub const MAX_HANDOFFS: usize = 65_536;
+
+/// Most user, group and cgroup ids of the old and the new generation together.
+pub const MAX_SUBJECT_IDS: usize = 32_768;
+
+/// Most destinations of the old and the new generation together.
+pub const MAX_DESTINATIONS: usize = 131_072;
+
+/// Most network namespaces that the agent listens in.
+pub const MAX_LISTENERS: usize = 4_096;
+
+/// How deep below the root a cgroup that is a subject may lie; processes may lie deeper.
+pub const MAX_CGROUP_DEPTH: u32 = 32;
+
+/// Slots of the generation table: the active generation and the one that is being written.
+pub const GENERATION_SLOTS: u32 = 2;
+
+/// What stays the same while the programs are loaded; set by user space before loading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Host {
+    /// The agent's own process, which is never governed.
+    pub agent: u32,
+    /// Offset of `pid` in the running kernel's `struct task_struct`, in bytes.
+    pub task_pid: u32,
+    /// Offset of `tgid`.
+    pub task_tgid: u32,
+    /// Offset of `group_leader`.
+    pub task_group_leader: u32,
+    /// Offset of `start_boottime`.
+    pub task_start_boottime: u32,
+}
+
+/// One generation of the rules, in slot `number % GENERATION_SLOTS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Generation {
+    /// Counts up from one; zero means that no rules were given yet.
+    pub number: u32,
+    /// One if the generation has cgroup subjects, so that hosts without any don't walk cgroups.
+    pub by_cgroup: u32,
+    /// The subjects that exist in this generation. Other bits of a label govern nothing.
+    pub subjects: u64,
+}
+
+/// The kind of id that a subject is chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SubjectKind {
+    /// Real user id in the initial user namespace.
+    User = 1,
+    /// Real group id.
+    Group = 2,
+    /// Id of a cgroup v2, or of any of its ancestors.
+    Cgroup = 3,
+}
+
+/// Key of the subjects of a generation; the value is the set of subject bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct SubjectKey {
+    /// [`Generation::number`].
+    pub generation: u32,
+    /// [`SubjectKind`].
+    pub kind: u32,
+    /// The user, group or cgroup id.
+    pub id: u64,
+}
+
+/// What is known of a labelled process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Label {
+    /// Subject bits. Bits are added, never taken away, until the process ends.
+    pub subjects: u64,
+    /// Start of the thread-group leader in ns since boot; zero when user space labelled it and the kernel hasn't met it
+    /// since.
+    pub started: u64,
+}
+
+/// Data of a destination's longest-prefix key: all of generation and port, then a prefix of the address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DestinationKey {
+    /// [`Generation::number`].
+    pub generation: u32,
+    /// Destination port; zero is the table of rules for any port.
+    pub port: u16,
+    /// The address.
+    pub address: Address,
+    /// Zero.
+    pub reserved: u16,
+}
+
+impl DestinationKey {
+    /// Bits before the address.
+    pub const FIXED_BITS: u32 = 48;
+    /// Bits of a lookup.
+    pub const ALL_BITS: u32 = Self::FIXED_BITS + 128;
+}
+
+/// What all rules together say of a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Destination {
+    /// Subjects that may go there directly.
+    pub pass: u64,
+    /// One if TCP to it goes through the gate, whoever asks. Wins over `pass`.
+    pub redirect: u64,
+}
+
+/// The agent's listeners in one network namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Listeners {
+    /// Port on 127.0.0.1.
+    pub v4: u16,
+    /// Port on ::1.
+    pub v6: u16,
+}
+
+/// The process that made or connected a socket, as the kernel saw it then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Identity {
+    /// Subject bits of the process and of its socket.
+    pub subjects: u64,
+    /// Id of the cgroup v2.
+    pub cgroup: u64,
+    /// Start of the thread-group leader, ns since boot.
+    pub started: u64,
+    /// Process id (thread group) in the initial pid namespace.
+    pub tgid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Command name, NUL-padded.
+    pub command: [u8; 16],
+}
+
+/// One redirected connection on its way to the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Handoff {
+    /// Who connected.
+    pub identity: Identity,
+    /// Cookie of the client's socket.
+    pub cookie: u64,
+    /// When the connect was decided, ns since boot.
+    pub connected_at: u64,
+    /// Where the client meant to connect.
+    pub address: Address,
+    /// The port it meant.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// One once the listener's side of the connection exists, which from then on owns the entry.
+    pub arrived: u32,
+}
+
+/// Names one connection in one network namespace, by the two ends that the agent sees when it accepts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct HandoffKey {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    /// The client's address.
+    pub source: Address,
+    /// The listener's address.
+    pub listener: Address,
+    /// The client's port.
+    pub source_port: u16,
+    /// The listener's port.
+    pub listener_port: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a socket of a governed process carries, from its creation to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stamp {
+    /// The hand-off that the next connection makes; its identity is the creator's until a governed process connects.
+    pub handoff: Handoff,
+    /// Cookie of the network namespace that the socket belongs to.
+    pub netns: u64,
+    /// One if the socket's last connect was redirected.
+    pub redirected: u64,
+}
+
+/// Names the hand-off that a socket (either end) answers for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pending {
+    /// The entry.
+    pub key: HandoffKey,
+    /// [`Handoff::cookie`] of the entry that is meant: the same key can name a later connection.
+    pub cookie: u64,
+    /// One for the listener's end, zero for the client's.
+    pub listening: u64,
+}
+
+/// Indices of the per-CPU counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// TCP connects sent to the gate.
+    Redirected = 0,
+    /// Connects and datagrams passed untouched because the bundle says so.
+    Passed = 1,
+    /// Connects, datagrams and sockets refused.
+    Refused = 2,
+    /// Processes that could not be labelled: the table is full.
+    LabelsFull = 3,
+    /// Connections that could not be handed off: the table is full. The agent refuses them.
+    HandoffsFull = 4,
+    /// Refusals that were not logged, to spare the log.
+    Unlogged = 5,
+}
+
+/// Number of [`Counter`]s.
+pub const COUNTERS: usize = 6;
+
+/// Refusals that are logged per CPU and second.
+pub const LOGGED_PER_SECOND: u64 = 32;
+
+/// How much was logged in the current second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct LogBudget {
+    /// Seconds since boot.
+    pub second: u64,
+    /// Lines written in it.
+    pub lines: u64,
+}
+
+const _: () = {
+    use core::mem::{align_of, offset_of, size_of};
+
+    assert!(size_of::<Host>() == 20);
+    assert!(size_of::<Generation>() == 16 && offset_of!(Generation, subjects) == 8);
+    assert!(size_of::<SubjectKey>() == 16 && offset_of!(SubjectKey, id) == 8);
+    assert!(size_of::<Label>() == 16);
+    assert!(size_of::<DestinationKey>() == 24 && align_of::<DestinationKey>() == 4);
+    assert!(offset_of!(DestinationKey, port) == 4 && offset_of!(DestinationKey, address) == 6);
+    assert!(offset_of!(DestinationKey, address) * 8 == DestinationKey::FIXED_BITS as usize);
+    assert!(size_of::<Destination>() == 16);
+    assert!(size_of::<Listeners>() == 4);
+    assert!(size_of::<Identity>() == 56 && offset_of!(Identity, command) == 40);
+    assert!(size_of::<Handoff>() == 96);
+    assert!(offset_of!(Handoff, address) == 72 && offset_of!(Handoff, port) == 88);
+    assert!(offset_of!(Handoff, arrived) == 92);
+    assert!(size_of::<HandoffKey>() == 48 && offset_of!(HandoffKey, source_port) == 40);
+    assert!(size_of::<Stamp>() == 112 && offset_of!(Stamp, redirected) == 104);
+    assert!(size_of::<Pending>() == 64);
+    assert!(size_of::<LogBudget>() == 16);
+    assert!(Counter::Unlogged as usize + 1 == COUNTERS);
+};

@@ -1,6 +1,33 @@
+//! The eBPF programs: label processes, stamp their sockets, send their connections to the gate.
+//!
+//! Only contexts that are stable UAPI, and raw tracepoints whose `task_struct` offsets user space reads from the
+//! running kernel's BTF. Everything fails closed: what can't be looked up, kept or understood is refused.
 #![no_std]
 #![no_main]
-//! The eBPF programs.
+
+mod connect;
+mod count;
+mod decide;
+mod endpoint;
+mod handoff;
+mod label;
+mod log;
+mod maps;
+mod peer;
+mod rules;
+mod socket;
+mod task;
+
+/// Answer of a cgroup program: go on.
+const ALLOW: i32 = 1;
+/// Answer of a cgroup program: the system call fails with EPERM.
+const REFUSE: i32 = 0;
+
+/// The kernel gives tracing helpers only to programs that declare a GPL-compatible licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

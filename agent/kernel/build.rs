@@ -1,0 +1,158 @@
+//! Compiles the eBPF programs with whichever toolchain this machine has for them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+const TARGET: &str = "bpfel-unknown-none";
+const PACKAGE: &str = "tidegate-programs";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+/// What this package's own compilation sets and the programs' must not inherit: its flags, wrappers and toolchain.
+const FOREIGN: [&str; 8] =
+    ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "CLIPPY_", "LD_LIBRARY_PATH", "MAKEFLAGS"];
+/// Where cargo finds its home and the registry.
+const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_"];
+
+/// A toolchain that can compile for BPF.
+enum Toolchain {
+    /// rustup's nightly, which builds `core` itself.
+    Nightly,
+    /// The distribution's packages, which bring `core` along.
+    Debian,
+}
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            for line in problem.lines() {
+                println!("cargo:warning={line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let programs = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("../../ebpf/programs");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={}", programs.display());
+    println!("cargo:rerun-if-changed={}", programs.with_file_name("abi").display());
+
+    let linker =
+        linker().ok_or("bpf-linker not found on PATH or in cargo's bin folder: run `cargo xtask setup`")?;
+    let toolchain = toolchain().ok_or(
+        "no toolchain for eBPF: neither a rustup nightly with rust-src nor the packages rustc-web, cargo-web and \
+         libstd-rust-web-dev-bpf are installed: run `cargo xtask setup`",
+    )?;
+    println!("cargo:rustc-env=TIDEGATE_EBPF_TOOLCHAIN={}", toolchain.name());
+
+    let target_dir = out.join("ebpf");
+    let output = toolchain
+        .cargo(&linker)?
+        .args(["build", "--release", "--package", PACKAGE, "--target", TARGET, "--target-dir"])
+        .arg(&target_dir)
+        .current_dir(&programs)
+        .output()
+        .map_err(|error| format!("cargo for {}: {error}", toolchain.name()))?;
+    if !output.status.success() {
+        return Err(format!(
+            "the eBPF programs did not compile with {} ({}):\n{}\nIf tools are missing, run `cargo xtask setup`.",
+            toolchain.name(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+        ));
+    }
+    let built = target_dir.join(TARGET).join("release").join(PACKAGE);
+    fs::copy(&built, out.join(PACKAGE)).map_err(|error| format!("{}: {error}", built.display()))?;
+    Ok(())
+}
+
+impl Toolchain {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Nightly => "rustup's nightly with rust-src",
+            Self::Debian => "the distribution's rustc with its BPF core",
+        }
+    }
+
+    fn cargo(&self, linker: &Path) -> Result<Command, String> {
+        let mut command = match self {
+            Self::Nightly => {
+                let mut command = clean("rustup");
+                command.args(["run", "nightly", "cargo", "-Zbuild-std=core"]);
+                command
+            }
+            Self::Debian => {
+                let mut command = clean(DEBIAN_CARGO);
+                // One unstable feature of aya-ebpf.
+                command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+        };
+        let mut linker_flag = OsString::from("-Clinker=");
+        linker_flag.push(linker);
+        let mut flags = linker_flag;
+        let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
+        for flag in
+            ["-Clink-arg=--btf", "-Cdebuginfo=2", &format!("--cfg=bpf_target_arch=\"{architecture}\"")]
+        {
+            flags.push("\x1f");
+            flags.push(flag);
+        }
+        command.env("CARGO_ENCODED_RUSTFLAGS", flags);
+        Ok(command)
+    }
+}
+
+/// The nightly comes first: where somebody installed rust-src, it was for this.
+fn toolchain() -> Option<Toolchain> {
+    let nightly = sysroot(clean("rustup").args(["run", "nightly", "rustc"]).env("RUSTUP_AUTO_INSTALL", "0"))
+        .is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").is_dir());
+    if nightly {
+        return Some(Toolchain::Nightly);
+    }
+    let debian = Path::new(DEBIAN_CARGO).is_file()
+        && sysroot(&mut clean(DEBIAN_RUSTC))
+            .is_some_and(|root| root.join("lib/rustlib").join(TARGET).join("lib").is_dir());
+    debian.then_some(Toolchain::Debian)
+}
+
+fn sysroot(rustc: &mut Command) -> Option<PathBuf> {
+    let output = rustc.args(["--print", "sysroot"]).output().ok()?;
+    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+fn linker() -> Option<PathBuf> {
+    println!("cargo:rerun-if-env-changed=PATH");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    env::split_paths(&path)
+        .chain(home.map(|home| home.join("bin")))
+        .map(|folder| folder.join("bpf-linker"))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A command without what cargo sets for this build script.
+fn clean(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let Some(text) = name.to_str() else { continue };
+        let foreign = FOREIGN.iter().any(|prefix| text.starts_with(prefix));
+        let kept = KEPT.iter().any(|prefix| text.starts_with(prefix));
+        if foreign && !kept {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+fn variable(name: &str) -> Result<String, String> {
+    env::var(name).map_err(|error| format!("{name}: {error}"))
+}

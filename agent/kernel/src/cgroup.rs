@@ -1,0 +1,158 @@
+//! The cgroup v2 hierarchy: where it is mounted, and which cgroup an id names.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use tidegate_abi::MAX_CGROUP_DEPTH;
+
+use crate::KernelError;
+
+/// `FILEID_KERNFS` (include/linux/exportfs.h): the handle is the cgroup's id.
+const FILEID_KERNFS: i32 = 0xfe;
+
+/// The mounted hierarchy.
+#[derive(Debug)]
+pub struct Hierarchy {
+    root: PathBuf,
+    directory: File,
+}
+
+impl Hierarchy {
+    /// Finds the mount of the whole hierarchy, in a pure setup (`/sys/fs/cgroup`) or beside v1 controllers.
+    pub fn find() -> Result<Self, KernelError> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|error| KernelError::Cgroup(format!("/proc/self/mountinfo: {error}")))?;
+        let root = root_of(&mounts).ok_or_else(|| {
+            KernelError::Cgroup("mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`".to_owned())
+        })?;
+        let directory =
+            File::open(&root).map_err(|error| KernelError::Cgroup(format!("{}: {error}", root.display())))?;
+        Ok(Self { root, directory })
+    }
+
+    /// The root cgroup, to attach programs to.
+    pub(crate) fn directory(&self) -> &File {
+        &self.directory
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The id of the cgroup at a path within the hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Rules`] if there is no such cgroup or it lies deeper than the kernel programs look.
+    pub fn id(&self, path: &str) -> Result<u64, KernelError> {
+        let inner = Path::new(path.trim_start_matches('/'));
+        if inner.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+            return Err(KernelError::Rules(format!("cgroup {path:?}: `.` and `..` have no place in it")));
+        }
+        if inner.components().count() >= MAX_CGROUP_DEPTH as usize {
+            return Err(KernelError::Rules(format!(
+                "cgroup {path:?} lies deeper than {MAX_CGROUP_DEPTH} levels, where it can't be governed"
+            )));
+        }
+        let full = self.root.join(inner);
+        match fs::metadata(&full) {
+            Ok(found) if found.is_dir() => Ok(found.ino()),
+            Ok(_) => Err(KernelError::Rules(format!("cgroup {path:?}: {} is no cgroup", full.display()))),
+            Err(error) => Err(KernelError::Rules(format!("cgroup {path:?}: {}: {error}", full.display()))),
+        }
+    }
+
+    /// Path within the hierarchy of the cgroup with this id; none if it is gone.
+    pub fn path(&self, id: u64) -> Option<String> {
+        let opened = self.open(id).ok()?;
+        let full = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?;
+        let inner = full.strip_prefix(&self.root).ok()?;
+        Some(format!("/{}", inner.display()))
+    }
+
+    fn open(&self, id: u64) -> io::Result<OwnedFd> {
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            id: u64,
+        }
+        let mut handle = Handle { bytes: size_of::<u64>() as u32, kind: FILEID_KERNFS, id };
+        // SAFETY: `Handle` is a `struct file_handle` whose eight handle bytes follow its header, as its length says.
+        let opened = unsafe {
+            libc::open_by_handle_at(
+                self.directory.as_raw_fd(),
+                (&raw mut handle).cast(),
+                libc::O_PATH | libc::O_CLOEXEC,
+            )
+        };
+        if opened < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+    }
+}
+
+/// Mount point of the hierarchy's own root in a `mountinfo` (proc_pid_mountinfo(5)).
+fn root_of(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        if after.split(' ').next() != Some("cgroup2") {
+            return None;
+        }
+        let mut fields = before.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        (root == "/").then(|| PathBuf::from(unescape(point)))
+    })
+}
+
+/// Undoes the octal escapes of space, tab, newline and backslash.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pure_hierarchy_is_found() {
+        let mounts =
+            "24 1 0:22 / /proc rw - proc proc rw\n30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_of(mounts), Some(PathBuf::from("/sys/fs/cgroup")));
+    }
+
+    #[test]
+    fn the_hierarchy_beside_v1_controllers_is_found() {
+        let mounts = "40 31 0:37 / /sys/fs/cgroup/systemd rw shared:9 - cgroup cgroup rw,name=systemd\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_of(mounts), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+    }
+
+    #[test]
+    fn a_mount_of_a_part_of_the_hierarchy_is_not_its_root() {
+        let mounts = "41 31 0:38 /user.slice /mnt rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_of(mounts), None);
+    }
+
+    #[test]
+    fn spaces_in_a_mount_point_are_unescaped() {
+        let mounts = "41 31 0:38 / /mnt/c\\040g rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(root_of(mounts), Some(PathBuf::from("/mnt/c g")));
+    }
+
+    #[test]
+    fn the_hosts_root_cgroup_is_found_again_by_its_id() {
+        let hierarchy = Hierarchy::find().unwrap();
+        assert!(hierarchy.id("/").is_ok());
+        assert!(matches!(hierarchy.id("/no/such/cgroup"), Err(KernelError::Rules(_))));
+        assert!(matches!(hierarchy.id("/../etc"), Err(KernelError::Rules(_))));
+    }
+}

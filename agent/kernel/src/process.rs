@@ -1,0 +1,220 @@
+//! Facts about the process behind a connection.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::unistd::{Uid, User};
+use procfs::process::{Process as Entry, Stat};
+use procfs::ticks_per_second;
+
+use crate::cgroup::Hierarchy;
+use crate::digest::Digests;
+use crate::{Captured, KernelError, arguments, placement};
+
+/// Ancestors that are named at most.
+const MAX_ANCESTORS: usize = 16;
+const NS_PER_SECOND: u128 = 1_000_000_000;
+
+/// Facts about one process, held by pid and start time. Of a process that was gone before it could be read, only what the
+/// kernel captured is known: pid, uid, gid, command and, while it exists, the cgroup with unit and container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot (`/proc/pid/stat`, field 22); none if it was gone.
+    pub start_time: Option<u64>,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Real group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// User name, if the host knows one.
+    pub user: Option<Arc<str>>,
+    /// Command name as the kernel captured it at connect.
+    pub command: Arc<str>,
+    /// Path of the executable.
+    pub executable: Option<Arc<str>>,
+    /// SHA-256 of the executable, lower-case hex.
+    pub executable_sha256: Option<Arc<str>>,
+    /// Command line without secrets.
+    pub command_line: Vec<Arc<str>>,
+    /// Path within the cgroup v2 hierarchy.
+    pub cgroup: Option<Arc<str>>,
+    /// systemd unit.
+    pub unit: Option<Arc<str>>,
+    /// Container id.
+    pub container: Option<Arc<str>>,
+    /// Executables of the ancestors, parent first.
+    pub ancestry: Vec<Arc<str>>,
+}
+
+/// Reads process facts.
+#[derive(Debug)]
+pub struct Processes {
+    hierarchy: Hierarchy,
+    digests: Digests,
+}
+
+impl Processes {
+    /// # Errors
+    ///
+    /// There is no cgroup v2 hierarchy.
+    pub fn new() -> Result<Self, KernelError> {
+        Ok(Self { hierarchy: Hierarchy::find()?, digests: Digests::default() })
+    }
+
+    /// Facts about the process that the kernel captured. Reads files and hashes executables that it hasn't seen: not for
+    /// an async context.
+    pub fn facts(&self, captured: &Captured) -> Process {
+        let cgroup: Option<Arc<str>> = self.hierarchy.path(captured.cgroup_id).map(Arc::from);
+        let mut process = Process {
+            pid: captured.pid,
+            uid: captured.uid,
+            gid: captured.gid,
+            user: User::from_uid(Uid::from_raw(captured.uid)).ok().flatten().map(|user| user.name.into()),
+            command: Arc::clone(&captured.command),
+            unit: cgroup.as_deref().and_then(placement::unit).map(Arc::from),
+            container: cgroup.as_deref().and_then(placement::container).map(Arc::from),
+            cgroup,
+            ..Process::default()
+        };
+        if let Some(living) = Living::find(captured) {
+            let mut read = process.clone();
+            living.describe(&mut read, &self.digests);
+            // What was read counts only if the id was still this process's afterwards.
+            if living.is_still_there() {
+                process = read;
+            }
+        }
+        process
+    }
+}
+
+/// A process that was there, with its start time, when it was looked for.
+struct Living {
+    entry: Entry,
+    stat: Stat,
+}
+
+impl Living {
+    /// The captured process; none if it is gone and its id another's.
+    fn find(captured: &Captured) -> Option<Self> {
+        let entry = Entry::new(i32::try_from(captured.pid).ok()?).ok()?;
+        let stat = entry.stat().ok()?;
+        let is_the_one = if captured.started == 0 {
+            stat.starttime <= ticks(captured.connected_at)
+        } else {
+            stat.starttime == ticks(captured.started)
+        };
+        is_the_one.then_some(Self { entry, stat })
+    }
+
+    fn is_still_there(&self) -> bool {
+        let now = Entry::new(self.entry.pid).and_then(|entry| entry.stat());
+        now.is_ok_and(|stat| stat.starttime == self.stat.starttime)
+    }
+
+    fn describe(&self, process: &mut Process, digests: &Digests) {
+        process.start_time = Some(self.stat.starttime);
+        if let Ok(status) = self.entry.status() {
+            process.groups = status.groups;
+        }
+        if let Some((path, mut file)) = self.executable() {
+            process.executable = Some(lossy(&path));
+            process.executable_sha256 = digests.sha256(&mut file).ok().flatten();
+        }
+        if let Ok(line) = self.entry.cmdline() {
+            let shown = arguments::shown(line.iter().map(String::as_str));
+            process.command_line = shown.into_iter().map(Arc::from).collect();
+        }
+        process.ancestry = ancestry(self.stat.ppid);
+    }
+
+    /// The executable's path, and the file itself: opened through procfs, so that it is the one that runs even if another
+    /// has taken its path. None if it was exchanged in between by an exec.
+    fn executable(&self) -> Option<(PathBuf, File)> {
+        let path = self.entry.exe().ok()?;
+        let file = File::open(format!("/proc/{}/exe", self.entry.pid)).ok()?;
+        (self.entry.exe().ok()? == path).then_some((path, file))
+    }
+}
+
+/// Executables of the ancestors, parent first, up to the first process of the host. One that can't be read is named by
+/// its command in brackets, as ps does.
+fn ancestry(parent: i32) -> Vec<Arc<str>> {
+    let mut executables = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = parent;
+    while next > 0 && executables.len() < MAX_ANCESTORS && seen.insert(next) {
+        let Ok(entry) = Entry::new(next) else { break };
+        let Ok(stat) = entry.stat() else { break };
+        executables.push(match entry.exe() {
+            Ok(path) => lossy(&path),
+            Err(_) => format!("[{}]", stat.comm).into(),
+        });
+        next = stat.ppid;
+    }
+    executables
+}
+
+/// Clock ticks since boot, as `/proc/pid/stat` rounds them.
+fn ticks(ns_since_boot: u64) -> u64 {
+    let ticks = u128::from(ns_since_boot) * u128::from(ticks_per_second()) / NS_PER_SECOND;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
+}
+
+fn lossy(path: &Path) -> Arc<str> {
+    path.to_string_lossy().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn myself() -> Captured {
+        let stat = Entry::myself().unwrap().stat().unwrap();
+        Captured {
+            destination: "192.0.2.1:5432".parse().unwrap(),
+            pid: std::process::id(),
+            started: stat.starttime * 1_000_000_000 / ticks_per_second(),
+            uid: nix::unistd::getuid().as_raw(),
+            gid: nix::unistd::getgid().as_raw(),
+            cgroup_id: 0,
+            command: "captured".into(),
+            connected_at: u64::MAX,
+            subjects: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_living_process_is_described() {
+        let process = Processes::new().unwrap().facts(&myself());
+        let executable = std::env::current_exe().unwrap();
+        assert_eq!(process.executable.as_deref(), executable.to_str());
+        assert_eq!(process.executable_sha256.unwrap().len(), 64);
+        assert!(process.start_time.is_some());
+        assert!(!process.ancestry.is_empty());
+        assert!(!process.command_line.is_empty());
+        assert_eq!(&*process.command, "captured");
+    }
+
+    #[test]
+    fn a_process_that_started_at_another_time_is_not_the_captured_one() {
+        let mut captured = myself();
+        captured.started += 1_000_000_000;
+        let process = Processes::new().unwrap().facts(&captured);
+        assert_eq!((process.start_time, process.executable), (None, None));
+        assert_eq!(&*process.command, "captured");
+    }
+
+    #[test]
+    fn without_a_captured_start_a_process_younger_than_the_connection_is_not_the_one() {
+        let mut captured = myself();
+        captured.started = 0;
+        captured.connected_at = 1;
+        assert_eq!(Processes::new().unwrap().facts(&captured).start_time, None);
+    }
+}

@@ -1,0 +1,327 @@
+//! What is governed and what becomes of its connections, and its form in the kernel's maps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tidegate_abi::{
+    Address, Destination as Entry, DestinationKey, Generation, MAX_DESTINATIONS, MAX_SUBJECT_IDS,
+    MAX_SUBJECTS, SubjectKey, SubjectKind, V4_MAPPED_PREFIX,
+};
+
+use crate::KernelError;
+
+/// Everything the kernel decides by. It is swapped as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Who is governed.
+    pub subjects: Vec<SubjectRule>,
+    /// What governed processes reach through the gate.
+    pub resources: Vec<Destination>,
+    /// What they reach directly.
+    pub passes: Vec<PassRule>,
+}
+
+/// One subject and the ids that make a process its own. Any one of them does.
+#[derive(Debug, Clone, Default)]
+pub struct SubjectRule {
+    /// The bundle's name for it.
+    pub name: Arc<str>,
+    /// Real user ids; for a group's supplementary members, their users' ids.
+    pub uids: Vec<u32>,
+    /// Real group ids.
+    pub gids: Vec<u32>,
+    /// Cgroup v2 ids; their descendants count too.
+    pub cgroup_ids: Vec<u64>,
+}
+
+/// A TCP destination that goes through the gate, whichever subject asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Addresses.
+    pub net: IpNet,
+    /// Port.
+    pub port: u16,
+}
+
+/// A destination, TCP or UDP, that some subjects reach directly.
+#[derive(Debug, Clone)]
+pub struct PassRule {
+    /// Addresses.
+    pub net: IpNet,
+    /// Port; none for any.
+    pub port: Option<u16>,
+    /// Names of the subjects that may.
+    pub subjects: Vec<Arc<str>>,
+}
+
+/// Which bit of a label stands for which subject. A bit keeps its meaning for the agent's life, because labels and stamps
+/// outlive a bundle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SubjectBits {
+    names: Vec<Arc<str>>,
+}
+
+impl SubjectBits {
+    /// The bit of a subject, allotted if it has none.
+    fn allot(&mut self, name: &Arc<str>) -> Result<u64, KernelError> {
+        if let Some(bit) = self.get(name) {
+            return Ok(bit);
+        }
+        if self.names.len() >= MAX_SUBJECTS as usize {
+            return Err(KernelError::Rules(format!(
+                "subject {name:?} is one too many: at most {MAX_SUBJECTS} different subjects fit until the agent is \
+                 restarted"
+            )));
+        }
+        self.names.push(Arc::clone(name));
+        Ok(1 << (self.names.len() - 1))
+    }
+
+    fn get(&self, name: &str) -> Option<u64> {
+        self.names.iter().position(|known| &**known == name).map(|index| 1 << index)
+    }
+
+    /// Names of the subjects in a set, in the order they were first seen.
+    pub(crate) fn names(&self, subjects: u64) -> Vec<Arc<str>> {
+        let set = |(index, _): &(usize, &Arc<str>)| subjects >> index & 1 == 1;
+        self.names.iter().enumerate().filter(set).map(|(_, name)| Arc::clone(name)).collect()
+    }
+}
+
+/// Rules as entries of the kernel's maps, all of one generation.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) generation: Generation,
+    pub(crate) subjects: HashMap<SubjectKey, u64>,
+    /// Prefix length in bits (of the whole key), key and value.
+    pub(crate) destinations: Vec<(u32, DestinationKey, Entry)>,
+}
+
+impl Compiled {
+    /// # Errors
+    ///
+    /// [`KernelError::Rules`] if there are too many of something, or a pass names a subject that isn't there.
+    pub(crate) fn new(rules: &Rules, number: u32, bits: &mut SubjectBits) -> Result<Self, KernelError> {
+        let mut generation = Generation { number, by_cgroup: 0, subjects: 0 };
+        let mut subjects = HashMap::new();
+        for subject in &rules.subjects {
+            let bit = bits.allot(&subject.name)?;
+            generation.subjects |= bit;
+            if !subject.cgroup_ids.is_empty() {
+                generation.by_cgroup = 1;
+            }
+            for (kind, id) in ids(subject) {
+                *subjects.entry(SubjectKey { generation: number, kind: kind as u32, id }).or_default() |= bit;
+            }
+        }
+        bounded("user, group and cgroup ids of subjects", subjects.len(), MAX_SUBJECT_IDS / 2)?;
+        let destinations = destinations(rules, number, bits)?;
+        // The trie keeps inner nodes beside the entries that it counts.
+        bounded("destinations", destinations.len(), MAX_DESTINATIONS / 2)?;
+        Ok(Self { generation, subjects, destinations })
+    }
+}
+
+fn ids(subject: &SubjectRule) -> impl Iterator<Item = (SubjectKind, u64)> + '_ {
+    let users = subject.uids.iter().map(|id| (SubjectKind::User, u64::from(*id)));
+    let groups = subject.gids.iter().map(|id| (SubjectKind::Group, u64::from(*id)));
+    let cgroups = subject.cgroup_ids.iter().map(|id| (SubjectKind::Cgroup, *id));
+    users.chain(groups).chain(cgroups)
+}
+
+fn bounded(what: &str, count: usize, most: usize) -> Result<(), KernelError> {
+    if count > most {
+        return Err(KernelError::Rules(format!(
+            "{count} {what} are too many: at most {most} fit into the kernel"
+        )));
+    }
+    Ok(())
+}
+
+/// One prefix of the table of one port (zero: any).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix {
+    port: u16,
+    bits: u8,
+    address: u128,
+}
+
+impl Prefix {
+    fn new(net: IpNet, port: u16) -> Self {
+        let bits = net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 };
+        Self { port, bits, address: u128::from_be_bytes(mapped(net.addr())) }.cut(bits)
+    }
+
+    /// The prefix of the same port that is `bits` long and contains this one.
+    fn cut(self, bits: u8) -> Self {
+        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+        Self { port: self.port, bits, address: self.address & mask }
+    }
+}
+
+/// An address as the kernel side has it.
+pub(crate) fn mapped(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V6(address) => address.octets(),
+        IpAddr::V4(address) => {
+            let mut mapped = [0; 16];
+            let (prefix, rest) = mapped.split_at_mut(V4_MAPPED_PREFIX.len());
+            prefix.copy_from_slice(&V4_MAPPED_PREFIX);
+            rest.copy_from_slice(&address.octets());
+            mapped
+        }
+    }
+}
+
+/// All destinations. A longest-prefix lookup finds one entry, so each says what all rules that contain it say.
+fn destinations(
+    rules: &Rules,
+    generation: u32,
+    bits: &SubjectBits,
+) -> Result<Vec<(u32, DestinationKey, Entry)>, KernelError> {
+    let mut own: BTreeMap<Prefix, Entry> = BTreeMap::new();
+    for resource in &rules.resources {
+        if resource.port == 0 {
+            return Err(KernelError::Rules(format!("resource address {}: port 0 is no port", resource.net)));
+        }
+        own.entry(Prefix::new(resource.net, resource.port)).or_default().redirect = 1;
+    }
+    for pass in &rules.passes {
+        let entry = own.entry(Prefix::new(pass.net, pass.port.unwrap_or(0))).or_default();
+        for name in &pass.subjects {
+            entry.pass |= bits.get(name).ok_or_else(|| {
+                KernelError::Rules(format!(
+                    "{} is passed for subject {name:?}, which is not declared",
+                    pass.net
+                ))
+            })?;
+        }
+    }
+    let merged = own.keys().map(|prefix| {
+        let mut entry = Entry::default();
+        for shorter in 0..=prefix.bits {
+            if let Some(containing) = own.get(&prefix.cut(shorter)) {
+                entry.pass |= containing.pass;
+                entry.redirect |= containing.redirect;
+            }
+        }
+        let key = DestinationKey {
+            generation,
+            port: prefix.port,
+            address: prefix.address.to_be_bytes(),
+            reserved: 0,
+        };
+        (DestinationKey::FIXED_BITS + u32::from(prefix.bits), key, entry)
+    });
+    Ok(merged.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(name: &str, uid: u32) -> SubjectRule {
+        SubjectRule { name: name.into(), uids: vec![uid], ..SubjectRule::default() }
+    }
+
+    fn resource(net: &str, port: u16) -> Destination {
+        Destination { net: net.parse().unwrap(), port }
+    }
+
+    fn pass(net: &str, port: Option<u16>, subjects: &[&str]) -> PassRule {
+        let subjects = subjects.iter().map(|&name| name.into()).collect();
+        PassRule { net: net.parse().unwrap(), port, subjects }
+    }
+
+    fn entry(compiled: &Compiled, net: &str, port: u16) -> Entry {
+        let wanted = Prefix::new(net.parse().unwrap(), port);
+        let found = compiled.destinations.iter().find(|(bits, key, _)| {
+            *bits == 48 + u32::from(wanted.bits)
+                && key.port == port
+                && u128::from_be_bytes(key.address) == wanted.address
+        });
+        found.unwrap().2
+    }
+
+    #[test]
+    fn a_bit_keeps_its_subject_when_the_rules_change() {
+        let mut bits = SubjectBits::default();
+        let first = Rules { subjects: vec![subject("a", 1), subject("b", 2)], ..Rules::default() };
+        let second = Rules { subjects: vec![subject("c", 3), subject("b", 2)], ..Rules::default() };
+        assert_eq!(Compiled::new(&first, 1, &mut bits).unwrap().generation.subjects, 0b011);
+        assert_eq!(Compiled::new(&second, 2, &mut bits).unwrap().generation.subjects, 0b110);
+        assert_eq!(bits.names(0b110), ["b".into(), "c".into()]);
+    }
+
+    #[test]
+    fn the_sixty_fifth_subject_of_an_agents_life_is_an_error() {
+        let mut bits = SubjectBits::default();
+        let subjects = (0..64).map(|index| subject(&format!("s{index}"), index)).collect();
+        let full = Rules { subjects, ..Rules::default() };
+        assert_eq!(Compiled::new(&full, 1, &mut bits).unwrap().generation.subjects, u64::MAX);
+        let more = Rules { subjects: vec![subject("more", 65)], ..Rules::default() };
+        assert!(matches!(Compiled::new(&more, 2, &mut bits), Err(KernelError::Rules(_))));
+    }
+
+    #[test]
+    fn one_id_may_belong_to_two_subjects() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules { subjects: vec![subject("a", 7), subject("b", 7)], ..Rules::default() };
+        let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
+        let key = SubjectKey { generation: 1, kind: SubjectKind::User as u32, id: 7 };
+        assert_eq!(compiled.subjects[&key], 0b11);
+    }
+
+    #[test]
+    fn a_narrow_pass_inside_a_wide_resource_still_redirects() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules {
+            subjects: vec![subject("a", 1)],
+            resources: vec![resource("10.0.0.0/8", 5432)],
+            passes: vec![pass("10.1.0.0/16", Some(5432), &["a"])],
+        };
+        let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
+        assert_eq!(entry(&compiled, "10.1.0.0/16", 5432), Entry { pass: 1, redirect: 1 });
+        assert_eq!(entry(&compiled, "10.0.0.0/8", 5432), Entry { pass: 0, redirect: 1 });
+    }
+
+    #[test]
+    fn a_narrow_pass_keeps_the_subjects_of_a_wider_one() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules {
+            subjects: vec![subject("a", 1), subject("b", 2)],
+            resources: vec![],
+            passes: vec![pass("::/0", None, &["a"]), pass("fd00::1/128", None, &["b"])],
+        };
+        let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
+        assert_eq!(entry(&compiled, "fd00::1/128", 0), Entry { pass: 0b11, redirect: 0 });
+        assert_eq!(entry(&compiled, "::/0", 0), Entry { pass: 0b01, redirect: 0 });
+    }
+
+    #[test]
+    fn all_of_ipv4_is_a_prefix_of_96_bits() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules {
+            subjects: vec![subject("a", 1)],
+            resources: vec![],
+            passes: vec![pass("0.0.0.0/0", None, &["a"])],
+        };
+        let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
+        assert_eq!(compiled.destinations[0].0, 48 + 96);
+    }
+
+    #[test]
+    fn host_bits_of_a_network_do_not_count() {
+        let net: IpNet = "10.1.2.3/8".parse().unwrap();
+        assert_eq!(Prefix::new(net, 1), Prefix::new("10.0.0.0/8".parse().unwrap(), 1));
+    }
+
+    #[test]
+    fn a_pass_for_an_undeclared_subject_is_an_error() {
+        let rules = Rules { passes: vec![pass("10.0.0.1/32", None, &["nobody"])], ..Rules::default() };
+        let error = Compiled::new(&rules, 1, &mut SubjectBits::default()).unwrap_err();
+        assert!(error.to_string().contains("nobody"));
+    }
+}

@@ -1,0 +1,311 @@
+//! A gate on this host and clients of every kind for it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tidegate_kernel::{Captured, Destination, Kernel, PassRule, Rules, SubjectRule};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+
+/// A documentation address: nothing is ever sent there.
+pub(crate) const V4: &str = "192.0.2.1";
+/// Its IPv6 counterpart.
+pub(crate) const V6: &str = "2001:db8::1";
+
+/// A user of the subject `governed`.
+pub(crate) const GOVERNED: u32 = 61_001;
+/// A user of the subject `other`.
+pub(crate) const OTHER: u32 = 61_002;
+/// A user of no subject.
+pub(crate) const UNGOVERNED: u32 = 61_050;
+
+/// The distribution's, which every user may run.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A test that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What every script has.
+const PRELUDE: &str = r#"
+import ctypes, errno, os, socket, struct, sys, threading
+def attempt(action):
+    try:
+        print(action())
+    except OSError as error:
+        print("errno", errno.errorcode[error.errno])
+def peer(s):
+    return "peer {} {}".format(*s.getpeername()[:2])
+def dial(family, host, port):
+    s = socket.socket(family, socket.SOCK_STREAM)
+    s.connect((host, port))
+    return s
+"#;
+
+/// The kernel side with listeners as the agent has them.
+pub(crate) struct Gate {
+    pub(crate) kernel: Kernel,
+    v4: TcpListener,
+    v6: TcpListener,
+}
+
+impl Gate {
+    /// Attached, listening, with the rules that `rules` makes of the IPv4 listener's port.
+    pub(crate) async fn new(rules: impl FnOnce(u16) -> Rules) -> Self {
+        let gate = Self { kernel: Kernel::load().unwrap(), v4: listen("127.0.0.1:0"), v6: listen("[::1]:0") };
+        gate.kernel.listen(gate.v4_port(), gate.v6.local_addr().unwrap().port()).unwrap();
+        gate.kernel.replace(&rules(gate.v4_port())).unwrap();
+        gate
+    }
+
+    pub(crate) fn v4_port(&self) -> u16 {
+        self.v4.local_addr().unwrap().port()
+    }
+
+    /// Accepts one connection on 127.0.0.1 and asks for its origin.
+    pub(crate) async fn accept_v4(&self) -> Option<Captured> {
+        self.origin(&accept(&self.v4).await)
+    }
+
+    /// Accepts one connection on ::1 and asks for its origin.
+    pub(crate) async fn accept_v6(&self) -> Option<Captured> {
+        self.origin(&accept(&self.v6).await)
+    }
+
+    /// Closes the listeners, with what was never accepted.
+    pub(crate) fn close(self) -> Kernel {
+        self.kernel
+    }
+
+    /// A port of 127.0.0.1 and ::1 that nobody listens on.
+    #[expect(clippy::unused_self, reason = "belongs to the listeners")]
+    pub(crate) fn unused_port(&self) -> u16 {
+        listen("127.0.0.1:0").local_addr().unwrap().port()
+    }
+
+    /// Accepts one connection on 127.0.0.1.
+    pub(crate) async fn accept_stream(&self) -> TcpStream {
+        accept(&self.v4).await
+    }
+
+    /// The origin of an accepted connection.
+    pub(crate) fn origin(&self, stream: &TcpStream) -> Option<Captured> {
+        self.kernel.origin(stream.peer_addr().unwrap(), stream.local_addr().unwrap()).unwrap()
+    }
+
+    /// Runs a script as a user without any other groups.
+    #[expect(clippy::unused_self, reason = "a client needs a gate to be there")]
+    pub(crate) fn python(&self, uid: u32, script: &str) -> Client {
+        Client::start(&as_user(uid), script)
+    }
+
+    /// Runs a script as a user, in a network namespace of its own.
+    #[expect(clippy::unused_self, reason = "a client needs a gate to be there")]
+    pub(crate) fn python_in_new_netns(&self, uid: u32, script: &str) -> Client {
+        let mut command = vec!["unshare".to_owned(), "--net".to_owned()];
+        command.extend(as_user(uid));
+        Client::start(&command, script)
+    }
+
+    /// Runs a script as root.
+    #[expect(clippy::unused_self, reason = "a client needs a gate to be there")]
+    pub(crate) fn python_as_root(&self, script: &str) -> Client {
+        Client::start(&[PYTHON.to_owned(), "-c".to_owned()], script)
+    }
+}
+
+fn as_user(uid: u32) -> Vec<String> {
+    let uid = uid.to_string();
+    ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", PYTHON, "-c"].map(str::to_owned).to_vec()
+}
+
+/// A process that connects.
+pub(crate) struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    fn start(command: &[String], script: &str) -> Self {
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
+            .arg(format!("{PRELUDE}\n{script}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, input, output }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets a script that reads a line go on.
+    pub(crate) fn go_on(&mut self) {
+        self.input.write_all(b"\n").unwrap();
+    }
+
+    /// Waits for one line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// What it printed, once it has ended.
+    pub(crate) async fn output(mut self) -> String {
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut output = String::new();
+            self.output.read_to_string(&mut output).unwrap();
+            self.child.wait().unwrap();
+            output.trim().to_owned()
+        });
+        tokio::time::timeout(PATIENCE, ended).await.expect("the client ends").unwrap()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // A client of a failed test must not outlive it; one that has ended needs nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A script that connects and prints the peer or the error.
+pub(crate) fn connect_to(family: &str, address: &str, port: u16) -> String {
+    format!("attempt(lambda: peer(dial(socket.{family}, {address:?}, {port})))")
+}
+
+/// A server that is not the gate.
+pub(crate) async fn server() -> TcpListener {
+    listen("127.0.0.1:0")
+}
+
+/// Accepts one connection.
+pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
+    tokio::time::timeout(PATIENCE, listener.accept()).await.expect("a connection").unwrap().0
+}
+
+/// A network of one address, or as written.
+pub(crate) fn net(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap_or_else(|_| ipnet::IpNet::from(text.parse::<std::net::IpAddr>().unwrap()))
+}
+
+/// Two subjects, one user each.
+pub(crate) fn subjects() -> Rules {
+    let subject =
+        |name: &str, uid| SubjectRule { name: name.into(), uids: vec![uid], ..SubjectRule::default() };
+    Rules { subjects: vec![subject("governed", GOVERNED), subject("other", OTHER)], ..Rules::default() }
+}
+
+fn listen(address: &str) -> TcpListener {
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(4_096).unwrap()
+}
+
+/// The two subjects, and destinations that go through the gate.
+pub(crate) fn resources(destinations: &[(&str, u16)]) -> Rules {
+    let resources =
+        destinations.iter().map(|&(address, port)| Destination { net: net(address), port }).collect();
+    Rules { resources, ..subjects() }
+}
+
+/// The two subjects, and a destination that one of them reaches directly.
+pub(crate) fn passes(address: &str, port: u16, subject: &str) -> Rules {
+    let pass = PassRule { net: net(address), port: Some(port), subjects: vec![subject.into()] };
+    Rules { passes: vec![pass], ..subjects() }
+}
+
+/// Whether a server has no connection to accept.
+pub(crate) fn nobody_waits(server: &TcpListener) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    server.poll_accept(&mut context).is_pending()
+}
+
+/// A UDP socket on loopback that waits for one datagram at most as long as a test may take.
+pub(crate) async fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 64];
+    let received = tokio::time::timeout(PATIENCE, socket.recv(&mut buffer));
+    let length = received.await.expect("a datagram").unwrap();
+    buffer[..length].to_vec()
+}
+
+/// The first two bytes that a client sends.
+pub(crate) async fn read_u16(stream: &mut TcpStream) -> u16 {
+    tokio::time::timeout(PATIENCE, stream.read_u16()).await.expect("two bytes").unwrap()
+}
+
+/// A cgroup of this test's own with one below it; removed at the end.
+pub(crate) struct Cgroup {
+    root: String,
+    path: String,
+    inner: String,
+}
+
+impl Cgroup {
+    pub(crate) fn new() -> Self {
+        let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .into_iter()
+            .find(|root| std::path::Path::new(root).join("cgroup.procs").exists())
+            .expect("a cgroup v2 hierarchy");
+        let path = format!("/tidegate-test-{}", std::process::id());
+        let inner = format!("{root}{path}/inner");
+        std::fs::create_dir_all(&inner).unwrap();
+        Self { root: root.to_owned(), path, inner }
+    }
+
+    /// Where the hierarchy is mounted.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Within the hierarchy.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Folder of the cgroup below it.
+    pub(crate) fn inner(&self) -> &str {
+        &self.inner
+    }
+}
+
+impl Cgroup {
+    /// Moves this process in, until the answer is dropped.
+    pub(crate) fn enter(&self) -> Inside {
+        move_to(&format!("{}{}", self.root, self.path));
+        Inside(self.root.clone())
+    }
+}
+
+/// This process is in a test's cgroup.
+pub(crate) struct Inside(String);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        move_to(&self.0);
+    }
+}
+
+fn move_to(folder: &str) {
+    std::fs::write(format!("{folder}/cgroup.procs"), std::process::id().to_string()).unwrap();
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for folder in [&self.inner, &format!("{}{}", self.root, self.path)] {
+            if let Err(error) = std::fs::remove_dir(folder) {
+                eprintln!("{folder}: {error}");
+            }
+        }
+    }
+}

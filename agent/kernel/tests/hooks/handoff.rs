@@ -1,0 +1,99 @@
+//! Hand-off entries come and go with their connections.
+
+use crate::common::{GOVERNED, Gate, V4, resources};
+
+const MANY: usize = 1_000;
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn entries_of_connections_that_nobody_accepts_go_with_the_listener() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let client = gate.python(
+        GOVERNED,
+        &format!(
+            "
+for _ in range({MANY}):
+    dial(socket.AF_INET, {V4:?}, 5432).close()
+print('done')"
+        ),
+    );
+    assert_eq!(client.output().await, "done");
+    assert_eq!(gate.kernel.waiting(), MANY, "a client that closed at once must still be known");
+    assert_eq!(gate.close().waiting(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn entries_of_connections_that_are_reset_go_at_once() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let client = gate.python(
+        GOVERNED,
+        &format!(
+            "
+for _ in range({MANY}):
+    s = dial(socket.AF_INET, {V4:?}, 5432)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.close()
+print('done')"
+        ),
+    );
+    assert_eq!(client.output().await, "done");
+    assert_eq!(gate.kernel.waiting(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn entries_of_connections_that_nobody_listens_for_go_at_once() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let nobody = gate.unused_port();
+    gate.kernel.listen(nobody, nobody).unwrap();
+    let client = gate.python(GOVERNED, &crate::common::connect_to("AF_INET", V4, 5432));
+    assert_eq!(client.output().await, "errno ECONNREFUSED");
+    assert_eq!(gate.kernel.waiting(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_client_that_sends_and_closes_at_once_is_still_known() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let client = gate.python(
+        GOVERNED,
+        &format!("s = dial(socket.AF_INET, {V4:?}, 5432); s.sendall(b'line'); s.close(); print('done')"),
+    );
+    let pid = client.pid();
+    assert_eq!(client.output().await, "done");
+    assert_eq!(gate.accept_v4().await.expect("an origin").pid, pid);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn every_one_of_many_connections_at_once_has_its_own_origin() {
+    let ports: Vec<u16> = (10_000..10_100).collect();
+    let declared: Vec<(&str, u16)> = ports.iter().map(|&port| (V4, port)).collect();
+    let gate = Gate::new(|_| resources(&declared)).await;
+    let client = gate.python(
+        GOVERNED,
+        &format!(
+            "
+def one(port):
+    s = dial(socket.AF_INET, {V4:?}, port)
+    s.sendall(struct.pack('!H', port))
+    s.close()
+threads = [threading.Thread(target=one, args=(port,)) for port in range(10000, 10100)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print('done')"
+        ),
+    );
+    let mut seen = Vec::new();
+    for _ in &ports {
+        let mut stream = gate.accept_stream().await;
+        let captured = gate.origin(&stream).expect("an origin");
+        assert_eq!(crate::common::read_u16(&mut stream).await, captured.destination.port());
+        seen.push(captured.destination.port());
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, ports);
+    assert_eq!(client.output().await, "done");
+    assert_eq!(gate.kernel.waiting(), 0);
+}

@@ -1,0 +1,18 @@
+//! Lets user space read and write the types in maps.
+
+use aya::Pod;
+
+use crate::{
+    Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,
+};
+
+macro_rules! plain_data {
+    ($($name:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)`, `Copy`, made of integers only and without padding: any bytes are a value of it.
+            unsafe impl Pod for $name {}
+        )+
+    };
+}
+
+plain_data!(Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,);

@@ -1,0 +1,198 @@
+//! Where sockets are sent: connect and sendmsg, for IPv4 and IPv6.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use tidegate_abi::{Counter, Listeners, Stamp};
+
+use crate::count::count;
+use crate::decide::{Transport, Verdict, decide};
+use crate::endpoint::Endpoint;
+use crate::label::{Standing, standing};
+use crate::log::{self, Reason};
+use crate::maps::{LISTENERS, STAMPS};
+use crate::{ALLOW, REFUSE, task};
+
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK_INTERFACE: u32 = 1;
+
+/// IPv4 sockets, TCP Fast Open included.
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's own context.
+    let asked = unsafe { Endpoint::asked_v4(ctx.sock_addr) };
+    match connect(&ctx, &asked.meant()) {
+        Ok(Some(actual)) => {
+            // SAFETY: connect4 may rewrite the address.
+            unsafe { actual.write_v4(ctx.sock_addr) };
+            ALLOW
+        }
+        Ok(None) => ALLOW,
+        Err(reason) => refuse(&ctx, reason, &asked),
+    }
+}
+
+/// IPv6 sockets, also to IPv4-mapped addresses.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's own context.
+    let asked = unsafe { Endpoint::asked_v6(ctx.sock_addr) };
+    match connect(&ctx, &asked.meant()) {
+        Ok(Some(actual)) => {
+            // SAFETY: connect6 may rewrite the address.
+            unsafe { actual.write_v6(ctx.sock_addr) };
+            ALLOW
+        }
+        Ok(None) => ALLOW,
+        Err(reason) => refuse(&ctx, reason, &asked),
+    }
+}
+
+/// Datagrams of unconnected sockets; also of IPv6 sockets to IPv4 addresses.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's own context.
+    let asked = unsafe { Endpoint::asked_v4(ctx.sock_addr) };
+    match send(&ctx, &asked.meant()) {
+        Ok(Some(actual)) => {
+            // SAFETY: sendmsg4 may rewrite the address.
+            unsafe { actual.write_v4(ctx.sock_addr) };
+            ALLOW
+        }
+        Ok(None) => ALLOW,
+        Err(reason) => refuse(&ctx, reason, &asked),
+    }
+}
+
+/// Datagrams of unconnected IPv6 sockets.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the hook's own context.
+    let asked = unsafe { Endpoint::asked_v6(ctx.sock_addr) };
+    match send(&ctx, &asked.meant()) {
+        Ok(Some(actual)) => {
+            // SAFETY: sendmsg6 may rewrite the address.
+            unsafe { actual.write_v6(ctx.sock_addr) };
+            ALLOW
+        }
+        Ok(None) => ALLOW,
+        Err(reason) => refuse(&ctx, reason, &asked),
+    }
+}
+
+/// Where the connection really goes; none to leave the call as it is.
+#[inline(always)]
+fn connect(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
+    let socket = socket(ctx);
+    // SAFETY: the hook's socket, which is never null.
+    let stamp = unsafe { STAMPS.get(socket.cast()) };
+    let carried = match stamp {
+        Some(stamp) => {
+            stamp.redirected = 0;
+            stamp.handoff.identity.subjects
+        }
+        None => 0,
+    };
+    let (generation, task, subjects) = match standing(carried) {
+        Standing::Free => return Ok(None),
+        Standing::Governed { generation, task, subjects } => (generation, task, subjects),
+        Standing::Unknown => return Err(Reason::Unknown),
+    };
+    match decide(generation, subjects, transport(ctx)?, destination) {
+        Verdict::Pass => {
+            count(Counter::Passed);
+            Ok(Some(*destination))
+        }
+        Verdict::Redirect => redirect(ctx, socket, task, destination).map(Some),
+        Verdict::Refuse => Err(Reason::Undeclared),
+    }
+}
+
+/// The listener to go to instead. The stamp remembers who meant to go where, for the hand-off and for getpeername.
+#[inline(always)]
+fn redirect(
+    ctx: &SockAddrContext,
+    socket: *mut bpf_sock,
+    task: u64,
+    destination: &Endpoint,
+) -> Result<Endpoint, Reason> {
+    // SAFETY: the hook's socket; the field is readable.
+    let interface = unsafe { (&raw const (*socket).bound_dev_if).read_volatile() };
+    // Bound to another interface, the loopback address would be asked for on the wire.
+    if interface != 0 && interface != LOOPBACK_INTERFACE {
+        return Err(Reason::BoundToInterface);
+    }
+    // SAFETY: the hook's own context.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    // SAFETY: copied at once.
+    let listeners: Listeners = unsafe { LISTENERS.get(netns) }.copied().ok_or(Reason::NoListener)?;
+    let port = if destination.is_v4() { listeners.v4 } else { listeners.v6 };
+    if port == 0 {
+        return Err(Reason::NoListener);
+    }
+    // SAFETY: the hook's socket, which is never null.
+    let stamp: &mut Stamp = unsafe { STAMPS.get_or_create(socket.cast()) }.ok_or(Reason::NoMemory)?;
+    let carried = stamp.handoff.identity.subjects;
+    if task != 0 {
+        task::identify(&mut stamp.handoff.identity);
+    }
+    stamp.handoff.identity.subjects = carried | task;
+    // SAFETY: the hook's own context; no arguments.
+    unsafe {
+        stamp.handoff.cookie = bpf_get_socket_cookie(ctx.as_ptr());
+        stamp.handoff.connected_at = bpf_ktime_get_boot_ns();
+    }
+    stamp.handoff.address = destination.address();
+    stamp.handoff.port = destination.port;
+    stamp.handoff.arrived = 0;
+    stamp.netns = netns;
+    stamp.redirected = 1;
+    count(Counter::Redirected);
+    Ok(destination.loopback(port))
+}
+
+/// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams.
+#[inline(always)]
+fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
+    // SAFETY: the hook's socket, which is never null.
+    let carried = match unsafe { STAMPS.get(socket(ctx).cast()) } {
+        Some(stamp) => stamp.handoff.identity.subjects,
+        None => 0,
+    };
+    let (generation, subjects) = match standing(carried) {
+        Standing::Free => return Ok(None),
+        Standing::Governed { generation, subjects, .. } => (generation, subjects),
+        Standing::Unknown => return Err(Reason::Unknown),
+    };
+    if transport(ctx)? != Transport::Udp {
+        return Err(Reason::Protocol);
+    }
+    match decide(generation, subjects, Transport::Udp, destination) {
+        Verdict::Pass => {
+            count(Counter::Passed);
+            Ok(Some(*destination))
+        }
+        Verdict::Redirect | Verdict::Refuse => Err(Reason::Undeclared),
+    }
+}
+
+#[inline(always)]
+fn transport(ctx: &SockAddrContext) -> Result<Transport, Reason> {
+    // SAFETY: the hook's own context; the field is readable.
+    Transport::of(unsafe { (&raw const (*ctx.sock_addr).protocol).read_volatile() }).ok_or(Reason::Protocol)
+}
+
+#[inline(always)]
+fn socket(ctx: &SockAddrContext) -> *mut bpf_sock {
+    // SAFETY: the hook's own context, which always has a socket.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }
+}
+
+#[inline(always)]
+fn refuse(ctx: &SockAddrContext, reason: Reason, asked: &Endpoint) -> i32 {
+    count(Counter::Refused);
+    log::destination(ctx, reason, asked);
+    REFUSE
+}

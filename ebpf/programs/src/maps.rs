@@ -1,0 +1,112 @@
+//! Every map, in one place.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::btf_map;
+use tidegate_abi as abi;
+
+/// Number of the active generation, in its only slot.
+#[btf_map]
+pub static ACTIVE: Array<u64, 1> = Array::new();
+
+/// The generations, in slot `number % GENERATION_SLOTS`.
+#[btf_map]
+pub static GENERATIONS: Array<abi::Generation, { abi::GENERATION_SLOTS as usize }> = Array::new();
+
+/// Who is governed.
+#[btf_map]
+pub static SUBJECTS: HashMap<abi::SubjectKey, u64, { abi::MAX_SUBJECT_IDS }> = HashMap::new();
+
+/// What is done with which destination.
+#[btf_map]
+pub static DESTINATIONS: LpmTrie<abi::DestinationKey, abi::Destination, { abi::MAX_DESTINATIONS }> =
+    LpmTrie::new();
+
+/// Labelled processes, by thread-group id.
+#[btf_map]
+pub static LABELS: HashMap<u32, abi::Label, { abi::MAX_LABELS }> = HashMap::new();
+
+/// Where the agent listens, by network-namespace cookie.
+#[btf_map]
+pub static LISTENERS: HashMap<u64, abi::Listeners, { abi::MAX_LISTENERS }> = HashMap::new();
+
+/// Redirected connections that the agent hasn't accepted yet. Never LRU: an entry must not vanish under load.
+#[btf_map]
+pub static HANDOFFS: HashMap<abi::HandoffKey, abi::Handoff, { abi::MAX_HANDOFFS }> = HashMap::new();
+
+/// What happened, per CPU.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { abi::COUNTERS }> = PerCpuArray::new();
+
+/// Keeps refusals from flooding the log, per CPU.
+#[btf_map]
+pub static LOG_BUDGET: PerCpuArray<abi::LogBudget, 1> = PerCpuArray::new();
+
+/// Stamps of governed sockets. Sockets accepted from a stamped listener inherit its stamp.
+#[btf_map]
+pub static STAMPS: SocketStorage<abi::Stamp, { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize }> =
+    SocketStorage::new();
+
+/// The hand-off that a socket answers for, at either end.
+#[btf_map]
+pub static PENDING: SocketStorage<abi::Pending, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
+
+/// Storage that lives and dies with a socket. aya's own takes only one kind of context and no flags.
+#[repr(C)]
+pub struct SocketStorage<T, const FLAGS: usize> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: the fields are never read: they only describe the map to the loader.
+unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
+
+impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The socket's value, if it has one.
+    ///
+    /// # Safety
+    ///
+    /// `socket` is what the kernel gave the program as a socket, and not null.
+    #[inline(always)]
+    pub unsafe fn get<'a>(&'static self, socket: *mut c_void) -> Option<&'a mut T> {
+        // SAFETY: the map is ours, the socket is vouched for by the caller.
+        unsafe { self.storage(socket, 0) }
+    }
+
+    /// The socket's value, zeroed if it had none; none if memory ran out.
+    ///
+    /// # Safety
+    ///
+    /// As for [`get`](Self::get).
+    #[inline(always)]
+    pub unsafe fn get_or_create<'a>(&'static self, socket: *mut c_void) -> Option<&'a mut T> {
+        // SAFETY: as above.
+        unsafe { self.storage(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) }
+    }
+
+    #[inline(always)]
+    unsafe fn storage<'a>(&'static self, socket: *mut c_void, flags: u64) -> Option<&'a mut T> {
+        let map = core::ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: the helper checks both pointers and answers null or a value of this map, which lives as long as the
+        // socket does.
+        unsafe { bpf_sk_storage_get(map, socket, core::ptr::null_mut(), flags).cast::<T>().as_mut() }
+    }
+}

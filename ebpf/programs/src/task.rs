@@ -1,0 +1,84 @@
+//! Facts of the current task, and of tasks that a tracepoint names.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_task};
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_probe_read_kernel,
+};
+use tidegate_abi::{Host, Identity};
+
+/// Set by user space before loading.
+#[unsafe(no_mangle)]
+static HOST: Global<Host> =
+    Global::new(Host { agent: 0, task_pid: 0, task_tgid: 0, task_group_leader: 0, task_start_boottime: 0 });
+
+/// Process id of the current task.
+#[inline(always)]
+pub fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Whether the current task is the agent's own.
+#[inline(always)]
+pub fn is_agent() -> bool {
+    process() == HOST.load().agent
+}
+
+/// Real user and group id of the current task.
+#[inline(always)]
+pub fn ids() -> (u32, u32) {
+    let ids = bpf_get_current_uid_gid();
+    (ids as u32, (ids >> 32) as u32)
+}
+
+/// Start of the current process (not thread) in ns since boot; zero if it can't be read.
+#[inline(always)]
+pub fn started() -> u64 {
+    let host = HOST.load();
+    // SAFETY: no arguments; the answer is only ever read through a checking helper.
+    let task = Task(unsafe { bpf_get_current_task() } as *const u8);
+    match task.field::<*const u8>(host.task_group_leader) {
+        Some(leader) => Task(leader).started(),
+        None => 0,
+    }
+}
+
+/// Who the current task is. `subjects` is left to the caller.
+#[inline(always)]
+pub fn identify(identity: &mut Identity) {
+    (identity.uid, identity.gid) = ids();
+    identity.tgid = process();
+    identity.started = started();
+    // SAFETY: no arguments.
+    identity.cgroup = unsafe { bpf_get_current_cgroup_id() };
+    if let Ok(command) = bpf_get_current_comm() {
+        identity.command = command;
+    }
+}
+
+/// A `struct task_struct` of the running kernel.
+#[derive(Clone, Copy)]
+pub struct Task(pub *const u8);
+
+impl Task {
+    /// The process, if this task is its thread-group leader.
+    #[inline(always)]
+    pub fn led_process(self) -> Option<u32> {
+        let host = HOST.load();
+        let thread: u32 = self.field(host.task_pid)?;
+        let process: u32 = self.field(host.task_tgid)?;
+        (thread == process).then_some(process)
+    }
+
+    /// Start of this task in ns since boot; zero if it can't be read.
+    #[inline(always)]
+    pub fn started(self) -> u64 {
+        self.field(HOST.load().task_start_boottime).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn field<T>(self, offset: u32) -> Option<T> {
+        // SAFETY: the helper checks the address; the offset is that of a field of type T, by the kernel's own BTF.
+        unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset as usize).cast::<T>()) }.ok()
+    }
+}
