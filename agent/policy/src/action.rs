@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Everything about an action that a decision depends on. Protocols share one `Shape` between the actions that
 /// differ only in what no rule can see, so that a decision is made once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Shape {
     /// What must be allowed, one by one: the action is allowed if every item is, denied if any item is.
     /// An action without items is refused.
@@ -13,6 +13,14 @@ pub struct Shape {
     pub results: Vec<Lineage>,
     /// Fields that decide which rows are seen, changed or copied, in any statement of the action.
     pub influences: Vec<Path>,
+    /// Fields whose values are copied to where no mask of theirs covers them: a masked one is always refused,
+    /// since no mask on a result can make up for it.
+    pub copied: Vec<Path>,
+    /// Fields that something is computed from, shown or not: an expression that is run tells of its operands by its
+    /// errors, its time and how many rows it makes.
+    pub computed: Vec<Path>,
+    /// Why what decides rows, or what is copied, could not be traced; refused where a mask could apply.
+    pub untraced: Option<Arc<str>>,
     /// Tables (or what the protocol has instead) that the action touches at all: its errors may show their values.
     pub touched: Vec<Path>,
 }

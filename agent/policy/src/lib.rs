@@ -3,15 +3,30 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod case;
 mod content;
+mod decide;
+mod explain;
+mod load;
+mod matcher;
+mod plan;
 mod policy;
 mod principal;
+mod problem;
+mod raw;
+mod resource;
+mod rule;
 mod verdict;
 mod vocabulary;
+mod yaml;
 
 pub use action::{Item, Lineage, Output, Path, Shape, Value};
+pub use case::{CaseReport, Understand};
 pub use content::Content;
-pub use policy::{Address, Host, Pass, Policy, Problem, Resource, SourceFile, Subject, TlsMode, UpstreamTls};
+pub use explain::{Explanation, RuleExplanation};
+pub use policy::{Policy, schema};
 pub use principal::{Principal, Process};
+pub use problem::{Problem, SourceFile};
+pub use resource::{Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls};
 pub use verdict::{ContentMask, Effect, ResultMasks, Show, Shown, Verdict};
 pub use vocabulary::{FieldKind, FieldSpec, Vocabulary, Word};

@@ -1,0 +1,236 @@
+//! The decision: every rule that matches counts, so their order never matters.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use crate::{
+    Effect, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    plan::{self, Active, Planned},
+    rule::{Mask, Rule},
+};
+
+/// Rules and masks, indexed by resource and subject.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    rules: Vec<Rule>,
+    masks: Vec<Mask>,
+    standings: HashMap<Arc<str>, Standing>,
+}
+
+/// What the bundle says about one resource.
+#[derive(Debug)]
+struct Standing {
+    vocabulary: &'static Vocabulary,
+    /// Indices of rules, ascending.
+    by_subject: HashMap<Arc<str>, Vec<usize>>,
+}
+
+/// What the rules alone say, before masks are planned.
+struct Judgement<'a> {
+    effect: Effect,
+    rule: Option<&'a Rule>,
+    /// The rules that have to do with any item.
+    matched: Vec<&'a Rule>,
+    /// The item that no rule allows.
+    ungranted: Option<&'a Item>,
+}
+
+impl Engine {
+    /// Indexes rules for every pair of a resource and a subject. `masks` is what the rules' indices point into.
+    pub(crate) fn new(
+        rules: Vec<Rule>,
+        masks: Vec<Mask>,
+        resources: impl IntoIterator<Item = (Arc<str>, &'static Vocabulary)>,
+        subjects: &[Arc<str>],
+    ) -> Self {
+        let standings = resources.into_iter().map(|(resource, vocabulary)| {
+            let by_subject = subjects.iter().map(|subject| {
+                let applies =
+                    |rule: &Rule| rule.resources.contains(&resource) && rule.subjects.contains(subject);
+                let indices =
+                    rules.iter().enumerate().filter(|(_, rule)| applies(rule)).map(|(index, _)| index);
+                (subject.clone(), indices.collect())
+            });
+            let by_subject = by_subject.collect();
+            (resource, Standing { vocabulary, by_subject })
+        });
+        let standings = standings.collect();
+        Self { rules, masks, standings }
+    }
+
+    /// Every rule, in the bundle's order.
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The masks that a rule names.
+    pub(crate) fn masks_of<'a>(&'a self, rule: &'a Rule) -> impl Iterator<Item = &'a Mask> {
+        rule.masks.iter().filter_map(|index| self.masks.get(*index))
+    }
+
+    /// The vocabulary of a resource's protocol.
+    pub(crate) fn vocabulary(&self, resource: &str) -> Option<&'static Vocabulary> {
+        self.standings.get(resource).map(|standing| standing.vocabulary)
+    }
+
+    /// Decides one action.
+    pub(crate) fn decide(&self, principal: &Principal, resource: &str, shape: &Shape) -> Verdict {
+        let Some(standing) = self.standings.get(resource) else {
+            return refused(format!("the policy has no resource {resource:?}"));
+        };
+        let rules = self.rules_for(standing, principal);
+        let judgement = judge(&rules, shape, standing.vocabulary);
+        let matched = judgement.matched.iter().map(|rule| rule.name.clone()).collect();
+        if judgement.effect == Effect::Deny {
+            let content = plan::content(&self.active(rules.iter().copied()));
+            return Verdict { matched, content, ..denied(&rules, &judgement) };
+        }
+        let matching = self.active(judgement.matched.iter().copied());
+        let content = plan::content(&matching);
+        // A masked column stays masked whichever rule lets an action through; content is looked for where a rule says.
+        let mut active = self.active(rules.iter().copied());
+        active.retain(|one| {
+            one.mask.columns.is_some() || matching.iter().any(|other| other.mask.name == one.mask.name)
+        });
+        match plan::plan(&active, content.as_ref(), shape) {
+            Err(refusal) => Verdict {
+                matched,
+                content,
+                rule: Some(refusal.rule.name.clone()),
+                hint: refusal.rule.hint.clone(),
+                ..refused(refusal.message)
+            },
+            Ok(Planned { results, withhold_errors }) => Verdict {
+                effect: judgement.effect,
+                rule: judgement.rule.map(|rule| rule.name.clone()),
+                matched,
+                message: held(&judgement).into(),
+                hint: judgement
+                    .rule
+                    .filter(|_| judgement.effect == Effect::Hold)
+                    .and_then(|rule| rule.hint.clone()),
+                results,
+                content,
+                withhold_errors,
+                record_rows: judgement.matched.iter().any(|rule| rule.record_rows),
+            },
+        }
+    }
+
+    fn rules_for<'a>(&'a self, standing: &'a Standing, principal: &Principal) -> Vec<&'a Rule> {
+        let of_subject = |subject: &Arc<str>| standing.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
+        let mut indices: Vec<usize> = principal.subjects.iter().flat_map(of_subject).copied().collect();
+        if principal.subjects.len() > 1 {
+            indices.sort_unstable();
+            indices.dedup();
+        }
+        let rules = indices.into_iter().filter_map(|index| self.rules.get(index));
+        rules.filter(|rule| rule.is_for(principal)).collect()
+    }
+
+    /// The masks of these rules, each once, by name; a mask is told of by the first of its rules by name.
+    fn active<'a>(&'a self, rules: impl Iterator<Item = &'a Rule>) -> Vec<Active<'a>> {
+        let hiding = rules.filter(|rule| rule.effect != Some(Effect::Deny));
+        let mut active: Vec<Active<'a>> =
+            hiding.flat_map(|rule| self.masks_of(rule).map(move |mask| Active { mask, rule })).collect();
+        active.sort_by(|a, b| (&a.mask.name, &a.rule.name).cmp(&(&b.mask.name, &b.rule.name)));
+        active.dedup_by(|later, earlier| later.mask.name == earlier.mask.name);
+        active
+    }
+}
+
+/// What the rules deny. Where none of them decided, the hint is that of an allow that is near: one of this principal
+/// on this resource.
+fn denied(rules: &[&Rule], judgement: &Judgement<'_>) -> Verdict {
+    if let Some(rule) = judgement.rule {
+        return Verdict {
+            rule: Some(rule.name.clone()),
+            hint: rule.hint.clone(),
+            ..refused(format!("denied by rule {:?}", rule.name))
+        };
+    }
+    let allows = rules.iter().filter(|rule| rule.effect == Some(Effect::Allow) && rule.hint.is_some());
+    let hint = allows.min_by(|a, b| a.name.cmp(&b.name)).and_then(|rule| rule.hint.clone());
+    match judgement.ungranted {
+        Some(item) => Verdict { hint, ..refused(format!("no rule allows {}", Told(item))) },
+        None => Verdict { hint, ..refused("an action that does nothing known is not allowed".into()) },
+    }
+}
+
+fn judge<'a>(rules: &[&'a Rule], shape: &'a Shape, vocabulary: &Vocabulary) -> Judgement<'a> {
+    let reaching = |rule: &&&Rule| shape.items.iter().any(|item| rule.reaches(item, vocabulary).is_ok());
+    let matched: Vec<&Rule> = rules.iter().filter(reaching).copied().collect();
+    let first = |effect: Effect| {
+        let of_effect = matched.iter().filter(|rule| rule.effect == Some(effect));
+        of_effect.min_by(|a, b| a.name.cmp(&b.name)).copied()
+    };
+    if let Some(rule) = first(Effect::Deny) {
+        return Judgement { effect: Effect::Deny, rule: Some(rule), matched, ungranted: None };
+    }
+    let granting = |item: &Item| {
+        let granting =
+            matched.iter().filter(|rule| rule.effect.is_some() && rule.grants(item, vocabulary).is_ok());
+        granting.min_by(|a, b| a.name.cmp(&b.name)).copied()
+    };
+    let mut allowing = None;
+    for item in &shape.items {
+        match granting(item) {
+            Some(rule) => allowing = allowing.or(Some(rule)),
+            None => return Judgement { effect: Effect::Deny, rule: None, matched, ungranted: Some(item) },
+        }
+    }
+    match (first(Effect::Hold), allowing) {
+        (Some(rule), Some(_)) => {
+            Judgement { effect: Effect::Hold, rule: Some(rule), matched, ungranted: None }
+        }
+        (None, Some(rule)) => Judgement { effect: Effect::Allow, rule: Some(rule), matched, ungranted: None },
+        (_, None) => Judgement { effect: Effect::Deny, rule: None, matched, ungranted: None },
+    }
+}
+
+fn held(judgement: &Judgement<'_>) -> String {
+    match (judgement.effect, judgement.rule) {
+        (Effect::Hold, Some(rule)) => format!("held for approval by rule {:?}", rule.name),
+        _ => String::new(),
+    }
+}
+
+fn refused(message: String) -> Verdict {
+    Verdict {
+        effect: Effect::Deny,
+        rule: None,
+        matched: Vec::new(),
+        message: message.into(),
+        hint: None,
+        results: Vec::new(),
+        content: None,
+        withhold_errors: true,
+        record_rows: false,
+    }
+}
+
+/// An item in words: `statement drop on table public.orders`.
+pub(crate) struct Told<'a>(pub(crate) &'a Item);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.fields.iter().filter_map(|(field, value)| match value {
+            Value::Word(word) => Some((*field, *word)),
+            _ => None,
+        });
+        let mut words = words.take(2);
+        match (words.next(), words.next()) {
+            // `action: statement, statement: drop` says statement once.
+            (Some((_, kind)), Some((field, word))) if kind == field => write!(f, "{field} {word}")?,
+            (Some((_, word)), _) => f.write_str(word)?,
+            (None, _) => f.write_str("this")?,
+        }
+        let texts = self.0.fields.iter().filter_map(|(field, value)| match value {
+            Value::Text(text) => Some((*field, text)),
+            _ => None,
+        });
+        for (index, (field, text)) in texts.enumerate() {
+            write!(f, "{} {field} {text}", if index == 0 { " on" } else { "," })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Subjects, resources and passes.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{Loader, entries, list, readable, texts};
+use crate::{
+    Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls,
+    problem::Position,
+    raw::{List, RawFile, RawResource, RawTls},
+    rule::Names,
+    yaml::At,
+};
+
+/// How long connecting and signing in may take where a resource doesn't say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that it may say.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+
+impl Loader<'_> {
+    pub(super) fn subjects(&self, raw: &[RawFile]) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        for (at, name, subject) in raw.iter().flat_map(|file| entries(file.subjects.as_ref())) {
+            let lists = [&subject.users, &subject.groups, &subject.cgroups];
+            let chooses =
+                lists.into_iter().flatten().any(|list| list.get().is_none_or(|list| !list.is_empty()));
+            let subject = Subject {
+                name: name.into(),
+                users: texts(subject.users.as_ref()),
+                groups: texts(subject.groups.as_ref()),
+                cgroups: texts(subject.cgroups.as_ref()),
+            };
+            if !chooses {
+                self.problems.report_with(
+                    at,
+                    format!("subject {name:?} chooses no process"),
+                    "name `users:`, `groups:` or `cgroups:`",
+                );
+            }
+            subjects.push(subject);
+        }
+        subjects
+    }
+
+    pub(super) fn resources(&self, raw: &[RawFile]) -> Vec<Resource> {
+        let mut taken: Vec<(Address, Position, &str)> = Vec::new();
+        let mut resources = Vec::new();
+        for (_, name, resource) in raw.iter().flat_map(|file| entries(file.resources.as_ref())) {
+            self.known_protocol(resource);
+            let addresses = self.addresses(&resource.addresses);
+            for (at, address) in &addresses {
+                if address.port.is_none() {
+                    self.problems.report_with(*at, "a resource's address needs a port", "write host:port");
+                }
+                self.free(*at, address, name, &taken);
+                taken.push((address.clone(), *at, name));
+            }
+            resources.push(Resource {
+                name: name.into(),
+                protocol: resource.protocol.get().map_or("", String::as_str).into(),
+                addresses: addresses.into_iter().map(|(_, address)| address).collect(),
+                tls: self.tls(resource.tls.as_ref()),
+                credential: resource.credential.get().map_or("", String::as_str).into(),
+                connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
+                options: resource.options.as_ref().and_then(At::get).cloned().unwrap_or_default(),
+            });
+        }
+        resources
+    }
+
+    pub(super) fn passes(&self, raw: &[RawFile], resources: &[Arc<Resource>]) -> Vec<Pass> {
+        let mut passes = Vec::new();
+        for (_, pass) in raw.iter().flat_map(|file| list(file.passes.as_ref())) {
+            let subjects = match self.names("subject", &pass.subjects, &self.subjects) {
+                Names::All => self.subjects.keys().map(|name| name.as_str().into()).collect(),
+                Names::These(names) => names,
+            };
+            let to = self.addresses(&pass.to);
+            for (at, address) in &to {
+                let bypassed =
+                    |resource: &&Arc<Resource>| resource.addresses.iter().any(|at| at.overlaps(address));
+                if let Some(resource) = resources.iter().find(bypassed) {
+                    self.problems.report_with(
+                        *at,
+                        format!("this would pass connections to resource {:?} by the gate", resource.name),
+                        "narrow it down, or name a port",
+                    );
+                }
+            }
+            passes.push(Pass { subjects, to: to.into_iter().map(|(_, address)| address).collect() });
+        }
+        passes
+    }
+
+    fn known_protocol(&self, resource: &RawResource) {
+        let Some(protocol) = resource.protocol.get() else { return };
+        if !self.vocabularies.iter().any(|known| known.protocol == protocol) {
+            let known = self.vocabularies.iter().map(|known| known.protocol);
+            self.problems.unknown(
+                resource.protocol.at,
+                format!("unknown protocol {protocol:?}"),
+                protocol,
+                known,
+            );
+        }
+    }
+
+    fn free(&self, at: Position, address: &Address, name: &str, taken: &[(Address, Position, &str)]) {
+        if let Some((_, first, other)) = taken.iter().find(|(other, ..)| other.overlaps(address)) {
+            let place = self.problems.place(*first);
+            let message = if *other == name {
+                format!("this address is listed already, at {place}")
+            } else {
+                format!("this address is also resource {other:?}, at {place}; a destination is one resource")
+            };
+            self.problems.report(at, message);
+        }
+    }
+
+    fn addresses(&self, raw: &At<List<String>>) -> Vec<(Position, Address)> {
+        let listed = raw.get().map_or(&[][..], Vec::as_slice);
+        if raw.get().is_some() && listed.is_empty() {
+            self.problems.report(raw.at, "no address is listed");
+        }
+        let mut addresses = Vec::new();
+        for (at, text) in readable(listed) {
+            match address(text) {
+                Ok(address) => addresses.push((at, address)),
+                Err(why) => self.problems.report_with(
+                    at,
+                    format!("{text:?} is not an address: {why}"),
+                    "write host:port, 10.2.0.0/16:5432 or [2001:db8::1]:5432",
+                ),
+            }
+        }
+        addresses
+    }
+
+    fn tls(&self, raw: Option<&At<RawTls>>) -> UpstreamTls {
+        let Some((at, raw)) = raw.and_then(|raw| Some((raw.at, raw.get()?))) else {
+            return UpstreamTls::default();
+        };
+        let default = if raw.ca.is_some() { TlsMode::VerifyFull } else { TlsMode::default() };
+        let mode = raw.mode.as_ref().and_then(At::get).copied().unwrap_or(default);
+        if raw.ca.is_some() && !matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
+            self.problems.report_with(
+                raw.mode.as_ref().map_or(at, |mode| mode.at),
+                "a `ca` is named, but this mode verifies nothing",
+                "use verify-full, or leave `ca` out",
+            );
+        }
+        UpstreamTls {
+            mode,
+            ca: raw.ca.as_ref().and_then(At::get).map(Into::into),
+            server_name: raw.server_name.as_ref().and_then(At::get).map(|name| name.as_str().into()),
+        }
+    }
+
+    fn connect_timeout(&self, raw: Option<&At<String>>) -> Duration {
+        let Some((at, text)) = raw.and_then(|raw| Some((raw.at, raw.get()?))) else { return CONNECT_TIMEOUT };
+        let hint = "write a number and its unit: 500ms, 10s, 2m";
+        let parsed =
+            text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
+        match parsed {
+            Some(timeout) if timeout.is_zero() || timeout > LONGEST_TIMEOUT => {
+                let longest = LONGEST_TIMEOUT.as_secs();
+                self.problems.report(at, format!("{text:?} is not between nothing and {longest}s"));
+                CONNECT_TIMEOUT
+            }
+            Some(timeout) => timeout,
+            None => {
+                self.problems.report_with(at, format!("{text:?} is not a duration"), hint);
+                CONNECT_TIMEOUT
+            }
+        }
+    }
+}
+
+/// Reads `host`, `host:port`, `cidr:port`, `[v6]:port` or `[v6 cidr]:port`.
+fn address(text: &str) -> Result<Address, String> {
+    let (written, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, port)) => {
+            (host, Some(port.strip_prefix(':').ok_or("expected a port after the bracket")?))
+        }
+        None if text.matches(':').count() > 1 => (text, None),
+        None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let port = match port.map(str::parse::<u16>) {
+        None => None,
+        Some(Ok(port)) if port != 0 => Some(port),
+        Some(_) => return Err("its port is not between 1 and 65535".into()),
+    };
+    Ok(Address { host: host(written)?, port })
+}
+
+fn host(written: &str) -> Result<Host, String> {
+    if let Ok(address) = written.parse::<IpAddr>() {
+        return Ok(Host::Net(address.to_canonical().into()));
+    }
+    if written.contains('/') {
+        let net: IpNet = written.parse().map_err(|_| "its range is not valid".to_owned())?;
+        if net.trunc() != net {
+            return Err(format!("bits are set past the prefix; the range is {}", net.trunc()));
+        }
+        return Ok(Host::Net(net));
+    }
+    if written.contains(':') || written.chars().all(|char| char.is_ascii_digit() || char == '.') {
+        return Err("its host is not valid".into());
+    }
+    let label = |label: &str| {
+        let fits = !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-');
+        fits && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let name = written.strip_suffix('.').unwrap_or(written);
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err("its host is not a name".into());
+    }
+    Ok(Host::Name(name.to_ascii_lowercase().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hosts_ranges_and_names_with_ports() {
+        let net = |text: &str| Host::Net(text.parse().unwrap());
+        let parsed = |text: &str| address(text).map(|address| (address.host, address.port));
+        assert_eq!(parsed("10.1.2.3:5432"), Ok((net("10.1.2.3/32"), Some(5432))));
+        assert_eq!(parsed("10.2.0.0/16:5432"), Ok((net("10.2.0.0/16"), Some(5432))));
+        assert_eq!(parsed("192.0.2.0/24"), Ok((net("192.0.2.0/24"), None)));
+        assert_eq!(parsed("[::1]:5432"), Ok((net("::1/128"), Some(5432))));
+        assert_eq!(parsed("[2001:db8::/32]:443"), Ok((net("2001:db8::/32"), Some(443))));
+        assert_eq!(parsed("2001:db8::/32"), Ok((net("2001:db8::/32"), None)));
+        assert_eq!(parsed("::ffff:10.1.2.3"), Ok((net("10.1.2.3/32"), None)));
+        assert_eq!(parsed("DB.internal:5432"), Ok((Host::Name("db.internal".into()), Some(5432))));
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            ":5432",
+            "db:0",
+            "db:99999",
+            "db:x",
+            "[::1",
+            "[::1]5432",
+            "10.0.0.1/8:1",
+            "10.0.0:1",
+            "a b:1",
+            "-a:1",
+        ] {
+            assert!(address(text).is_err(), "{text:?} was read");
+        }
+    }
+}

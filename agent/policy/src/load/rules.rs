@@ -1,0 +1,268 @@
+//! Rules and their match blocks.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use super::{Loader, list, readable};
+use crate::{
+    Effect, FieldKind, FieldSpec, Vocabulary,
+    matcher::{Block, Globs, Matcher, glob},
+    problem::Position,
+    raw::{List, RawFile, RawMatch, RawRule, Scalar},
+    rule::{Names, Rule},
+    yaml::{At, Entries},
+};
+
+/// A match block as written, once per protocol that knows all its fields.
+type Blocks = Vec<(&'static str, Vec<Block>)>;
+
+impl Loader<'_> {
+    /// Every rule; indices of masks point into `masks`.
+    pub(super) fn rules(&self, raw: &[RawFile], masks: &[Arc<str>]) -> Vec<Rule> {
+        let rules = raw.iter().flat_map(|file| list(file.rules.as_ref()));
+        rules.filter_map(|(at, rule)| self.rule(at, rule, masks)).collect()
+    }
+
+    fn rule(&self, at: Position, raw: &RawRule, masks: &[Arc<str>]) -> Option<Rule> {
+        let name: Arc<str> = raw.name.get()?.as_str().into();
+        let resources = self.names("resource", &raw.resources, &self.resources);
+        let vocabularies = self.vocabularies_of(&resources);
+        let (effect, blocks) = match self.effect(at, raw, &name) {
+            Some((effect, blocks)) => (Some(effect), self.blocks(blocks, &vocabularies)),
+            None => (None, Vec::new()),
+        };
+        let record_rows =
+            raw.record.as_ref().and_then(At::get).is_some_and(|record| record.rows.get() == Some(&true));
+        if effect.is_none() && raw.masks.is_none() && !record_rows {
+            self.problems.report_with(
+                at,
+                format!("rule {name:?} does nothing"),
+                "give it `allow:`, `deny:`, `hold:`, `masks:` or `record:`",
+            );
+        }
+        if let (Some(Effect::Deny), Some(masks)) = (effect, &raw.masks) {
+            self.problems.report_with(
+                masks.at,
+                "a deny shows nothing, so it has no masks",
+                "put them into another rule",
+            );
+        }
+        Some(Rule {
+            name,
+            at,
+            subjects: self.names("subject", &raw.subjects, &self.subjects),
+            resources,
+            executables: self.globs(raw.executables.as_ref()),
+            effect,
+            blocks,
+            masks: self.mask_indices(raw, masks),
+            record_rows,
+            hint: raw.hint.as_ref().and_then(At::get).map(|hint| hint.as_str().into()),
+        })
+    }
+
+    /// The rule's effect and its match blocks; two effects in one rule are reported.
+    fn effect<'r>(
+        &self,
+        at: Position,
+        raw: &'r RawRule,
+        name: &str,
+    ) -> Option<(Effect, &'r At<List<Entries<RawMatch>>>)> {
+        let effects = [(Effect::Deny, &raw.deny), (Effect::Hold, &raw.hold), (Effect::Allow, &raw.allow)];
+        let mut given = effects.into_iter().filter_map(|(effect, blocks)| Some((effect, blocks.as_ref()?)));
+        let first = given.next();
+        if given.next().is_some() {
+            self.problems.report_with(
+                at,
+                format!("rule {name:?} has more than one effect"),
+                "write one rule for each of allow, hold and deny",
+            );
+        }
+        first
+    }
+
+    fn mask_indices(&self, raw: &RawRule, masks: &[Arc<str>]) -> Vec<usize> {
+        let mut indices = Vec::new();
+        for (at, name) in list(raw.masks.as_ref()) {
+            if self.declared("mask", at, name, &self.masks) {
+                indices.extend(masks.iter().position(|known| **known == **name));
+            }
+        }
+        indices
+    }
+
+    /// Globs; those that do not compile are reported.
+    pub(super) fn globs(&self, raw: Option<&At<List<String>>>) -> Option<Globs> {
+        let raw = raw?;
+        if raw.get().is_some_and(Vec::is_empty) {
+            self.problems.report_with(
+                raw.at,
+                "an empty list matches nothing",
+                "leave the key out, or list some",
+            );
+        }
+        let mut sound = Vec::new();
+        for (at, text) in list(Some(raw)) {
+            match glob(text) {
+                Ok(_) => sound.push(text.as_str()),
+                Err(error) => self.problems.report(at, format!("{text:?} is not a glob: {}", error.kind())),
+            }
+        }
+        Globs::new(sound).ok()
+    }
+
+    /// The vocabularies of the resources, each once.
+    fn vocabularies_of(&self, resources: &Names) -> Vec<&'static Vocabulary> {
+        let mut found: Vec<&'static Vocabulary> = Vec::new();
+        for (name, vocabulary) in &self.speaks {
+            if resources.contains(name) && !found.iter().any(|known| known.protocol == vocabulary.protocol) {
+                found.push(*vocabulary);
+            }
+        }
+        found
+    }
+
+    fn blocks(&self, raw: &At<List<Entries<RawMatch>>>, vocabularies: &[&'static Vocabulary]) -> Blocks {
+        let listed = raw.get().map_or(&[][..], Vec::as_slice);
+        if raw.get().is_some() && listed.is_empty() {
+            self.problems.report_with(raw.at, "an empty list matches nothing", "`[{}]` matches everything");
+        }
+        for (at, fields) in
+            readable(listed).flat_map(|(_, block)| block.0.iter().map(|(key, _)| (key.at, key)))
+        {
+            let Some(name) = fields.get() else { continue };
+            if !vocabularies.is_empty() && !vocabularies.iter().any(|known| known.field(name).is_some()) {
+                let known = vocabularies.iter().flat_map(|known| known.fields.iter().map(|field| field.name));
+                self.problems.unknown(at, format!("unknown field `{name}:`"), name, known);
+            }
+        }
+        let per_protocol = vocabularies.iter().map(|vocabulary| {
+            let blocks = readable(listed).filter_map(|(_, block)| self.block(block, vocabulary));
+            (vocabulary.protocol, blocks.collect())
+        });
+        per_protocol.collect()
+    }
+
+    /// The block in a protocol's terms; none if it names a field that the protocol does not have.
+    fn block(&self, raw: &Entries<RawMatch>, vocabulary: &'static Vocabulary) -> Option<Block> {
+        let mut fields = Vec::new();
+        for (key, value) in &raw.0 {
+            let spec = vocabulary.field(key.get()?)?;
+            fields.push((spec.name, self.matcher(value, spec)?));
+        }
+        Some(Block { fields })
+    }
+
+    fn matcher(&self, raw: &At<RawMatch>, spec: &FieldSpec) -> Option<Matcher> {
+        let is_flag = matches!(spec.kind, FieldKind::Flag);
+        if !is_flag && matches!(raw.get()?, RawMatch::One(Scalar::Flag(false))) {
+            return Some(Matcher::Absent);
+        }
+        let values: Vec<(Position, &Scalar)> = match raw.get()? {
+            RawMatch::One(value) => vec![(raw.at, value)],
+            RawMatch::Many(values) => readable(values).collect(),
+        };
+        if values.is_empty() {
+            self.problems.report(raw.at, "an empty list matches nothing");
+        }
+        match &spec.kind {
+            FieldKind::Word(known) => self.words(&values, spec, known),
+            FieldKind::Text => {
+                let texts = values.iter().filter_map(|(at, value)| self.text(*at, value, spec));
+                Globs::new(texts.collect::<Vec<_>>().iter().map(String::as_str)).ok().map(Matcher::Texts)
+            }
+            FieldKind::Flag => match values.as_slice() {
+                [(_, Scalar::Flag(flag))] => Some(Matcher::Flag(*flag)),
+                _ => self.wrong(raw.at, spec, "true or false"),
+            },
+            FieldKind::Number => {
+                let ranges = values.iter().map(|(at, value)| match range(value) {
+                    Some(range) => Some(range),
+                    None => self.wrong(*at, spec, "a whole number or a range (\">= 10\")"),
+                });
+                ranges.collect::<Option<Vec<_>>>().map(Matcher::Numbers)
+            }
+        }
+    }
+
+    fn words(
+        &self,
+        values: &[(Position, &Scalar)],
+        spec: &FieldSpec,
+        known: &'static [crate::Word],
+    ) -> Option<Matcher> {
+        let (mut reached, mut granted) = (Vec::new(), Vec::new());
+        for (at, value) in values {
+            let text = self.text(*at, value, spec)?;
+            let wanted = glob(&text).ok()?.compile_matcher();
+            let before = reached.len();
+            for word in known.iter().filter(|word| wanted.is_match(word.name)) {
+                reached.push(word.name);
+                if !word.spelled_out || word.name == text {
+                    granted.push(word.name);
+                }
+            }
+            if reached.len() == before {
+                let names = known.iter().map(|word| word.name);
+                self.problems.unknown(*at, format!("`{}:` has no word {text:?}", spec.name), &text, names);
+            }
+        }
+        Some(Matcher::Words { reached, granted })
+    }
+
+    /// A text that is a sound glob.
+    fn text(&self, at: Position, value: &Scalar, spec: &FieldSpec) -> Option<String> {
+        let text = match value {
+            Scalar::Text(text) => text.clone(),
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Flag(_) => return self.wrong(at, spec, "text"),
+        };
+        match glob(&text) {
+            Ok(_) => Some(text),
+            Err(error) => {
+                self.problems.report(at, format!("{text:?} is not a glob: {}", error.kind()));
+                None
+            }
+        }
+    }
+
+    fn wrong<T>(&self, at: Position, spec: &FieldSpec, expected: &str) -> Option<T> {
+        self.problems.report(at, format!("`{}:` is {expected} ({})", spec.name, spec.about));
+        None
+    }
+}
+
+/// Reads `10`, `">= 10"`, `"< 3"`.
+fn range(value: &Scalar) -> Option<RangeInclusive<i64>> {
+    let text = match value {
+        Scalar::Number(number) => return Some(*number..=*number),
+        Scalar::Text(text) => text,
+        Scalar::Flag(_) => return None,
+    };
+    let bound = |operator: &str| text.strip_prefix(operator)?.trim().parse::<i64>().ok();
+    if let Some(least) = bound(">=") {
+        Some(least..=i64::MAX)
+    } else if let Some(most) = bound("<=") {
+        Some(i64::MIN..=most)
+    } else if let Some(below) = bound(">") {
+        Some(below.checked_add(1)?..=i64::MAX)
+    } else {
+        Some(i64::MIN..=bound("<")?.checked_sub(1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_matched_by_value_and_by_range() {
+        let text = |text: &str| range(&Scalar::Text(text.into()));
+        assert_eq!(range(&Scalar::Number(7)), Some(7..=7));
+        assert_eq!(text(">= 10"), Some(10..=i64::MAX));
+        assert_eq!(text("<=10"), Some(i64::MIN..=10));
+        assert_eq!(text("> 10"), Some(11..=i64::MAX));
+        assert_eq!(text("< 10"), Some(i64::MIN..=9));
+        assert_eq!(text("ten"), None);
+        assert_eq!(text("> 9223372036854775807"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! Rules and masks, compiled.
+
+use std::sync::Arc;
+
+use crate::{
+    Content, Effect, Item, Principal, Show, Vocabulary,
+    matcher::{Block, Globs, Mismatch},
+    problem::Position,
+};
+
+/// Names that a rule applies to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// `"*"`.
+    All,
+    /// These.
+    These(Vec<Arc<str>>),
+}
+
+impl Names {
+    /// Whether it is one of them.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(names) => names.iter().any(|known| &**known == name),
+        }
+    }
+
+    /// Whether every one of `other` is one of them.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::These(_), Self::All) => false,
+            (Self::These(_), Self::These(others)) => others.iter().all(|name| self.contains(name)),
+        }
+    }
+}
+
+/// One rule.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: Arc<str>,
+    pub(crate) at: Position,
+    pub(crate) subjects: Names,
+    pub(crate) resources: Names,
+    pub(crate) executables: Option<Globs>,
+    /// None for a rule that only adds masks or records.
+    pub(crate) effect: Option<Effect>,
+    /// Match blocks by protocol; none of them matters without an effect.
+    pub(crate) blocks: Vec<(&'static str, Vec<Block>)>,
+    /// Indices of its masks.
+    pub(crate) masks: Vec<usize>,
+    pub(crate) record_rows: bool,
+    pub(crate) hint: Option<Arc<str>>,
+}
+
+impl Rule {
+    /// Whether the rule is for this executable. Where the kernel could not tell which it is, a rule that takes away or
+    /// hides applies, and one that grants does not.
+    pub(crate) fn is_for(&self, principal: &Principal) -> bool {
+        match (&self.executables, &principal.process.executable) {
+            (None, _) => true,
+            (Some(globs), Some(path)) => globs.matches(path),
+            (Some(_), None) => self.effect != Some(Effect::Allow),
+        }
+    }
+
+    /// The match blocks for a protocol.
+    pub(crate) fn blocks(&self, protocol: &str) -> &[Block] {
+        self.blocks.iter().find(|(name, _)| *name == protocol).map_or(&[], |(_, blocks)| blocks)
+    }
+
+    /// Whether any block grants the item, or why the nearest does not.
+    pub(crate) fn grants(&self, item: &Item, vocabulary: &Vocabulary) -> Result<(), Option<Mismatch>> {
+        nearest(self.blocks(vocabulary.protocol).iter().map(|block| block.grants(item, vocabulary)))
+    }
+
+    /// Whether any block has to do with the item, or why the nearest does not. A rule without an effect has to do with
+    /// every item.
+    pub(crate) fn reaches(&self, item: &Item, vocabulary: &Vocabulary) -> Result<(), Option<Mismatch>> {
+        match self.effect {
+            None => Ok(()),
+            Some(_) => nearest(self.blocks(vocabulary.protocol).iter().map(|block| block.reaches(item))),
+        }
+    }
+}
+
+/// Success if any succeeded, else the last failure that was not about an absent field.
+fn nearest(results: impl Iterator<Item = Result<(), Mismatch>>) -> Result<(), Option<Mismatch>> {
+    let mut nearest = None;
+    for result in results {
+        match result {
+            Ok(()) => return Ok(()),
+            Err(Mismatch::Absent(field)) => nearest = nearest.or(Some(Mismatch::Absent(field))),
+            Err(mismatch) => nearest = Some(mismatch),
+        }
+    }
+    Err(nearest)
+}
+
+/// What is sensitive, and how it is shown.
+#[derive(Debug)]
+pub(crate) struct Mask {
+    pub(crate) name: Arc<str>,
+    pub(crate) columns: Option<Columns>,
+    pub(crate) content: Vec<Content>,
+    pub(crate) show: Arc<Show>,
+    pub(crate) derived: Doubt,
+    pub(crate) untraced: Doubt,
+}
+
+/// Where a mask cannot be applied value by value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// The action is refused.
+    Refuse,
+    /// The values are masked whole.
+    Mask,
+}
+
+/// The fields that a mask covers.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    fields: Globs,
+    /// Tables that may hold such a field; none if that cannot be told from how the globs are written.
+    tables: Option<Globs>,
+}
+
+impl Columns {
+    /// Compiles globs on the addresses of fields.
+    pub(crate) fn new<'a>(
+        written: impl IntoIterator<Item = &'a str> + Clone,
+    ) -> Result<Self, globset::Error> {
+        let fields = Globs::new(written.clone())?;
+        let plain = fields.written.iter().all(|glob| !glob.contains(['[', '{', '\\']));
+        let prefixes: Vec<&str> = written.into_iter().flat_map(table_globs).collect();
+        Ok(Self { fields, tables: if plain { Some(Globs::new(prefixes)?) } else { None } })
+    }
+
+    /// Whether the field at this address is covered.
+    pub(crate) fn cover(&self, field: &str) -> bool {
+        self.fields.matches(field)
+    }
+
+    /// Whether the table could hold a covered field. Says yes in doubt.
+    pub(crate) fn touch(&self, table: &str) -> bool {
+        self.tables.as_ref().is_none_or(|tables| tables.matches(table))
+    }
+}
+
+/// Every beginning of a glob that could match the table of a field that the whole glob matches: what comes before
+/// what can be the last dot, and what ends in a `*` (which may reach past it).
+fn table_globs(glob: &str) -> impl Iterator<Item = &str> {
+    let last_dot = glob.rfind('.').unwrap_or(0);
+    let cuts = glob.char_indices().filter(move |(index, _)| *index >= last_dot);
+    cuts.filter_map(|(index, char)| match char {
+        '.' | '?' => glob.get(..index),
+        '*' => glob.get(..=index),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_touched_if_any_of_its_columns_could_be_covered() {
+        let touches = |glob: &str, table: &str| Columns::new([glob]).unwrap().touch(table);
+        assert!(touches("public.customers.card", "public.customers"));
+        assert!(!touches("public.customers.card", "public.orders"));
+        assert!(touches("public.*", "public.orders"));
+        assert!(touches("*.card", "other.orders"));
+        assert!(touches("*", "other.orders"));
+        assert!(touches("pub*.customers.c*", "public.customers"));
+        assert!(touches("public.customers?card", "public.customers"));
+        assert!(touches("*.customers.card", "public.customers"));
+        assert!(!touches("*.customers.card", "public.orders"));
+        assert!(touches("{public,other}.customers.card", "other.customers"));
+        assert!(!touches("shop.*.card", "public.customers"));
+    }
+}

@@ -1,0 +1,252 @@
+//! What rules decide.
+
+use tidegate_policy::{Effect, Item, Policy, Principal, Shape, Value, Verdict};
+
+use crate::common::{runner, shape, sound, statement};
+
+/// A bundle with one subject, one resource and these rules.
+fn bundle(rules: &str) -> Policy {
+    sound(&format!(
+        r#"
+tidegate: 1
+name: test
+subjects: {{ci: {{users: [ci-runner]}}, people: {{groups: [staff]}}}}
+resources:
+  shop: {{protocol: postgres, addresses: ["10.1.2.3:5432"], credential: shop-app}}
+rules:
+  - {{name: base, subjects: ["*"], resources: [shop], record: {{rows: false}}, allow: [{{action: cancel}}]}}
+{rules}
+"#
+    ))
+}
+
+fn decide(policy: &Policy, items: Vec<Item>) -> Verdict {
+    policy.decide(&runner(), "shop", &shape(items))
+}
+
+const READ: &str = r#"
+  - {name: read, subjects: [ci], resources: [shop], allow: [{statement: [select, insert], table: "public.*"}]}
+"#;
+
+#[test]
+fn what_no_rule_allows_is_denied_in_words() {
+    let verdict = decide(&bundle(READ), vec![statement("drop", "public.orders")]);
+    assert_eq!(verdict.effect, Effect::Deny);
+    assert_eq!(verdict.rule, None);
+    assert_eq!(&*verdict.message, "no rule allows statement drop on table public.orders");
+}
+
+#[test]
+fn the_default_deny_hints_at_what_a_near_allow_says() {
+    let policy = bundle(
+        "  - {name: read, subjects: [ci], resources: [shop], allow: [{statement: select, table: \"*\"}], hint: ask us}",
+    );
+    assert_eq!(decide(&policy, vec![statement("drop", "public.orders")]).hint.as_deref(), Some("ask us"));
+    assert_eq!(decide(&policy, vec![statement("select", "public.orders")]).hint, None);
+}
+
+#[test]
+fn an_action_without_items_is_denied() {
+    assert_eq!(decide(&bundle(READ), Vec::new()).effect, Effect::Deny);
+}
+
+#[test]
+fn a_resource_that_is_not_in_the_bundle_is_denied() {
+    let verdict = bundle(READ).decide(&runner(), "other", &shape(vec![statement("select", "public.orders")]));
+    assert_eq!(verdict.effect, Effect::Deny);
+    assert_eq!(&*verdict.message, "the policy has no resource \"other\"");
+}
+
+#[test]
+fn a_subject_that_no_rule_names_is_denied() {
+    let stranger = Principal { subjects: vec!["people".into()], ..runner() };
+    let verdict = bundle(READ).decide(&stranger, "shop", &shape(vec![statement("select", "public.orders")]));
+    assert_eq!(verdict.effect, Effect::Deny);
+}
+
+#[test]
+fn every_item_must_be_allowed() {
+    let policy = bundle(READ);
+    let allowed = decide(&policy, vec![statement("select", "public.a"), statement("insert", "public.b")]);
+    assert_eq!((allowed.effect, allowed.rule.as_deref()), (Effect::Allow, Some("read")));
+    let denied = decide(&policy, vec![statement("select", "public.a"), statement("select", "secret.b")]);
+    assert_eq!(denied.effect, Effect::Deny);
+}
+
+#[test]
+fn one_denied_item_denies_all_and_the_rule_is_named_with_its_hint() {
+    let policy = bundle(&format!(
+        "{READ}  - {{name: no-b, subjects: [\"*\"], resources: [\"*\"], deny: [{{table: public.b}}], hint: ask us}}"
+    ));
+    let verdict = decide(&policy, vec![statement("select", "public.a"), statement("select", "public.b")]);
+    assert_eq!(verdict.effect, Effect::Deny);
+    assert_eq!(&*verdict.message, "denied by rule \"no-b\"");
+    assert_eq!(verdict.hint.as_deref(), Some("ask us"));
+}
+
+#[test]
+fn a_hold_wins_over_an_allow_and_grants_only_what_it_matches() {
+    let policy = bundle(&format!(
+        "{READ}  - {{name: ask, subjects: [ci], resources: [shop], hold: [{{table: public.b}}]}}"
+    ));
+    assert_eq!(decide(&policy, vec![statement("select", "public.b")]).effect, Effect::Hold);
+    assert_eq!(decide(&policy, vec![statement("drop", "public.b")]).effect, Effect::Hold);
+    let mixed = decide(&policy, vec![statement("drop", "public.b"), statement("drop", "public.a")]);
+    assert_eq!(mixed.effect, Effect::Deny);
+}
+
+#[test]
+fn a_field_that_the_item_lacks_does_not_match() {
+    let item = Item {
+        fields: vec![("action", Value::Word("statement")), ("statement", Value::Word("select"))],
+        must_name: None,
+    };
+    assert_eq!(decide(&bundle(READ), vec![item.clone()]).effect, Effect::Deny);
+    let absent = bundle(
+        "  - {name: bare, subjects: [ci], resources: [shop], allow: [{statement: select, table: false}]}",
+    );
+    assert_eq!(decide(&absent, vec![item]).effect, Effect::Allow);
+    assert_eq!(decide(&absent, vec![statement("select", "public.orders")]).effect, Effect::Deny);
+}
+
+#[test]
+fn an_allow_matches_all_parts_of_a_set_and_a_deny_any() {
+    let columns = |names: &[&str]| {
+        let mut item = statement("select", "public.t");
+        item.fields.push(("columns", Value::Set(names.iter().map(|name| (*name).into()).collect())));
+        vec![item]
+    };
+    let allow = bundle("  - {name: a, subjects: [ci], resources: [shop], allow: [{columns: public.t.a}]}");
+    assert_eq!(decide(&allow, columns(&["public.t.a"])).effect, Effect::Allow);
+    assert_eq!(decide(&allow, columns(&["public.t.a", "public.t.b"])).effect, Effect::Deny);
+    let deny = bundle(&format!(
+        "{READ}  - {{name: no-b, subjects: [ci], resources: [shop], deny: [{{columns: public.t.b}}]}}"
+    ));
+    assert_eq!(decide(&deny, columns(&["public.t.a", "public.t.b"])).rule.as_deref(), Some("no-b"));
+    assert_eq!(decide(&deny, columns(&["public.t.a"])).effect, Effect::Allow);
+}
+
+#[test]
+fn a_wildcard_does_not_allow_what_must_be_spelled_out() {
+    let item = || {
+        let fields = vec![("action", Value::Word("statement")), ("statement", Value::Word("do"))];
+        vec![Item { fields, must_name: None }]
+    };
+    let with = |block: &str, effect: &str| {
+        bundle(&format!("  - {{name: it, subjects: [ci], resources: [shop], {effect}: [{block}]}}"))
+    };
+    assert_eq!(decide(&with("{statement: \"*\"}", "allow"), item()).effect, Effect::Deny);
+    assert_eq!(decide(&with("{}", "allow"), item()).effect, Effect::Deny);
+    assert_eq!(decide(&with("{action: statement}", "allow"), item()).effect, Effect::Deny);
+    assert_eq!(decide(&with("{statement: do}", "allow"), item()).effect, Effect::Allow);
+    assert_eq!(decide(&with("{statement: \"*\"}", "deny"), item()).rule.as_deref(), Some("it"));
+    let held = decide(&with("{statement: \"*\"}", "hold"), item());
+    assert_eq!(held.effect, Effect::Deny);
+}
+
+#[test]
+fn an_allow_counts_only_if_it_names_the_field_that_the_item_asks_for() {
+    let item = || {
+        let mut item = statement("select", "public.t");
+        item.fields.push(("function", Value::Text("public.run".into())));
+        item.must_name = Some("function");
+        vec![item]
+    };
+    assert_eq!(decide(&bundle(READ), item()).effect, Effect::Deny);
+    let naming =
+        bundle("  - {name: f, subjects: [ci], resources: [shop], allow: [{function: \"public.*\"}]}");
+    assert_eq!(decide(&naming, item()).effect, Effect::Allow);
+}
+
+#[test]
+fn executables_narrow_a_rule_and_an_unknown_one_is_granted_nothing() {
+    let policy = bundle(
+        r#"
+  - {name: psql, subjects: [ci], resources: [shop], executables: ["/usr/*/psql", /usr/bin/psql], allow: [{table: "*"}]}
+  - {name: no-x, subjects: [ci], resources: [shop], executables: [/usr/bin/evil], deny: [{table: public.x}]}
+"#,
+    );
+    let decide = |executable: Option<&str>, table: &str| {
+        let mut principal = runner();
+        principal.process.executable = executable.map(Into::into);
+        policy.decide(&principal, "shop", &shape(vec![statement("select", table)]))
+    };
+    assert_eq!(decide(Some("/usr/bin/psql"), "public.x").effect, Effect::Allow);
+    assert_eq!(decide(Some("/usr/bin/python3"), "public.t").effect, Effect::Deny);
+    assert_eq!(decide(None, "public.t").rule, None);
+    assert_eq!(decide(None, "public.x").rule.as_deref(), Some("no-x"));
+}
+
+#[test]
+fn globs_are_case_sensitive_and_a_star_reaches_over_dots() {
+    let policy = bundle("  - {name: g, subjects: [ci], resources: [shop], allow: [{table: \"pub*ers\"}]}");
+    assert_eq!(decide(&policy, vec![statement("select", "public.orders")]).effect, Effect::Allow);
+    assert_eq!(decide(&policy, vec![statement("select", "Public.orders")]).effect, Effect::Deny);
+}
+
+#[test]
+fn numbers_and_flags_are_matched() {
+    let policy = bundle(
+        "  - {name: few, subjects: [ci], resources: [shop], allow: [{table: \"*\", rows: \"<= 10\", quiet: true}]}",
+    );
+    let item = |rows: i64, quiet: bool| {
+        let mut item = statement("select", "public.t");
+        item.fields.extend([("rows", Value::Number(rows)), ("quiet", Value::Flag(quiet))]);
+        vec![item]
+    };
+    assert_eq!(decide(&policy, item(10, true)).effect, Effect::Allow);
+    assert_eq!(decide(&policy, item(11, true)).effect, Effect::Deny);
+    assert_eq!(decide(&policy, item(10, false)).effect, Effect::Deny);
+}
+
+#[test]
+fn an_explanation_says_of_every_rule_why_it_matched_or_not() {
+    let policy = bundle(&format!(
+        "{READ}  - {{name: no-drop, subjects: [\"*\"], resources: [shop], deny: [{{statement: drop}}]}}"
+    ));
+    let shape: Shape = shape(vec![statement("drop", "public.orders")]);
+    let explanation = policy.explain(&runner(), "shop", &shape);
+    assert_eq!(
+        explanation.to_string(),
+        "asked: statement drop on table public.orders\n\
+         deny: denied by rule \"no-drop\"\n  \
+         - base (allow): `action` is another\n  \
+         - read (allow): `statement` is another\n  \
+         + no-drop (deny): matches statement drop on table public.orders\n"
+    );
+}
+
+#[test]
+fn a_case_that_fails_says_what_was_expected_and_what_was_decided() {
+    let policy = bundle(&format!(
+        r#"{READ}
+cases:
+  - name: drops
+    as: {{subjects: [ci]}}
+    on: shop
+    do: {{action: statement, statement: drop, table: public.orders}}
+    expect: allow
+  - name: reads
+    as: {{subjects: [ci]}}
+    on: shop
+    do: {{sql: "select 1"}}
+    expect: {{decision: allow, rule: read}}
+  - name: garbage
+    as: {{subjects: [ci]}}
+    on: shop
+    do: {{sql: "selec"}}
+    expect: deny
+"#
+    ));
+    let understand = |_: &tidegate_policy::Resource, text: &str| match text {
+        "select 1" => Ok(shape(vec![statement("select", "public.orders")])),
+        other => Err(format!("cannot understand {other:?}")),
+    };
+    let reports: Vec<String> = policy.test(&understand).iter().map(ToString::to_string).collect();
+    assert!(reports[0].starts_with("FAIL  drops (bundle.yaml:"), "{}", reports[0]);
+    assert!(
+        reports[0]
+            .ends_with("expected allow, got deny: no rule allows statement drop on table public.orders")
+    );
+    assert_eq!(reports[1..], ["ok    reads", "ok    garbage"]);
+}

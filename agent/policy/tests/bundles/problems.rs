@@ -1,0 +1,328 @@
+//! What is said of mistakes: all of them at once, each with its place and what to do.
+
+use std::sync::Arc;
+
+use tidegate_policy::{Policy, SourceFile};
+
+use crate::common::{VOCABULARY, load, told};
+
+/// A sound bundle. Tests replace one of its lines, so that a problem's line is where the replacement stands.
+const SOUND: &str = r#"tidegate: 1
+name: test
+subjects:
+  ci: {users: [ci-runner]}
+resources:
+  shop:
+    protocol: postgres
+    addresses: ["10.1.2.3:5432"]
+    credential: shop-app
+passes: []
+rules:
+  - name: read
+    subjects: [ci]
+    resources: [shop]
+    allow: [{statement: select, table: "public.*"}]
+    masks: [cards]
+masks:
+  cards: {columns: [public.customers.card], show: token}
+patterns: {employee: "EMP-[0-9]{6}"}
+cases:
+  - name: reads
+    as: {subjects: [ci]}
+    on: shop
+    do: {statement: select, table: public.t}
+    expect: allow
+"#;
+
+/// The problems of the sound bundle with one line replaced.
+#[track_caller]
+fn with(line: &str, replacement: &str) -> String {
+    assert!(SOUND.contains(line), "the bundle has no {line:?}");
+    match load(&SOUND.replacen(line, replacement, 1)) {
+        Ok(_) => "sound".into(),
+        Err(problems) => told(&problems),
+    }
+}
+
+#[track_caller]
+fn says(line: &str, replacement: &str, expected: &str) {
+    assert_eq!(with(line, replacement).trim_end(), expected);
+}
+
+#[test]
+fn the_bundle_that_the_other_tests_break_is_sound() {
+    assert_eq!(with("name: test", "name: test"), "sound");
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest() {
+    says(
+        "    credential: shop-app",
+        "    credental: shop-app\n    credential: shop-app",
+        "bundle.yaml:9:5: unknown key `credental:`\n    hint: did you mean \"credential\"?",
+    );
+}
+
+#[test]
+fn a_missing_key_is_told_where_its_mapping_begins() {
+    says("    credential: shop-app\n", "", "bundle.yaml:7:5: `credential:` is missing");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told() {
+    says(
+        "{users: [ci-runner]}",
+        "{users: ci-runner}",
+        "bundle.yaml:4:15: expected a list, not the text \"ci-runner\"",
+    );
+}
+
+#[test]
+fn a_key_that_is_said_twice_is_told() {
+    says(
+        "    on: shop",
+        "    on: shop\n    on: shop",
+        "bundle.yaml:24:5: `on:` is said twice; first at bundle.yaml:23",
+    );
+}
+
+#[test]
+fn text_that_is_not_yaml_is_told() {
+    let problems = with("subjects: [ci]", "subjects: [ci");
+    assert!(problems.starts_with("bundle.yaml:1"), "{problems}");
+}
+
+#[test]
+fn an_unquoted_star_is_told_with_what_to_write() {
+    let problems = with("    resources: [shop]", "    resources: [*]");
+    assert!(problems.starts_with("bundle.yaml:14:"), "{problems}");
+    assert!(problems.contains("hint: quote values that begin with `*`: \"*\""), "{problems}");
+}
+
+#[test]
+fn anchors_and_aliases_are_not_read() {
+    let problems = with("  ci: {users: [ci-runner]}", "  ci: &ci {users: [ci-runner]}\n  other: *ci");
+    assert!(problems.starts_with("bundle.yaml:"), "{problems}");
+}
+
+#[test]
+fn another_version_of_the_format_is_told() {
+    says("tidegate: 1", "tidegate: 2", "bundle.yaml:1:11: format version 2 is not known; this is version 1");
+}
+
+#[test]
+fn a_bundle_without_a_name_is_told() {
+    says(
+        "name: test\n",
+        "",
+        "bundle.yaml:1:1: the bundle has no name\n    hint: add `name:` to one of its files",
+    );
+}
+
+#[test]
+fn a_subject_that_chooses_nobody_is_told() {
+    says(
+        "{users: [ci-runner]}",
+        "{}",
+        "bundle.yaml:4:3: subject \"ci\" chooses no process\n    hint: name `users:`, `groups:` or `cgroups:`",
+    );
+}
+
+#[test]
+fn names_that_are_not_declared_are_told_with_the_nearest() {
+    says(
+        "    resources: [shop]",
+        "    resources: [shop, shpo]",
+        "bundle.yaml:14:23: there is no resource \"shpo\"\n    hint: did you mean \"shop\"?",
+    );
+    says(
+        "    masks: [cards]",
+        "    masks: [cards, mails-of-customers]",
+        "bundle.yaml:16:20: there is no mask \"mails-of-customers\"\n    hint: there is: cards",
+    );
+    says(
+        "    as: {subjects: [ci]}",
+        "    as: {subjects: [cii]}",
+        "bundle.yaml:22:21: there is no subject \"cii\"\n    hint: did you mean \"ci\"?",
+    );
+    says(
+        "show: token}",
+        "show: token, content: [employe]}",
+        "bundle.yaml:18:68: there is no detector or pattern \"employe\"\n    hint: did you mean \"employee\"?",
+    );
+    says(
+        "    expect: allow",
+        "    expect: {decision: allow, rule: raed}",
+        "bundle.yaml:25:37: there is no rule \"raed\"\n    hint: did you mean \"read\"?",
+    );
+}
+
+#[test]
+fn a_name_that_is_declared_twice_is_told_with_both_places() {
+    let file = |path: &str, text: &str| SourceFile { path: path.into(), text: text.into() };
+    let files = [file("a.yaml", SOUND), file("b.yaml", "tidegate: 1\nsubjects:\n  ci: {users: [root]}\n")];
+    let problems = Policy::load(&files, &[&VOCABULARY]).map(|_| ()).unwrap_err();
+    assert_eq!(told(&problems), "b.yaml:3:3: subject \"ci\" is declared twice; first at a.yaml:4\n");
+}
+
+#[test]
+fn an_unknown_protocol_is_told() {
+    says(
+        "    protocol: postgres",
+        "    protocol: postgers",
+        "bundle.yaml:7:15: unknown protocol \"postgers\"\n    hint: did you mean \"postgres\"?",
+    );
+}
+
+#[test]
+fn fields_and_words_that_the_protocol_does_not_have_are_told() {
+    says(
+        "{statement: select, table: \"public.*\"}",
+        "{statement: select, tabel: \"public.*\"}",
+        "bundle.yaml:15:33: unknown field `tabel:`\n    hint: did you mean \"table\"?",
+    );
+    says(
+        "{statement: select, table: \"public.*\"}",
+        "{access: [read, change]}",
+        "bundle.yaml:15:29: `access:` has no word \"change\"\n    hint: there is: read, write",
+    );
+    says(
+        "{statement: select, table: \"public.*\"}",
+        "{rows: many}",
+        "bundle.yaml:15:20: `rows:` is a whole number or a range (\">= 10\") (rows at most)",
+    );
+    says(
+        "    do: {statement: select, table: public.t}",
+        "    do: {statement: selct, table: public.t}",
+        "bundle.yaml:24:21: `statement:` has no word \"selct\"\n    hint: did you mean \"select\"?",
+    );
+}
+
+#[test]
+fn globs_patterns_and_durations_that_cannot_be_read_are_told() {
+    says(
+        "\"public.*\"",
+        "\"public.[\"",
+        "bundle.yaml:15:40: \"public.[\" is not a glob: unclosed character class; missing ']'",
+    );
+    says(
+        "\"EMP-[0-9]{6}\"",
+        "\"EMP-(\"",
+        "bundle.yaml:19:22: this is not a regular expression: unclosed group",
+    );
+    says(
+        "\"EMP-[0-9]{6}\"",
+        "'(\\w{100}){100}'",
+        "bundle.yaml:19:22: this pattern compiles to more than 1048576 bytes",
+    );
+    says(
+        "\"EMP-[0-9]{6}\"",
+        "\"x*\"",
+        "bundle.yaml:19:22: this pattern matches nothing at all, and so everywhere",
+    );
+    says(
+        "    credential: shop-app",
+        "    credential: shop-app\n    connect-timeout: 10",
+        "bundle.yaml:10:22: \"10\" is not a duration\n    hint: write a number and its unit: 500ms, 10s, 2m",
+    );
+    says(
+        "show: token}",
+        "show: blur}",
+        "bundle.yaml:18:51: expected redact, token, null, {redact: text} or {keep-first: n, keep-last: n}, \
+         not the text \"blur\"",
+    );
+}
+
+#[test]
+fn addresses_that_cannot_be_read_or_have_no_port_are_told() {
+    says(
+        "\"10.1.2.3:5432\"",
+        "\"10.1.2.3/8:5432\"",
+        "bundle.yaml:8:17: \"10.1.2.3/8:5432\" is not an address: bits are set past the prefix; the range is 10.0.0.0/8\n    \
+         hint: write host:port, 10.2.0.0/16:5432 or [2001:db8::1]:5432",
+    );
+    says(
+        "\"10.1.2.3:5432\"",
+        "db.internal",
+        "bundle.yaml:8:17: a resource's address needs a port\n    hint: write host:port",
+    );
+}
+
+#[test]
+fn a_destination_that_is_two_resources_is_told() {
+    says(
+        "passes: []",
+        "  copy: {protocol: postgres, addresses: [\"10.1.0.0/16:5432\"], credential: c}\npasses: []",
+        "bundle.yaml:10:3: no rule names resource \"copy\"\n    hint: name it in a rule's `resources:`, or remove it\n\
+         bundle.yaml:10:42: this address is also resource \"shop\", at bundle.yaml:8; a destination is one resource",
+    );
+}
+
+#[test]
+fn a_pass_around_a_resource_is_told() {
+    says(
+        "passes: []",
+        "passes: [{subjects: [ci], to: [10.0.0.0/8]}]",
+        "bundle.yaml:10:32: this would pass connections to resource \"shop\" by the gate\n    \
+         hint: narrow it down, or name a port",
+    );
+}
+
+#[test]
+fn what_can_have_no_effect_is_told() {
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n  - {name: never, subjects: [\"*\"], resources: [\"*\"], deny: [{statement: \"*\"}]}",
+        "bundle.yaml:12:5: rule \"read\" never applies: rule \"never\" at bundle.yaml:17 denies all of it\n    \
+         hint: order does not matter, a deny always wins; narrow one of them down",
+    );
+    says(
+        "    subjects: [ci]\n",
+        "    subjects: []\n",
+        "bundle.yaml:13:15: no subject is named: this never applies\n    hint: name some, or \"*\"",
+    );
+    says(
+        "    masks: [cards]\n",
+        "",
+        "bundle.yaml:17:3: no rule names mask \"cards\"\n    hint: name it in a rule's `masks:`, or remove it",
+    );
+    says(
+        "    allow: [{statement: select, table: \"public.*\"}]\n    masks: [cards]",
+        "    hint: nothing\n  - {name: m, subjects: [ci], resources: [shop], masks: [cards]}",
+        "bundle.yaml:12:5: rule \"read\" does nothing\n    \
+         hint: give it `allow:`, `deny:`, `hold:`, `masks:` or `record:`",
+    );
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n    hold: [{table: x}]",
+        "bundle.yaml:12:5: rule \"read\" has more than one effect\n    \
+         hint: write one rule for each of allow, hold and deny",
+    );
+}
+
+#[test]
+fn every_problem_is_told_at_once_in_the_order_of_the_file() {
+    let text = SOUND
+        .replace("protocol: postgres", "protocol: mysql")
+        .replace("[ci]\n    resources", "[cj]\n    resources")
+        .replace("show: token", "shown: token")
+        .replace("expect: allow", "expect: maybe");
+    let problems = load(&text).map(|_| ()).unwrap_err();
+    let lines: Vec<usize> = problems.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [7, 13, 18, 25], "{}", told(&problems));
+}
+
+#[test]
+fn a_bundle_without_files_is_told() {
+    let problems = Policy::load(&[], &[&VOCABULARY]).map(|_| ()).unwrap_err();
+    assert_eq!(problems.len(), 1);
+}
+
+#[test]
+fn a_policy_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync + std::fmt::Debug>(_: &T) {}
+    let policy = load(SOUND).unwrap();
+    shared(&policy);
+    assert_eq!(policy.resource("shop").map(|resource| &*resource.credential), Some("shop-app"));
+    assert_eq!(policy.name, Arc::from("test"));
+}
