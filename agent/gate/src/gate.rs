@@ -16,8 +16,8 @@ use tidegate_policy::{Effect, Policy, Principal, Resource, Shape, Verdict};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    Cause, Credential, Credentials, Decision, Entry, Masker, Origin, Permit, Record, RecordError, Records, Refusal,
-    verdicts::Verdicts,
+    Cause, Credential, Credentials, Decision, Entry, Masker, Origin, Permit, Record, RecordError, Records,
+    Refusal, verdicts::Verdicts,
 };
 
 /// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
@@ -44,9 +44,11 @@ pub struct Opening {
     pub masker: Arc<Masker>,
 }
 
-/// A wish to sign in upstream.
+/// A wish to connect upstream.
 #[derive(Debug, Clone)]
 pub struct Login {
+    /// Its name in the protocol's words: `login`.
+    pub name: &'static str,
     /// What the policy decides on.
     pub shape: Arc<Shape>,
     /// What is recorded: the names the client gave, never what it authenticated with.
@@ -143,11 +145,11 @@ impl Gate {
         &self.0.masker
     }
 
-    /// Decides and records the sign-in, then connects to the upstream.
+    /// Decides and records the wish, then connects to the upstream.
     ///
     /// The permit is to be settled when the upstream has taken the credential, or has not.
     pub async fn admit(&self, login: Login) -> Result<(Upstream, Permit), Refusal> {
-        let action = Action { name: "login", shape: &login.shape, text: &login.text };
+        let action = Action { name: login.name, shape: &login.shape, text: &login.text };
         let permit = match self.ask(action).await {
             Decision::Permit(permit) => permit,
             Decision::Refuse(refusal) => return Err(refusal),
@@ -173,7 +175,10 @@ impl Gate {
         let address = self.0.destination;
         let stream = connect(address, resource.connect_timeout).await.map_err(|error| {
             self.event("upstream-unreachable", &error.to_string());
-            refusal(Cause::Upstream, &format!("could not connect to {:?} at {address}: {error}", resource.name))
+            refusal(
+                Cause::Upstream,
+                &format!("could not connect to {:?} at {address}: {error}", resource.name),
+            )
         })?;
         Ok(Upstream { stream, address, credential })
     }
@@ -265,7 +270,12 @@ impl Inner {
         lock(&self.verdicts).of(policy, shape, || policy.decide(&self.principal, &self.resource.name, shape))
     }
 
-    fn record_action(&self, policy: &Policy, action: &Action<'_>, verdict: &Verdict) -> Result<u64, RecordError> {
+    fn record_action(
+        &self,
+        policy: &Policy,
+        action: &Action<'_>,
+        verdict: &Verdict,
+    ) -> Result<u64, RecordError> {
         let mut record = lock(&self.record);
         let record = record.as_mut().ok_or_else(|| RecordError("it is closed".into()))?;
         let id = self.actions.fetch_add(1, Ordering::Relaxed) + 1;

@@ -5,6 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "contract")]
+#[expect(clippy::expect_used, reason = "a broken promise is a failed test")]
+pub mod contract;
 mod credential;
 mod gate;
 mod mask;
@@ -18,7 +21,7 @@ mod verdicts;
 
 pub use credential::{Credential, CredentialError, Credentials};
 pub use gate::{Action, Gate, Login, Opening, Upstream};
-pub use mask::Masker;
+pub use mask::{Find, Masker};
 pub use origin::{Origin, OriginError, Origins};
 pub use permit::{Decision, Outcome, Permit};
 pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server};

@@ -27,6 +27,10 @@ pub trait Record: Send {
 /// One line of a record. The store adds sequence number, time and the hash of the line before.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is borrowed from and written at once, never kept in numbers"
+)]
 pub enum Entry<'a> {
     /// The first line.
     Open {

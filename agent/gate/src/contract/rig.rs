@@ -1,0 +1,220 @@
+//! One session of a protocol, with a test at both of its ends.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tidegate_policy::{Policy, Principal, SourceFile, Vocabulary};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{
+    BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Masker, Opening, Origin,
+    Protocol, Record, RecordError, Records, Secret, ServeError, Server,
+};
+
+/// How long anything is waited for before a promise counts as broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A session under test. The test is its client, its agent, and whoever listens where its upstream should be.
+pub struct Rig {
+    /// The client's end.
+    pub client: TcpStream,
+    /// What was recorded.
+    pub memory: Memory,
+    /// The session itself.
+    pub session: JoinHandle<Result<(), ServeError>>,
+    server: Arc<dyn Server>,
+    address: SocketAddr,
+    vocabulary: &'static Vocabulary,
+    policy: Arc<ArcSwap<Policy>>,
+    changes: watch::Sender<u64>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Rig {
+    /// Opens a session under a bundle that has one resource, at `127.0.0.1:{port}`, and a subject named `tester`.
+    /// The upstream's end is whatever connects to the listener.
+    pub async fn set(protocol: &dyn Protocol, bundle: &str, memory: Memory) -> (Self, TcpListener) {
+        let listener = bind().await;
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let policy = load(bundle, address, protocol.vocabulary());
+        let resource = policy.resources.first().expect("the bundle has a resource").clone();
+        let server = protocol.configure(&resource).expect("the resource can be served");
+        let policy = Arc::new(ArcSwap::from_pointee(policy));
+        let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (client, session) = serve(&server, address, &policy, (&changes, &stopping), &memory).await;
+        let vocabulary = protocol.vocabulary();
+        (Self { client, memory, session, server, address, vocabulary, policy, changes, stopping }, listener)
+    }
+
+    /// A second connection to the same resource; its session is recorded in the same memory.
+    pub async fn connect(&self) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
+        serve(&self.server, self.address, &self.policy, (&self.changes, &self.stopping), &self.memory).await
+    }
+
+    /// Replaces the bundle.
+    pub fn reload(&self, bundle: &str) {
+        self.policy.store(Arc::new(load(bundle, self.address, self.vocabulary)));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Asks the agent to stop.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.session.abort();
+    }
+}
+
+fn load(bundle: &str, address: SocketAddr, vocabulary: &'static Vocabulary) -> Policy {
+    let text = bundle.replace("{port}", &address.port().to_string());
+    let file = SourceFile { path: "contract.yaml".into(), text };
+    Policy::load(&[file], &[vocabulary]).expect("the bundle loads")
+}
+
+async fn serve(
+    server: &Arc<dyn Server>,
+    address: SocketAddr,
+    policy: &Arc<ArcSwap<Policy>>,
+    (changes, stopping): (&watch::Sender<u64>, &watch::Sender<bool>),
+    memory: &Memory,
+) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
+    let (client, stream) = pair().await;
+    let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
+    let gate = Gate::open(Opening {
+        origin: Origin { destination: address, source: address, principal: tester() },
+        resource,
+        policy: policy.clone(),
+        changes: changes.subscribe(),
+        stopping: stopping.subscribe(),
+        credentials: Arc::new(NoSecrets),
+        records: Arc::new(memory.clone()),
+        masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
+    });
+    let gate = gate.expect("the record opens");
+    (client, tokio::spawn(server.clone().serve(ClientIo { stream, tls: no_tls() }, gate)))
+}
+
+/// Records kept in memory, as the lines they would be.
+#[derive(Debug, Clone, Default)]
+pub struct Memory(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    lines: Vec<Value>,
+    closes: usize,
+    broken: bool,
+}
+
+impl Memory {
+    /// The lines so far, closing ones left out.
+    pub fn lines(&self) -> Vec<Value> {
+        self.kept(|kept| kept.lines.clone())
+    }
+
+    /// How many actions were recorded.
+    pub fn actions(&self) -> usize {
+        self.kept(|kept| kept.lines.iter().filter(|line| line["type"] == "action").count())
+    }
+
+    /// How many times a record was closed.
+    pub fn closes(&self) -> usize {
+        self.kept(|kept| kept.closes)
+    }
+
+    /// Nothing can be recorded any more.
+    pub fn break_down(&self) {
+        self.kept(|kept| kept.broken = true);
+    }
+
+    fn kept<T>(&self, with: impl FnOnce(&mut Kept) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn keep(&self, entry: &Entry<'_>) -> Result<(), RecordError> {
+        let line = serde_json::to_value(entry).map_err(|error| RecordError(error.to_string()))?;
+        self.kept(|kept| {
+            if kept.broken {
+                return Err(RecordError("it is broken".into()));
+            }
+            kept.lines.push(line);
+            Ok(())
+        })
+    }
+}
+
+impl Records for Memory {
+    fn open(&self, opening: Entry<'_>) -> Result<Box<dyn Record>, RecordError> {
+        self.keep(&opening)?;
+        Ok(Box::new(MemoryRecord { memory: self.clone(), session: "contract".into() }))
+    }
+}
+
+struct MemoryRecord {
+    memory: Memory,
+    session: Arc<str>,
+}
+
+impl Record for MemoryRecord {
+    fn session(&self) -> &Arc<str> {
+        &self.session
+    }
+
+    fn write(&mut self, entry: &Entry<'_>) -> Result<(), RecordError> {
+        self.memory.keep(entry)
+    }
+
+    fn note(&mut self, entry: &Entry<'_>) {
+        // A store that fails says so at the next write.
+        let _ = self.memory.keep(entry);
+    }
+
+    fn close(self: Box<Self>, _reason: &str) {
+        self.memory.kept(|kept| kept.closes += 1);
+    }
+}
+
+struct NoSecrets;
+
+impl Credentials for NoSecrets {
+    fn credential<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        Box::pin(async { Ok(Credential { user: Some("gate".into()), ..Credential::default() }) })
+    }
+}
+
+fn tester() -> Principal {
+    Principal { subjects: vec!["tester".into()], ..Principal::default() }
+}
+
+fn no_tls() -> Arc<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the default versions")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+    Arc::new(config)
+}
+
+async fn bind() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback can be listened on")
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = bind().await;
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.expect("loopback connects"), accepted.expect("loopback accepts").0)
+}
