@@ -15,7 +15,7 @@ pub(crate) struct Target {
     /// Where its upstream is.
     pub(crate) address: SocketAddr,
     /// The upstream's process id for the session.
-    pub(crate) process_id: i32,
+    pub(crate) process_id: u32,
     /// The upstream's secret for the session.
     pub(crate) secret: Arc<[u8]>,
     /// The account that the session belongs to; no other may cancel it.
@@ -32,13 +32,16 @@ impl fmt::Debug for Target {
 
 /// The cancel keys of the sessions that are open. Clients get keys of the gate's own, never the upstream's.
 #[derive(Debug, Default)]
-pub(crate) struct CancelKeys(Mutex<HashMap<i32, Vec<(Box<[u8]>, Target)>>>);
+pub(crate) struct CancelKeys(Mutex<Bearers>);
+
+/// By process id, the secrets and sessions that bear it: several upstreams may give the same one.
+type Bearers = HashMap<u32, Vec<(Box<[u8]>, Target)>>;
 
 /// A session's place among the cancel keys, given up when dropped.
 #[derive(Debug)]
 pub(crate) struct CancelKey {
     keys: Arc<CancelKeys>,
-    process_id: i32,
+    process_id: u32,
     secret: Box<[u8]>,
 }
 
@@ -53,7 +56,7 @@ impl CancelKeys {
     }
 
     /// The session that a cancel request from this account means.
-    pub(crate) fn find(&self, process_id: i32, secret: &[u8], uid: u32) -> Option<Target> {
+    pub(crate) fn find(&self, process_id: u32, secret: &[u8], uid: u32) -> Option<Target> {
         let keys = self.lock();
         let (_, target) = keys
             .get(&process_id)?
@@ -62,14 +65,14 @@ impl CancelKeys {
         Some(target.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Vec<(Box<[u8]>, Target)>>> {
+    fn lock(&self) -> MutexGuard<'_, Bearers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CancelKey {
     /// The process id that the client is told: the upstream's own.
-    pub(crate) fn process_id(&self) -> i32 {
+    pub(crate) fn process_id(&self) -> u32 {
         self.process_id
     }
 

@@ -1,8 +1,151 @@
 //! The PostgreSQL protocol, versions 3.0 and 3.2.
+
 #![forbid(unsafe_code)]
 
+mod cancel;
+mod catalog_line;
+mod database;
+mod opening;
+mod options;
+mod replication;
+mod session;
 mod shown;
 mod sql;
 mod startup;
 mod upstream;
 mod wire;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tidegate_gate::{
+    BoxFuture, ClientIo, ConfigError, Gate, Login, Outcome, Protocol, ServeError, Server,
+    policy::{Item, Resource, Shape, Value, Vocabulary},
+};
+
+use self::{
+    cancel::CancelKeys,
+    database::Database,
+    opening::Opened,
+    options::Options,
+    startup::{Accepted, accept},
+    upstream::UpstreamSettings,
+};
+
+/// How many databases of one resource are remembered at a time.
+const DATABASES: usize = 256;
+
+/// The protocol. One for the agent's life: cancel requests find sessions across reloads of the bundle.
+#[derive(Debug, Default)]
+pub struct Postgres {
+    cancel_keys: Arc<CancelKeys>,
+}
+
+impl Postgres {
+    /// The protocol, with no session yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// The shape of a statement as far as its text alone tells: without a catalog, a relation is known by the name it is
+/// written with and nothing is known of its columns.
+pub fn shape_of_sql(
+    options: &serde_json::Map<String, serde_json::Value>,
+    text: &str,
+) -> Result<Shape, String> {
+    let limits = Options::read(options)?.limits();
+    sql::shape_of(text, &limits).map_err(|not| not.to_string())
+}
+
+impl Protocol for Postgres {
+    fn vocabulary(&self) -> &'static Vocabulary {
+        &sql::VOCABULARY
+    }
+
+    fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
+        Ok(Arc::new(PostgresServer {
+            options: Options::of(resource)?,
+            settings: Arc::new(UpstreamSettings::new(resource, startup::NEWEST_MINOR)?),
+            cancel_keys: self.cancel_keys.clone(),
+            databases: Mutex::default(),
+        }))
+    }
+}
+
+/// Serves one resource.
+#[derive(Debug)]
+struct PostgresServer {
+    options: Options,
+    settings: Arc<UpstreamSettings>,
+    cancel_keys: Arc<CancelKeys>,
+    databases: Mutex<HashMap<String, Arc<Database>>>,
+}
+
+impl Server for PostgresServer {
+    fn serve(self: Arc<Self>, client: ClientIo, gate: Gate) -> BoxFuture<'static, Result<(), ServeError>> {
+        Box::pin(async move {
+            match accept(client).await? {
+                Accepted::Cancel { process_id, secret } => self.cancel(process_id, &secret, &gate).await,
+                // Boxed: what start-up needs is given back before the session runs.
+                Accepted::Start(start) => match Box::pin(opening::open(&self, start, &gate)).await? {
+                    Opened::Session(session) => {
+                        drop((self, gate));
+                        session.run().await
+                    }
+                    Opened::Replication(client, upstream, greeting) => {
+                        replication::relay(client, upstream, gate, greeting).await
+                    }
+                    Opened::Refused => Ok(()),
+                },
+            }
+        })
+    }
+}
+
+impl PostgresServer {
+    /// Passes a cancel request on to the upstream of the session that it means, if a rule allows that. The key is the
+    /// proof, as it is for a server, and only the session's own account may show it. No answer is owed.
+    async fn cancel(&self, process_id: u32, secret: &[u8], gate: &Gate) -> Result<(), ServeError> {
+        let Some(target) = self.cancel_keys.find(process_id, secret, gate.principal().process.uid) else {
+            gate.event("cancel-unknown", "a cancel request that fits no session of this account");
+            return Ok(());
+        };
+        let item = Item { fields: vec![("action", Value::Word("cancel"))], must_name: None };
+        let shape = Arc::new(Shape { items: vec![item], ..Shape::default() });
+        let wish = Login { name: "cancel", shape, text: format!("session {}", target.session) };
+        let Ok((upstream, permit)) = gate.admit(wish).await else { return Ok(()) };
+        if upstream.address != target.address {
+            gate.event("cancel-elsewhere", "the session to cancel is at another address of the resource");
+            return Ok(());
+        }
+        upstream::cancel(upstream.stream, &self.settings, target.process_id, &target.secret).await?;
+        permit.done(&Outcome::default());
+        Ok(())
+    }
+
+    /// What is known of one of the resource's databases.
+    fn database(&self, name: &str) -> Arc<Database> {
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = databases.get(name) {
+            return known.clone();
+        }
+        if databases.len() >= DATABASES {
+            databases.clear();
+        }
+        let database = Arc::new(Database::new(name.to_owned(), self.settings.clone(), self.options.limits()));
+        databases.insert(name.to_owned(), database.clone());
+        database
+    }
+}
+
+/// Every parser of the wire format over any bytes: what the fuzzer runs.
+///
+/// # Panics
+/// If a parser breaks its word.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_wire(bytes: &[u8]) {
+    wire::tour::tour(bytes);
+}

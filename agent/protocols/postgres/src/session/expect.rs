@@ -15,20 +15,18 @@ pub(super) enum Expect {
     Parse(Name),
     /// BindComplete for this name.
     Bind(Name),
-    /// A description that the client asked for: of a portal (whose rows it may shape) or a statement.
-    Describe(Option<Arc<Results>>),
+    /// A description that the client asked for.
+    Describe,
     /// A description of a portal that the gate asked for, kept from the client.
     OwnDescribe(Arc<Results>),
     /// Rows, then CommandComplete, PortalSuspended or EmptyQueryResponse.
     Execute(Run),
-    /// CloseComplete.
-    Close,
+    /// CloseComplete for this name.
+    Close(Name),
     /// FunctionCallResponse, then ReadyForQuery.
     FunctionCall(Run),
     /// ReadyForQuery.
     Sync,
-    /// Nothing: where the client's copy data ended. A Sync before it is swallowed by a server that is copying in.
-    CopyEnd,
     /// An error, for a message that was sent in place of one that was refused; the client gets this ErrorResponse.
     Refused {
         /// The whole message for the client.
@@ -52,7 +50,12 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(permit: Option<Permit>, results: Arc<Results>, redefines: bool, names: Vec<Name>) -> Self {
+    pub(super) fn new(
+        permit: Option<Permit>,
+        results: Arc<Results>,
+        redefines: bool,
+        names: Vec<Name>,
+    ) -> Self {
         Self { permit, outcome: Outcome::default(), results, redefines, names }
     }
 
@@ -74,6 +77,10 @@ impl Run {
     /// Takes over how many rows a completion tag reports.
     pub(super) fn counted(&mut self, rows: u64) {
         self.outcome.rows = self.outcome.rows.max(rows);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.outcome.error.is_some()
     }
 
     /// Notes the error code that the server answered.
@@ -98,6 +105,24 @@ impl Owed {
         self.0.push_back(expect);
     }
 
+    /// What is owed before all else from here on.
+    pub(super) fn push_front(&mut self, expect: Expect) {
+        self.0.push_front(expect);
+    }
+
+    /// Something under way changes definitions.
+    pub(super) fn redefines(&self) -> bool {
+        self.0
+            .iter()
+            .any(|expect| matches!(expect, Expect::Query(run) | Expect::Execute(run) if run.redefines))
+    }
+
+    /// The newest of what is owed may copy in: what the server makes of the messages behind it depends on how far
+    /// that comes, so there must be none.
+    pub(super) fn copies_in(&self) -> bool {
+        matches!(self.0.back(), Some(Expect::Query(run) | Expect::Execute(run)) if run.results.copies_in())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -108,15 +133,16 @@ impl Owed {
 
     /// What the server's next answer belongs to.
     pub(super) fn front(&mut self) -> Option<&mut Expect> {
-        while matches!(self.0.front(), Some(Expect::CopyEnd)) {
-            self.0.pop_front();
-        }
         self.0.front_mut()
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
-        self.front()?;
         self.0.pop_front()
+    }
+
+    /// A Sync is among what was sent.
+    pub(super) fn has_sync(&self) -> bool {
+        self.0.iter().any(|expect| matches!(expect, Expect::Sync))
     }
 
     /// The server skips everything up to the next Sync after an error in the extended flow: takes that out.
@@ -124,16 +150,24 @@ impl Owed {
         let upto = self.0.iter().position(|expect| matches!(expect, Expect::Sync)).unwrap_or(self.0.len());
         self.0.drain(..upto).collect()
     }
+}
 
-    /// A server that copies in swallows the Syncs it gets before the copy's end. Says whether that end was sent.
-    pub(super) fn swallow_syncs(&mut self) -> bool {
-        let end = self.0.iter().position(|expect| matches!(expect, Expect::CopyEnd));
-        let mut index = 0;
-        self.0.retain(|expect| {
-            let before_end = end.is_none_or(|end| index < end);
-            index += 1;
-            !(before_end && matches!(expect, Expect::Sync))
-        });
-        end.is_some()
+#[cfg(test)]
+mod tests {
+    use super::{super::names::Space, *};
+
+    fn parse(name: &str) -> Expect {
+        Expect::Parse(Name(Space::Statements, name.as_bytes().into()))
+    }
+
+    #[test]
+    fn after_an_error_what_is_owed_begins_with_the_next_sync() {
+        let mut owed = Owed::default();
+        for expect in [parse("a"), parse("b"), Expect::Sync, parse("c")] {
+            owed.push(expect);
+        }
+        assert_eq!(owed.skip_to_sync().len(), 2);
+        assert!(matches!(owed.pop(), Some(Expect::Sync)));
+        assert!(matches!(owed.pop(), Some(Expect::Parse(_))));
     }
 }

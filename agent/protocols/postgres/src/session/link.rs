@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How much one read takes at most, in bytes. The buffer is the thread's, so that idle sessions hold none.
@@ -26,20 +26,26 @@ pub(super) struct Link<S> {
     stream: S,
     /// Read and not yet understood.
     pub(super) inbound: BytesMut,
-    /// To be written.
-    pub(super) outbound: BytesMut,
+    /// To be written, from `sent` on.
+    pub(super) outbound: Vec<u8>,
+    sent: usize,
     unflushed: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// Takes a stream over, with what was already read from it.
     pub(super) fn new(stream: S, read: &[u8]) -> Self {
-        Self { stream, inbound: read.into(), outbound: BytesMut::new(), unflushed: false }
+        Self { stream, inbound: read.into(), outbound: Vec::new(), sent: 0, unflushed: false }
     }
 
     /// So much waits to be written that nothing should be added.
     pub(super) fn is_full(&self) -> bool {
-        self.outbound.len() > FULL
+        self.outbound.len() - self.sent > FULL
+    }
+
+    /// So much was read and not understood that nothing more should be read.
+    pub(super) fn holds_much(&self) -> bool {
+        self.inbound.len() > FULL
     }
 
     /// Reads what is there. Zero bytes: the peer has closed its side.
@@ -54,14 +60,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Writes what waits, as far as the peer takes it. Ready when nothing is left.
     pub(super) fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outbound.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.outbound))?;
+        while let Some(rest) = self.outbound.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.outbound.advance(written);
+            self.sent += written;
             self.unflushed = true;
         }
+        self.outbound.clear();
+        self.sent = 0;
         if self.unflushed {
             ready!(Pin::new(&mut self.stream).poll_flush(context))?;
             self.unflushed = false;
@@ -71,10 +79,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Gives the memory of empty buffers back.
     pub(super) fn rest(&mut self) {
-        for buffer in [&mut self.inbound, &mut self.outbound] {
-            if buffer.is_empty() && buffer.capacity() > 0 {
-                *buffer = BytesMut::new();
-            }
+        if self.inbound.is_empty() && self.inbound.capacity() > 0 {
+            self.inbound = BytesMut::new();
+        }
+        if self.outbound.is_empty() && self.outbound.capacity() > 0 {
+            self.outbound = Vec::new();
         }
     }
 

@@ -9,18 +9,29 @@ use std::{
     sync::Arc,
 };
 
+use tidegate_gate::policy::Shape;
+
 use crate::sql::Statements;
 
-/// How many names one session may hold in each space.
-const MOST: usize = 16 * 1024;
+/// How many names one session may hold in each space. Beyond it the oldest are forgotten: clients count names up and
+/// drop them by ways that are not followed (DEALLOCATE, the end of a transaction). A forgotten name that the server
+/// still has stands for nothing, and what uses it is refused.
+const MOST: usize = 4 * 1024;
+
+/// How many bytes of text the names of one space may hold.
+const MOST_TEXT: usize = 8 << 20;
 
 /// What a name stands for.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// The statement, with what EXECUTE and FETCH in it refer to already linked in.
+    /// The statement.
     pub(super) statements: Arc<Statements>,
-    /// Its text as recorded.
+    /// What the policy decides on: what EXECUTE and FETCH refer to is linked in.
+    pub(super) shape: Arc<Shape>,
+    /// The text that it came with, which holds more than the statement if SQL gave the name.
     pub(super) text: Arc<str>,
+    /// The catalog's generation that it was understood at.
+    pub(super) generation: u64,
 }
 
 /// The space a name lives in.
@@ -33,8 +44,8 @@ pub(super) enum Space {
 }
 
 /// A name given by a message under way.
-#[derive(Debug, Clone)]
-pub(super) struct Name(pub(super) Space, pub(super) Box<str>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name(pub(super) Space, pub(super) Box<[u8]>);
 
 /// What is known of a name.
 #[derive(Debug)]
@@ -50,15 +61,61 @@ pub(super) enum Known {
 /// All names of a session.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    statements: HashMap<Box<str>, Entry>,
-    portals: HashMap<Box<str>, Entry>,
+    statements: Bearers,
+    portals: Bearers,
     stretch: u64,
+}
+
+/// The names of one space.
+#[derive(Debug, Default)]
+struct Bearers {
+    entries: HashMap<Box<[u8]>, Entry>,
+    /// Every name in the order of its first giving; some may be gone.
+    order: VecDeque<Box<[u8]>>,
+    /// Bytes of text that the entries hold, counted each time.
+    text: usize,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
     sure: Option<Arc<Prepared>>,
     under_way: VecDeque<(u64, Arc<Prepared>)>,
+}
+
+impl Entry {
+    fn text(&self) -> usize {
+        let under_way = self.under_way.iter().map(|(_, prepared)| prepared);
+        self.sure.iter().chain(under_way).map(|prepared| prepared.text.len()).sum()
+    }
+}
+
+impl Bearers {
+    /// Changes an entry, and drops it if nothing is left in it.
+    fn change(&mut self, name: &[u8], change: impl FnOnce(&mut Entry)) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.text -= entry.text();
+        change(entry);
+        if entry.sure.is_none() && entry.under_way.is_empty() {
+            self.entries.remove(name);
+        } else {
+            self.text += entry.text();
+        }
+    }
+
+    /// Forgets the oldest names that nothing is under way for, until there is room.
+    fn make_room(&mut self) {
+        for _ in 0..self.order.len() {
+            if self.entries.len() < MOST && self.text < MOST_TEXT && self.order.len() < 2 * MOST {
+                return;
+            }
+            let Some(oldest) = self.order.pop_front() else { return };
+            match self.entries.get(&oldest) {
+                Some(entry) if !entry.under_way.is_empty() => self.order.push_back(oldest),
+                Some(_) => self.change(&oldest, |entry| entry.sure = None),
+                None => {}
+            }
+        }
+    }
 }
 
 impl Names {
@@ -72,45 +129,51 @@ impl Names {
     pub(super) fn give(&mut self, name: &Name, prepared: Arc<Prepared>) -> bool {
         let stretch = self.stretch;
         let space = self.space(name.0);
-        if space.len() >= MOST && !space.contains_key(&name.1) {
+        space.make_room();
+        let known = space.entries.contains_key(&name.1);
+        if (!known && space.entries.len() >= MOST) || space.text >= MOST_TEXT {
             return false;
         }
-        space.entry(name.1.clone()).or_default().under_way.push_back((stretch, prepared));
+        if !known {
+            space.entries.insert(name.1.clone(), Entry::default());
+            space.order.push_back(name.1.clone());
+        }
+        space.change(&name.1, |entry| entry.under_way.push_back((stretch, prepared)));
         true
     }
 
     /// The server has answered the oldest message under way that gives this name.
     pub(super) fn settle(&mut self, name: &Name, given: bool) {
-        let space = self.space(name.0);
-        let Some(entry) = space.get_mut(&name.1) else { return };
-        if let Some((_, prepared)) = entry.under_way.pop_front()
-            && given
-        {
-            entry.sure = Some(prepared);
-        }
-        if entry.sure.is_none() && entry.under_way.is_empty() {
-            space.remove(&name.1);
-        }
+        self.space(name.0).change(&name.1, |entry| {
+            if let Some((_, prepared)) = entry.under_way.pop_front()
+                && given
+            {
+                entry.sure = Some(prepared);
+            }
+        });
+    }
+
+    /// The name still stands for the same, understood anew.
+    pub(super) fn renew(&mut self, name: &Name, old: &Arc<Prepared>, new: &Arc<Prepared>) {
+        self.space(name.0).change(&name.1, |entry| {
+            if entry.sure.as_ref().is_some_and(|sure| Arc::ptr_eq(sure, old)) {
+                entry.sure = Some(new.clone());
+            }
+        });
     }
 
     /// The server has taken this name back.
     pub(super) fn take(&mut self, name: &Name) {
-        let space = self.space(name.0);
-        if let Some(entry) = space.get_mut(&name.1) {
-            entry.sure = None;
-            if entry.under_way.is_empty() {
-                space.remove(&name.1);
-            }
-        }
+        self.space(name.0).change(&name.1, |entry| entry.sure = None);
     }
 
     /// What the name stands for.
-    pub(super) fn known(&self, space: Space, name: &str) -> Known {
+    pub(super) fn known(&self, space: Space, name: &[u8]) -> Known {
         let space = match space {
             Space::Statements => &self.statements,
             Space::Portals => &self.portals,
         };
-        let Some(entry) = space.get(name) else { return Known::Nothing };
+        let Some(entry) = space.entries.get(name) else { return Known::Nothing };
         match (entry.under_way.back(), &entry.sure) {
             (Some((stretch, prepared)), _) if *stretch == self.stretch => Known::As(prepared.clone()),
             (Some(_), _) => Known::Unsure,
@@ -119,10 +182,99 @@ impl Names {
         }
     }
 
-    fn space(&mut self, space: Space) -> &mut HashMap<Box<str>, Entry> {
+    fn space(&mut self, space: Space) -> &mut Bearers {
         match space {
             Space::Statements => &mut self.statements,
             Space::Portals => &mut self.portals,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name(Space::Portals, text.as_bytes().into())
+    }
+
+    fn prepared(text: &str) -> Arc<Prepared> {
+        let statements = crate::sql::function_call();
+        Arc::new(Prepared { shape: statements.shape.clone(), statements, text: text.into(), generation: 0 })
+    }
+
+    fn stands_for(names: &Names, wanted: &str) -> Option<String> {
+        match names.known(Space::Portals, wanted.as_bytes()) {
+            Known::As(prepared) => Some(prepared.text.to_string()),
+            Known::Unsure => Some("?".into()),
+            Known::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_name_under_way_counts_up_to_the_next_stretch() {
+        let mut names = Names::default();
+        assert!(names.give(&name("c"), prepared("first")));
+        assert_eq!(stands_for(&names, "c").as_deref(), Some("first"));
+        names.next_stretch();
+        assert_eq!(stands_for(&names, "c").as_deref(), Some("?"));
+        names.settle(&name("c"), true);
+        assert_eq!(stands_for(&names, "c").as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_name_that_the_server_refused_to_give_keeps_its_old_meaning() {
+        let mut names = Names::default();
+        assert!(names.give(&name("c"), prepared("masked")));
+        names.settle(&name("c"), true);
+        assert!(names.give(&name("c"), prepared("harmless")));
+        names.next_stretch();
+        assert_eq!(stands_for(&names, "c").as_deref(), Some("?"));
+        names.settle(&name("c"), false);
+        assert_eq!(stands_for(&names, "c").as_deref(), Some("masked"));
+    }
+
+    #[test]
+    fn a_name_taken_back_stands_for_nothing() {
+        let mut names = Names::default();
+        assert!(names.give(&name("c"), prepared("first")));
+        names.settle(&name("c"), true);
+        names.take(&name("c"));
+        assert_eq!(stands_for(&names, "c"), None);
+        assert_eq!(stands_for(&names, "d"), None);
+    }
+
+    #[test]
+    fn the_oldest_names_are_forgotten_for_new_ones() {
+        let mut names = Names::default();
+        for index in 0..=MOST {
+            let counted = name(&index.to_string());
+            assert!(names.give(&counted, prepared("one")));
+            names.settle(&counted, true);
+        }
+        assert_eq!(stands_for(&names, "0"), None);
+        assert_eq!(stands_for(&names, &MOST.to_string()).as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn the_texts_of_a_session_s_names_are_bounded() {
+        let mut names = Names::default();
+        let long = prepared(&"x".repeat(MOST_TEXT / 4));
+        for index in 0..8 {
+            let counted = name(&index.to_string());
+            assert!(names.give(&counted, long.clone()));
+            names.settle(&counted, true);
+        }
+        assert_eq!(stands_for(&names, "3"), None);
+        assert!(names.portals.text <= MOST_TEXT + MOST_TEXT / 4);
+    }
+
+    #[test]
+    fn a_session_holds_only_so_many_names_that_are_under_way() {
+        let mut names = Names::default();
+        let each = prepared("one");
+        assert!((0..MOST).all(|index| names.give(&name(&index.to_string()), each.clone())));
+        assert!(!names.give(&name("one more"), each.clone()));
+        assert!(names.give(&name("0"), each));
     }
 }

@@ -1,1 +1,116 @@
 //! What a statement does, understood by PostgreSQL's own grammar.
+//!
+//! A text is [`parse`]d, then [`resolve`]d against the [`Catalog`] of its database and the [`Overlay`] of its session
+//! into [`Statements`]: the [`Shape`](tidegate_policy::Shape) that a policy decides on, and what each statement does
+//! to the session. [`Shapes`] remembers texts, so that a repeated statement costs no second parse.
+//!
+//! What a shape promises:
+//!
+//! - A name without a schema stands for every relation or function of that name in any schema, so `search_path`
+//!   decides nothing. A relation that the catalog doesn't know stands under the schema as written, or under `?`, and
+//!   its columns are untraced.
+//! - Every table, in every statement, sub-query and WITH clause, is an item of its own; so is every function that isn't
+//!   known to be harmless (see `functions`), which an allow must name. A harmless function is no item. A statement that
+//!   touches nothing else is one item with `access: none`.
+//! - An output's sources are all columns whose values it may carry. It is computed unless it is the value itself. What
+//!   can't be followed is untraced, with the reason.
+//! - What the gate doesn't know is refused, not guessed.
+//!
+//! Reading a view is one item on the view, and its outputs carry what its query gives: masks hold through views. What a
+//! view's owner chose to call or to compare in it isn't the client's doing and is no item and no influence.
+//! Who may ALTER a masked table can rename its columns out of reach: masks follow names.
+
+mod catalog;
+mod change;
+mod definition;
+mod expression;
+mod flow;
+mod from;
+mod functions;
+mod key;
+mod names;
+mod objects;
+mod parse;
+mod predicate;
+mod query;
+mod redact;
+mod relation;
+mod scope;
+mod settings;
+mod shapes;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod tracer;
+mod utility;
+mod vocabulary;
+
+use std::sync::Arc;
+
+use tidegate_policy::Shape;
+
+pub(crate) use catalog::{Catalog, CatalogRequest, FUNCTIONS, RELATIONS, SETUP, names_parameter};
+pub(crate) use parse::{Limits, NotUnderstood, Parsed, parse};
+pub(crate) use redact::redact;
+pub(crate) use settings::{is_role, of_options as settings_of_options, setting_is_safe};
+pub(crate) use shapes::Shapes;
+pub(crate) use statement::{CopyOptions, Effect, Overlay, Statement, Statements};
+pub(crate) use vocabulary::VOCABULARY;
+
+/// How many relations and functions are looked up for one text.
+const NAMES: usize = 2000;
+
+/// A text against what is known of its database.
+#[derive(Debug)]
+pub(crate) enum Resolved {
+    /// Understood.
+    Known(Arc<Statements>),
+    /// These names must be looked up first; then it is to be resolved again.
+    Needs(CatalogRequest),
+}
+
+/// Follows the statements of a text.
+pub(crate) fn resolve(
+    parsed: &Parsed,
+    catalog: &Catalog,
+    overlay: &Overlay,
+) -> Result<Resolved, NotUnderstood> {
+    let mut tracer = tracer::Tracer::new(catalog, overlay);
+    tracer.suspect = parsed.suspect;
+    let mut list = Vec::with_capacity(parsed.len());
+    for raw in &parsed.statements {
+        let node = raw.stmt.as_deref().ok_or_else(|| NotUnderstood::new("a statement without content"))?;
+        list.push(tracer.statement(node)?);
+    }
+    tracer.bounded()?;
+    if tracer.wanted.is_empty() {
+        return Ok(Resolved::Known(Arc::new(tracer.finish(list))));
+    }
+    if tracer.wanted.len() > NAMES {
+        return Err(NotUnderstood::new(format!("the text names more than {NAMES} relations and functions")));
+    }
+    Ok(Resolved::Needs(tracer.wanted))
+}
+
+/// What a call by oid does, over the protocol's FunctionCall message: anything at all.
+pub(crate) fn function_call() -> Arc<Statements> {
+    let catalog = Catalog::default();
+    let overlay = Overlay::default();
+    let mut tracer = tracer::Tracer::new(&catalog, &overlay);
+    let call = tracer.hiding("function-call");
+    let result =
+        Some(tracer.result(utility::untraced("what a function called by its oid returns can't be traced")));
+    Arc::new(tracer.finish(vec![Statement { result, ..call }]))
+}
+
+/// A text's shape as far as the text alone tells.
+pub(crate) fn shape_of(text: &str, limits: &Limits) -> Result<Shape, NotUnderstood> {
+    let parsed = parse(text, limits)?;
+    let catalog = Catalog::default();
+    loop {
+        match resolve(&parsed, &catalog, &Overlay::default())? {
+            Resolved::Known(statements) => return Ok(Shape::clone(&statements.shape)),
+            Resolved::Needs(request) => catalog.suppose(&request),
+        }
+    }
+}

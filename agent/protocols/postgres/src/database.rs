@@ -1,0 +1,191 @@
+//! One database behind a resource: what its catalog says, and what is known of the statements sent to it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use tidegate_gate::Gate;
+
+use crate::{
+    catalog_line::CatalogLine,
+    sql::{self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Shapes, Statements},
+    upstream::UpstreamSettings,
+};
+
+/// How long the catalog's word counts. Definitions that change through the gate count at once; those that others
+/// change, within this time.
+const AGE: Duration = Duration::from_secs(30);
+
+/// How much is remembered of the statements of one database, in bytes.
+const REMEMBERED: usize = 16 << 20;
+
+/// How many times a text may ask for more of the catalog: once a level of views, at the least.
+const ROUNDS: usize = 32;
+
+/// Why a text is refused before any rule is asked.
+#[derive(Debug, Error)]
+pub(crate) enum Misunderstood {
+    /// The text itself.
+    #[error(transparent)]
+    Text(#[from] NotUnderstood),
+    /// The catalog could not be read.
+    #[error("the gate could not read the database's catalog: {0}")]
+    Catalog(String),
+}
+
+/// One database behind a resource.
+#[derive(Debug)]
+pub(crate) struct Database {
+    name: String,
+    settings: Arc<UpstreamSettings>,
+    limits: Limits,
+    shapes: Shapes,
+    catalog: Catalog,
+    since: Mutex<Instant>,
+    /// Sessions that change definitions in a transaction that has not ended.
+    changing: AtomicUsize,
+    line: tokio::sync::Mutex<Option<CatalogLine>>,
+}
+
+impl Database {
+    pub(crate) fn new(name: String, settings: Arc<UpstreamSettings>, limits: Limits) -> Self {
+        Self {
+            name,
+            settings,
+            limits,
+            shapes: Shapes::new(REMEMBERED),
+            catalog: Catalog::default(),
+            since: Mutex::new(Instant::now()),
+            changing: AtomicUsize::new(0),
+            line: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The longest statement that is looked at, in bytes.
+    pub(crate) fn longest_statement(&self) -> usize {
+        self.limits.bytes
+    }
+
+    /// Changes whenever something that was understood before must be understood anew.
+    pub(crate) fn generation(&self) -> u64 {
+        if self.since().elapsed() > AGE {
+            self.forget();
+        }
+        self.catalog.generation()
+    }
+
+    /// What a text does at this generation, if that is remembered.
+    pub(crate) fn known(&self, text: &str, generation: u64) -> Option<Arc<Statements>> {
+        self.shapes.get(text, generation)
+    }
+
+    /// What a text does in a session that has created these relations.
+    pub(crate) async fn understand(
+        &self,
+        text: &str,
+        overlay: &Overlay,
+        gate: &Gate,
+    ) -> Result<Arc<Statements>, Misunderstood> {
+        let parsed = sql::parse(text, &self.limits)?;
+        let mut fresh = false;
+        for _ in 0..ROUNDS {
+            let generation = self.catalog.generation();
+            match sql::resolve(&parsed, &self.catalog, overlay)? {
+                Resolved::Known(statements) if statements.doubtful && !fresh => {
+                    fresh = true;
+                    self.forget();
+                }
+                Resolved::Known(statements) => {
+                    if overlay.is_empty() {
+                        self.shapes.insert(text, &statements, generation);
+                    }
+                    return Ok(statements);
+                }
+                Resolved::Needs(request) => self.look_up(&request, generation, gate).await?,
+            }
+        }
+        Err(Misunderstood::Catalog("its views lead ever further".into()))
+    }
+
+    /// How many sessions change definitions now: what these will be, nobody can see yet.
+    pub(crate) fn changing(&self) -> usize {
+        self.changing.load(Ordering::Acquire)
+    }
+
+    /// Definitions have changed.
+    pub(crate) fn forget(&self) {
+        self.catalog.clear();
+        *self.since() = Instant::now();
+    }
+
+    /// Reads more of the catalog.
+    async fn look_up(
+        &self,
+        request: &CatalogRequest,
+        generation: u64,
+        gate: &Gate,
+    ) -> Result<(), Misunderstood> {
+        let mut line = self.line.lock().await;
+        let relations = self.rows(&mut line, sql::RELATIONS, &request.relations, gate).await?;
+        let functions = self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?;
+        let (relations, functions) =
+            (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
+        self.catalog
+            .learn(generation, request, relations, functions)
+            .map_err(|error| Misunderstood::Catalog(error.to_string()))
+    }
+
+    /// Asks over the line that is open, or a fresh one: a line that lay idle may be gone without a word. A line
+    /// whose answer was not read to its end is never used again.
+    async fn rows(
+        &self,
+        line: &mut Option<CatalogLine>,
+        query: &str,
+        names: &BTreeSet<Arc<str>>,
+        gate: &Gate,
+    ) -> Result<Vec<String>, Misunderstood> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = sql::names_parameter(names);
+        if let Some(mut open) = line.take()
+            && let Ok(rows) = open.query(query, &[&names]).await
+        {
+            *line = Some(open);
+            return Ok(rows);
+        }
+        let mut open =
+            CatalogLine::open(gate, &self.settings, &self.name).await.map_err(Misunderstood::Catalog)?;
+        let rows = open.query(query, &[&names]).await.map_err(Misunderstood::Catalog)?;
+        *line = Some(open);
+        Ok(rows)
+    }
+
+    fn since(&self) -> MutexGuard<'_, Instant> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session changes definitions, from the moment that the statement is sent to the end of its transaction.
+#[derive(Debug)]
+pub(crate) struct Changing(Arc<Database>);
+
+impl Changing {
+    pub(crate) fn begin(database: &Arc<Database>) -> Self {
+        database.changing.fetch_add(1, Ordering::AcqRel);
+        Self(database.clone())
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.forget();
+        self.0.changing.fetch_sub(1, Ordering::AcqRel);
+    }
+}

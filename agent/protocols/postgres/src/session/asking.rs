@@ -1,0 +1,170 @@
+//! From a statement's text to a permit.
+
+use std::sync::Arc;
+
+use tidegate_gate::{
+    Action, Decision, Permit,
+    policy::{Lineage, Shape},
+};
+
+use super::{
+    Session,
+    names::{Known, Name, Prepared, Space},
+    refuse::{self, Refused},
+};
+use crate::sql::{self, Effect, Statements};
+
+impl Session {
+    /// What a text does, with the names in it linked to what they stand for. None: that depends on an answer that
+    /// the server still owes.
+    pub(super) async fn understand(&mut self, text: &[u8]) -> Result<Option<Prepared>, Refused> {
+        let text =
+            std::str::from_utf8(text).map_err(|_| Refused::new("22021", "a statement is not UTF-8"))?;
+        let (statements, generation) = self.statements_of(text).await?;
+        for statement in &statements.list {
+            if let Some(name) = referred(&statement.effect)
+                && let Known::As(prepared) = self.names.known(name.0, &name.1)
+            {
+                self.fresh(&name, prepared).await?;
+            }
+        }
+        let shape = self.link(&statements);
+        Ok(shape.map(|shape| Prepared { statements, shape, text: text.into(), generation }))
+    }
+
+    /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
+    /// change. A portal stays what it was when it was bound.
+    pub(super) async fn fresh(
+        &mut self,
+        name: &Name,
+        prepared: Arc<Prepared>,
+    ) -> Result<Arc<Prepared>, Refused> {
+        if name.0 == Space::Portals || prepared.generation == self.database.generation() {
+            return Ok(prepared);
+        }
+        let (whole, generation) = self.statements_of(&prepared.text).await?;
+        let mut inner = whole.list.iter().rev().filter_map(|statement| given(&statement.effect));
+        let statements = inner.find(|(given, _)| given == name).map(|(_, inner)| inner.clone());
+        let statements = statements.unwrap_or(whole);
+        let Some(shape) = self.link(&statements) else { return Ok(prepared) };
+        let fresh = Arc::new(Prepared { statements, shape, text: prepared.text.clone(), generation });
+        self.names.renew(name, &prepared, &fresh);
+        Ok(fresh)
+    }
+
+    async fn statements_of(&self, text: &str) -> Result<(Arc<Statements>, u64), Refused> {
+        let generation = self.database.generation();
+        if self.overlay.is_empty()
+            && let Some(statements) = self.database.known(text, generation)
+        {
+            return Ok((statements, generation));
+        }
+        match self.database.understand(text, &self.overlay, &self.gate).await {
+            Ok(statements) => Ok((statements, generation)),
+            Err(not) => {
+                let refused = Refused::from(not);
+                self.gate.refuse("statement", &sql::redact(text), &refused.message);
+                Err(refused)
+            }
+        }
+    }
+
+    /// The shape with what EXECUTE and FETCH refer to put in. None: the server has yet to say what a name stands for.
+    fn link(&self, statements: &Arc<Statements>) -> Option<Arc<Shape>> {
+        let mut shape = statements.shape.clone();
+        if statements.list.iter().any(|statement| referred(&statement.effect).is_some()) {
+            let unsure = statements
+                .list
+                .iter()
+                .filter_map(|statement| referred(&statement.effect))
+                .any(|name| matches!(self.names.known(name.0, &name.1), Known::Unsure));
+            if unsure {
+                return None;
+            }
+            let find = |space, name: &str| self.meant(statements, &Name(space, name.as_bytes().into()));
+            let linked =
+                statements.linked(|name| find(Space::Statements, name), |name| find(Space::Portals, name));
+            shape = linked.map_or(shape, Arc::new);
+        }
+        if self.database.changing() > 0 && !shape.results.is_empty() {
+            shape = Arc::new(untraced(&shape));
+        }
+        Some(shape)
+    }
+
+    /// What a name in a text means: what the text itself gives it or what the session knows, but not either.
+    fn meant(&self, statements: &Statements, name: &Name) -> Option<Arc<Statements>> {
+        let mut own = statements.list.iter().filter_map(|statement| given(&statement.effect));
+        let own = own.by_ref().filter(|(given, _)| given == name).map(|(_, inner)| inner.clone());
+        let known = match self.names.known(name.0, &name.1) {
+            Known::As(prepared) => Some(prepared.statements.clone()),
+            Known::Unsure | Known::Nothing => None,
+        };
+        let mut meanings = own.chain(known);
+        let first = meanings.next();
+        if meanings.next().is_some() { None } else { first }
+    }
+
+    /// Notes the names that the statements give, as long as the server has not answered.
+    pub(super) fn give(&mut self, prepared: &Prepared) -> Result<Vec<Name>, Refused> {
+        let mut names = Vec::new();
+        for statement in &prepared.statements.list {
+            if let Some((name, inner)) = given(&statement.effect) {
+                let inner = Prepared {
+                    statements: inner.clone(),
+                    shape: inner.shape.clone(),
+                    text: prepared.text.clone(),
+                    generation: prepared.generation,
+                };
+                if !self.names.give(&name, Arc::new(inner)) {
+                    self.settle_names(&names, false);
+                    return Err(refuse::too_many_names());
+                }
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    pub(super) fn settle_names(&mut self, names: &[Name], given: bool) {
+        for name in names {
+            self.names.settle(name, given);
+        }
+    }
+
+    pub(super) async fn ask(&mut self, prepared: &Prepared) -> Result<Permit, Refused> {
+        let text = match prepared.statements.suspect {
+            true => &*sql::redact(&prepared.text),
+            false => &*prepared.text,
+        };
+        match self.gate.ask(Action { name: "statement", shape: &prepared.shape, text }).await {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Refuse(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
+/// The name that a statement refers to.
+fn referred(effect: &Effect) -> Option<Name> {
+    match effect {
+        Effect::Execute { name } => Some(Name(Space::Statements, name.as_bytes().into())),
+        Effect::Fetch { name } => Some(Name(Space::Portals, name.as_bytes().into())),
+        _ => None,
+    }
+}
+
+/// The name that a statement gives, and to what.
+fn given(effect: &Effect) -> Option<(Name, &Arc<Statements>)> {
+    match effect {
+        Effect::Prepare { name, inner } => Some((Name(Space::Statements, name.as_bytes().into()), inner)),
+        Effect::Declare { name, inner } => Some((Name(Space::Portals, name.as_bytes().into()), inner)),
+        _ => None,
+    }
+}
+
+/// The same, but nobody can say where its results come from.
+fn untraced(shape: &Shape) -> Shape {
+    let reason: Arc<str> = "definitions are being changed, in this or another session".into();
+    let untraced = |lineage: &Lineage| Lineage { untraced: Some(reason.clone()), ..lineage.clone() };
+    Shape { results: shape.results.iter().map(untraced).collect(), ..shape.clone() }
+}

@@ -1,0 +1,378 @@
+//! What the server sends: matched with what it owes, and shown to the client as the masks say.
+
+use std::mem;
+
+use bytes::Buf;
+use tidegate_gate::ServeError;
+
+use super::{
+    Session,
+    expect::{Expect, Run},
+    transcript,
+};
+use crate::{
+    shown::{self, CannotShow, ColumnType},
+    sql,
+    wire::{
+        self, ErrorFields, HEADER_BYTES, Header,
+        backend::{self, TransactionStatus, tag},
+        fields::code,
+        write,
+    },
+};
+
+/// A message that must be seen whole may not be longer, in bytes.
+const WHOLE: usize = 64 << 20;
+
+impl Session {
+    /// Takes in what was read from the server; whole spans that nothing changes are passed on in one piece.
+    pub(super) fn take_from_server(&mut self) -> Result<(), ServeError> {
+        let mut input = mem::take(&mut self.server.inbound);
+        let (mut at, mut clean) = (0, 0);
+        while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.passing > 0 {
+                let passed = self.passing.min(rest.len());
+                self.passing -= passed;
+                at += passed;
+                continue;
+            }
+            let Some(header) = wire::header(rest).map_err(upstream)? else { break };
+            if self.passes(&header) {
+                self.passing = HEADER_BYTES + header.length;
+                continue;
+            }
+            if (HEADER_BYTES + header.length) > WHOLE {
+                return Err(ServeError::Upstream(format!(
+                    "a message of {} bytes cannot be masked",
+                    (HEADER_BYTES + header.length)
+                )));
+            }
+            let Some((body, message)) =
+                rest.get(5..(HEADER_BYTES + header.length)).zip(rest.get(..(HEADER_BYTES + header.length)))
+            else {
+                break;
+            };
+            self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
+            self.server_message(header.tag, body, message)?;
+            at += HEADER_BYTES + header.length;
+            clean = at;
+        }
+        self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
+        input.advance(at);
+        self.server.inbound = input;
+        Ok(())
+    }
+
+    /// Whether a message goes to the client as it is and unseen: rows and copy data that no mask applies to.
+    fn passes(&mut self, header: &Header) -> bool {
+        if !matches!(header.tag, tag::DATA_ROW | tag::COPY_DATA) {
+            return false;
+        }
+        let Some(run) = self.running() else { return false };
+        if !run.results.pass_unseen() {
+            return false;
+        }
+        match header.tag {
+            tag::DATA_ROW => run.showed(header.length),
+            _ => run.copied(header.length),
+        }
+        true
+    }
+
+    fn server_message(&mut self, kind: u8, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        match kind {
+            tag::DATA_ROW => return self.row(body, message),
+            tag::COPY_DATA => return self.copy_data(body, message),
+            tag::ROW_DESCRIPTION => return self.row_description(body, message),
+            tag::COMMAND_COMPLETE => self.complete(body)?,
+            tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED => self.statement_over()?,
+            tag::READY_FOR_QUERY => self.ready(body)?,
+            tag::ERROR_RESPONSE => return self.error(body),
+            tag::NOTICE_RESPONSE => return self.notice(body),
+            tag::NOTIFICATION_RESPONSE => return self.notification(body),
+            tag::PARAMETER_STATUS => self.parameter(body)?,
+            tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::CLOSE_COMPLETE => self.acknowledged(kind)?,
+            tag::NO_DATA => return self.no_data(message),
+            tag::PARAMETER_DESCRIPTION if matches!(self.owed.front(), Some(Expect::Describe)) => {}
+            tag::FUNCTION_CALL_RESPONSE if matches!(self.owed.front(), Some(Expect::FunctionCall(_))) => {}
+            tag::COPY_IN_RESPONSE => self.copies_in()?,
+            tag::COPY_OUT_RESPONSE => self.copies_out(body)?,
+            tag::COPY_DONE => self.copied_out()?,
+            _ => return Err(unexpected(kind)),
+        }
+        self.client.outbound.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// The action whose rows the server sends now.
+    fn running(&mut self) -> Option<&mut Run> {
+        match self.owed.front() {
+            Some(Expect::Query(run) | Expect::Execute(run) | Expect::FunctionCall(run)) => Some(run),
+            _ => None,
+        }
+    }
+
+    fn row(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        let mut out = Vec::with_capacity(message.len() + 64);
+        let run = self.running().ok_or_else(|| unexpected(tag::DATA_ROW))?;
+        run.results.row(message, body, &mut out).map_err(cannot_show)?;
+        run.showed(out.len());
+        if run.results.are_recorded()
+            && let Some(permit) = run.permit()
+        {
+            permit.tap(&transcript::row(&out));
+        }
+        self.client.outbound.extend_from_slice(&out);
+        Ok(())
+    }
+
+    fn copy_data(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        let mut out = Vec::with_capacity(message.len() + 64);
+        let run = self.running().ok_or_else(|| unexpected(tag::COPY_DATA))?;
+        run.results.copy(message, body, &mut out).map_err(cannot_show)?;
+        run.copied(out.len());
+        if run.results.are_recorded()
+            && let Some(permit) = run.permit()
+        {
+            permit.tap(&transcript::copied(&out));
+        }
+        self.client.outbound.extend_from_slice(&out);
+        Ok(())
+    }
+
+    fn row_description(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        let own = matches!(self.owed.front(), Some(Expect::OwnDescribe(_)));
+        let results = match self.owed.front() {
+            Some(Expect::OwnDescribe(results)) => Some(results.clone()),
+            Some(Expect::Query(run)) => Some(run.results.clone()),
+            Some(Expect::Describe) => None,
+            _ => return Err(unexpected(tag::ROW_DESCRIPTION)),
+        };
+        if let Some(results) = results.filter(|results| !results.pass_unseen()) {
+            let fields = backend::row_description(body).map_err(upstream)?;
+            let columns: Vec<_> =
+                fields.iter().map(|field| ColumnType { oid: field.type_oid, format: field.format }).collect();
+            if let Some(cannot) = results.describe(&columns) {
+                self.gate.event("masked-whole", &cannot.to_string());
+            }
+        }
+        if matches!(self.owed.front(), Some(Expect::Describe | Expect::OwnDescribe(_))) {
+            self.owed.pop();
+        }
+        if !own {
+            self.client.outbound.extend_from_slice(message);
+        }
+        Ok(())
+    }
+
+    fn no_data(&mut self, message: &[u8]) -> Result<(), ServeError> {
+        match self.owed.pop() {
+            Some(Expect::Describe) => self.client.outbound.extend_from_slice(message),
+            Some(Expect::OwnDescribe(_)) => {}
+            _ => return Err(unexpected(tag::NO_DATA)),
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, kind: u8) -> Result<(), ServeError> {
+        match (kind, self.owed.pop()) {
+            (tag::PARSE_COMPLETE, Some(Expect::Parse(name)))
+            | (tag::BIND_COMPLETE, Some(Expect::Bind(name))) => self.names.settle(&name, true),
+            (tag::CLOSE_COMPLETE, Some(Expect::Close(name))) => self.names.take(&name),
+            _ => return Err(unexpected(kind)),
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let complete = backend::CommandComplete::parse(body).map_err(upstream)?;
+        if let (Some(run), Some(rows)) = (self.running(), complete.rows()) {
+            run.counted(rows);
+        }
+        self.statement_over()
+    }
+
+    /// A statement has come to its end: of a simple query there may be more, of an Execute there is none.
+    fn statement_over(&mut self) -> Result<(), ServeError> {
+        match self.owed.front() {
+            Some(Expect::Query(run)) => run.results.next_statement(),
+            Some(Expect::Execute(_)) => {
+                if let Some(Expect::Execute(run)) = self.owed.pop() {
+                    self.settle(run, true);
+                }
+            }
+            _ => return Err(unexpected(tag::COMMAND_COMPLETE)),
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let status = TransactionStatus::parse(body).map_err(upstream)?;
+        match self.owed.pop() {
+            Some(Expect::Query(run) | Expect::FunctionCall(run)) => self.settle(run, true),
+            Some(Expect::Sync) => {}
+            _ => return Err(unexpected(tag::READY_FOR_QUERY)),
+        }
+        self.copying_in = false;
+        self.transaction_status(status);
+        Ok(())
+    }
+
+    /// Records how an action ended, and makes the names that it gave sure.
+    pub(super) fn settle(&mut self, run: Run, sent: bool) {
+        for name in &run.names {
+            self.names.settle(name, sent && !run.has_failed());
+            // PREPARE outlives the failure of what came with it: nobody knows how far the text got.
+            if sent && run.has_failed() && run.results.are_several() {
+                self.names.take(name);
+            }
+        }
+        if run.redefines {
+            self.database.forget();
+        }
+        if let Some(verdict) = run.results.verdict() {
+            self.transaction.withhold_errors |= verdict.withhold_errors;
+            self.transaction.content = verdict.content.clone().or(self.transaction.content.take());
+            self.last = Some(verdict.clone());
+        }
+        run.settle();
+    }
+
+    fn error(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let fields = ErrorFields::parse(body).map_err(upstream)?;
+        let code = String::from_utf8_lossy(fields.get(code::SQLSTATE).unwrap_or(b"XX000")).into_owned();
+        let fatal = matches!(fields.get(code::SEVERITY_PLAIN), Some(b"FATAL" | b"PANIC"));
+        if !fatal && let Some(Expect::Refused { .. }) = self.owed.front() {
+            return self.refused();
+        }
+        if !fatal && self.owed.is_empty() {
+            return Err(unexpected(tag::ERROR_RESPONSE));
+        }
+        self.told = fatal;
+        self.copying_in = false;
+        if let Some(run) = self.running() {
+            run.failed(&code);
+        }
+        let fields = self.shown(fields);
+        write::error_response(&mut self.client.outbound, &fields);
+        if !fatal
+            && !matches!(self.owed.front(), Some(Expect::Query(_) | Expect::FunctionCall(_) | Expect::Sync))
+        {
+            self.skip_to_sync(&code);
+        }
+        Ok(())
+    }
+
+    /// The server has answered the message that stands for a refused one.
+    fn refused(&mut self) -> Result<(), ServeError> {
+        let Some(Expect::Refused { error, ready }) = self.owed.pop() else {
+            return Err(unexpected(tag::ERROR_RESPONSE));
+        };
+        self.client.outbound.extend_from_slice(&error);
+        if ready {
+            self.owed.push_front(Expect::Sync);
+        } else {
+            self.skip_to_sync("42501");
+        }
+        Ok(())
+    }
+
+    /// After an error in the extended flow the server answers nothing up to the next Sync, which may be yet to come.
+    fn skip_to_sync(&mut self, code: &str) {
+        self.skipping |= !self.owed.has_sync();
+        for skipped in self.owed.skip_to_sync() {
+            match skipped {
+                Expect::Query(mut run) | Expect::Execute(mut run) | Expect::FunctionCall(mut run) => {
+                    if !run.has_failed() {
+                        run.failed(code);
+                    }
+                    self.settle(run, false);
+                }
+                Expect::Parse(name) | Expect::Bind(name) => self.names.settle(&name, false),
+                Expect::Describe
+                | Expect::OwnDescribe(_)
+                | Expect::Close(_)
+                | Expect::Sync
+                | Expect::Refused { .. } => {}
+            }
+        }
+    }
+
+    fn notice(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let fields = ErrorFields::parse(body).map_err(upstream)?;
+        let fields = self.shown(fields);
+        write::notice_response(&mut self.client.outbound, &fields);
+        Ok(())
+    }
+
+    fn notification(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let notification = backend::Notification::parse(body).map_err(upstream)?;
+        let payload = notification.payload.as_bytes();
+        let content = self.last.as_ref().and_then(|verdict| verdict.content.clone());
+        let payload = match &content {
+            Some(mask) => self.gate.masker().scan(mask, payload),
+            None => payload.into(),
+        };
+        let (process_id, channel) = (notification.process_id, notification.channel.as_bytes());
+        write::notification_response(&mut self.client.outbound, process_id, channel, &payload);
+        Ok(())
+    }
+
+    /// Errors and notices are shown under the masks of the action that they belong to.
+    fn shown<'a>(&mut self, fields: ErrorFields<'a>) -> ErrorFields<'a> {
+        let verdict =
+            self.running().and_then(|run| run.results.verdict().cloned()).or_else(|| self.last.clone());
+        let own = verdict.as_ref().and_then(|verdict| verdict.content.as_ref());
+        let content = own.or(self.transaction.content.as_ref()).cloned();
+        let withhold =
+            self.transaction.withhold_errors || verdict.is_some_and(|verdict| verdict.withhold_errors);
+        shown::error_fields(fields, content.as_deref(), withhold, self.gate.masker())
+    }
+
+    /// Statements are read by PostgreSQL's rules of today: a setting that changes them ends the session.
+    fn parameter(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let status = backend::ParameterStatus::parse(body).map_err(upstream)?;
+        let (name, value) =
+            (status.name.to_str().map_err(upstream)?, status.value.to_str().map_err(upstream)?);
+        sql::setting_is_safe(name, value)
+            .map_err(|why| ServeError::Upstream(format!("the server now has {name} = {value}: {why}")))
+    }
+
+    fn copies_in(&mut self) -> Result<(), ServeError> {
+        self.running()
+            .filter(|run| run.results.copies_in())
+            .ok_or_else(|| unexpected(tag::COPY_IN_RESPONSE))?;
+        self.copying_in = true;
+        Ok(())
+    }
+
+    fn copies_out(&mut self, body: &[u8]) -> Result<(), ServeError> {
+        let columns = backend::CopyResponse::parse(body).map_err(upstream)?.columns.len();
+        let run = self.running().ok_or_else(|| unexpected(tag::COPY_OUT_RESPONSE))?;
+        if run.results.is_plain() {
+            return Ok(());
+        }
+        run.results.begin_copy(columns).map_err(cannot_show)
+    }
+
+    fn copied_out(&mut self) -> Result<(), ServeError> {
+        let mut out = Vec::new();
+        let run = self.running().ok_or_else(|| unexpected(tag::COPY_DONE))?;
+        run.results.end_copy(&mut out).map_err(cannot_show)?;
+        run.copied(out.len());
+        self.client.outbound.extend_from_slice(&out);
+        Ok(())
+    }
+}
+
+fn upstream(error: wire::WireError) -> ServeError {
+    ServeError::Upstream(error.to_string())
+}
+
+fn unexpected(kind: u8) -> ServeError {
+    ServeError::Upstream(format!("message {:?} answers nothing that was asked", char::from(kind)))
+}
+
+fn cannot_show(cannot: CannotShow) -> ServeError {
+    ServeError::Upstream(format!("a result cannot be masked: {cannot}"))
+}

@@ -1,0 +1,298 @@
+//! The engine: both directions of one connection, in one task.
+
+mod asking;
+mod expect;
+mod from_client;
+mod from_server;
+mod link;
+mod names;
+mod refuse;
+mod results;
+mod transcript;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tidegate_gate::{
+    Cause, Gate, Masker, Refusal, ServeError,
+    policy::{ContentMask, Verdict},
+};
+use tokio::{task::unconstrained, time::timeout};
+
+pub(crate) use self::refuse::sqlstate;
+use self::{expect::Owed, from_client::Body, link::Link, names::Names};
+use crate::{
+    cancel::CancelKey,
+    database::{Changing, Database},
+    sql::Overlay,
+    startup::ClientStream,
+    upstream::UpstreamStream,
+    wire::backend::TransactionStatus,
+    wire::write,
+};
+
+/// How long a peer may take to read what it is told last.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// One session, signed in on both sides.
+pub(crate) struct Session {
+    gate: Gate,
+    client: Link<ClientStream>,
+    server: Link<UpstreamStream>,
+    database: Arc<Database>,
+    /// Kept for as long as the session may be cancelled.
+    _cancel_key: CancelKey,
+    owed: Owed,
+    names: Names,
+    /// Relations that this session created and that the catalog may not show yet.
+    overlay: Overlay,
+    /// The client's message that goes its way unheld.
+    body: Option<Body>,
+    /// Bytes of the server's message that pass unseen.
+    passing: usize,
+    /// After a refusal in the extended flow, the client's messages count for nothing up to its next Sync.
+    skipping: bool,
+    /// The client's next message depends on what the server still owes.
+    waiting: bool,
+    /// The client's input was left lying because the server's side was full.
+    left_lying: bool,
+    /// The server takes copy data.
+    copying_in: bool,
+    /// The agent is asked to stop: what runs is finished, and nothing more is begun.
+    stopping: bool,
+    /// The server has told the client already why the session ends.
+    told: bool,
+    /// The client has said goodbye.
+    ended: bool,
+    /// Definitions change in the transaction that is open: nobody can see yet what they will be.
+    changing: Option<Changing>,
+    /// What the transaction that is open has touched.
+    transaction: Touched,
+    /// What was decided last: its content masks count for what belongs to no action.
+    last: Option<Arc<Verdict>>,
+}
+
+/// What an error that ends a transaction may show: deferred constraints speak of any row that it changed.
+#[derive(Default)]
+struct Touched {
+    withhold_errors: bool,
+    content: Option<Arc<ContentMask>>,
+}
+
+/// What happens next.
+enum Turn {
+    Client,
+    Server,
+    ClientGone,
+    ServerGone,
+    Revoked(Refusal),
+    Idle,
+}
+
+impl Session {
+    pub(crate) fn new(
+        gate: Gate,
+        client: ClientStream,
+        server: (UpstreamStream, Vec<u8>),
+        database: Arc<Database>,
+        cancel_key: CancelKey,
+        greeting: &[u8],
+    ) -> Self {
+        let mut client = Link::new(client, &[]);
+        client.outbound.extend_from_slice(greeting);
+        Self {
+            gate,
+            client,
+            server: Link::new(server.0, &server.1),
+            database,
+            _cancel_key: cancel_key,
+            owed: Owed::default(),
+            names: Names::default(),
+            overlay: Overlay::default(),
+            body: None,
+            passing: 0,
+            skipping: false,
+            waiting: false,
+            left_lying: false,
+            copying_in: false,
+            stopping: false,
+            told: false,
+            ended: false,
+            changing: None,
+            transaction: Touched::default(),
+            last: None,
+        }
+    }
+
+    /// Runs to the session's end. Whoever is to blame for an early end, the client is told what it may know.
+    pub(crate) async fn run(mut self) -> Result<(), ServeError> {
+        let end = self.turns().await;
+        if let Err(error) = &end {
+            match error {
+                ServeError::Client(what) => {
+                    self.farewell("08P01", &format!("protocol violation: {what}"), None)
+                }
+                ServeError::Upstream(_) => {
+                    self.farewell("08006", "the gate lost the server, or does not understand it", None);
+                }
+                ServeError::Policy(what) => self.farewell("57P01", what, None),
+                ServeError::Gate(_) => self.farewell("XX000", "a fault of the gate ended this session", None),
+            }
+        }
+        // Within a message it would be taken for the message's own bytes.
+        if self.body.is_none_or(|body| !body.passes) {
+            write::terminate(&mut self.server.outbound);
+        }
+        // Either side may be gone already, or take nothing any more: there is nobody left to tell.
+        let _ = timeout(FAREWELL, async { tokio::join!(self.client.finish(), self.server.finish()) }).await;
+        end
+    }
+
+    async fn turns(&mut self) -> Result<(), ServeError> {
+        let gate = self.gate.clone();
+        // Unconstrained: a session that always has something to do is let go of regularly, and just then this must be seen.
+        let mut revoked = pin!(unconstrained(async move { gate.revoked().await }));
+        loop {
+            match self.turn(if self.stopping { None } else { Some(revoked.as_mut()) }).await? {
+                Turn::Client => self.serve_client().await?,
+                Turn::Server => {
+                    self.take_from_server()?;
+                    if self.waiting && (self.owed.is_empty() || self.copying_in) {
+                        self.waiting = false;
+                        self.serve_client().await?;
+                    }
+                }
+                Turn::Revoked(refusal) if refusal.cause == Cause::Shutdown => self.stop(),
+                Turn::Revoked(refusal) => return Err(ServeError::Policy(refusal.message.to_string())),
+                Turn::ClientGone => return Ok(()),
+                Turn::ServerGone => return Err(ServeError::Upstream("it closed the connection".into())),
+                Turn::Idle => {
+                    self.farewell("57P01", "terminating connection: the gate is stopping", None);
+                    return Ok(());
+                }
+            }
+            if self.ended {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn serve_client(&mut self) -> Result<(), ServeError> {
+        self.take_from_client().await?;
+        self.left_lying = self.server.is_full() && !self.client.inbound.is_empty();
+        Ok(())
+    }
+
+    /// Writes what waits, then reads from whichever side has something. Without `revoked` the agent is stopping:
+    /// no new statement is taken, and the session is idle once nothing is owed.
+    async fn turn(
+        &mut self,
+        mut revoked: Option<Pin<&mut impl Future<Output = Refusal>>>,
+    ) -> Result<Turn, ServeError> {
+        poll_fn(|context| {
+            if let Poll::Ready(Err(_)) = self.client.poll_drain(context) {
+                return Poll::Ready(Ok(Turn::ClientGone));
+            }
+            if let Poll::Ready(Err(error)) = self.server.poll_drain(context) {
+                return Poll::Ready(Err(lost(error)));
+            }
+            if let Poll::Ready(turn) = self.poll_server(context) {
+                return Poll::Ready(turn);
+            }
+            if revoked.is_none() && self.owed.is_empty() && self.passing == 0 {
+                return Poll::Ready(Ok(Turn::Idle));
+            }
+            if (revoked.is_some() || self.copying_in || self.body.is_some())
+                && let Poll::Ready(turn) = self.poll_client(context)
+            {
+                return Poll::Ready(Ok(turn));
+            }
+            if let Some(revoked) = &mut revoked
+                && let Poll::Ready(refusal) = revoked.as_mut().poll(context)
+            {
+                return Poll::Ready(Ok(Turn::Revoked(refusal)));
+            }
+            self.client.rest();
+            self.server.rest();
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_server(&mut self, context: &mut Context<'_>) -> Poll<Result<Turn, ServeError>> {
+        if self.client.is_full() {
+            return Poll::Pending;
+        }
+        self.server.poll_fill(context).map(|read| match read {
+            Ok(0) => Ok(Turn::ServerGone),
+            Ok(_) => Ok(Turn::Server),
+            Err(error) => Err(lost(error)),
+        })
+    }
+
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        if self.waiting || self.server.is_full() {
+            return self.poll_departure(context);
+        }
+        if self.left_lying {
+            return Poll::Ready(Turn::Client);
+        }
+        self.client.poll_fill(context).map(|read| match read {
+            Ok(0) | Err(_) => Turn::ClientGone,
+            Ok(_) => Turn::Client,
+        })
+    }
+
+    /// Nothing is taken from the client now, but that it leaves is noticed, as far as it has not sent much before.
+    fn poll_departure(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+        while !self.client.holds_much() {
+            match self.client.poll_fill(context) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Turn::ClientGone),
+                Poll::Ready(Ok(_)) => self.left_lying = true,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What the server owes is fetched: the client's own Sync or Flush is not taken any more.
+    fn stop(&mut self) {
+        self.stopping = true;
+        if self.body.is_none() {
+            write::flush(&mut self.server.outbound);
+        }
+    }
+
+    fn farewell(&mut self, code: &str, message: &str, hint: Option<&str>) {
+        if self.passing == 0 && !self.told {
+            refuse::fatal(&mut self.client.outbound, code, message, hint);
+        }
+    }
+
+    fn masker(&self) -> Arc<Masker> {
+        self.gate.masker().clone()
+    }
+
+    /// The server's word on the transaction: at its end, what it redefined holds for everyone.
+    fn transaction_status(&mut self, status: TransactionStatus) {
+        if status != TransactionStatus::Idle {
+            return;
+        }
+        self.transaction = Touched::default();
+        if !self.owed.redefines() {
+            self.changing = None;
+        }
+    }
+}
+
+fn lost(error: std::io::Error) -> ServeError {
+    ServeError::Upstream(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

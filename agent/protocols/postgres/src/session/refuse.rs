@@ -1,0 +1,130 @@
+//! How refusals are worded for PostgreSQL's clients.
+
+use std::{borrow::Cow, sync::Arc};
+
+use tidegate_gate::{Cause, Refusal};
+
+use crate::{
+    database::Misunderstood,
+    wire::{ErrorFields, Text, fields::code, write},
+};
+
+/// What the server gets in place of a refused statement: no statement at all, so that it answers with an error.
+/// It shows up in the server's log.
+pub(super) const STANDIN: &[u8] = b"refused_by_tidegate";
+
+/// The name under which a stand-in is parsed. It never comes to be, and spares the unnamed statement.
+pub(super) const STANDIN_NAME: &[u8] = b"refused_by_tidegate";
+
+/// A refusal in PostgreSQL's terms.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// SQLSTATE.
+    pub(super) code: &'static str,
+    /// The primary message.
+    pub(super) message: Arc<str>,
+    /// How to get access.
+    pub(super) hint: Option<Arc<str>>,
+    /// Where in the statement, in characters from 1.
+    pub(super) position: Option<usize>,
+}
+
+impl Refused {
+    pub(super) fn new(code: &'static str, message: impl Into<Arc<str>>) -> Self {
+        Self { code, message: message.into(), hint: None, position: None }
+    }
+
+    /// The ErrorResponse that takes the place of the server's.
+    pub(super) fn error_response(&self, session: &str) -> Box<[u8]> {
+        let mut fields = ErrorFields::new("ERROR", self.code, &self.message);
+        if self.code == "42501" {
+            fields = fields.with(code::DETAIL, format!("Tidegate session {session}."));
+        }
+        if let Some(hint) = &self.hint {
+            fields = fields.with(code::HINT, Cow::Borrowed(&**hint));
+        }
+        if let Some(position) = self.position {
+            fields = fields.with(code::POSITION, position.to_string());
+        }
+        let mut message = Vec::with_capacity(256);
+        write::error_response(&mut message, &fields);
+        message.into_boxed_slice()
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let code = sqlstate(refusal.cause);
+        Self { code, message: refusal.message, hint: refusal.hint, position: None }
+    }
+}
+
+impl From<Misunderstood> for Refused {
+    fn from(not: Misunderstood) -> Self {
+        let code = match &not {
+            // syntax_error
+            Misunderstood::Text(text) if text.syntax => "42601",
+            // insufficient_privilege
+            Misunderstood::Text(_) => "42501",
+            // io_error
+            Misunderstood::Catalog(_) => "58030",
+        };
+        Self::new(code, not.to_string())
+    }
+}
+
+/// The SQLSTATE of a refusal in the middle of a session.
+pub(crate) fn sqlstate(cause: Cause) -> &'static str {
+    match cause {
+        // insufficient_privilege
+        Cause::Policy => "42501",
+        // io_error
+        Cause::Record => "58030",
+        // sqlserver_rejected_establishment_of_sqlconnection
+        Cause::Credential => "08004",
+        // sqlclient_unable_to_establish_sqlconnection
+        Cause::Upstream => "08001",
+        // admin_shutdown
+        Cause::Shutdown => "57P01",
+    }
+}
+
+/// Ends a session: appends a FATAL ErrorResponse.
+pub(super) fn fatal(out: &mut Vec<u8>, code: &str, message: &str, hint: Option<&str>) {
+    let mut fields = ErrorFields::new("FATAL", code, message);
+    if let Some(hint) = hint {
+        fields = fields.with(code::HINT, hint);
+    }
+    write::error_response(out, &fields);
+}
+
+pub(super) fn too_long(length: usize, longest: usize) -> Refused {
+    Refused::new(
+        "54000",
+        format!("a statement of {length} bytes is longer than the gate looks at ({longest})"),
+    )
+}
+
+/// Refuses a name that a server would cut (`NAMEDATALEN` - 1 = 63 bytes): two that the gate tells apart would be one.
+pub(super) fn long_name(name: Text<'_>) -> Result<(), Refused> {
+    const LONGEST: usize = 63;
+    match name.as_bytes().len() {
+        // name_too_long
+        length if length > LONGEST => {
+            Err(Refused::new("42622", format!("a name of {length} bytes is longer than {LONGEST}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn too_many_names() -> Refused {
+    Refused::new("54000", "too many prepared statements or portals in one session")
+}
+
+pub(super) fn no_statement(name: Text<'_>) -> Refused {
+    Refused::new("26000", format!("prepared statement {name:?} does not exist"))
+}
+
+pub(super) fn no_portal(name: Text<'_>) -> Refused {
+    Refused::new("34000", format!("portal {name:?} does not exist"))
+}

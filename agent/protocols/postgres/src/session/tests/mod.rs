@@ -1,0 +1,11 @@
+//! The engine between a client and a server that a test plays, byte by byte.
+
+mod attacks;
+mod contract;
+mod endings;
+mod flows;
+mod pressure;
+mod random;
+mod rogue_client;
+mod rogue_server;
+mod stage;

@@ -1,0 +1,83 @@
+//! Sides that take or send more than the other can keep up with.
+
+use std::time::Duration;
+
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::stage::*;
+
+/// Kernel buffers of two loopback connections and the gate's own, with room to spare, in bytes.
+const HELD: usize = 24 << 20;
+
+/// How long nothing more is taken before a side counts as full.
+const STUCK: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn rows_that_the_client_does_not_read_are_not_taken_from_the_server() {
+    let mut stage = Stage::open().await;
+    stage.say(&query("select 1")).await;
+    stage.server_gets(&query("select 1")).await;
+    stage.answer(&described("one")).await;
+    let rows = row(&"x".repeat(64 * 1024));
+    let mut taken = 0;
+    while timeout(STUCK, stage.server.write_all(&rows)).await.is_ok() {
+        taken += rows.len();
+        assert!(taken < HELD, "the session holds what nobody reads");
+    }
+    stage.client_gets(&described("one")).await;
+}
+
+#[tokio::test]
+async fn copy_data_that_the_server_does_not_read_is_not_taken_from_the_client() {
+    let mut stage = Stage::open().await;
+    stage.say(&query("copy customers from stdin")).await;
+    stage.server_gets(&query("copy customers from stdin")).await;
+    stage.answer(&copies_in()).await;
+    stage.client_gets(&copies_in()).await;
+    let data = copy_data(&"x".repeat(64 * 1024));
+    let mut taken = 0;
+    while timeout(STUCK, stage.rig.client.write_all(&data)).await.is_ok() {
+        taken += data.len();
+        assert!(taken < HELD, "the session holds what nobody reads");
+    }
+    stage.server_gets(&data).await;
+}
+
+#[tokio::test]
+async fn pipelined_statements_that_the_server_does_not_answer_are_not_taken_without_end() {
+    let mut stage = Stage::open().await;
+    let some = query("select 1").repeat(1000);
+    let mut taken = 0;
+    while timeout(STUCK, stage.rig.client.write_all(&some)).await.is_ok() {
+        taken += some.len();
+        assert!(taken < HELD, "the session takes statements without end");
+    }
+    assert!(stage.rig.memory.actions() < 6000, "{}", stage.rig.memory.actions());
+}
+
+#[tokio::test]
+async fn a_row_longer_than_can_be_masked_ends_the_session_before_it_is_held() {
+    let mut stage = Stage::open().await;
+    stage.say(&query("select card from customers")).await;
+    stage.server_gets(&query("select card from customers")).await;
+    stage.answer(&described("card")).await;
+    stage.client_gets(&described("card")).await;
+    stage.answer(b"D\x04\0\0\0").await;
+    stage.ends().await.with("08006");
+}
+
+#[tokio::test]
+async fn a_row_of_any_length_passes_where_nothing_is_masked() {
+    let mut stage = Stage::open().await;
+    let long = "x".repeat(3 << 20);
+    let answer = [rows("one", &[&long]), complete("SELECT 1"), ready()].concat();
+    stage.say(&query("select 1")).await;
+    stage.server_gets(&query("select 1")).await;
+    let Stage { rig, server, .. } = &mut stage;
+    let mut shown = vec![0; answer.len()];
+    let reading = tokio::io::AsyncReadExt::read_exact(&mut rig.client, &mut shown);
+    let (sent, read) = within(async { tokio::join!(server.write_all(&answer), reading) }).await;
+    sent.unwrap();
+    read.unwrap();
+    assert!(shown == answer, "the row was changed");
+}

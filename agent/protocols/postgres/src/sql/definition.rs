@@ -1,0 +1,352 @@
+//! Statements that create, alter, drop or administrate.
+
+use std::{rc::Rc, sync::Arc};
+
+use pg_query::{
+    NodeEnum,
+    protobuf::{
+        AlterTableStmt, Constraint, CreateStmt, CreateTableAsStmt, DropStmt, IndexStmt, IntoClause, Node,
+        ObjectType, RangeVar, SelectStmt, ViewStmt,
+    },
+};
+
+use super::{
+    expression::inner,
+    flow::{Columns, Flow},
+    objects::{Definition, classify, object_word},
+    parse::NotUnderstood,
+    relation::range_var,
+    scope::Scope,
+    statement::{Created, Effect, Statement},
+    tracer::{Key, Result, Tracer, strings},
+    utility::{into_clause, safe_setting},
+};
+
+impl Tracer<'_> {
+    /// Follows a statement that defines something. One of a kind that the gate doesn't know is refused.
+    pub(super) fn definition(&mut self, node: &NodeEnum) -> Result<Statement> {
+        match node {
+            NodeEnum::CreateStmt(create) => {
+                self.ddl = true;
+                self.create_table(create)
+            }
+            NodeEnum::CreateTableAsStmt(create) => self.create_as(create),
+            NodeEnum::ViewStmt(view) => self.create_view(view),
+            NodeEnum::IndexStmt(index) => self.create_index(index),
+            NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
+            NodeEnum::DropStmt(drop) => self.drop_objects(drop),
+            NodeEnum::CreateSchemaStmt(create) => {
+                self.object("create", "schema");
+                for element in &create.schema_elts {
+                    self.statement(element)?;
+                }
+                Ok(self.defined())
+            }
+            NodeEnum::CreatePolicyStmt(policy) => {
+                let conditions = policy.qual.iter().chain(&policy.with_check);
+                self.on_policy("create", policy.table.as_ref(), conditions.map(|node| &**node))
+            }
+            NodeEnum::AlterPolicyStmt(policy) => {
+                let conditions = policy.qual.iter().chain(&policy.with_check);
+                self.on_policy("alter", policy.table.as_ref(), conditions.map(|node| &**node))
+            }
+            NodeEnum::AlterRoleSetStmt(alter) => {
+                if let Some(set) = &alter.setstmt {
+                    safe_setting(set)?;
+                }
+                self.object("alter", "role");
+                Ok(self.defined())
+            }
+            NodeEnum::AlterDatabaseSetStmt(alter) => {
+                if let Some(set) = &alter.setstmt {
+                    safe_setting(set)?;
+                }
+                self.object("alter", "database");
+                Ok(self.defined())
+            }
+            NodeEnum::VacuumStmt(vacuum) => {
+                for node in &vacuum.rels {
+                    if let Some(NodeEnum::VacuumRelation(relation)) = inner(node)
+                        && let Some(table) = &relation.relation
+                    {
+                        self.whole_table("vacuum", table)?;
+                    }
+                }
+                if vacuum.rels.is_empty() {
+                    self.bare("vacuum");
+                }
+                Ok(Statement { result: None, effect: Effect::None })
+            }
+            other => self.classified(other),
+        }
+    }
+
+    /// What a table says of its kind: see [`classify`].
+    fn classified(&mut self, node: &NodeEnum) -> Result<Statement> {
+        let Some(Definition { kind, object, tables, expressions }) = classify(node) else {
+            return Err(NotUnderstood::new("the gate doesn't know this kind of statement"));
+        };
+        let scope = Scope { statement: kind, ..Scope::default() };
+        for expression in expressions {
+            self.deciding(Some(expression), &scope)?;
+        }
+        for table in &tables {
+            for candidate in self.candidates(table)? {
+                self.touch(&candidate.path);
+                self.item(Key { statement: kind, table: Some(candidate.path), object, ..Key::default() });
+            }
+        }
+        if tables.is_empty() {
+            self.item(Key { statement: kind, access: Some("none"), object, ..Key::default() });
+        }
+        self.ddl |= !matches!(kind, "comment" | "vacuum" | "other");
+        Ok(Statement { result: None, effect: Effect::None })
+    }
+
+    fn defined(&mut self) -> Statement {
+        self.ddl = true;
+        Statement { result: None, effect: Effect::None }
+    }
+
+    fn object(&mut self, statement: &'static str, object: &'static str) {
+        self.item(Key { statement, access: Some("none"), object: Some(object), ..Key::default() });
+    }
+
+    /// The item on something that is being created, whose name may not be known yet.
+    fn creation(&mut self, table: &RangeVar, object: &'static str) -> (Option<Arc<str>>, Arc<str>) {
+        let name: Arc<str> = table.relname.as_str().into();
+        let schema: Option<Arc<str>> = match (table.schemaname.as_str(), table.relpersistence.as_str()) {
+            ("", "t") => Some("pg_temp".into()),
+            ("", _) => None,
+            (schema, _) => Some(schema.into()),
+        };
+        let path = format!("{}.{name}", schema.as_deref().unwrap_or("?")).into();
+        self.item(Key { statement: "create", table: Some(path), object: Some(object), ..Key::default() });
+        (schema, name)
+    }
+
+    fn created(&mut self, table: &RangeVar, object: &'static str, columns: Columns, view: bool) -> Statement {
+        let (schema, name) = self.creation(table, object);
+        self.ddl = true;
+        let effect = Effect::Create(Created { schema, name, columns, view });
+        Statement { result: None, effect }
+    }
+
+    fn create_table(&mut self, create: &CreateStmt) -> Result<Statement> {
+        let table = create.relation.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
+        let mut columns = Columns::default();
+        let mut known = create.inh_relations.is_empty() && create.of_typename.is_none();
+        for element in &create.table_elts {
+            match inner(element) {
+                Some(NodeEnum::ColumnDef(column)) => columns.push(column.colname.as_str(), Flow::default()),
+                Some(NodeEnum::Constraint(_)) => {}
+                _ => known = false,
+            }
+        }
+        if !known {
+            columns.rest = Some(Flow::default());
+        }
+        let own = super::from::named(None, &table.relname, columns.clone());
+        let scope = Scope { statement: "create", ranges: vec![Rc::new(own)], ..Scope::default() };
+        for element in create.table_elts.iter().chain(&create.constraints) {
+            self.table_element(element, &scope)?;
+        }
+        for parent in create.inh_relations.iter().filter_map(range_var) {
+            self.whole_table("alter", parent)?;
+        }
+        Ok(self.created(table, "table", columns, false))
+    }
+
+    /// The expressions in a column or constraint, and the tables it refers to.
+    fn table_element(&mut self, node: &Node, scope: &Scope<'_>) -> Result<()> {
+        match inner(node) {
+            Some(NodeEnum::ColumnDef(column)) => {
+                self.deciding(column.raw_default.as_deref(), scope)?;
+                column.constraints.iter().try_for_each(|node| self.table_element(node, scope))
+            }
+            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint, scope),
+            Some(NodeEnum::TableLikeClause(like)) => like.relation.as_ref().map_or(Ok(()), |table| {
+                self.table_range(table, "select").map(|range| {
+                    range.tables.iter().for_each(|path| self.table("select", path, "read"));
+                })
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn constraint(&mut self, constraint: &Constraint, scope: &Scope<'_>) -> Result<()> {
+        self.deciding(constraint.raw_expr.as_deref(), scope)?;
+        self.deciding(constraint.where_clause.as_deref(), scope)?;
+        if let Some(table) = &constraint.pktable {
+            let range = self.table_range(table, "select")?;
+            range.tables.iter().for_each(|path| self.table("select", path, "read"));
+            for name in strings(&constraint.pk_attrs) {
+                if let super::flow::Found::Certain(flow) = self.column_of(&range, name) {
+                    self.influence(&flow);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create_as(&mut self, create: &CreateTableAsStmt) -> Result<Statement> {
+        let object = object_word(create.objtype).unwrap_or("table");
+        match (create.query.as_deref(), &create.into) {
+            (Some(query), Some(into)) => self.stored(query, into, object),
+            _ => Err(NotUnderstood::new("CREATE TABLE AS without a query")),
+        }
+    }
+
+    /// `SELECT ... INTO`: the INTO clause stands in the leftmost arm.
+    pub(super) fn select_into(&mut self, select: &SelectStmt) -> Result<Statement> {
+        let into = into_clause(select).ok_or_else(|| NotUnderstood::new("SELECT INTO nothing"))?;
+        let columns = self.select(select, &Scope { statement: "select", ..Scope::default() })?;
+        self.store(columns, into, "table")
+    }
+
+    fn stored(&mut self, query: &Node, into: &IntoClause, object: &'static str) -> Result<Statement> {
+        if matches!(inner(query), Some(NodeEnum::ExecuteStmt(_))) {
+            return Err(NotUnderstood::new("CREATE TABLE AS EXECUTE isn't followed: give the query itself"));
+        }
+        let columns = self.query(query, &Scope { statement: "select", ..Scope::default() })?;
+        self.store(columns, into, object)
+    }
+
+    /// A query's rows kept under a name: its columns are copied.
+    fn store(&mut self, columns: Columns, into: &IntoClause, object: &'static str) -> Result<Statement> {
+        let table = into.rel.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
+        self.copy(&columns.all(), &[]);
+        let mut columns = columns.renamed(&strings(&into.col_names));
+        columns.list.iter_mut().for_each(|column| column.flow = Flow::default());
+        columns.rest = columns.rest.map(|_| Flow::default());
+        Ok(self.created(table, object, columns, false))
+    }
+
+    fn create_view(&mut self, view: &ViewStmt) -> Result<Statement> {
+        let (Some(table), Some(query)) = (&view.view, view.query.as_deref()) else {
+            return Err(NotUnderstood::new("a view without a name or query"));
+        };
+        let columns = self.query(query, &Scope { statement: "select", ..Scope::default() })?;
+        let columns = columns.renamed(&strings(&view.aliases));
+        if view.replace {
+            for candidate in self.candidates(table)?.into_iter().filter(|candidate| &*candidate.schema != "?")
+            {
+                let object = Some("view");
+                self.item(Key { statement: "create", table: Some(candidate.path), object, ..Key::default() });
+            }
+        }
+        Ok(self.created(table, "view", columns, true))
+    }
+
+    fn create_index(&mut self, index: &IndexStmt) -> Result<Statement> {
+        let table = index.relation.as_ref().ok_or_else(|| NotUnderstood::new("an index without a table"))?;
+        let range = self.table_range(table, "create")?;
+        for path in range.tables.clone() {
+            self.item(Key {
+                statement: "create",
+                table: Some(path),
+                object: Some("index"),
+                ..Key::default()
+            });
+        }
+        let scope = Scope { statement: "create", ranges: vec![Rc::new(range)], ..Scope::default() };
+        for element in &index.index_params {
+            if let Some(NodeEnum::IndexElem(element)) = inner(element) {
+                self.deciding(element.expr.as_deref(), &scope)?;
+            }
+        }
+        self.deciding(index.where_clause.as_deref(), &scope)?;
+        Ok(self.defined())
+    }
+
+    fn alter_table(&mut self, alter: &AlterTableStmt) -> Result<Statement> {
+        let table = alter.relation.as_ref().ok_or_else(|| NotUnderstood::new("ALTER of nothing"))?;
+        let range = self.table_range(table, "alter")?;
+        let object = object_word(alter.objtype);
+        for path in range.tables.clone() {
+            self.item(Key { statement: "alter", table: Some(path), object, ..Key::default() });
+        }
+        let scope = Scope { statement: "alter", ranges: vec![Rc::new(range)], ..Scope::default() };
+        for command in &alter.cmds {
+            let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
+            let Some(definition) = command.def.as_deref() else { continue };
+            match inner(definition) {
+                Some(NodeEnum::ColumnDef(_) | NodeEnum::Constraint(_)) => {
+                    self.table_element(definition, &scope)?
+                }
+                Some(NodeEnum::RangeVar(other)) => self.whole_table("alter", other)?,
+                Some(NodeEnum::PartitionCmd(command)) => {
+                    if let Some(other) = &command.name {
+                        self.whole_table("alter", other)?;
+                    }
+                }
+                Some(
+                    NodeEnum::List(_)
+                    | NodeEnum::String(_)
+                    | NodeEnum::Integer(_)
+                    | NodeEnum::DefElem(_)
+                    | NodeEnum::TypeName(_)
+                    | NodeEnum::ReplicaIdentityStmt(_)
+                    | NodeEnum::AtalterConstraint(_),
+                )
+                | None => {}
+                Some(_) => self.deciding(Some(definition), &scope)?,
+            }
+        }
+        Ok(self.defined())
+    }
+
+    fn drop_objects(&mut self, drop: &DropStmt) -> Result<Statement> {
+        let object = object_word(drop.remove_type);
+        let relations = matches!(
+            ObjectType::try_from(drop.remove_type),
+            Ok(ObjectType::ObjectTable
+                | ObjectType::ObjectView
+                | ObjectType::ObjectMatview
+                | ObjectType::ObjectSequence
+                | ObjectType::ObjectForeignTable)
+        );
+        for node in &drop.objects {
+            let names = match inner(node) {
+                Some(NodeEnum::List(list)) => strings(&list.items),
+                _ => Vec::new(),
+            };
+            match *names.as_slice() {
+                [.., schema, name] if relations => self.dropped(Some(schema), name, object)?,
+                [name] if relations => self.dropped(None, name, object)?,
+                _ => self.item(Key { statement: "drop", access: Some("none"), object, ..Key::default() }),
+            }
+        }
+        Ok(self.defined())
+    }
+
+    fn dropped(&mut self, schema: Option<&str>, name: &str, object: Option<&'static str>) -> Result<()> {
+        let table = RangeVar {
+            schemaname: schema.unwrap_or_default().to_owned(),
+            relname: name.to_owned(),
+            ..RangeVar::default()
+        };
+        for candidate in self.candidates(&table)? {
+            self.item(Key { statement: "drop", table: Some(candidate.path), object, ..Key::default() });
+        }
+        Ok(())
+    }
+
+    fn on_policy<'n>(
+        &mut self,
+        kind: &'static str,
+        table: Option<&RangeVar>,
+        conditions: impl Iterator<Item = &'n Node>,
+    ) -> Result<Statement> {
+        let table = table.ok_or_else(|| NotUnderstood::new("a policy without a table"))?;
+        let range = self.table_range(table, kind)?;
+        for path in range.tables.clone() {
+            self.item(Key { statement: kind, table: Some(path), object: Some("policy"), ..Key::default() });
+        }
+        let scope = Scope { statement: kind, ranges: vec![Rc::new(range)], ..Scope::default() };
+        for condition in conditions {
+            self.deciding(Some(condition), &scope)?;
+        }
+        Ok(self.defined())
+    }
+}

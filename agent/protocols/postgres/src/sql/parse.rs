@@ -1,0 +1,207 @@
+//! From text to syntax tree, bounded.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use pg_query::protobuf::RawStmt;
+use thiserror::Error;
+
+use super::redact;
+
+/// How much text the gate is willing to understand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Length of the text in bytes.
+    pub(crate) bytes: usize,
+    /// Statements in one text.
+    pub(crate) statements: usize,
+    /// Upper bound of the nesting, in tokens: see [`nesting`].
+    pub(crate) nesting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 1 << 20, statements: 1000, nesting: 60_000 }
+    }
+}
+
+/// Why a text is refused before any policy is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub(crate) struct NotUnderstood {
+    /// For the client and the record.
+    pub(crate) reason: String,
+    /// PostgreSQL would not understand it either.
+    pub(crate) syntax: bool,
+}
+
+impl NotUnderstood {
+    pub(super) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), syntax: false }
+    }
+}
+
+/// A text's statements as PostgreSQL's grammar reads them.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub(super) statements: Vec<RawStmt>,
+    /// A secret may be written in the text.
+    pub(super) suspect: bool,
+}
+
+impl Parsed {
+    /// How many statements the text holds.
+    pub(crate) fn len(&self) -> usize {
+        self.statements.len()
+    }
+}
+
+/// Up to this nesting the caller's stack is enough.
+const SHALLOW: usize = 400;
+
+/// Stack for what nests deeper; touched only as far as it is used.
+const DEEP_STACK: usize = 64 << 20;
+
+/// The parser redirects the process's standard error while it works: two at once would lose it for good.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Reads a text the way a server with `standard_conforming_strings` on and UTF-8 as client encoding reads it.
+pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Parsed, NotUnderstood> {
+    if text.len() > limits.bytes {
+        return Err(NotUnderstood::new(format!(
+            "the statement has {} bytes, and the gate reads at most {}",
+            text.len(),
+            limits.bytes
+        )));
+    }
+    let nesting = nesting(text);
+    if nesting > limits.nesting {
+        return Err(NotUnderstood::new("the statement is nested deeper than the gate follows"));
+    }
+    let parsed = if nesting <= SHALLOW { read(text) } else { read_deep(text) }?;
+    if parsed.len() > limits.statements {
+        return Err(NotUnderstood::new(format!(
+            "the text holds {} statements, and the gate takes at most {} at once",
+            parsed.len(),
+            limits.statements
+        )));
+    }
+    Ok(parsed)
+}
+
+fn read_deep(text: &str) -> Result<Parsed, NotUnderstood> {
+    let failed = || NotUnderstood::new("the gate could not parse the statement");
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || read(text));
+        reader.map_err(|_| failed())?.join().map_err(|_| failed())?
+    })
+}
+
+fn read(text: &str) -> Result<Parsed, NotUnderstood> {
+    let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, 0)));
+    drop(one);
+    match result {
+        Ok(Ok(result)) => Ok(Parsed { statements: result.protobuf.stmts, suspect: redact::is_suspect(text) }),
+        Ok(Err(pg_query::Error::Parse(message))) => Err(NotUnderstood {
+            syntax: !message.contains("too deep") && !message.contains("stack depth"),
+            reason: message,
+        }),
+        Ok(Err(pg_query::Error::Decode(_))) => {
+            Err(NotUnderstood::new("the statement is nested deeper than the gate follows"))
+        }
+        Ok(Err(error)) => Err(NotUnderstood::new(error.to_string())),
+        Err(_) => Err(NotUnderstood::new("the gate could not parse the statement")),
+    }
+}
+
+/// An upper bound of how deep the syntax tree can be: for each open parenthesis, the tokens of its longest run
+/// without a comma, since every token adds at most one level and list members lie side by side.
+///
+/// Set operations chain across commas and are counted apart. Text inside quotes and comments counts too: that
+/// can only make the bound larger.
+fn nesting(text: &str) -> usize {
+    let (mut worst, mut open, mut run, mut chains) = (0_usize, Vec::new(), 0_usize, 0_usize);
+    let mut below = 0_usize;
+    let mut in_word = false;
+    for &byte in text.as_bytes() {
+        let word = byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+        match byte {
+            b'(' | b'[' => {
+                run += 1;
+                below += run;
+                open.push(run);
+                run = 0;
+            }
+            b')' | b']' => {
+                if let Some(outer) = open.pop() {
+                    below -= outer;
+                    run = run.max(outer);
+                }
+            }
+            b',' | b';' => run = 0,
+            b'u' | b'U' | b'i' | b'I' | b'e' | b'E' if !in_word => {
+                chains += 1;
+                run += 1;
+            }
+            _ if byte.is_ascii_whitespace() => {}
+            _ if word && in_word => {}
+            _ => run += 1,
+        }
+        in_word = word;
+        worst = worst.max(below + run);
+    }
+    worst + chains
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_within_limits_is_parsed() {
+        assert_eq!(parse("select 1; select 2", &Limits::default()).unwrap().len(), 2);
+        assert!(parse(" -- nothing\n;", &Limits::default()).unwrap().len() == 0);
+    }
+
+    #[test]
+    fn a_syntax_error_is_told_from_a_limit() {
+        assert!(parse("selec 1", &Limits::default()).unwrap_err().syntax);
+        assert!(!parse(&" ".repeat(2 << 20), &Limits::default()).unwrap_err().syntax);
+        assert!(!parse(&"select 1;".repeat(1001), &Limits::default()).unwrap_err().syntax);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_never_crashes() {
+        let long = |unit: &str, n: usize| format!("select {}1", unit.repeat(n));
+        for text in [
+            long("1+", 64_000),
+            long("(", 100_000),
+            long("not ", 20_000),
+            long("-", 60_000),
+            format!("select 1{}", " union select 1".repeat(20_000)),
+            format!("select 1{}", "::int".repeat(30_000)),
+            format!("select {}1{}", "f(".repeat(3_000), ")".repeat(3_000)),
+            format!("select {}1", "case when true then ".repeat(5_000)),
+        ] {
+            assert!(parse(&text, &Limits::default()).is_err(), "{}", &text[..40]);
+        }
+    }
+
+    #[test]
+    fn parentheses_that_leave_no_trace_do_no_harm() {
+        let text = format!("select {}1{}", "(".repeat(9_000), ")".repeat(9_000));
+        assert!(parse(&text, &Limits::default()).is_ok());
+    }
+
+    #[test]
+    fn long_but_flat_statements_are_read() {
+        let rows = vec!["(1, 'a', 2.5)"; 20_000].join(", ");
+        assert!(parse(&format!("insert into t values {rows}"), &Limits::default()).is_ok());
+        let arms = vec!["a = 1"; 3_000].join(" or ");
+        assert!(parse(&format!("select 1 where {arms}"), &Limits::default()).is_ok());
+    }
+}

@@ -1,0 +1,285 @@
+//! Tables and views by name, and what their columns carry.
+
+use std::sync::Arc;
+
+use pg_query::protobuf::RangeVar;
+use tidegate_policy::Path;
+
+use super::{
+    catalog::Relation,
+    expression::inner,
+    flow::{Columns, Flow},
+    from::named,
+    parse::{Limits, NotUnderstood, parse},
+    scope::{Range, Scope},
+    tracer::{Result, Tracer},
+};
+
+/// How deep views may stand on views.
+const VIEWS: usize = 16;
+
+/// A relation that a name may mean.
+pub(super) struct Candidate {
+    /// `schema.name`.
+    pub(super) path: Path,
+    pub(super) schema: Arc<str>,
+    pub(super) columns: Columns,
+    /// Names of the columns that COPY takes where none are given; none if they aren't known.
+    pub(super) copied: Option<Vec<Arc<str>>>,
+}
+
+impl Tracer<'_> {
+    /// A relation in a FROM clause: a WITH query, or every relation of that name.
+    pub(super) fn relation(&mut self, table: &RangeVar, scope: &Scope<'_>) -> Result<Range> {
+        self.spend(scope.levels().map(|level| 1 + level.pending.len()).sum());
+        self.bounded()?;
+        if let Some(columns) = with_query(table, scope)? {
+            self.spend(columns.cost());
+            return Ok(named(table.alias.as_ref(), &table.relname, columns));
+        }
+        let range = self.table_range(table, "select")?;
+        for path in &range.tables {
+            self.table("select", path, "read");
+        }
+        Ok(range)
+    }
+
+    /// A relation as a range whose columns, once read, are items of this kind of statement.
+    pub(super) fn table_range(&mut self, table: &RangeVar, statement: &'static str) -> Result<Range> {
+        let mut columns: Option<Columns> = None;
+        let candidates = self.candidates(table)?;
+        self.spend(candidates.iter().map(|candidate| 1 + candidate.columns.cost()).sum());
+        self.bounded()?;
+        for candidate in &candidates {
+            match &mut columns {
+                Some(columns) => columns.unite_by_name(&candidate.columns),
+                None => columns = Some(candidate.columns.clone()),
+            }
+        }
+        let schemas = if table.alias.is_none() {
+            candidates.iter().map(|candidate| candidate.schema.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        let renamed = table.alias.as_ref().is_some_and(|alias| !alias.colnames.is_empty());
+        if renamed {
+            for candidate in &candidates {
+                let names = candidate.columns.list.iter().map(|column| &column.name);
+                let paths = names.map(|name| Path::from(format!("{}.{name}", candidate.path)));
+                self.columns(statement, &candidate.path, "read", paths);
+            }
+        }
+        let tables = candidates.into_iter().map(|candidate| candidate.path).collect();
+        let range = named(table.alias.as_ref(), &table.relname, columns.unwrap_or_default());
+        Ok(Range { schemas, tables, renamed, statement, ..range })
+    }
+
+    /// Every relation that the name may mean, at least one. If the catalog doesn't know any, it is one whose schema is
+    /// as written or `?`, and whose columns can't be traced.
+    pub(super) fn candidates(&mut self, table: &RangeVar) -> Result<Vec<Candidate>> {
+        let schema = Some(table.schemaname.as_str()).filter(|schema| !schema.is_empty());
+        let fits = |own: &str| schema.is_none_or(|schema| schema == own);
+        let Some(known) = self.catalog.relations(&table.relname) else {
+            self.wanted.relations.insert(table.relname.as_str().into());
+            return Ok(vec![unknown(schema, &table.relname, Flow::default())]);
+        };
+        let mut found = Vec::new();
+        for relation in known.iter().filter(|relation| fits(&relation.schema)) {
+            let columns = self.relation_columns(relation)?;
+            let stored = relation.columns.iter().filter(|column| !column.generated);
+            found.push(Candidate {
+                path: relation.path(),
+                schema: relation.schema.clone(),
+                columns,
+                copied: Some(stored.map(|column| column.name.clone()).collect()),
+            });
+        }
+        self.add_created(table, schema, &mut found);
+        if self.overlay.is_incomplete() && !schema.is_some_and(is_system) {
+            let reason = "the session created more relations than the gate follows";
+            found.push(unknown(schema, &table.relname, Flow::untraced(reason)));
+        }
+        if found.is_empty() {
+            let reason = format!("the relation {} isn't known", table.relname);
+            found.push(unknown(schema, &table.relname, Flow::untraced(reason)));
+        }
+        Ok(found)
+    }
+
+    /// What the session itself created under that name.
+    fn add_created(&self, table: &RangeVar, schema: Option<&str>, found: &mut Vec<Candidate>) {
+        for created in self.overlay.find(&table.relname) {
+            let own = created.schema.as_deref().unwrap_or("?");
+            if schema.is_some_and(|schema| created.schema.is_some() && schema != own) {
+                continue;
+            }
+            // A name that the catalog has by now was committed; its columns still count, its place is known.
+            match found.iter_mut().find(|known| own == "?" || *known.schema == *own) {
+                Some(known) => {
+                    if created.view {
+                        known.columns.unite_by_name(&created.columns);
+                    } else if created.columns.rest.is_some() {
+                        known.columns.rest.get_or_insert_default();
+                    }
+                }
+                None => {
+                    let path: Path = format!("{own}.{}", created.name).into();
+                    let mut columns = created.columns.clone();
+                    if !created.view {
+                        for column in &mut columns.list {
+                            column.flow = Flow::from_columns([format!("{path}.{}", column.name).into()]);
+                        }
+                    }
+                    let copied =
+                        columns.rest.is_none().then(|| columns.list.iter().map(|c| c.name.clone()).collect());
+                    found.push(Candidate { path, schema: own.into(), columns, copied });
+                }
+            }
+        }
+    }
+
+    /// What a relation's columns carry: a table's its own values and those of the same column above and below it in
+    /// its inheritance tree, a view's what its query gives.
+    fn relation_columns(&mut self, relation: &Relation) -> Result<Columns> {
+        let path = relation.path();
+        self.touch(&path);
+        if is_system(&relation.schema) {
+            return Ok(system_columns(relation, &path));
+        }
+        if let Some(definition) = &relation.definition {
+            return self.view(relation, definition);
+        }
+        let mut columns = Columns::default();
+        for column in &relation.columns {
+            let tables = std::iter::once(&*path).chain(relation.relatives.iter().map(String::as_str));
+            let names = std::iter::once(&column.name).chain(&column.made_from);
+            let sources =
+                tables.flat_map(|table| names.clone().map(move |name| Path::from(format!("{table}.{name}"))));
+            let flow = Flow::from_columns(sources);
+            let generated = !column.made_from.is_empty();
+            columns.push(column.name.clone(), if generated { flow.into_computed() } else { flow });
+        }
+        Ok(columns)
+    }
+
+    fn view(&mut self, view: &Relation, definition: &str) -> Result<Columns> {
+        if let Some(columns) = self.views.get(&view.oid) {
+            return Ok(columns.clone());
+        }
+        if self.in_view >= VIEWS {
+            return Ok(self.untraceable(view, "views nested deeper than the gate follows"));
+        }
+        self.in_view += 1;
+        let wanted = self.wanted.clone();
+        let traced =
+            parse(definition, &Limits::default()).and_then(|parsed| match parsed.statements.as_slice() {
+                [one] => {
+                    let query =
+                        one.stmt.as_deref().ok_or_else(|| NotUnderstood::new("a view without a query"))?;
+                    self.query(query, &Scope { statement: "select", ..Scope::default() })
+                }
+                _ => Err(NotUnderstood::new("a view of more than one statement")),
+            });
+        self.in_view -= 1;
+        let names: Vec<&str> = view.columns.iter().map(|column| &*column.name).collect();
+        let columns = match traced {
+            Ok(columns) if self.wanted != wanted => return Ok(columns.renamed(&names)),
+            Ok(columns) if columns.rest.is_none() && columns.list.len() == names.len() => {
+                columns.renamed(&names)
+            }
+            Ok(columns) => self.untraceable(view, &format!("its {} columns don't show", columns.list.len())),
+            Err(error) => self.untraceable(view, &error.reason),
+        };
+        let own = |column: &super::flow::Column| Path::from(format!("{}.{}", view.path(), column.name));
+        let mut columns = columns;
+        columns.list.iter_mut().for_each(|column| {
+            let path = own(column);
+            column.flow.sources.insert(path);
+        });
+        self.views.insert(view.oid, columns.clone());
+        Ok(columns)
+    }
+
+    fn untraceable(&self, view: &Relation, why: &str) -> Columns {
+        let reason: Arc<str> = format!("the view {} can't be traced: {why}", view.path()).into();
+        let mut columns = Columns::default();
+        for column in &view.columns {
+            columns.push(column.name.clone(), Flow::untraced(reason.clone()));
+        }
+        columns
+    }
+}
+
+/// The WITH query of that name in sight, if any.
+fn with_query(table: &RangeVar, scope: &Scope<'_>) -> Result<Option<Columns>> {
+    if !table.schemaname.is_empty() {
+        return Ok(None);
+    }
+    for level in scope.levels() {
+        if let Some(columns) = level.ctes.get(&*table.relname) {
+            return Ok(Some(columns.clone()));
+        }
+        if level.pending.iter().any(|name| **name == *table.relname) {
+            return Err(NotUnderstood::new(format!(
+                "the gate doesn't follow how {} names itself",
+                table.relname
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn unknown(schema: Option<&str>, name: &str, flow: Flow) -> Candidate {
+    let schema = schema.unwrap_or("?");
+    Candidate {
+        path: format!("{schema}.{name}").into(),
+        schema: schema.into(),
+        columns: Columns::open(flow),
+        copied: None,
+    }
+}
+
+fn is_system(schema: &str) -> bool {
+    matches!(schema, "pg_catalog" | "information_schema" | "pg_toast")
+}
+
+/// PostgreSQL's own relations hold no user's values, except those that do.
+fn system_columns(relation: &Relation, path: &Path) -> Columns {
+    let mut columns = Columns::default();
+    for column in &relation.columns {
+        let mut flow = Flow::from_columns([format!("{path}.{}", column.name).into()]);
+        if shows_values(&relation.schema, &relation.name, &column.name) {
+            flow.join(&Flow::untraced(format!("{path}.{} may show any column's values", column.name)));
+        }
+        columns.push(column.name.clone(), flow);
+    }
+    columns
+}
+
+/// Statistics hold samples of values, TOAST tables the values themselves, and statement texts literals.
+fn shows_values(schema: &str, relation: &str, column: &str) -> bool {
+    match relation {
+        _ if schema == "pg_toast" => true,
+        "pg_statistic" => column.starts_with("stavalues") || column.starts_with("stanumbers"),
+        "pg_stats" | "pg_stats_ext" | "pg_stats_ext_exprs" => {
+            column.starts_with("most_common")
+                || column.starts_with("histogram")
+                || column.starts_with("elem")
+                || column.starts_with("range_")
+                || column == "n_distinct"
+        }
+        "pg_statistic_ext_data" => column.starts_with("stxd"),
+        "pg_largeobject" => column == "data",
+        "pg_stat_activity" => column == "query",
+        "pg_cursors" | "pg_prepared_statements" => column == "statement",
+        _ => false,
+    }
+}
+
+/// Whether a node is a plain table, for those that need one.
+pub(super) fn range_var(node: &pg_query::protobuf::Node) -> Option<&RangeVar> {
+    match inner(node) {
+        Some(pg_query::NodeEnum::RangeVar(table)) => Some(table),
+        _ => None,
+    }
+}

@@ -1,0 +1,241 @@
+//! What a text does to its session, beyond what the policy decides on.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tidegate_policy::{Shape, Value};
+
+use super::flow::Columns;
+
+/// An understood text.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    /// What the policy decides on.
+    pub(crate) shape: Arc<Shape>,
+    /// The text's statements in order.
+    pub(crate) list: Vec<Statement>,
+    /// Another text that differs only in literals may do something else.
+    pub(crate) literals_matter: bool,
+    /// A secret may be written in the text: it is recorded redacted. In texts that differ only in literals, so may it
+    /// there.
+    pub(crate) suspect: bool,
+    /// Once it ran, the catalog must be forgotten.
+    pub(crate) ddl: bool,
+    /// It names a column that the catalog doesn't know: worth forgetting the catalog and resolving once more.
+    /// The shape is sound as it is; the server will most likely answer with an error. Not to be remembered.
+    pub(crate) doubtful: bool,
+}
+
+/// One statement of a text.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    /// Which of the shape's results is its own, if it returns rows or COPY data.
+    pub(crate) result: Option<usize>,
+    /// What it does to the session.
+    pub(crate) effect: Effect,
+}
+
+/// What a statement does to its session.
+#[derive(Debug, Default)]
+pub(crate) enum Effect {
+    /// Nothing that the gate must follow.
+    #[default]
+    None,
+    /// `PREPARE name AS inner`.
+    Prepare {
+        /// The name.
+        name: Arc<str>,
+        /// The statement prepared.
+        inner: Arc<Statements>,
+    },
+    /// `EXECUTE name`: see [`Statements::linked`].
+    Execute {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// `DECLARE name CURSOR FOR inner`.
+    Declare {
+        /// The name.
+        name: Arc<str>,
+        /// The cursor's query.
+        inner: Arc<Statements>,
+    },
+    /// `FETCH` from a cursor: see [`Statements::linked`]. `MOVE` is one too, without rows.
+    Fetch {
+        /// The cursor.
+        name: Arc<str>,
+    },
+    /// `DISCARD ALL`: prepared statements, cursors, settings and temporary tables are gone.
+    DiscardAll,
+    /// `COPY ... TO STDOUT`.
+    CopyOut(CopyOptions),
+    /// `COPY ... FROM STDIN`.
+    CopyIn,
+    /// Creates a relation: to be kept in the session's [`Overlay`].
+    Create(Created),
+}
+
+/// The options that decide how COPY data is laid out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CopyOptions {
+    /// Text if neither this nor `binary`.
+    pub(crate) csv: bool,
+    /// Binary format.
+    pub(crate) binary: bool,
+    /// None for the format's default; likewise below.
+    pub(crate) delimiter: Option<String>,
+    /// What stands for NULL.
+    pub(crate) null: Option<String>,
+    /// CSV's quoting character.
+    pub(crate) quote: Option<String>,
+    /// CSV's escape within quotes.
+    pub(crate) escape: Option<String>,
+    /// The first line holds names.
+    pub(crate) header: bool,
+    /// Columns that are always quoted; all of them for `*`.
+    pub(crate) force_quote: Vec<String>,
+    /// Types of the columns by oid, where the catalog tells.
+    pub(crate) types: Option<Vec<u32>>,
+    /// Encoding of the data, if not the client's.
+    pub(crate) encoding: Option<String>,
+}
+
+/// A relation that a session created and that the catalog may not show yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Created {
+    /// As written; `pg_temp` for a temporary one.
+    pub(super) schema: Option<Arc<str>>,
+    pub(super) name: Arc<str>,
+    /// What its columns carry; none for a table's own values.
+    pub(super) columns: Columns,
+    /// Its columns carry other columns' values (a view), rather than its own.
+    pub(super) view: bool,
+}
+
+/// Relations that a session created: temporary ones, and those of a transaction that is not committed yet, which
+/// the gate's own connection cannot see.
+///
+/// Entries are only ever added to what the catalog says, so a stale one can cost an allow, never a mask. None is ever
+/// taken out: a text that would discard relations may fail, and what is forgotten too early hides behind a relation
+/// of the same name.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    created: HashMap<Arc<str>, Vec<Created>>,
+    count: usize,
+}
+
+/// How many relations one session's overlay holds. Beyond, any name may mean one that isn't followed.
+const MOST: usize = 1024;
+
+impl Overlay {
+    /// Nothing was created: shapes may be shared with other sessions.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.created.is_empty()
+    }
+
+    /// Takes in what the statements of a text that may run create.
+    pub(crate) fn follow(&mut self, statements: &Statements) {
+        for statement in &statements.list {
+            if let Effect::Create(created) = &statement.effect {
+                self.count += 1;
+                if self.count <= MOST {
+                    self.created.entry(created.name.clone()).or_default().push(created.clone());
+                }
+            }
+        }
+    }
+
+    /// There are relations that aren't in it.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.count > MOST
+    }
+
+    pub(super) fn find(&self, name: &str) -> &[Created] {
+        self.created.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Statements {
+    /// It changes what definitions that exist say. A new table, by itself, changes none.
+    pub(crate) fn changes_definitions(&self) -> bool {
+        let only_a_table = match self.list.as_slice() {
+            [Statement { effect: Effect::Create(created), .. }] => !created.view,
+            _ => false,
+        };
+        self.ddl && !only_a_table
+    }
+
+    /// A statement among them does what a prepared statement or a cursor does that it names.
+    pub(crate) fn refer_to_names(&self) -> bool {
+        self.list
+            .iter()
+            .any(|statement| matches!(statement.effect, Effect::Execute { .. } | Effect::Fetch { .. }))
+    }
+
+    /// The text's shape with every `EXECUTE` and `FETCH` replaced by what the session knows under that name; none if
+    /// there is nothing to replace. An unknown prepared statement stays `execute-text`, an unknown cursor untraced.
+    pub(crate) fn linked(
+        &self,
+        prepared: impl Fn(&str) -> Option<Arc<Self>>,
+        cursor: impl Fn(&str) -> Option<Arc<Self>>,
+    ) -> Option<Shape> {
+        let mut shape = Shape {
+            items: self.shape.items.clone(),
+            results: self.shape.results.clone(),
+            influences: self.shape.influences.clone(),
+            copied: self.shape.copied.clone(),
+            computed: self.shape.computed.clone(),
+            untraced: self.shape.untraced.clone(),
+            touched: self.shape.touched.clone(),
+        };
+        let (mut changed, mut unknown) = (false, false);
+        let mut linked: Vec<*const Self> = Vec::new();
+        for statement in &self.list {
+            let inner = match &statement.effect {
+                Effect::Execute { name } => prepared(name),
+                Effect::Fetch { name } => cursor(name),
+                _ => continue,
+            };
+            match inner {
+                Some(inner) => {
+                    changed = true;
+                    if !linked.contains(&Arc::as_ptr(&inner)) {
+                        linked.push(Arc::as_ptr(&inner));
+                        link(&mut shape, &inner.shape);
+                    }
+                    if let Some(own) = statement.result.and_then(|index| shape.results.get_mut(index)) {
+                        *own = inner.shape.results.first().cloned().unwrap_or_default();
+                    }
+                }
+                None => unknown |= matches!(statement.effect, Effect::Execute { .. }),
+            }
+        }
+        if changed && !unknown {
+            let hidden = ("statement", Value::Word("execute-text"));
+            for field in shape.items.iter_mut().flat_map(|item| &mut item.fields).filter(|f| **f == hidden) {
+                field.1 = Value::Word("prepare");
+            }
+        }
+        changed.then_some(shape)
+    }
+}
+
+fn link(shape: &mut Shape, inner: &Shape) {
+    add(&mut shape.items, &inner.items);
+    add(&mut shape.influences, &inner.influences);
+    add(&mut shape.copied, &inner.copied);
+    add(&mut shape.computed, &inner.computed);
+    add(&mut shape.touched, &inner.touched);
+    if shape.untraced.is_none() {
+        shape.untraced.clone_from(&inner.untraced);
+    }
+}
+
+/// Adds what isn't there yet.
+pub(super) fn add<T: Clone + PartialEq>(to: &mut Vec<T>, from: &[T]) {
+    if to.is_empty() {
+        to.extend_from_slice(from);
+        return;
+    }
+    let new: Vec<T> = from.iter().filter(|value| !to.contains(value)).cloned().collect();
+    to.extend(new);
+}

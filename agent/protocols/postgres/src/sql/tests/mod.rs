@@ -1,0 +1,103 @@
+//! Statements against a small shop.
+
+mod lineage;
+mod server;
+mod statements;
+
+use std::sync::Arc;
+
+use super::{
+    Catalog, Limits, NotUnderstood, Overlay, Resolved, Statements, catalog::CatalogRequest, parse, resolve,
+};
+
+/// Schema, name, definition, columns, relatives.
+type Row = (&'static str, &'static str, &'static str, &'static [&'static str], &'static [&'static str]);
+
+const RELATIONS: &[Row] = &[
+    ("public", "customers", "", &["id", "name", "email", "card"], &[]),
+    ("public", "orders", "", &["id", "customer", "total"], &[]),
+    ("public", "notes", "", &["id", "body"], &[]),
+    ("public", "parent", "", &["id", "secret"], &["public.child"]),
+    ("public", "child", "", &["id", "secret"], &["public.parent"]),
+    ("public", "made", "", &["id", "email", "address"], &[]),
+    ("a", "twice", "", &["id", "x"], &[]),
+    ("b", "twice", "", &["id", "y"], &[]),
+    ("public", "mails", "SELECT c.id, c.email AS address FROM public.customers c;", &["id", "address"], &[]),
+    ("public", "mails2", "SELECT m.address AS a FROM public.mails m WHERE (m.id > 0);", &["a"], &[]),
+    ("public", "odd", "SELECT not sql", &["z"], &[]),
+    ("pg_catalog", "pg_class", "", &["oid", "relname"], &[]),
+    ("pg_catalog", "pg_stats", "", &["tablename", "most_common_vals"], &[]),
+];
+
+/// Functions: schema, name, volatility.
+const FUNCTIONS: &[(&str, &str, char)] = &[
+    ("pg_catalog", "lower", 'i'),
+    ("pg_catalog", "count", 'a'),
+    ("pg_catalog", "max", 'a'),
+    ("pg_catalog", "string_agg", 'a'),
+    ("pg_catalog", "json_agg", 'a'),
+    ("pg_catalog", "rank", 'w'),
+    ("pg_catalog", "row_to_json", 's'),
+    ("pg_catalog", "generate_series", 'i'),
+    ("pg_catalog", "now", 's'),
+    ("pg_catalog", "set_config", 'v'),
+    ("pg_catalog", "pg_notify", 'v'),
+    ("pg_catalog", "pg_read_file", 'v'),
+    ("pg_catalog", "query_to_xml", 'v'),
+    ("public", "mine", 's'),
+    ("public", "pure", 'i'),
+];
+
+/// Answers a request as the shop's server would.
+fn answer(catalog: &Catalog, request: &CatalogRequest) {
+    let relations: Vec<String> = RELATIONS
+        .iter()
+        .enumerate()
+        .filter(|(_, relation)| request.relations.contains(relation.1))
+        .map(|(oid, (schema, name, definition, columns, relatives))| {
+            let column = |name: &&str| match *name {
+                "address" if definition.is_empty() => {
+                    serde_json::json!({"name": name, "type": 25, "generated": true, "made_from": ["email"]})
+                }
+                _ => serde_json::json!({"name": name, "type": 25, "generated": false, "made_from": null}),
+            };
+            let columns: Vec<_> = columns.iter().map(column).collect();
+            let definition = (!definition.is_empty()).then_some(definition);
+            serde_json::json!({"schema": schema, "name": name, "oid": oid + 100,
+                "definition": definition, "columns": columns, "relatives": relatives})
+            .to_string()
+        })
+        .collect();
+    let functions: Vec<String> = FUNCTIONS
+        .iter()
+        .filter(|function| request.functions.contains(function.1))
+        .map(|(schema, name, volatility)| {
+            let (kind, volatility) =
+                if matches!(volatility, 'a' | 'w') { (*volatility, 'i') } else { ('f', *volatility) };
+            serde_json::json!({"schema": schema, "name": name, "kind": kind, "volatility": volatility,
+                "returns_set": *name == "generate_series", "outputs": null, "scalar": true})
+            .to_string()
+        })
+        .collect();
+    let rows = (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
+    catalog.learn(catalog.generation(), request, rows.0, rows.1).unwrap();
+}
+
+pub(super) fn shop() -> Catalog {
+    Catalog::default()
+}
+
+fn attempt(text: &str, catalog: &Catalog, overlay: &Overlay) -> Result<Arc<Statements>, NotUnderstood> {
+    let parsed = parse(text, &Limits::default())?;
+    for _ in 0..20 {
+        match resolve(&parsed, catalog, overlay)? {
+            Resolved::Known(statements) => return Ok(statements),
+            Resolved::Needs(request) => answer(catalog, &request),
+        }
+    }
+    panic!("{text} needs the same again and again");
+}
+
+pub(super) fn understood(text: &str, catalog: &Catalog) -> Arc<Statements> {
+    attempt(text, catalog, &Overlay::default()).unwrap_or_else(|error| panic!("{text}: {error}"))
+}

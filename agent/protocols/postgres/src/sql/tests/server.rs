@@ -1,0 +1,127 @@
+//! The catalog's queries and the statements of real clients against a real server.
+
+use std::process::Command;
+
+use super::{
+    super::{FUNCTIONS, RELATIONS, SETUP, catalog::CatalogRequest, names_parameter},
+    statements::words,
+    *,
+};
+
+/// What `psql` 15 (`\d` and its kin), `pg_dump` 15, `pg_dumpall` and a restore send.
+const CLIENTS: &str = include_str!("clients.sql");
+
+fn rows(query: &str, parameter: &str) -> Vec<String> {
+    let query = query.replace("$1", &format!("'{}'", parameter.replace('\'', "''")));
+    let output =
+        Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", SETUP, "-c", &query]).output();
+    let output = output.expect("psql runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().skip(1).map(str::to_owned).collect()
+}
+
+fn ask(catalog: &Catalog, request: &CatalogRequest) {
+    let relations = rows(RELATIONS, &names_parameter(&request.relations));
+    let functions = rows(FUNCTIONS, &names_parameter(&request.functions));
+    let given = (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
+    catalog.learn(catalog.generation(), request, given.0, given.1).unwrap();
+}
+
+fn of_server(text: &str, catalog: &Catalog) -> Result<Arc<Statements>, NotUnderstood> {
+    let parsed = parse(text, &Limits::default())?;
+    loop {
+        match resolve(&parsed, catalog, &Overlay::default())? {
+            Resolved::Known(statements) => return Ok(statements),
+            Resolved::Needs(request) => ask(catalog, &request),
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn statements_of_real_clients_are_understood() {
+    let catalog = Catalog::default();
+    for text in CLIENTS.split("\n-- next\n") {
+        let statements = of_server(text, &catalog).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let shape = &statements.shape;
+        let selects = text.trim_start().to_ascii_lowercase().starts_with("select");
+        if !selects {
+            continue;
+        }
+        let catalogs_only = shape.touched.iter().all(|table| table.starts_with("pg_catalog."));
+        if catalogs_only && text.contains("pg_catalog.") {
+            assert!(!words(shape).contains('!'), "{}: {text}", words(shape));
+            let untraced: Vec<_> =
+                shape.results.iter().filter_map(|result| result.untraced.as_ref()).collect();
+            assert!(
+                untraced.is_empty() && shape.untraced.is_none(),
+                "{untraced:?} {:?}: {text}",
+                shape.untraced
+            );
+        }
+    }
+}
+
+/// A schema of views, dropped when done with.
+struct Views;
+
+impl Views {
+    fn create() -> Self {
+        run("create schema masked; set search_path = masked;
+             create table people (id int, name text, email text);
+             create table kin (id int, of int);
+             create view plain as select id, email as address from people;
+             create view nested as select address as a from plain where id > 0;
+             create view joined as select * from people p left join kin k using (id) where p.name is not null;
+             create view grouped as select k.of, max(p.email) m from kin k join people p on p.id = k.of group by 1;
+             create view united as select email from people union all select name from people;
+             create view tree as with recursive r(n, e) as
+               (select id, email from people union all select n + 1, e from r where n < 3) select n, e from r;
+             create view whole as select p as entire from people p;
+             create view sub as select (select email from people limit 1) s, exists (select 1 from people) x;
+             create materialized view kept as select lower(email) l from people;");
+        Self
+    }
+}
+
+impl Drop for Views {
+    fn drop(&mut self) {
+        run("drop schema masked cascade");
+    }
+}
+
+fn run(sql: &str) {
+    assert!(
+        Command::new("psql")
+            .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .status()
+            .expect("psql runs")
+            .success()
+    );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn views_carry_what_the_server_says_they_show() {
+    let _views = Views::create();
+    let catalog = Catalog::default();
+    for (text, expected) in [
+        ("select * from masked.plain", "-p"),
+        ("select * from masked.nested", "p"),
+        ("select * from masked.joined", "--p-"),
+        ("select * from masked.grouped", "-c"),
+        ("select * from united", "p"),
+        ("select * from masked.tree", "-p"),
+        ("select * from masked.whole", "c"),
+        ("select * from masked.sub", "p-"),
+        ("select * from masked.kept", "c"),
+        ("select * from information_schema.columns", &"-".repeat(44)),
+    ] {
+        let lineage = of_server(text, &catalog).unwrap().shape.results[0].clone();
+        assert_eq!(lineage.untraced, None, "{text}");
+        let carries =
+            |output: &tidegate_policy::Output| output.sources.iter().any(|s| &**s == "masked.people.email");
+        let letter = |output| if carries(output) { if output.computed { 'c' } else { 'p' } } else { '-' };
+        assert_eq!(lineage.outputs.iter().map(letter).collect::<String>(), expected, "{text}");
+    }
+}

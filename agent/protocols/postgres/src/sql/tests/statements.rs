@@ -1,0 +1,318 @@
+//! What statements are called and what they touch.
+
+use tidegate_policy::{Item, Shape, Value};
+
+use super::*;
+
+/// The items as `statement table access function! where object [columns]`, absent ones left out, sorted.
+pub(super) fn words(shape: &Shape) -> String {
+    let field = |item: &Item, name: &str| {
+        item.fields.iter().find(|(own, _)| *own == name).map(|(_, value)| match value {
+            Value::Word(word) => (*word).to_owned(),
+            Value::Text(text) => text.to_string(),
+            other => format!("{other:?}"),
+        })
+    };
+    let word = |item: &Item| {
+        let names = ["statement", "table", "access", "function", "where", "object"];
+        let shown = names.iter().filter_map(|name| field(item, name)).collect::<Vec<_>>().join(" ");
+        if item.must_name.is_some() { format!("{shown}!") } else { shown }
+    };
+    let mut all: Vec<String> = shape.items.iter().map(word).collect();
+    all.sort();
+    all.join("; ")
+}
+
+fn items(text: &str) -> String {
+    words(&understood(text, &shop()).shape)
+}
+
+#[test]
+fn statements_are_called_by_their_kind() {
+    for (text, expected) in [
+        ("select 1", "select none"),
+        ("select lower('A')", "select none"),
+        ("values (1)", "select none"),
+        ("select name from customers", "select public.customers read"),
+        ("select name from customers for update", "select public.customers read"),
+        ("select 1 from customers, orders", "select public.customers read; select public.orders read"),
+        ("select * from mails", "select public.mails read"),
+        ("select id from twice", "select a.twice read; select b.twice read"),
+        ("select * from nowhere", "select ?.nowhere read"),
+        ("select * from public.nowhere", "select public.nowhere read"),
+        (
+            "select (select max(id) from orders) from notes",
+            "select public.notes read; select public.orders read",
+        ),
+        ("select mine()", "select public.mine!"),
+        ("select pure(1)", "select public.pure!"),
+        ("select pg_read_file('x')", "select pg_catalog.pg_read_file!"),
+        ("select ('x').pg_read_file", "select pg_catalog.pg_read_file!"),
+        ("select n.pg_read_file from notes n", "select pg_catalog.pg_read_file!; select public.notes read"),
+        ("select * from pg_read_file('x')", "select pg_catalog.pg_read_file!"),
+        ("select unheard_of()", "select ?.unheard_of!"),
+        ("select 1 operator(public.+) 2", "select public.+!"),
+        ("select 1 <~> 2", "select ?.<~>!"),
+        ("select pg_notify('a', 'b')", "notify none"),
+        ("select set_config('datestyle', 'ISO', false)", "set none"),
+        ("select set_config('role', 'x', false)", "set-role none"),
+        ("insert into notes values (1, 'a')", "insert public.notes write"),
+        (
+            "insert into notes select id, name from customers",
+            "insert public.notes write; select public.customers read",
+        ),
+        ("insert into notes values (1) returning id", "insert public.notes read; insert public.notes write"),
+        ("update notes set body = 'a'", "update public.notes write none"),
+        (
+            "update notes set body = 'a' where id = 1",
+            "update public.notes read real; update public.notes write real",
+        ),
+        ("delete from notes", "delete public.notes write none"),
+        ("delete from notes where 1 = 1", "delete public.notes write constant"),
+        (
+            "with d as (delete from notes returning *) select 1 from d",
+            "delete public.notes read none; delete public.notes write none",
+        ),
+        (
+            "merge into notes n using orders o on n.id = o.id when matched then delete",
+            "merge public.notes read; merge public.notes write; select public.orders read",
+        ),
+        ("truncate notes, orders", "truncate public.notes write; truncate public.orders write"),
+        ("copy notes from stdin", "copy-from public.notes write"),
+        ("copy notes to stdout", "copy-to public.notes read"),
+        ("copy (select id from notes) to stdout", "copy-to none; select public.notes read"),
+        (
+            "copy (delete from notes returning id) to stdout",
+            "copy-to none; delete public.notes read none; delete public.notes write none",
+        ),
+        ("copy notes to program 'x'", "copy-program none; copy-to public.notes read"),
+        ("copy notes from '/x'", "copy-file none; copy-from public.notes write"),
+        ("create table t (id int)", "create ?.t table"),
+        ("create temp table t (id int)", "create pg_temp.t table"),
+        ("create table public.t as select id from notes", "create public.t table; select public.notes read"),
+        ("select id into public.t from notes", "create public.t table; select public.notes read"),
+        ("create view public.v as select id from notes", "create public.v view; select public.notes read"),
+        ("create index on notes (id)", "create public.notes index"),
+        ("create schema s", "create none schema"),
+        ("create schema s create table t (id int)", "create ?.t table; create none schema"),
+        ("alter table notes add column x int", "alter public.notes table"),
+        ("alter table notes rename to x", "alter public.notes table"),
+        ("alter table orders rename column total to x", "alter public.orders table"),
+        ("drop table notes, public.orders", "drop public.notes table; drop public.orders table"),
+        ("drop view mails", "drop public.mails view"),
+        ("drop function mine()", "drop none function"),
+        ("drop schema public cascade", "drop none schema"),
+        ("drop index i", "drop none index"),
+        ("grant select on notes to a", "grant public.notes table"),
+        ("grant a to b", "grant none role"),
+        ("comment on table notes is 'x'", "comment none table"),
+        ("explain delete from notes", "delete public.notes write none; explain none"),
+        ("explain analyze select id from notes", "explain none; select public.notes read"),
+        ("prepare p as delete from notes", "delete public.notes write none; prepare none"),
+        ("declare c cursor for select id from notes", "cursor none; select public.notes read"),
+        ("execute p", "execute-text none"),
+        ("deallocate all", "prepare none"),
+        ("fetch 1 from c", "cursor none"),
+        ("close c", "cursor none"),
+        ("begin", "transaction none"),
+        ("rollback to savepoint a", "transaction none"),
+        ("set transaction read only", "transaction none"),
+        ("set datestyle = 'ISO'", "set none"),
+        ("set role x", "set-role none"),
+        ("set session authorization x", "set-role none"),
+        ("reset all", "set none"),
+        ("show all", "show none"),
+        ("discard all", "set none"),
+        ("listen a", "listen none"),
+        ("notify a", "notify none"),
+        ("lock table notes", "lock public.notes"),
+        ("vacuum notes", "vacuum public.notes"),
+        ("analyze", "vacuum none"),
+        ("checkpoint", "other none"),
+        ("load 'x'", "load none"),
+        ("do 'begin end'", "do none"),
+        ("call mine()", "call none; call public.mine!"),
+        ("create function f() returns int language sql as 'select 1'", "create-function none function"),
+        (
+            "create trigger t after insert on notes execute function f()",
+            "create-function public.notes trigger",
+        ),
+        (
+            "create rule r as on insert to notes do also delete from orders",
+            "create-function public.notes rule",
+        ),
+        ("create extension dblink", "create-extension none extension"),
+        ("create server s foreign data wrapper w", "create-foreign none server"),
+        ("create subscription s connection 'x' publication p", "create-foreign none subscription"),
+        ("alter system set work_mem = '1MB'", "alter-system none configuration"),
+        ("create role a password 'x'", "create none role"),
+        ("refresh materialized view mails", "alter public.mails materialized-view"),
+    ] {
+        assert_eq!(items(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn columns_read_and_written_are_told() {
+    for (text, access, expected) in [
+        ("select name from customers where id = 1", "read", "id,name"),
+        ("select * from notes", "read", "body,id"),
+        ("select n from notes n", "read", "body,id"),
+        ("select x from notes n (i, x)", "read", "body,id"),
+        ("select count(*) from notes", "read", ""),
+        ("insert into notes (body) values ('a')", "write", "body"),
+        ("insert into notes values (1)", "write", "id"),
+        ("update notes set body = 'a' where id = 1", "write", "body"),
+        ("copy notes (id) to stdout", "read", "id"),
+        ("delete from notes returning body", "read", "body"),
+        ("delete from notes returning *", "read", "body,id"),
+    ] {
+        let statements = understood(text, &shop());
+        let item =
+            statements.shape.items.iter().find(|item| item.fields.contains(&("access", Value::Word(access))));
+        let columns = item.unwrap().fields.iter().find_map(|(name, value)| match value {
+            Value::Set(columns) if *name == "columns" => Some(columns),
+            _ => None,
+        });
+        let names: Vec<&str> = columns.unwrap().iter().filter_map(|path| path.rsplit('.').next()).collect();
+        assert_eq!(names.join(","), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_where_is_real_only_if_it_certainly_restricts() {
+    for (condition, expected) in [
+        ("id = 1", "real"),
+        ("id in (1, 2)", "real"),
+        ("id > 1 and true", "real"),
+        ("id = $1", "real"),
+        ("lower(body) = 'a'", "real"),
+        ("body like 'a%'", "real"),
+        ("body is null", "real"),
+        ("id between 1 and 5", "real"),
+        ("id = 1 or id = 2", "real"),
+        ("id = 1 or body = 'a'", "real"),
+        ("not (id = 1)", "real"),
+        ("notes.id = 1", "real"),
+        ("id = any (array[1, 2])", "real"),
+        ("id in (select customer from orders)", "real"),
+        ("exists (select 1 from orders o where o.id = notes.id)", "real"),
+        ("ctid = '(0,1)'", "real"),
+        ("current of c", "real"),
+        ("true", "constant"),
+        ("1 = 1", "constant"),
+        ("'a' = 'a'", "constant"),
+        ("id = id", "constant"),
+        ("id + 0 = id", "constant"),
+        ("id - id = 0", "constant"),
+        ("id is not null", "constant"),
+        ("id is not null or true", "constant"),
+        ("id = 1 or true", "constant"),
+        ("id = 1 or 1 = 1", "constant"),
+        ("id = 1 or id <> 1", "constant"),
+        ("id = 1 or not id = 1", "constant"),
+        ("id < 5 or id >= 5", "constant"),
+        ("not (id = 1 and 1 = 1)", "constant"),
+        ("not false", "constant"),
+        ("body like '%'", "constant"),
+        ("coalesce(id, 1) = 1", "constant"),
+        ("exists (select 1 from orders)", "constant"),
+        ("id in (select id from notes)", "constant"),
+        ("now() > '2020-01-01'", "constant"),
+        ("id = null", "constant"),
+    ] {
+        let text = format!("delete from notes where {condition}");
+        assert!(items(&text).contains(&format!("write {expected}")), "{text}: {}", items(&text));
+    }
+    assert!(items("delete from notes n using orders o where o.id = n.id").contains("write real"));
+    assert!(items("delete from notes using orders o where o.id = 1").contains("write constant"));
+}
+
+#[test]
+fn what_changes_how_statements_are_read_is_refused() {
+    for text in [
+        "set standard_conforming_strings = off",
+        "set local standard_conforming_strings to 'off'",
+        "set client_encoding = 'SJIS'",
+        "set names 'latin1'",
+        "select set_config('client_encoding', 'SJIS', false)",
+        "select pg_catalog.set_config('standard_conforming_strings', 'off', false)",
+        "select set_config(name, 'off', false) from customers",
+        "select set_config('client_encoding', name, false) from customers",
+        "alter role a set client_encoding = 'SJIS'",
+        "alter database a set standard_conforming_strings = off",
+        "select 1; set client_encoding = 'SJIS'",
+        "create table t as execute p",
+        "explain execute p",
+    ] {
+        let refused = attempt(text, &shop(), &Overlay::default()).unwrap_err();
+        assert!(!refused.syntax, "{text}");
+    }
+}
+
+#[test]
+fn statements_that_change_the_catalog_say_so() {
+    for (text, ddl) in [
+        ("create table t (id int)", true),
+        ("drop table notes", true),
+        ("alter table notes add x int", true),
+        ("do ''", true),
+        ("select 1", false),
+        ("insert into notes values (1)", false),
+        ("vacuum", false),
+    ] {
+        assert_eq!(understood(text, &shop()).ddl, ddl, "{text}");
+    }
+}
+
+#[test]
+fn a_text_that_asks_for_endless_work_is_refused() {
+    let each = |count: usize, part: &dyn Fn(usize) -> String| -> String {
+        (0..count).map(part).collect::<Vec<_>>().join(", ")
+    };
+    let doubling = each(40, &|n| format!("c{} as (select x.*, y.* from c{n} x, c{n} y)", n + 1));
+    let recursive = (0..20).fold("select 1 as n".to_owned(), |inner, n| {
+        format!("with recursive r{n} as (({inner}) union all select n + 1 from r{n}) select n from r{n}")
+    });
+    let restrictions = |column: &str| vec![format!("{column} > 1"); 5_000].join(" and ");
+    for text in [
+        format!("with c0 as (select 1 as a), {doubling} select 1 from c40"),
+        format!("select 1 from {}", each(100_000, &|_| "notes".into())),
+        format!("select * from {}", each(100_000, &|_| "notes".into())),
+        format!(
+            "select {} order by {}",
+            each(40_000, &|n| format!("1 a{n}")),
+            each(40_000, &|n| format!("a{n}"))
+        ),
+        format!("select 1 from {}", each(20_000, &|n| format!("nosuch{n}"))),
+        format!("with recursive {} select 1", each(20_000, &|n| format!("c{n} as (select 1)"))),
+        recursive,
+    ] {
+        assert!(attempt(&text, &shop(), &Overlay::default()).is_err(), "{}", &text[..60]);
+    }
+    let tangled =
+        format!("delete from notes where ({}) or ({})", restrictions("id"), restrictions("length(body)"));
+    assert!(words(&understood(&tangled, &shop()).shape).contains("constant"), "nothing is certain");
+}
+
+#[test]
+fn copy_options_are_told() {
+    let statements = understood(
+        "copy notes to stdout with (format csv, delimiter ';', null 'N', quote '''', header, force_quote (id))",
+        &shop(),
+    );
+    let super::super::Effect::CopyOut(options) = &statements.list[0].effect else { panic!() };
+    assert!(options.csv && options.header && !options.binary);
+    assert_eq!(options.delimiter.as_deref(), Some(";"));
+    assert_eq!((options.null.as_deref(), options.quote.as_deref()), (Some("N"), Some("'")));
+    assert_eq!(options.force_quote, ["id"]);
+}
+
+#[test]
+fn results_belong_to_their_statements() {
+    let statements =
+        understood("begin; select 1; insert into notes values (1); select 2, 3; commit", &shop());
+    let results: Vec<_> = statements.list.iter().map(|statement| statement.result).collect();
+    assert_eq!(results, [None, Some(0), None, Some(1), None]);
+    assert_eq!(statements.shape.results[1].outputs.len(), 2);
+}

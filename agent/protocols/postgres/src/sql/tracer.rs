@@ -1,0 +1,326 @@
+//! What is gathered while a text's statements are followed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use pg_query::{NodeEnum, protobuf::Node};
+use tidegate_policy::{Item, Lineage, Path, Shape, Value};
+
+use super::{
+    catalog::{Catalog, CatalogRequest, Function},
+    flow::{Columns, Flow},
+    functions,
+    parse::NotUnderstood,
+    statement::{Overlay, Statement, Statements, add},
+};
+
+pub(super) type Result<T> = std::result::Result<T, NotUnderstood>;
+
+/// Follows statements against a catalog.
+pub(super) struct Tracer<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) overlay: &'a Overlay,
+    /// Names that weren't looked up yet: nothing else that was gathered counts if there are any.
+    pub(super) wanted: CatalogRequest,
+    /// A secret may be written in the text.
+    pub(super) suspect: bool,
+    pub(super) literals_matter: bool,
+    pub(super) ddl: bool,
+    pub(super) doubtful: bool,
+    /// Inside a view's definition, whose items and conditions are its owner's.
+    pub(super) in_view: usize,
+    /// Columns of the views met so far, by oid.
+    pub(super) views: HashMap<u32, Columns>,
+    items: BTreeMap<Key, Part>,
+    absorbed: Vec<Item>,
+    results: Vec<Lineage>,
+    influences: BTreeSet<Path>,
+    copied: BTreeSet<Path>,
+    computed: BTreeSet<Path>,
+    untraced: Option<Arc<str>>,
+    touched: BTreeSet<Path>,
+    /// Steps taken so far: see [`WORK`].
+    pub(super) work: usize,
+}
+
+/// How much work one text may cost, in steps: one for each expression, and for each name, column or source that is
+/// looked through or copied. Queries that name each other can ask for exponentially much.
+const WORK: usize = 4_000_000;
+
+/// What makes an item one of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) statement: &'static str,
+    pub(super) table: Option<Path>,
+    pub(super) access: Option<&'static str>,
+    pub(super) function: Option<Path>,
+    pub(super) object: Option<&'static str>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    columns: Option<BTreeSet<Path>>,
+    condition: Option<&'static str>,
+}
+
+/// What a function call turned out to be.
+pub(super) struct Called {
+    pub(super) candidates: Arc<[Function]>,
+    pub(super) untraced: Option<Arc<str>>,
+}
+
+impl<'a> Tracer<'a> {
+    pub(super) fn new(catalog: &'a Catalog, overlay: &'a Overlay) -> Self {
+        Self {
+            catalog,
+            overlay,
+            wanted: CatalogRequest::default(),
+            suspect: false,
+            literals_matter: false,
+            ddl: false,
+            doubtful: false,
+            in_view: 0,
+            views: HashMap::new(),
+            items: BTreeMap::new(),
+            absorbed: Vec::new(),
+            results: Vec::new(),
+            influences: BTreeSet::new(),
+            copied: BTreeSet::new(),
+            computed: BTreeSet::new(),
+            untraced: None,
+            touched: BTreeSet::new(),
+            work: 0,
+        }
+    }
+
+    /// Counts steps. To be followed by [`bounded`](Self::bounded) before anything repeats them.
+    pub(super) fn spend(&mut self, steps: usize) {
+        self.work = self.work.saturating_add(steps);
+    }
+
+    /// Refuses a text that costs too much.
+    pub(super) fn bounded(&self) -> Result<()> {
+        if self.work > WORK {
+            return Err(NotUnderstood::new("the statement is more tangled than the gate follows"));
+        }
+        Ok(())
+    }
+
+    /// A tracer for a statement that runs only later, by name.
+    pub(super) fn apart(&self) -> Self {
+        Self { work: self.work, suspect: self.suspect, ..Self::new(self.catalog, self.overlay) }
+    }
+
+    /// What was gathered, for these statements.
+    pub(super) fn finish(self, list: Vec<Statement>) -> Statements {
+        let mut items: Vec<Item> = self.items.into_iter().map(|(key, part)| item(key, part)).collect();
+        add(&mut items, &self.absorbed);
+        let shape = Shape {
+            items,
+            results: self.results,
+            influences: self.influences.into_iter().collect(),
+            copied: self.copied.into_iter().collect(),
+            computed: self.computed.into_iter().collect(),
+            untraced: self.untraced,
+            touched: self.touched.into_iter().collect(),
+        };
+        Statements {
+            shape: Arc::new(shape),
+            list,
+            literals_matter: self.literals_matter,
+            suspect: self.suspect,
+            ddl: self.ddl,
+            doubtful: self.doubtful,
+        }
+    }
+
+    /// Adds what another statement needs, but not its results.
+    pub(super) fn absorb_shape(&mut self, shape: &Shape) {
+        add(&mut self.absorbed, &shape.items);
+        self.influences.extend(shape.influences.iter().cloned());
+        self.copied.extend(shape.copied.iter().cloned());
+        self.computed.extend(shape.computed.iter().cloned());
+        self.touched.extend(shape.touched.iter().cloned());
+        if self.untraced.is_none() {
+            self.untraced.clone_from(&shape.untraced);
+        }
+    }
+
+    /// How many items there are: tells whether a statement added any.
+    pub(super) fn item_count(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn item(&mut self, key: Key) {
+        if self.in_view == 0 {
+            self.items.entry(key).or_default();
+        }
+    }
+
+    /// An item that touches no table.
+    pub(super) fn bare(&mut self, statement: &'static str) {
+        self.item(Key { statement, access: Some("none"), ..Key::default() });
+    }
+
+    /// An item on a table, with columns so far none.
+    pub(super) fn table(&mut self, statement: &'static str, table: &Path, access: &'static str) {
+        self.columns(statement, table, access, []);
+    }
+
+    pub(super) fn columns(
+        &mut self,
+        statement: &'static str,
+        table: &Path,
+        access: &'static str,
+        columns: impl IntoIterator<Item = Path>,
+    ) {
+        self.touch(table);
+        if self.in_view == 0 {
+            let key = Key { statement, table: Some(table.clone()), access: Some(access), ..Key::default() };
+            self.items.entry(key).or_default().columns.get_or_insert_default().extend(columns);
+        }
+    }
+
+    pub(super) fn touch(&mut self, table: &Path) {
+        self.touched.insert(table.clone());
+    }
+
+    /// How an UPDATE or DELETE of these tables is restricted: the loosest of several counts.
+    pub(super) fn condition(&mut self, statement: &'static str, tables: &[Path], condition: &'static str) {
+        let looseness = |condition| match condition {
+            "none" => 2,
+            "constant" => 1,
+            _ => 0,
+        };
+        for (key, part) in &mut self.items {
+            if key.statement == statement && key.table.as_ref().is_some_and(|table| tables.contains(table)) {
+                let looser = part.condition.is_none_or(|known| looseness(condition) > looseness(known));
+                part.condition = if looser { Some(condition) } else { part.condition };
+            }
+        }
+    }
+
+    /// What decides which rows are seen or changed, or in which order.
+    pub(super) fn influence(&mut self, flow: &Flow) {
+        if self.in_view == 0 {
+            self.influences.extend(flow.sources.iter().cloned());
+            self.cannot_trace(flow);
+        }
+    }
+
+    /// What an expression is computed from, wherever it stands and whether or not anything shows it.
+    pub(super) fn compute(&mut self, flow: &Flow) {
+        if self.in_view == 0 && flow.computed {
+            self.computed.extend(flow.sources.iter().cloned());
+        }
+    }
+
+    /// Values that go into these columns. A column may take its own values, but nothing made from them: a mask that
+    /// shows a part would show another part each time.
+    pub(super) fn copy(&mut self, flow: &Flow, into: &[Path]) {
+        if self.in_view > 0 {
+            return;
+        }
+        let leaving = flow.sources.iter().filter(|source| flow.computed || !into.contains(source));
+        for source in leaving {
+            self.copied.insert(source.clone());
+            self.influences.insert(source.clone());
+        }
+        self.cannot_trace(flow);
+    }
+
+    /// Forgets what was computed by a step that no statement runs.
+    pub(super) fn uncomputed<T>(&mut self, step: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let before = self.computed.clone();
+        let result = step(self);
+        self.computed = before;
+        result
+    }
+
+    fn cannot_trace(&mut self, flow: &Flow) {
+        if self.untraced.is_none() {
+            self.untraced.clone_from(&flow.untraced);
+        }
+    }
+
+    /// A result that the client will see; its index.
+    pub(super) fn result(&mut self, lineage: Lineage) -> usize {
+        self.results.push(lineage);
+        self.results.len() - 1
+    }
+
+    /// A function's name in a statement of this kind.
+    pub(super) fn call(&mut self, statement: &'static str, schema: Option<&str>, name: &str) -> Called {
+        let Some(all) = self.catalog.functions(name) else {
+            self.wanted.functions.insert(name.into());
+            return Called { candidates: Arc::new([]), untraced: None };
+        };
+        let fits = |function: &&Function| schema.is_none_or(|schema| schema == &*function.schema);
+        let mut untraced = None;
+        for function in all.iter().filter(fits) {
+            if !functions::is_harmless(function) {
+                self.function_item(statement, &function.schema, name);
+            }
+            if !functions::is_traced(function) {
+                untraced = Some(format!("what {}.{name}() returns can't be traced", function.schema).into());
+            }
+        }
+        if !all.iter().any(|function| fits(&function)) {
+            self.function_item(statement, schema.unwrap_or("?"), name);
+            untraced = Some(format!("the function {name}() isn't known").into());
+        }
+        Called { candidates: all, untraced }
+    }
+
+    pub(super) fn function_item(&mut self, statement: &'static str, schema: &str, name: &str) {
+        let function = Some(format!("{schema}.{name}").into());
+        self.item(Key { statement, function, ..Key::default() });
+    }
+
+    /// An operator: PostgreSQL's own are harmless; any other is a function by its name.
+    pub(super) fn operator(&mut self, statement: &'static str, name: &[&str]) {
+        let (schema, name) = match name {
+            [name] => (None, *name),
+            [schema, name] => (Some(*schema), *name),
+            _ => return,
+        };
+        if schema.is_some_and(|schema| schema != "pg_catalog") || !BUILT_IN_OPERATORS.contains(&name) {
+            self.function_item(statement, schema.unwrap_or("?"), name);
+        }
+    }
+}
+
+fn item(key: Key, part: Part) -> Item {
+    let mut fields = vec![("action", Value::Word("statement")), ("statement", Value::Word(key.statement))];
+    let must_name = key.function.is_some().then_some("function");
+    fields.extend(key.table.map(|table| ("table", Value::Text(table))));
+    fields.extend(part.columns.map(|columns| ("columns", Value::Set(columns.into_iter().collect()))));
+    fields.extend(key.access.map(|access| ("access", Value::Word(access))));
+    fields.extend(key.function.map(|function| ("function", Value::Text(function))));
+    fields.extend(part.condition.map(|condition| ("where", Value::Word(condition))));
+    fields.extend(key.object.map(|object| ("object", Value::Text(object.into()))));
+    Item { fields, must_name }
+}
+
+/// The text of a list of String nodes; others are left out.
+pub(super) fn strings(nodes: &[Node]) -> Vec<&str> {
+    nodes.iter().filter_map(string).collect()
+}
+
+pub(super) fn string(node: &Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        NodeEnum::String(string) => Some(&string.sval),
+        _ => None,
+    }
+}
+
+/// Operators of `pg_catalog` in PostgreSQL 12 to 18.
+const BUILT_IN_OPERATORS: &[&str] = &[
+    "!!", "!~", "!~*", "!~~", "!~~*", "#", "##", "#-", "#=", "#>", "#>>", "%", "&", "&&", "&<", "&<|", "&>",
+    "*", "*<", "*<=", "*<>", "*=", "*>", "*>=", "+", "-", "->", "->>", "-|-", "/", "<", "<#>", "<->", "<<",
+    "<<=", "<<|", "<=", "<>", "<@", "<^", "=", ">", ">=", ">>", ">>=", ">^", "?", "?#", "?&", "?-", "?-|",
+    "?|", "?||", "@", "@-@", "@>", "@?", "@@", "@@@", "^", "^@", "|", "|&>", "|/", "|>>", "||", "||/", "~",
+    "~*", "~<=~", "~<~", "~=", "~>=~", "~>~", "~~", "~~*", "!=",
+];

@@ -1,0 +1,361 @@
+//! Statements by kind: what each is called, what it touches and what it does to the session.
+
+use std::sync::Arc;
+
+use pg_query::{
+    NodeEnum,
+    protobuf::{
+        CopyStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, Node, PrepareStmt, RangeVar, SelectStmt,
+        VariableSetKind, VariableSetStmt, VariableShowStmt,
+    },
+};
+use tidegate_policy::{Lineage, Output};
+
+use super::{
+    expression::{constant_text, inner},
+    flow::Columns,
+    parse::NotUnderstood,
+    relation::range_var,
+    scope::Scope,
+    settings,
+    statement::{CopyOptions, Effect, Statement, Statements},
+    tracer::{Key, Result, Tracer, strings},
+};
+
+impl Tracer<'_> {
+    /// Follows one statement of a text.
+    pub(super) fn statement(&mut self, node: &Node) -> Result<Statement> {
+        let kind = inner(node).ok_or_else(|| NotUnderstood::new("a statement without content"))?;
+        if !matches!(
+            kind,
+            NodeEnum::SelectStmt(_)
+                | NodeEnum::InsertStmt(_)
+                | NodeEnum::UpdateStmt(_)
+                | NodeEnum::DeleteStmt(_)
+                | NodeEnum::MergeStmt(_)
+        ) {
+            self.literals_matter = true;
+        }
+        let scope = Scope { statement: "other", ..Scope::default() };
+        match kind {
+            NodeEnum::SelectStmt(select) if into_clause(select).is_some() => self.select_into(select),
+            NodeEnum::SelectStmt(_) => self.change(node, "select", true),
+            NodeEnum::InsertStmt(insert) => self.change(node, "insert", insert.returning_clause.is_some()),
+            NodeEnum::UpdateStmt(update) => self.change(node, "update", update.returning_clause.is_some()),
+            NodeEnum::DeleteStmt(delete) => self.change(node, "delete", delete.returning_clause.is_some()),
+            NodeEnum::MergeStmt(merge) => self.change(node, "merge", merge.returning_clause.is_some()),
+            NodeEnum::CopyStmt(copy) => self.copy_statement(copy),
+            NodeEnum::ExplainStmt(explain) => self.explain(explain),
+            NodeEnum::PrepareStmt(prepare) => self.prepare(prepare),
+            NodeEnum::ExecuteStmt(execute) => {
+                self.computed(&execute.params, &scope)?;
+                self.bare("execute-text");
+                let lineage =
+                    untraced("what a prepared statement that the gate doesn't know returns can't be traced");
+                let effect = Effect::Execute { name: execute.name.as_str().into() };
+                Ok(Statement { result: Some(self.result(lineage)), effect })
+            }
+            NodeEnum::DeallocateStmt(_) => Ok(self.simple("prepare", Effect::None)),
+            NodeEnum::DeclareCursorStmt(declare) => self.declare(declare),
+            NodeEnum::FetchStmt(fetch) => {
+                self.bare("cursor");
+                let lineage = untraced("what a cursor that the gate doesn't know returns can't be traced");
+                let result = (!fetch.ismove).then(|| self.result(lineage));
+                Ok(Statement { result, effect: Effect::Fetch { name: fetch.portalname.as_str().into() } })
+            }
+            NodeEnum::ClosePortalStmt(_) => Ok(self.simple("cursor", Effect::None)),
+            NodeEnum::TransactionStmt(_) => Ok(self.simple("transaction", Effect::None)),
+            NodeEnum::VariableSetStmt(set) => self.set(set),
+            NodeEnum::VariableShowStmt(show) => Ok(self.show(show)),
+            NodeEnum::ConstraintsSetStmt(_) => Ok(self.simple("set", Effect::None)),
+            NodeEnum::DiscardStmt(discard) => {
+                let all = discard.target == DiscardMode::DiscardAll as i32;
+                Ok(self.simple("set", if all { Effect::DiscardAll } else { Effect::None }))
+            }
+            NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => Ok(self.simple("listen", Effect::None)),
+            NodeEnum::NotifyStmt(_) => Ok(self.simple("notify", Effect::None)),
+            NodeEnum::LoadStmt(_) => Ok(self.simple("load", Effect::None)),
+            NodeEnum::DoStmt(_) => Ok(self.hiding("do")),
+            NodeEnum::CallStmt(call) => {
+                if let Some(call) = &call.funccall {
+                    self.function(call, &Scope { statement: "call", ..Scope::default() })?;
+                }
+                self.bare("call");
+                let result = Some(self.result(untraced("what a procedure returns can't be traced")));
+                self.ddl = true;
+                Ok(Statement { result, effect: Effect::None })
+            }
+            NodeEnum::CheckPointStmt(_) => Ok(self.simple("other", Effect::None)),
+            NodeEnum::LockStmt(lock) => self.on_tables("lock", &lock.relations),
+            NodeEnum::TruncateStmt(truncate) => self.on_tables("truncate", &truncate.relations),
+            other => self.definition(other),
+        }
+    }
+
+    /// A statement of which there is nothing to say but its kind.
+    pub(super) fn simple(&mut self, kind: &'static str, effect: Effect) -> Statement {
+        self.bare(kind);
+        Statement { result: None, effect }
+    }
+
+    /// A statement that may do anything, changing tables included.
+    pub(super) fn hiding(&mut self, kind: &'static str) -> Statement {
+        self.ddl = true;
+        self.simple(kind, Effect::None)
+    }
+
+    /// A statement on whole tables.
+    pub(super) fn on_tables(&mut self, kind: &'static str, tables: &[Node]) -> Result<Statement> {
+        for table in tables.iter().filter_map(range_var) {
+            self.whole_table(kind, table)?;
+        }
+        if tables.is_empty() {
+            self.bare(kind);
+        }
+        Ok(Statement { result: None, effect: Effect::None })
+    }
+
+    pub(super) fn whole_table(&mut self, kind: &'static str, table: &RangeVar) -> Result<()> {
+        let access = if kind == "truncate" { Some("write") } else { None };
+        for candidate in self.candidates(table)? {
+            self.touch(&candidate.path);
+            self.item(Key { statement: kind, table: Some(candidate.path), access, ..Key::default() });
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, node: &Node, kind: &'static str, returns: bool) -> Result<Statement> {
+        let before = self.item_count();
+        let columns = self.query(node, &Scope { statement: kind, ..Scope::default() })?;
+        if self.item_count() == before {
+            self.bare(kind);
+        }
+        let result = returns.then(|| self.result(columns.lineage()));
+        Ok(Statement { result, effect: Effect::None })
+    }
+
+    fn copy_statement(&mut self, copy: &CopyStmt) -> Result<Statement> {
+        let kind = match (copy.is_program, copy.filename.is_empty(), copy.is_from) {
+            (true, ..) => "copy-program",
+            (_, false, _) => "copy-file",
+            (_, _, true) => "copy-from",
+            (_, _, false) => "copy-to",
+        };
+        if matches!(kind, "copy-program" | "copy-file") {
+            self.bare(kind);
+        }
+        let columns = match (&copy.query, &copy.relation) {
+            (Some(query), _) => {
+                self.bare(if copy.is_from { "copy-from" } else { "copy-to" });
+                self.query(query, &Scope { statement: "copy-to", ..Scope::default() })?
+            }
+            (None, Some(table)) => self.copy_table(copy, table)?,
+            (None, None) => return Err(NotUnderstood::new("COPY of nothing")),
+        };
+        let options = CopyOptions { types: self.copied_types(copy), ..copy_options(&copy.options)? };
+        let client_side = !copy.is_program && copy.filename.is_empty();
+        if !copy.is_from && !client_side {
+            self.copy(&columns.all(), &[]);
+        }
+        let result = (!copy.is_from && client_side).then(|| self.result(columns.lineage()));
+        let effect = match (client_side, copy.is_from) {
+            (false, _) => Effect::None,
+            (true, true) => Effect::CopyIn,
+            (true, false) => Effect::CopyOut(options),
+        };
+        Ok(Statement { result, effect })
+    }
+
+    fn copy_table(&mut self, copy: &CopyStmt, table: &RangeVar) -> Result<Columns> {
+        let (kind, access) = if copy.is_from { ("copy-from", "write") } else { ("copy-to", "read") };
+        let given: Vec<Arc<str>> = strings(&copy.attlist).into_iter().map(Into::into).collect();
+        let mut all: Option<Columns> = None;
+        for candidate in self.candidates(table)? {
+            let names = if given.is_empty() { candidate.copied.clone() } else { Some(given.clone()) };
+            let mut columns = Columns::default();
+            match &names {
+                Some(names) => {
+                    for name in names {
+                        let flow = match candidate.columns.find(name) {
+                            super::flow::Found::Certain(flow) | super::flow::Found::Perhaps(flow) => flow,
+                            super::flow::Found::No => {
+                                self.doubtful = true;
+                                candidate.columns.all()
+                            }
+                        };
+                        columns.push(name.clone(), flow);
+                    }
+                }
+                None => columns = candidate.columns.clone(),
+            }
+            let paths =
+                columns.list.iter().map(|column| format!("{}.{}", candidate.path, column.name).into());
+            self.columns(kind, &candidate.path, access, paths);
+            match &mut all {
+                Some(all) => all.unite(&columns),
+                None => all = Some(columns),
+            }
+        }
+        if let Some(condition) = copy.where_clause.as_deref() {
+            let range = self.table_range(table, kind)?;
+            let scope = Scope { statement: kind, ranges: vec![std::rc::Rc::new(range)], ..Scope::default() };
+            self.optional(Some(condition), &scope)?;
+        }
+        Ok(all.unwrap_or_default())
+    }
+
+    /// The types of the columns that a COPY of a table gives, if only one table can be meant.
+    fn copied_types(&self, copy: &CopyStmt) -> Option<Vec<u32>> {
+        let table = copy.relation.as_ref()?;
+        let known = self.catalog.relations(&table.relname)?;
+        let fits = |schema: &str| table.schemaname.is_empty() || table.schemaname == schema;
+        let mut meant = known.iter().filter(|relation| fits(&relation.schema));
+        let (Some(relation), None, []) = (meant.next(), meant.next(), self.overlay.find(&table.relname))
+        else {
+            return None;
+        };
+        let stored = || relation.columns.iter().filter(|column| !column.generated);
+        if copy.attlist.is_empty() {
+            return Some(stored().map(|column| column.type_oid).collect());
+        }
+        let type_of =
+            |name: &str| stored().find(|column| &*column.name == name).map(|column| column.type_oid);
+        strings(&copy.attlist).into_iter().map(type_of).collect()
+    }
+
+    fn explain(&mut self, explain: &ExplainStmt) -> Result<Statement> {
+        let query = explain.query.as_deref().ok_or_else(|| NotUnderstood::new("EXPLAIN of nothing"))?;
+        self.bare("explain");
+        let inner = self.later(Some(query))?;
+        if inner.list.iter().any(|statement| matches!(statement.effect, Effect::Execute { .. })) {
+            return Err(NotUnderstood::new(
+                "EXPLAIN of EXECUTE isn't followed: explain the statement itself",
+            ));
+        }
+        self.absorb_shape(&inner.shape);
+        let lineage = Lineage { outputs: vec![Output::default()], untraced: None };
+        Ok(Statement { result: Some(self.result(lineage)), effect: Effect::None })
+    }
+
+    fn prepare(&mut self, prepare: &PrepareStmt) -> Result<Statement> {
+        let inner = self.later(prepare.query.as_deref())?;
+        self.bare("prepare");
+        self.absorb_shape(&inner.shape);
+        let effect = Effect::Prepare { name: prepare.name.as_str().into(), inner };
+        Ok(Statement { result: None, effect })
+    }
+
+    fn declare(&mut self, declare: &DeclareCursorStmt) -> Result<Statement> {
+        let inner = self.later(declare.query.as_deref())?;
+        self.bare("cursor");
+        self.absorb_shape(&inner.shape);
+        let effect = Effect::Declare { name: declare.portalname.as_str().into(), inner };
+        Ok(Statement { result: None, effect })
+    }
+
+    /// A statement that runs by name later on, by itself.
+    fn later(&mut self, query: Option<&Node>) -> Result<Arc<Statements>> {
+        let query = query.ok_or_else(|| NotUnderstood::new("a statement without content"))?;
+        let mut apart = self.apart();
+        let statement = apart.statement(query)?;
+        self.work = apart.work;
+        self.wanted.relations.append(&mut apart.wanted.relations);
+        self.wanted.functions.append(&mut apart.wanted.functions);
+        self.doubtful |= apart.doubtful;
+        self.ddl |= apart.ddl;
+        Ok(Arc::new(apart.finish(vec![statement])))
+    }
+
+    fn set(&mut self, set: &VariableSetStmt) -> Result<Statement> {
+        let kind = match VariableSetKind::try_from(set.kind) {
+            Ok(VariableSetKind::VarSetMulti) => {
+                return Ok(self.simple("transaction", Effect::None));
+            }
+            _ if settings::is_role(&set.name) => "set-role",
+            _ => "set",
+        };
+        safe_setting(set)?;
+        Ok(self.simple(kind, Effect::None))
+    }
+
+    fn show(&mut self, show: &VariableShowStmt) -> Statement {
+        self.bare("show");
+        let columns = if show.name.eq_ignore_ascii_case("all") { 3 } else { 1 };
+        let lineage = Lineage { outputs: vec![Output::default(); columns], untraced: None };
+        Statement { result: Some(self.result(lineage)), effect: Effect::None }
+    }
+}
+
+/// Refuses a SET that would change how statements are read.
+pub(super) fn safe_setting(set: &VariableSetStmt) -> Result<()> {
+    if set.kind != VariableSetKind::VarSetValue as i32 {
+        return Ok(());
+    }
+    let parts: Option<Vec<String>> = set.args.iter().map(constant_text).collect();
+    match parts {
+        Some(parts) => settings::setting_is_safe(&set.name, &parts.join(", ")).map_err(NotUnderstood::new),
+        None if settings::value_matters(&set.name) => {
+            Err(NotUnderstood::new(format!("SET {} is refused unless its value is a constant", set.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The INTO clause of a SELECT: that of its leftmost arm.
+pub(super) fn into_clause(select: &SelectStmt) -> Option<&pg_query::protobuf::IntoClause> {
+    let mut leftmost = select;
+    while let Some(left) = leftmost.larg.as_deref() {
+        leftmost = left;
+    }
+    leftmost.into_clause.as_deref()
+}
+
+pub(super) fn untraced(reason: &str) -> Lineage {
+    Lineage { outputs: Vec::new(), untraced: Some(reason.into()) }
+}
+
+/// The options of a COPY, in its old and its new spelling. One that the gate doesn't know is refused.
+fn copy_options(list: &[Node]) -> Result<CopyOptions> {
+    let mut options = CopyOptions::default();
+    for node in list {
+        let Some(NodeEnum::DefElem(option)) = inner(node) else { continue };
+        let value = option.arg.as_deref().and_then(constant_text);
+        let flag = || value.as_deref().is_none_or(|text| !matches!(text, "false" | "off" | "0"));
+        match option.defname.as_str() {
+            "format" => match value.as_deref() {
+                Some("csv") => options.csv = true,
+                Some("binary") => options.binary = true,
+                Some("text") => {}
+                _ => return Err(NotUnderstood::new("COPY in a format that the gate doesn't know")),
+            },
+            "delimiter" => options.delimiter = value,
+            "null" => options.null = value,
+            "quote" => options.quote = value,
+            "escape" => options.escape = value,
+            "header" => options.header = flag(),
+            "encoding" => options.encoding = value,
+            "force_quote" => {
+                options.force_quote = match option.arg.as_deref().and_then(inner) {
+                    Some(NodeEnum::List(list)) => {
+                        strings(&list.items).into_iter().map(str::to_owned).collect()
+                    }
+                    _ => vec!["*".to_owned()],
+                };
+            }
+            "freeze"
+            | "force_not_null"
+            | "force_null"
+            | "default"
+            | "on_error"
+            | "log_verbosity"
+            | "reject_limit"
+            | "convert_selectively" => {}
+            other => {
+                return Err(NotUnderstood::new(format!(
+                    "COPY with the option {other}, which the gate doesn't know"
+                )));
+            }
+        }
+    }
+    Ok(options)
+}

@@ -1,0 +1,323 @@
+//! Sign-in to servers that say what the test has them say.
+
+mod real;
+mod server;
+
+use std::{net::Ipv4Addr, path::Path};
+
+use tidegate_gate::{
+    Secret,
+    policy::{Address, Host, Resource, UpstreamTls},
+};
+use tokio::io::{DuplexStream, duplex};
+
+use super::*;
+use crate::wire::fields::code;
+
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
+
+pub(super) fn resource(tls: UpstreamTls) -> Resource {
+    Resource {
+        name: "shop".into(),
+        protocol: "postgres".into(),
+        addresses: vec![Address { host: Host::Name("db.test".into()), port: Some(5432) }],
+        tls,
+        credential: "shop".into(),
+        connect_timeout: std::time::Duration::from_secs(20),
+        options: serde_json::Map::new(),
+    }
+}
+
+fn settings(mode: TlsMode) -> UpstreamSettings {
+    UpstreamSettings::new(&resource(UpstreamTls { mode, ..UpstreamTls::default() }), 0).unwrap()
+}
+
+pub(super) fn password(password: &str) -> Credential {
+    Credential { password: Some(Secret::new(password.into())), ..Credential::default() }
+}
+
+fn said(messages: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (tag, body) in messages {
+        write::raw(&mut out, *tag, body);
+    }
+    out
+}
+
+const OK: (u8, &[u8]) = (b'R', &[0, 0, 0, 0]);
+const READY: (u8, &[u8]) = (b'Z', b"I");
+
+/// What comes of a server that says all this, whatever it is asked; and what it was sent.
+async fn signed_in(
+    settings: &UpstreamSettings,
+    credential: &Credential,
+    script: &[u8],
+) -> (Result<SignedIn<DuplexStream>, SignInError>, Vec<u8>) {
+    let (client, mut server) = duplex(256 * 1024);
+    server.write_all(script).await.unwrap();
+    server.shutdown().await.unwrap();
+    let parameters = [("user".to_owned(), "eve".to_owned()), ("database".to_owned(), "shop".to_owned())];
+    let mut result = establish(client, ADDRESS, settings, credential, "gate", &parameters).await;
+    if let Ok(signed_in) = &mut result {
+        signed_in.io.shutdown().await.unwrap();
+    }
+    let mut sent = Vec::new();
+    server.read_to_end(&mut sent).await.unwrap();
+    (result, sent)
+}
+
+async fn plain(
+    credential: &Credential,
+    script: &[(u8, &[u8])],
+) -> Result<SignedIn<DuplexStream>, SignInError> {
+    signed_in(&settings(TlsMode::Disable), credential, &said(script)).await.0
+}
+
+#[tokio::test]
+async fn what_the_server_says_of_itself_is_handed_on() {
+    let script = said(&[
+        (b'v', &[0, 3, 0, 0, 0, 0, 0, 0]),
+        OK,
+        (b'S', b"server_version\x0015.4\0"),
+        (b'N', b"SNOTICE\0Mhello\0\0"),
+        (b'K', &[0, 0, 0, 77, 1, 2, 3, 4]),
+        READY,
+        (b'S', b"x\0y\0"),
+    ]);
+    let asking =
+        UpstreamSettings::new(&resource(UpstreamTls { mode: TlsMode::Disable, ..UpstreamTls::default() }), 2);
+    let (result, sent) = signed_in(&asking.unwrap(), &Credential::default(), &script).await;
+    let signed_in = result.unwrap();
+    let mut expected = Vec::new();
+    write::startup(&mut expected, 2, [("user", "gate"), ("database", "shop")]);
+    assert_eq!(sent, expected, "the client's own user is not sent");
+    assert_eq!(signed_in.parameters, [(b"server_version".to_vec(), b"15.4".to_vec())]);
+    let key = signed_in.key.unwrap();
+    assert_eq!((key.process_id, &*key.secret), (77, &[1, 2, 3, 4][..]));
+    assert!(!format!("{key:?}").contains("secret"));
+    assert_eq!(signed_in.status, TransactionStatus::Idle);
+    assert_eq!(signed_in.notices[0].get(code::MESSAGE), Some(&b"hello"[..]));
+    assert_eq!(signed_in.minor, 0);
+    assert_eq!(signed_in.leftover, said(&[(b'S', b"x\0y\0")]));
+}
+
+#[tokio::test]
+async fn a_refused_session_is_told_in_the_servers_words_and_a_refused_credential_is_not() {
+    let refused =
+        plain(&Credential::default(), &[(b'E', b"SFATAL\0C3D000\0Mno such database\0\0")]).await.unwrap_err();
+    assert!(matches!(refused, SignInError::Refused(_)));
+    assert_eq!(refused.for_client().get(code::MESSAGE), Some(&b"no such database"[..]));
+    let rejected =
+        plain(&Credential::default(), &[(b'E', b"SFATAL\0C28P01\0Mpassword of gate is wrong\0\0")])
+            .await
+            .unwrap_err();
+    assert!(matches!(rejected, SignInError::Rejected(_)));
+    assert_eq!(rejected.for_client().get(code::SQLSTATE), Some(&b"08004"[..]));
+    assert!(!rejected.for_client().summary().contains("password of gate"));
+}
+
+#[tokio::test]
+async fn a_session_refused_after_authentication_is_an_error_too() {
+    let error = plain(&Credential::default(), &[OK, (b'E', b"C53300\0Mtoo many\0\0")]).await.unwrap_err();
+    assert!(matches!(error, SignInError::Refused(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_password_is_not_sent_in_clear() {
+    let script = said(&[(b'R', &[0, 0, 0, 3])]);
+    let (result, sent) = signed_in(&settings(TlsMode::Disable), &password("hunter2"), &script).await;
+    assert!(matches!(result, Err(SignInError::CleartextPassword)), "{result:?}");
+    assert!(!sent.escape_ascii().to_string().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn md5_is_answered_for_the_user_signed_in_as() {
+    let script = said(&[(b'R', &[0, 0, 0, 5, 1, 2, 3, 4]), OK, READY]);
+    let (result, sent) = signed_in(&settings(TlsMode::Disable), &password("hunter2"), &script).await;
+    result.unwrap();
+    let digest = postgres_protocol::authentication::md5_hash(b"gate", b"hunter2", [1, 2, 3, 4]);
+    let mut answer = Vec::new();
+    write::password(&mut answer, digest.as_bytes());
+    assert!(sent.ends_with(&answer));
+}
+
+#[tokio::test]
+async fn a_server_that_skips_its_own_proof_is_not_believed() {
+    let sasl: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+    for script in [
+        &[sasl, OK, READY][..],
+        &[sasl, sasl],
+        &[sasl, (b'R', &[0, 0, 0, 3])],
+        &[sasl, (b'R', &[0, 0, 0, 12])],
+    ] {
+        let error = plain(&password("hunter2"), script).await.unwrap_err();
+        assert!(matches!(error, SignInError::Protocol(_)), "{error:?}");
+    }
+    let challenge: (u8, &[u8]) = (b'R', b"\0\0\0\x0br=another,s=c2FsdA==,i=4096");
+    let error = plain(&password("hunter2"), &[sasl, challenge]).await.unwrap_err();
+    assert!(matches!(error, SignInError::Scram(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn channel_binding_offered_without_tls_is_not_believed() {
+    let sasl: (u8, &[u8]) = (b'R', b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+    let error = plain(&password("hunter2"), &[sasl]).await.unwrap_err();
+    assert!(matches!(error, SignInError::Protocol(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_spoken_is_named() {
+    for (request, name) in [
+        (&[0, 0, 0, 7][..], "GSSAPI"),
+        (&[0, 0, 0, 9], "SSPI"),
+        (&[0, 0, 0, 2], "Kerberos"),
+        (b"\0\0\0\x0aOAUTHBEARER\0\0", "SASL mechanism"),
+    ] {
+        let error = plain(&password("hunter2"), &[(b'R', request)]).await.unwrap_err();
+        assert!(matches!(error, SignInError::Unsupported(_)), "{error:?}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_without_what_is_asked_for_is_named_unusable() {
+    let md5: (u8, &[u8]) = (b'R', &[0, 0, 0, 5, 1, 2, 3, 4]);
+    for credential in [Credential::default(), password(""), password("a\0b")] {
+        let error = plain(&credential, &[md5]).await.unwrap_err();
+        assert!(matches!(error, SignInError::Unusable(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_is_asked_for_as_the_mode_says() {
+    let hello = said(&[OK, READY]);
+    let declined = [b"N", &hello[..]].concat();
+    let (result, sent) = signed_in(&settings(TlsMode::Disable), &Credential::default(), &hello).await;
+    assert!(result.is_ok() && sent[4..8] == [0, 3, 0, 0]);
+    let (result, sent) = signed_in(&settings(TlsMode::Prefer), &Credential::default(), &declined).await;
+    assert!(result.is_ok() && sent[..8] == [0, 0, 0, 8, 4, 210, 22, 47]);
+    let (result, sent) = signed_in(&settings(TlsMode::Require), &Credential::default(), &declined).await;
+    assert!(matches!(result, Err(SignInError::TlsNotOffered)), "{result:?}");
+    assert_eq!(sent.len(), 8, "nothing is said in clear");
+    let in_clear = said(&[(b'E', b"C28P01\0Mgive me your password\0\0")]);
+    let (result, _) = signed_in(&settings(TlsMode::Prefer), &Credential::default(), &in_clear).await;
+    assert!(matches!(result, Err(SignInError::Protocol(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn garbage_endless_and_early_ends_are_errors() {
+    let endless = vec![(b'N', &b"SNOTICE\0Mhello\0\0"[..]); 80_000];
+    let large = vec![b'x'; MAX_MESSAGE_BYTES + 1];
+    let (client, mut server) = duplex(1024);
+    let script = said(&endless);
+    let disabled = settings(TlsMode::Disable);
+    let nobody = Credential::default();
+    let (result, _) = tokio::join!(establish(client, ADDRESS, &disabled, &nobody, "gate", &[]), async move {
+        server.write_all(&script).await
+    });
+    assert!(matches!(result, Err(SignInError::Protocol(_))), "{result:?}");
+    for script in [
+        &[OK, (b'D', b"\0\0")][..],
+        &[(b'T', b"")],
+        &[(b'N', &large)],
+        &[OK, (b'v', &[0, 3, 0, 0, 0, 0, 0, 0])],
+    ] {
+        let error = plain(&Credential::default(), script).await.unwrap_err();
+        assert!(matches!(error, SignInError::Protocol(_)), "{error:?}");
+    }
+    assert!(matches!(plain(&nobody, &[(b'R', &[0])]).await, Err(SignInError::Wire(_))));
+    assert!(matches!(plain(&nobody, &[OK]).await, Err(SignInError::Closed)));
+}
+
+#[tokio::test]
+async fn a_version_that_was_not_asked_for_is_refused() {
+    for newest in [[0, 3, 0, 2], [0, 2, 0, 0], [0, 0, 0, 9]] {
+        let body = [&newest[..], &[0; 4]].concat();
+        let error = plain(&Credential::default(), &[(b'v', &body)]).await.unwrap_err();
+        assert!(matches!(error, SignInError::Protocol(_)), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_server_is_given_up() {
+    let mut resource = resource(UpstreamTls { mode: TlsMode::Disable, ..UpstreamTls::default() });
+    resource.connect_timeout = std::time::Duration::ZERO;
+    let settings = UpstreamSettings::new(&resource, 0).unwrap();
+    let (client, _server) = duplex(1024);
+    let nobody = Credential::default();
+    let result = settings.timed(establish(client, ADDRESS, &settings, &nobody, "gate", &[])).await;
+    assert!(matches!(result, Err(SignInError::TimeLimit(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_user_name_cannot_carry_parameters() {
+    let (client, _server) = duplex(1024);
+    let nobody = Credential::default();
+    let disabled = settings(TlsMode::Disable);
+    let result = establish(client, ADDRESS, &disabled, &nobody, "gate\0database\0postgres", &[]).await;
+    assert!(matches!(result, Err(SignInError::Unusable(_))), "{result:?}");
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_is_named() {
+    let ca = |path: &Path| {
+        let tls = UpstreamTls { mode: TlsMode::VerifyFull, ca: Some(path.to_owned()), server_name: None };
+        UpstreamSettings::new(&resource(tls), 0).unwrap_err().message
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.pem");
+    assert!(ca(&missing).contains("missing.pem"));
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").unwrap();
+    assert!(ca(&empty).contains("empty.pem"));
+    let broken = folder.path().join("broken.pem");
+    std::fs::write(&broken, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    assert!(ca(&broken).contains("broken.pem"));
+}
+
+#[test]
+fn an_authority_that_would_never_be_looked_at_is_an_error() {
+    for mode in [TlsMode::Disable, TlsMode::Prefer] {
+        let tls = UpstreamTls { mode, ca: Some("ca.pem".into()), server_name: None };
+        assert!(UpstreamSettings::new(&resource(tls), 0).unwrap_err().message.contains("tls.ca"));
+    }
+}
+
+#[test]
+fn the_name_to_verify_is_never_guessed() {
+    let mut several = resource(UpstreamTls { mode: TlsMode::Require, ..UpstreamTls::default() });
+    assert_eq!(
+        UpstreamSettings::new(&several, 0).unwrap().server_name().map(ServerName::to_str).as_deref(),
+        Some("db.test")
+    );
+    several.addresses.push(Address { host: Host::Name("db2.test".into()), port: None });
+    assert_eq!(UpstreamSettings::new(&several, 0).unwrap().server_name(), None);
+    several.tls.mode = TlsMode::VerifyFull;
+    assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("tls.server_name"));
+    several.tls.server_name = Some("not a name".into());
+    assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("not a name"));
+}
+
+#[test]
+fn half_a_client_certificate_is_unusable() {
+    let settings = settings(TlsMode::Require);
+    let issued = rcgen::generate_simple_self_signed(["gate".to_owned()]).unwrap();
+    let certificate: Arc<[u8]> = issued.cert.pem().into_bytes().into();
+    let key = Secret::new(issued.signing_key.serialize_pem().into_bytes());
+    let both = Credential {
+        certificate: Some(certificate.clone()),
+        key: Some(key.clone()),
+        ..Credential::default()
+    };
+    assert!(settings.client_config(&both).is_ok());
+    let foreign = rcgen::KeyPair::generate().unwrap().serialize_pem().into_bytes();
+    for half in [
+        Credential { certificate: Some(certificate.clone()), ..Credential::default() },
+        Credential { key: Some(key.clone()), ..Credential::default() },
+        Credential { key: Some(Secret::new(foreign)), ..both.clone() },
+        Credential { certificate: Some(b"nothing"[..].into()), ..both.clone() },
+        Credential { key: Some(Secret::new(b"nothing".to_vec())), ..both.clone() },
+    ] {
+        assert!(matches!(settings.client_config(&half), Err(SignInError::Unusable(_))));
+    }
+}
