@@ -1,2 +1,34 @@
-//! The Tidegate agent.
-fn main() {}
+//! The Tidegate agent and its command line.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod admin;
+mod authority;
+mod bundle;
+mod cli;
+mod config;
+mod credentials;
+mod error;
+mod files;
+mod hardening;
+mod lanes;
+mod listener;
+mod live;
+mod log;
+mod notify;
+mod origins;
+mod protocols;
+mod reload;
+mod routes;
+mod run;
+mod session;
+mod store;
+#[cfg(test)]
+mod test_support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

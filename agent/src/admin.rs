@@ -1,0 +1,284 @@
+//! The admin socket: one JSON request and one JSON answer a line, for root on this host alone.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Write},
+    os::unix::net::UnixStream as Blocking,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+};
+
+use crate::{
+    error::Error,
+    live::Live,
+    reload::{InForce, Reloader, Summary},
+};
+
+/// Longest request, in bytes.
+const LONGEST: u64 = 4096;
+/// How long a peer may take to write its request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the command line waits for an answer: a reload looks names up.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// How the agent is.
+    Status,
+    /// Load the bundle again.
+    Reload,
+    /// End, as on SIGTERM.
+    Stop,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// How the agent is.
+    Status(Status),
+    /// The bundle that is now in force.
+    Reloaded(Summary),
+    /// It will end.
+    Stopping,
+    /// It was not done, and why.
+    Failed {
+        /// Everything that is wrong.
+        problems: Vec<String>,
+    },
+}
+
+/// How the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Its version.
+    pub(crate) version: String,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// Seconds since its start.
+    pub(crate) uptime_seconds: u64,
+    /// Loopback port of the IPv4 listener.
+    pub(crate) v4_port: u16,
+    /// Loopback port of the IPv6 listener; 0 if there is none.
+    pub(crate) v6_port: u16,
+    /// The bundle in force.
+    #[serde(flatten)]
+    pub(crate) in_force: Summary,
+    /// Connections now.
+    pub(crate) sessions_live: usize,
+    /// Sessions that began since the start.
+    pub(crate) sessions_served: u64,
+    /// Connections refused since the start, by reason.
+    pub(crate) refused: BTreeMap<String, u64>,
+    /// What the kernel counted since the start, by name.
+    pub(crate) kernel: BTreeMap<String, u64>,
+}
+
+/// Answers requests.
+pub(crate) struct Admin {
+    /// Replaces the bundle.
+    pub(crate) reloader: Arc<Reloader>,
+    /// The bundle in force.
+    pub(crate) in_force: Arc<InForce>,
+    /// Counters.
+    pub(crate) live: Arc<Live>,
+    /// Ports of the listeners, IPv4's first.
+    pub(crate) ports: (u16, u16),
+    /// When the agent began.
+    pub(crate) since: Instant,
+    /// Told to end the agent.
+    pub(crate) stop: Arc<Notify>,
+}
+
+/// The socket; its file is removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Binds the socket. One that a dead agent left behind is replaced, one that answers is not.
+    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
+        match Blocking::connect(path) {
+            Ok(_) => return Err(Error::AlreadyRunning(path.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => std::fs::remove_file(path).map_err(Error::file(path))?,
+        }
+        // The process' umask makes it 0600.
+        let listener = UnixListener::bind(path).map_err(Error::file(path))?;
+        Ok(Self { listener, path: path.into() })
+    }
+
+    /// Answers until dropped.
+    pub(crate) async fn run(self, admin: Arc<Admin>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(serve(stream, admin.clone()))),
+                Err(error) => {
+                    tracing::error!(%error, "admin socket");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "admin socket not removed");
+        }
+    }
+}
+
+/// The peer is judged by SO_PEERCRED, not by the socket's mode alone: the file's directory may be anybody's.
+async fn serve(stream: UnixStream, admin: Arc<Admin>) {
+    let us = nix::unistd::Uid::effective().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || peer.uid() == us => {
+            if let Err(error) = converse(stream, &admin).await {
+                tracing::debug!(%error, "admin connection");
+            }
+        }
+        Ok(peer) => tracing::warn!(uid = peer.uid(), pid = peer.pid(), "admin connection refused"),
+        Err(error) => tracing::warn!(%error, "admin connection refused"),
+    }
+}
+
+async fn converse(mut stream: UnixStream, admin: &Admin) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    tokio::time::timeout(PATIENCE, tokio::io::BufReader::new(read.take(LONGEST)).read_line(&mut line))
+        .await??;
+    let answer = match serde_json::from_str(&line) {
+        Ok(request) => admin.answer(request).await,
+        Err(error) => Answer::Failed { problems: vec![format!("not a request: {error}")] },
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}
+
+impl Admin {
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => match self.reloader.enforcer().counters() {
+                Ok(kernel) => Answer::Status(self.status(kernel)),
+                Err(error) => Answer::Failed { problems: vec![error] },
+            },
+            Request::Reload => match self.reloader.reload().await {
+                Ok(summary) => Answer::Reloaded(summary),
+                Err(error) => Answer::Failed { problems: error.problems() },
+            },
+            Request::Stop => {
+                self.stop.notify_one();
+                Answer::Stopping
+            }
+        }
+    }
+
+    fn status(&self, kernel: BTreeMap<String, u64>) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: self.since.elapsed().as_secs(),
+            v4_port: self.ports.0,
+            v6_port: self.ports.1,
+            in_force: self.in_force.summary(),
+            sessions_live: self.live.now(),
+            sessions_served: self.live.served(),
+            refused: self.live.refused().into_iter().map(|(name, count)| (name.into(), count)).collect(),
+            kernel,
+        }
+    }
+}
+
+/// Asks a running agent, blocking. An error means that none could be reached.
+pub(crate) fn ask(socket: &Path, request: Request) -> io::Result<Answer> {
+    let mut stream = Blocking::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut text = serde_json::to_vec(&request)?;
+    text.push(b'\n');
+    stream.write_all(&text)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::World;
+
+    async fn asked(world: &World, request: Request) -> (Answer, Arc<Notify>) {
+        let path = world.bundle.path().join("admin.sock");
+        let socket = Socket::bind(&path).unwrap();
+        let stop = Arc::new(Notify::new());
+        let admin = Admin {
+            reloader: Arc::new(world.reloader()),
+            in_force: world.in_force.clone(),
+            live: world.live.clone(),
+            ports: (1, 2),
+            since: Instant::now(),
+            stop: stop.clone(),
+        };
+        let serving = tokio::spawn(socket.run(Arc::new(admin)));
+        let asking = path.clone();
+        let answer = tokio::task::spawn_blocking(move || ask(&asking, request)).await.unwrap().unwrap();
+        serving.abort();
+        let _ = serving.await;
+        assert!(!path.exists());
+        (answer, stop)
+    }
+
+    #[tokio::test]
+    async fn status_tells_the_bundle_in_force() {
+        let world = World::new().await;
+        let (Answer::Status(status), _) = asked(&world, Request::Status).await else {
+            panic!("not a status")
+        };
+        assert_eq!(status.in_force, world.in_force.summary());
+        assert_eq!((status.v4_port, status.v6_port), (1, 2));
+        assert_eq!(status.kernel["generations"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_reload_answers_with_every_problem() {
+        let world = World::new().await;
+        std::fs::write(world.bundle.path().join("bundle.yaml"), "tidegate: 1\nnonsense: true\n").unwrap();
+        let (Answer::Failed { problems }, _) = asked(&world, Request::Reload).await else {
+            panic!("reloaded")
+        };
+        assert!(problems.iter().any(|problem| problem.contains("nonsense")), "{problems:?}");
+    }
+
+    #[tokio::test]
+    async fn stop_tells_the_agent() {
+        let world = World::new().await;
+        let (answer, stop) = asked(&world, Request::Stop).await;
+        assert_eq!(answer, Answer::Stopping);
+        stop.notified().await;
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_answers_is_not_taken_over_and_a_dead_one_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let living = Socket::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(Error::AlreadyRunning(_))));
+        drop(living);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        Socket::bind(&path).unwrap();
+    }
+}

@@ -1,0 +1,224 @@
+//! A bundle on disk: its files, its digest and the policy they make.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest;
+use thiserror::Error;
+use tidegate_gate::Server;
+use tidegate_policy::{Policy, Problem, Resource, SourceFile};
+
+use crate::{files, protocols::Protocols};
+
+/// Most bytes of one bundle's files together.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// Why a bundle does not load. Everything that was found is in it, not only the first.
+#[derive(Debug, Error)]
+pub(crate) enum BundleError {
+    /// A file or directory can't be read.
+    #[error("{}: {error}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// No file at all.
+    #[error("{}: no *.yaml file in it", .0.display())]
+    Empty(PathBuf),
+    /// What the files say.
+    #[error("{} found\n{}", counted(.0.len()), listed(.0))]
+    Problems(Vec<Problem>),
+    /// Resources that cannot be served as they are written, names that do not resolve.
+    #[error("{} found\n{}", counted(.0.len()), .0.join("\n"))]
+    Unusable(Vec<String>),
+}
+
+impl BundleError {
+    /// One text for each thing that is wrong.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Problems(problems) => problems.iter().map(Problem::to_string).collect(),
+            Self::Unusable(problems) => problems.clone(),
+            Self::Unreadable { .. } | Self::Empty(_) => vec![self.to_string()],
+        }
+    }
+}
+
+/// Reads and checks the bundle of a directory: every `*.yaml` in it and below, nothing hidden.
+pub(crate) fn load(directory: &Path, protocols: &Protocols) -> Result<Policy, BundleError> {
+    let files = read(directory)?;
+    let mut policy = Policy::load(&files, &protocols.vocabularies()).map_err(BundleError::Problems)?;
+    policy.digest = digest_of(directory, &files).into();
+    Ok(policy)
+}
+
+/// Whether nobody but root can change the bundle: its directories and files. Needed before it is put in force.
+pub(crate) fn check_ownership(directory: &Path) -> Result<(), BundleError> {
+    let mut paths = Vec::new();
+    find(directory, &mut paths)?;
+    let directories: BTreeSet<_> = paths.iter().filter_map(|path| path.parent()).chain([directory]).collect();
+    let all = directories.into_iter().chain(paths.iter().map(PathBuf::as_path));
+    let refused = all.filter_map(|path| {
+        files::check_unwritable(path).err().map(|error| format!("{}: {error}", path.display()))
+    });
+    let problems: Vec<String> = refused.collect();
+    if problems.is_empty() { Ok(()) } else { Err(BundleError::Unusable(problems)) }
+}
+
+/// A server for each resource, in the policy's order.
+pub(crate) type Servers = Vec<(Arc<Resource>, Arc<dyn Server>)>;
+
+/// Configures each resource's protocol for it.
+pub(crate) fn configure(policy: &Policy, protocols: &Protocols) -> Result<Servers, BundleError> {
+    let mut problems = Vec::new();
+    let mut servers = Vec::new();
+    for resource in &policy.resources {
+        let configured = match protocols.find(&resource.protocol) {
+            Some(registered) => registered.protocol.configure(resource).map_err(|error| error.message),
+            None => Err(format!("the gate does not speak {:?}", resource.protocol)),
+        };
+        match configured {
+            Ok(server) => servers.push((resource.clone(), server)),
+            Err(why) => problems.push(format!("resource {:?}: {why}", resource.name)),
+        }
+    }
+    if problems.is_empty() { Ok(servers) } else { Err(BundleError::Unusable(problems)) }
+}
+
+fn counted(problems: usize) -> String {
+    if problems == 1 { "1 problem".into() } else { format!("{problems} problems") }
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The bundle's files, sorted by path.
+fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
+    let mut paths = Vec::new();
+    find(directory, &mut paths)?;
+    if paths.is_empty() {
+        return Err(BundleError::Empty(directory.into()));
+    }
+    paths.sort();
+    let mut left = LARGEST;
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = read_file(&path, &mut left)
+                .map_err(|error| BundleError::Unreadable { path: path.clone(), error })?;
+            Ok(SourceFile { path, text })
+        })
+        .collect()
+}
+
+fn read_file(path: &Path, left: &mut u64) -> io::Result<String> {
+    let length = fs::metadata(path)?.len();
+    *left = left.checked_sub(length).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::FileTooLarge, format!("the bundle is larger than {LARGEST} bytes"))
+    })?;
+    fs::read_to_string(path)
+}
+
+fn find(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), BundleError> {
+    let failed = |error| BundleError::Unreadable { path: directory.into(), error };
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().map_err(failed)?.is_dir() {
+            find(&path, paths)?;
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 over the sorted relative paths and contents, each after its length, lower-case hex.
+fn digest_of(directory: &Path, files: &[SourceFile]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        let name = file.path.strip_prefix(directory).unwrap_or(&file.path);
+        for part in [name.as_os_str().as_encoded_bytes(), file.text.as_bytes()] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+    }
+    hex::encode(context.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
+    use super::*;
+    use crate::test_support::{BUNDLE, protocols, write_bundle};
+
+    #[test]
+    fn the_digest_follows_contents_and_names_but_not_the_place() {
+        let digest = |files: &[(&str, &str)]| {
+            let directory = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                let path = directory.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            digest_of(directory.path(), &read(directory.path()).unwrap())
+        };
+        let one = digest(&[("a.yaml", "x"), ("b.yaml", "y")]);
+        assert_eq!(
+            one,
+            digest(&[("b.yaml", "y"), ("a.yaml", "x"), ("notes.txt", "z"), (".a.yaml.swp", "z")])
+        );
+        assert_ne!(one, digest(&[("a.yaml", "y"), ("b.yaml", "x")]));
+        assert_ne!(one, digest(&[("a.yaml", "xb.yamly")]));
+        assert_ne!(one, digest(&[("a.yaml", "x"), ("c/b.yaml", "y")]));
+    }
+
+    #[test]
+    fn a_loaded_policy_bears_the_digest_of_its_files() {
+        let directory = write_bundle(BUNDLE);
+        let policy = load(directory.path(), &protocols()).unwrap();
+        assert_eq!(*policy.digest, *digest_of(directory.path(), &read(directory.path()).unwrap()));
+    }
+
+    #[test]
+    fn a_bundle_that_others_can_change_is_refused() {
+        let directory = write_bundle(BUNDLE);
+        check_ownership(directory.path()).unwrap();
+        let file = directory.path().join("bundle.yaml");
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        let error = check_ownership(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("bundle.yaml: its mode is 0666"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_directory_is_no_bundle() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(load(directory.path(), &protocols()), Err(BundleError::Empty(_))));
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_place() {
+        let directory = write_bundle(&BUNDLE.replace("subjects: [ci]", "subjects: [si]"));
+        let error = load(directory.path(), &protocols()).unwrap_err();
+        assert!(error.problems().iter().any(|problem| problem.contains("bundle.yaml:")), "{error}");
+    }
+
+    #[test]
+    fn a_resource_that_its_protocol_cannot_serve_is_named() {
+        let directory = write_bundle(&BUNDLE.replace("options: {}", "options: {broken: true}"));
+        let policy = load(directory.path(), &protocols()).unwrap();
+        let error = configure(&policy, &protocols()).err().unwrap();
+        assert!(error.to_string().contains("resource \"echo\": broken on purpose"), "{error}");
+    }
+}

@@ -1,0 +1,144 @@
+//! Commands about the agent of this host.
+
+use std::{
+    fs,
+    io::{self, Write},
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use tidegate_kernel::Probe;
+
+use super::{Exit, counted};
+use crate::{
+    admin::{self, Answer, Request, Status},
+    authority,
+    config::Config,
+};
+
+/// A question to the running agent.
+#[derive(Debug, Args)]
+#[command(after_help = "Needs root. Exit code 3: no agent is running, or it cannot be reached.")]
+pub(super) struct Asked {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Ca {
+    /// Print the certificate that clients on this host may trust
+    #[command(after_help = "\
+Example:
+  tidegate ca show > ca.pem && psql 'host=db.internal sslmode=verify-full sslrootcert=ca.pem'")]
+    Show,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Needs root. Exit code 1: the agent cannot work on this kernel.")]
+pub(super) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Asked {
+    pub(super) fn reload(&self, config: &Config) -> Result<Exit> {
+        self.ask(config, Request::Reload)
+    }
+
+    pub(super) fn status(&self, config: &Config) -> Result<Exit> {
+        self.ask(config, Request::Status)
+    }
+
+    pub(super) fn stop(&self, config: &Config) -> Result<Exit> {
+        self.ask(config, Request::Stop)
+    }
+
+    fn ask(&self, config: &Config, request: Request) -> Result<Exit> {
+        let socket = config.admin_socket();
+        let answer = match admin::ask(&socket, request) {
+            Ok(answer) => answer,
+            Err(error) => {
+                eprintln!("tidegate: no agent answers on {}: {error}", socket.display());
+                return Ok(Exit::Unreachable);
+            }
+        };
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&answer)?)?;
+        } else {
+            show(&mut out, &answer)?;
+        }
+        Ok(if matches!(answer, Answer::Failed { .. }) { Exit::Failed } else { Exit::Done })
+    }
+}
+
+fn show(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    match answer {
+        Answer::Status(status) => show_status(out, status),
+        Answer::Reloaded(now) => writeln!(out, "bundle {:?} is in force ({})", now.bundle, now.digest),
+        Answer::Stopping => writeln!(out, "the agent is stopping"),
+        Answer::Failed { problems } => {
+            problems.iter().try_for_each(|problem| writeln!(io::stderr().lock(), "{problem}"))
+        }
+    }
+}
+
+fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    let Status { version, pid, uptime_seconds, v4_port, v6_port, in_force, .. } = status;
+    writeln!(out, "agent      {version}, pid {pid}, up {uptime_seconds} s")?;
+    writeln!(out, "bundle     {} ({})", in_force.bundle, in_force.digest)?;
+    let (subjects, resources) =
+        (counted(in_force.subjects, "subject"), counted(in_force.resources, "resource"));
+    writeln!(out, "governs    {subjects}, {resources}")?;
+    writeln!(out, "listens    127.0.0.1:{v4_port}, [::1]:{v6_port}")?;
+    writeln!(out, "sessions   {} live, {} since the start", status.sessions_live, status.sessions_served)?;
+    for (reason, count) in &status.refused {
+        writeln!(out, "refused    {count} for {reason}")?;
+    }
+    let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    writeln!(out, "kernel     {}", counted.join(", "))
+}
+
+impl Ca {
+    pub(super) fn run(&self, config: &Config) -> Result<Exit> {
+        let Self::Show = self;
+        let path = authority::certificate_path(&config.authority());
+        let pem = fs::read(&path)
+            .with_context(|| format!("{}: the agent makes it when it first runs", path.display()))?;
+        io::stdout().lock().write_all(&pem)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Doctor {
+    pub(super) fn run(&self) -> Result<Exit> {
+        let probes = tidegate_kernel::probe();
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&probes.iter().map(Tried::from).collect::<Vec<_>>())?)?;
+        } else {
+            for probe in &probes {
+                let found = probe.missing.as_ref().map_or("ok".into(), |why| format!("MISSING: {why}"));
+                writeln!(out, "{:<64} {found}", probe.feature)?;
+            }
+        }
+        let sound = probes.iter().all(|probe| probe.missing.is_none());
+        Ok(if sound { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// A probe as JSON has it.
+#[derive(Serialize)]
+struct Tried<'a> {
+    feature: &'a str,
+    missing: Option<&'a str>,
+}
+
+impl<'a> From<&'a Probe> for Tried<'a> {
+    fn from(probe: &'a Probe) -> Self {
+        Self { feature: probe.feature, missing: probe.missing.as_deref() }
+    }
+}

@@ -1,0 +1,139 @@
+//! Commands about bundles. They need neither root nor an agent.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tidegate_policy::{Principal, Process};
+
+use super::{Exit, counted};
+use crate::{bundle, protocols::Protocols};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tidegate check policies/demo")]
+pub(super) struct Check {
+    /// Directory of the bundle
+    bundle: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tidegate test policies/demo")]
+pub(super) struct Test {
+    /// Directory of the bundle
+    bundle: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  tidegate explain policies/demo --as subject=ci --executable /usr/bin/psql --on shop \\
+      --sql 'DELETE FROM public.orders'")]
+pub(super) struct Explain {
+    /// Directory of the bundle
+    bundle: PathBuf,
+    /// Who is asking: subject=NAME; may be repeated
+    #[arg(long = "as", value_name = "subject=NAME", required = true, value_parser = subject)]
+    subjects: Vec<String>,
+    /// Path of the executable that asks
+    #[arg(long, value_name = "PATH")]
+    executable: Option<String>,
+    /// The resource
+    #[arg(long, value_name = "RESOURCE")]
+    on: String,
+    /// The statement
+    #[arg(long, value_name = "TEXT")]
+    sql: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> Result<Exit> {
+        let protocols = Protocols::built_in();
+        let checked = bundle::load(&self.bundle, &protocols)
+            .and_then(|policy| bundle::configure(&policy, &protocols).map(|_| policy));
+        match checked {
+            Ok(policy) => {
+                let subjects = counted(policy.subjects.len(), "subject");
+                let resources = counted(policy.resources.len(), "resource");
+                let mut out = io::stdout().lock();
+                writeln!(out, "bundle {:?} is sound: {subjects}, {resources}", policy.name)?;
+                writeln!(out, "digest {}", policy.digest)?;
+                Ok(Exit::Done)
+            }
+            Err(error) => {
+                let mut complaints = io::stderr().lock();
+                error.problems().iter().try_for_each(|problem| writeln!(complaints, "{problem}"))?;
+                Ok(Exit::Failed)
+            }
+        }
+    }
+}
+
+impl Test {
+    pub(super) fn run(&self) -> Result<Exit> {
+        let protocols = Protocols::built_in();
+        let policy = bundle::load(&self.bundle, &protocols)?;
+        let reports = policy.test(&|resource, text| protocols.shape(resource, text));
+        let failed = reports.iter().filter(|report| !report.passed()).count();
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&reports)?)?;
+        } else {
+            reports.iter().try_for_each(|report| writeln!(out, "{report}"))?;
+            writeln!(out, "{} passed, {failed} failed", reports.len() - failed)?;
+        }
+        Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
+    }
+}
+
+impl Explain {
+    pub(super) fn run(&self) -> Result<Exit> {
+        let protocols = Protocols::built_in();
+        let policy = bundle::load(&self.bundle, &protocols)?;
+        let known: Vec<_> = policy.subjects.iter().map(|subject| &*subject.name).collect();
+        if let Some(unknown) = self.subjects.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("the bundle has no subject {unknown:?}; it has: {}", known.join(", "));
+        }
+        let resource =
+            policy.resource(&self.on).with_context(|| format!("the bundle has no resource {:?}", self.on))?;
+        let shape = protocols.shape(resource, &self.sql).map_err(anyhow::Error::msg)?;
+        let principal = Principal {
+            subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
+            process: Process { executable: self.executable.as_deref().map(Into::into), ..Process::default() },
+        };
+        let explanation = policy.explain(&principal, &self.on, &shape);
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&explanation)?)?;
+        } else {
+            write!(out, "{explanation}")?;
+            writeln!(
+                out,
+                "note: decided on the text alone. Without the database's catalog, a name without its schema is of an \
+                 unknown relation, and no column can be traced; the gate, which asks the catalog, may decide otherwise."
+            )?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Prints the JSON Schema of bundle files.
+pub(super) fn schema() -> Result<Exit> {
+    writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&tidegate_policy::schema())?)?;
+    Ok(Exit::Done)
+}
+
+fn subject(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some(("subject", name)) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err("write subject=NAME, with a subject of the bundle".into()),
+    }
+}

@@ -1,0 +1,164 @@
+//! The listeners on loopback that the kernel hands governed connections to.
+
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+
+use crate::{config::Listen, error::Error, lanes::Lanes};
+
+/// How long to wait when the process has no descriptors left: accepting again at once would fail again.
+const RESPITE: Duration = Duration::from_millis(50);
+
+/// The listeners.
+pub(crate) struct Listeners {
+    v4: TcpListener,
+    v6: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1.
+    pub(crate) async fn bind(listen: &Listen) -> Result<Self, Error> {
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
+        };
+        let v4 = bind((Ipv4Addr::LOCALHOST, listen.v4_port).into()).await?;
+        let v6 = match bind((Ipv6Addr::LOCALHOST, listen.v6_port).into()).await {
+            Ok(listener) => Some(listener),
+            Err(Error::Listen { error, .. }) if is_without_ipv6(&error) => {
+                tracing::warn!("this host has no IPv6 loopback; governed IPv6 connections are refused");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { v4, v6 })
+    }
+
+    /// The ports; 0 for a family that nobody listens on.
+    pub(crate) fn ports(&self) -> io::Result<(u16, u16)> {
+        let v6 =
+            self.v6.as_ref().map_or(Ok(0), |listener| listener.local_addr().map(|address| address.port()))?;
+        Ok((self.v4.local_addr()?.port(), v6))
+    }
+
+    /// Serves connections, a task each, until the agent is asked to stop. Returns the tasks that still run, and itself:
+    /// as long as the kernel redirects to its ports, they must be nobody else's.
+    pub(crate) async fn run<F>(
+        self,
+        lanes: &Lanes,
+        serve: impl Fn(TcpStream, SocketAddr) -> F,
+        mut stopping: watch::Receiver<bool>,
+    ) -> (JoinSet<()>, Self)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+                Some(ended) = tasks.join_next() => {
+                    report(ended);
+                    continue;
+                }
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, client)) => match lanes.assign(stream) {
+                    Ok((stream, lane)) => drop(tasks.spawn_on(serve(stream, client), &lane)),
+                    Err(error) => recover(error).await,
+                },
+                Err(error) => recover(error).await,
+            }
+        }
+        (tasks, self)
+    }
+
+    /// Resets every connection, until dropped.
+    pub(crate) async fn refuse(self) {
+        loop {
+            match self.accept().await {
+                Ok((stream, client)) => {
+                    tracing::info!(%client, "connection refused: the agent is stopping");
+                    reset(stream);
+                }
+                Err(error) => recover(error).await,
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let Some(v6) = &self.v6 else { return self.v4.accept().await };
+        tokio::select! {
+            accepted = self.v4.accept() => accepted,
+            accepted = v6.accept() => accepted,
+        }
+    }
+}
+
+/// Closes with a reset: nothing can be said in a protocol that was not chosen.
+pub(crate) fn reset(stream: TcpStream) {
+    if let Err(error) = stream.set_zero_linger() {
+        tracing::debug!(%error, "closed without a reset");
+    }
+}
+
+/// Waits for the tasks to end, up to `grace` or until `hurry` resolves, then cuts the rest off. Returns how many.
+pub(crate) async fn drain(mut tasks: JoinSet<()>, grace: Duration, hurry: impl Future<Output = ()>) -> usize {
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = sleep(grace) => {}
+        () = hurry => {}
+    }
+    let rest = tasks.len();
+    tasks.shutdown().await;
+    rest
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a session's task failed");
+    }
+}
+
+/// Errors of accept(2) are about one connection, or about the process and pass by waiting.
+async fn recover(error: io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        tracing::debug!(%error, "a connection was gone before it was accepted");
+    } else {
+        tracing::error!(%error, "cannot accept connections");
+        sleep(RESPITE).await;
+    }
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let codes = [nix::Error::EADDRNOTAVAIL, nix::Error::EAFNOSUPPORT].map(|errno| errno as i32);
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named() {
+        let (v4_port, _) = Listeners::bind(&Listen::default()).await.unwrap().ports().unwrap();
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, v4_port)).await.unwrap();
+        let error = Listeners::bind(&Listen { v4_port, v6_port: 0 }).await.err().unwrap().to_string();
+        assert!(error.contains(&format!("127.0.0.1:{v4_port}")), "{error}");
+    }
+}

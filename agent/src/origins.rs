@@ -1,0 +1,133 @@
+//! The seam to the kernel: origins out of it, rules into it.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
+use tidegate_kernel::{
+    Captured, Destination, Hierarchy, Kernel, PassRule, Processes, Rules, SubjectRule,
+    subjects::{self, Names},
+};
+use tidegate_policy::{Policy, Principal, Process, Subject};
+use tokio::net::TcpStream;
+
+use crate::routes::Resolved;
+
+/// What makes rules count, a whole generation at once: on an error the old ones still do.
+pub(crate) trait Enforcer: Send + Sync {
+    /// Blocks for as long as the kernel takes.
+    fn enforce(&self, rules: &Rules) -> Result<(), String>;
+
+    /// What it counted since the start, by name.
+    fn counters(&self) -> Result<BTreeMap<String, u64>, String>;
+}
+
+/// The kernel as the agent uses it. Detached when the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct HostKernel {
+    kernel: Arc<Kernel>,
+    processes: Arc<Processes>,
+}
+
+impl HostKernel {
+    /// Loads the programs and points them at the listeners; a port of 0 refuses that family.
+    pub(crate) fn load(v4_port: u16, v6_port: u16) -> Result<Self, String> {
+        let kernel = Kernel::load().map_err(|error| error.to_string())?;
+        kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())?;
+        let processes = Processes::new().map_err(|error| error.to_string())?;
+        Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes) })
+    }
+}
+
+impl Enforcer for HostKernel {
+    fn enforce(&self, rules: &Rules) -> Result<(), String> {
+        self.kernel.replace(rules).map_err(|error| error.to_string())
+    }
+
+    fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
+        let counters = self.kernel.counters().map_err(|error| error.to_string())?;
+        let named = [
+            ("redirected", counters.redirected),
+            ("passed", counters.passed),
+            ("refused", counters.refused),
+            ("labels-full", counters.labels_full),
+            ("handoffs-full", counters.handoffs_full),
+            ("unlogged", counters.unlogged),
+        ];
+        Ok(named.into_iter().map(|(name, count)| (name.into(), count)).collect())
+    }
+}
+
+impl Origins for HostKernel {
+    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+        Box::pin(async move {
+            let failed = |error: std::io::Error| OriginError::Kernel(error.to_string());
+            let source = connection.peer_addr().map_err(failed)?;
+            let listener = connection.local_addr().map_err(failed)?;
+            let Self { kernel, processes } = self.clone();
+            // Facts hash the executable the first time it is seen.
+            tokio::task::spawn_blocking(move || {
+                let captured = kernel
+                    .origin(source, listener)
+                    .map_err(|error| OriginError::Kernel(error.to_string()))?;
+                captured.map(|captured| origin_of(&processes, captured, source)).ok_or(OriginError::Unknown)
+            })
+            .await
+            .unwrap_or_else(|_| Err(OriginError::Kernel("asking it was cut off".into())))
+        })
+    }
+}
+
+fn origin_of(processes: &Processes, captured: Captured, source: SocketAddr) -> Origin {
+    let facts = processes.facts(&captured);
+    let process = Process {
+        pid: facts.pid,
+        start_time: facts.start_time,
+        uid: facts.uid,
+        gid: facts.gid,
+        groups: facts.groups,
+        user: facts.user,
+        command: facts.command,
+        executable: facts.executable,
+        executable_sha256: facts.executable_sha256,
+        command_line: facts.command_line,
+        cgroup: facts.cgroup,
+        unit: facts.unit,
+        container: facts.container,
+        ancestry: facts.ancestry,
+    };
+    let principal = Principal { subjects: captured.subjects, process };
+    Origin { destination: captured.destination, source, principal }
+}
+
+/// What the kernel must know of a bundle. Every name that the host does not know is in the error.
+pub(crate) fn rules(policy: &Policy, resolved: &Resolved) -> Result<Rules, Vec<String>> {
+    let hierarchy = Hierarchy::find().map_err(|error| vec![error.to_string()])?;
+    let (mut rules, mut problems) = (Rules::default(), Vec::new());
+    for subject in &policy.subjects {
+        match subject_rule(subject, &hierarchy) {
+            Ok(rule) => rules.subjects.push(rule),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    for address in policy.resources.iter().flat_map(|resource| &resource.addresses) {
+        let Some(port) = address.port else { continue };
+        rules.resources.extend(resolved.nets(&address.host).into_iter().map(|net| Destination { net, port }));
+    }
+    for pass in &policy.passes {
+        for address in &pass.to {
+            rules.passes.extend(resolved.nets(&address.host).into_iter().map(|net| PassRule {
+                net,
+                port: address.port,
+                subjects: pass.subjects.clone(),
+            }));
+        }
+    }
+    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
+fn subject_rule(subject: &Subject, hierarchy: &Hierarchy) -> Result<SubjectRule, String> {
+    let owned = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let (users, groups, cgroups) = (owned(&subject.users), owned(&subject.groups), owned(&subject.cgroups));
+    let names = Names { users: &users, groups: &groups, cgroups: &cgroups };
+    subjects::resolve(&subject.name, names, hierarchy).map_err(|error| error.to_string())
+}

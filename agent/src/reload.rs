@@ -1,0 +1,244 @@
+//! The bundle in force, and its replacement: all or nothing.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use tidegate_gate::Credentials;
+use tidegate_kernel::Rules;
+use tidegate_policy::Policy;
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    authority::Authority,
+    bundle::{self, BundleError},
+    error::Error,
+    origins::{self, Enforcer},
+    protocols::Protocols,
+    routes::{Resolved, Route, Routes},
+};
+
+/// The bundle in force.
+pub(crate) struct InForce {
+    policy: Arc<ArcSwap<Policy>>,
+    routes: ArcSwap<Routes>,
+    changes: watch::Sender<u64>,
+}
+
+/// A bundle that was found good and is not yet in force.
+pub(crate) struct Candidate {
+    policy: Policy,
+    routes: Routes,
+    rules: Rules,
+}
+
+/// What a bundle is made from. Host names are looked up each time.
+pub(crate) struct Loader {
+    /// The bundle's directory.
+    pub(crate) directory: PathBuf,
+    /// The protocols that it may name.
+    pub(crate) protocols: Arc<Protocols>,
+    /// What signs the resources' certificates.
+    pub(crate) authority: Arc<Authority>,
+    /// Where the resources' credentials must be.
+    pub(crate) credentials: Arc<dyn Credentials>,
+}
+
+/// Replaces the bundle in force by what is on disk now.
+pub(crate) struct Reloader {
+    loader: Loader,
+    enforcer: Arc<dyn Enforcer>,
+    in_force: Arc<InForce>,
+    one_at_a_time: Mutex<()>,
+}
+
+/// What is in force, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// The bundle's name.
+    pub(crate) bundle: String,
+    /// Its digest.
+    pub(crate) digest: String,
+    /// How many subjects are governed.
+    pub(crate) subjects: usize,
+    /// How many resources there are.
+    pub(crate) resources: usize,
+}
+
+impl Loader {
+    /// Loads the bundle as a whole: its policy, its protocols' servers, its names, its credentials.
+    pub(crate) async fn load(&self) -> Result<Candidate, Error> {
+        let (directory, protocols) = (self.directory.clone(), self.protocols.clone());
+        let (policy, servers) = off_thread(move || {
+            bundle::check_ownership(&directory)?;
+            let policy = bundle::load(&directory, &protocols)?;
+            let servers = bundle::configure(&policy, &protocols)?;
+            Ok::<_, BundleError>((policy, servers))
+        })
+        .await?;
+        self.check_credentials(&policy).await?;
+        let resolved = Resolved::of(&policy).await?;
+        let routes = Routes::build(servers, &resolved, &self.protocols, &self.authority)?;
+        let (policy, rules) = off_thread(move || {
+            let rules = origins::rules(&policy, &resolved).map_err(BundleError::Unusable)?;
+            Ok::<_, BundleError>((policy, rules))
+        })
+        .await?;
+        Ok(Candidate { policy, routes, rules })
+    }
+
+    async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
+        let mut problems = Vec::new();
+        for resource in &policy.resources {
+            if let Err(error) = self.credentials.credential(&resource.credential).await {
+                problems.push(format!("resource {:?}: {error}", resource.name));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(Error::Credentials(problems)) }
+    }
+}
+
+impl Candidate {
+    /// Puts it in force as the first one. Nothing is redirected before this returns.
+    pub(crate) fn begin(self, enforcer: &dyn Enforcer) -> Result<InForce, Error> {
+        enforcer.enforce(&self.rules).map_err(Error::Kernel)?;
+        Ok(InForce {
+            policy: Arc::new(ArcSwap::from_pointee(self.policy)),
+            routes: ArcSwap::from_pointee(self.routes),
+            changes: watch::Sender::new(0),
+        })
+    }
+}
+
+impl InForce {
+    /// The resource that a destination is now.
+    pub(crate) fn route(&self, destination: std::net::SocketAddr) -> Option<Arc<Route>> {
+        self.routes.load().choose(destination).cloned()
+    }
+
+    /// The policy, as sessions follow it.
+    pub(crate) fn policy(&self) -> &Arc<ArcSwap<Policy>> {
+        &self.policy
+    }
+
+    /// Ticks when the policy was replaced.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// What is in force, for people.
+    pub(crate) fn summary(&self) -> Summary {
+        let policy = self.policy.load();
+        Summary {
+            bundle: policy.name.to_string(),
+            digest: policy.digest.to_string(),
+            subjects: policy.subjects.len(),
+            resources: policy.resources.len(),
+        }
+    }
+
+    /// Routes go before the policy: a new session meets a policy that is at least as new as its route.
+    fn replace(&self, policy: Policy, routes: Routes) {
+        self.routes.store(Arc::new(routes));
+        self.policy.store(Arc::new(policy));
+        self.changes.send_modify(|generation| *generation += 1);
+    }
+}
+
+impl Reloader {
+    /// For the bundle that `loader` loaded first.
+    pub(crate) fn new(loader: Loader, enforcer: Arc<dyn Enforcer>, in_force: Arc<InForce>) -> Self {
+        Self { loader, enforcer, in_force, one_at_a_time: Mutex::default() }
+    }
+
+    /// What enforces the bundle.
+    pub(crate) fn enforcer(&self) -> &dyn Enforcer {
+        &*self.enforcer
+    }
+
+    /// Loads the bundle again and puts it in force; on an error the old one stays in force whole.
+    pub(crate) async fn reload(&self) -> Result<Summary, Error> {
+        let _turn = self.one_at_a_time.lock().await;
+        match self.try_reload().await {
+            Ok(summary) => {
+                tracing::info!(bundle = summary.bundle, digest = summary.digest, "bundle reloaded");
+                Ok(summary)
+            }
+            Err(error) => {
+                tracing::error!(%error, "bundle not reloaded; the old one stays in force");
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_reload(&self) -> Result<Summary, Error> {
+        let Candidate { policy, routes, rules } = Box::pin(self.loader.load()).await?;
+        let enforcer = self.enforcer.clone();
+        off_thread(move || enforcer.enforce(&rules).map_err(Error::Kernel)).await?;
+        self.in_force.replace(policy, routes);
+        Ok(self.in_force.summary())
+    }
+}
+
+/// Runs what blocks (files, the name service, the kernel) off the threads that serve; a panic there is one here.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::atomic::Ordering};
+
+    use crate::test_support::{BUNDLE, World};
+
+    #[tokio::test]
+    async fn a_reload_puts_the_new_bundle_in_force_and_tells_sessions() {
+        let world = World::new().await;
+        let changes = world.in_force.changes();
+        fs::write(world.bundle.path().join("bundle.yaml"), BUNDLE.replace("name: demo", "name: next"))
+            .unwrap();
+        assert_eq!(world.reloader().reload().await.unwrap().bundle, "next");
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(world.enforcer.generations.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_broken_bundle_changes_nothing() {
+        let world = World::new().await;
+        let before = world.in_force.summary();
+        let changes = world.in_force.changes();
+        fs::write(world.bundle.path().join("bundle.yaml"), "tidegate: 1\nnonsense: true\n").unwrap();
+        assert!(world.reloader().reload().await.is_err());
+        assert_eq!(world.in_force.summary(), before);
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(world.enforcer.generations.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_takes_no_rules_leaves_the_old_bundle_whole() {
+        let world = World::new().await;
+        let before = world.in_force.summary();
+        fs::write(world.bundle.path().join("bundle.yaml"), BUNDLE.replace("127.0.0.1:7", "127.0.0.1:8"))
+            .unwrap();
+        world.enforcer.broken.store(true, Ordering::Relaxed);
+        let error = world.reloader().reload().await.unwrap_err().to_string();
+        assert!(error.contains("broken on purpose"), "{error}");
+        assert_eq!(world.in_force.summary(), before);
+        assert!(world.in_force.route("127.0.0.1:7".parse().unwrap()).is_some());
+        assert!(world.in_force.route("127.0.0.1:8".parse().unwrap()).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_resource_without_its_credential_stops_the_load() {
+        let world = World::new().await;
+        fs::remove_file(world.credentials.path().join("echo.password")).unwrap();
+        let error = world.reloader().reload().await.unwrap_err().to_string();
+        assert!(
+            error.contains("resource \"echo\"") && error.contains("none of the configured places"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! Which resource a destination is, and what answers there.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use tidegate_gate::Server;
+use tidegate_policy::{Address, Host, Policy, Resource};
+use tokio::task::JoinSet;
+
+use crate::{
+    authority::Authority,
+    bundle::{BundleError, Servers},
+    error::Error,
+    protocols::Protocols,
+};
+
+/// How long looking one host name up may take.
+const LOOKUP: Duration = Duration::from_secs(10);
+
+/// What serves one resource.
+pub(crate) struct Route {
+    /// The resource.
+    pub(crate) resource: Arc<Resource>,
+    /// Its protocol, configured for it.
+    pub(crate) server: Arc<dyn Server>,
+    /// What to answer TLS with.
+    pub(crate) tls: Arc<ServerConfig>,
+}
+
+/// Destinations and the resources they are. No destination is two resources.
+#[derive(Default)]
+pub(crate) struct Routes(Vec<(IpNet, u16, Arc<Route>)>);
+
+/// The addresses of a bundle's host names, as they were when it was loaded.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved(BTreeMap<Arc<str>, Vec<IpAddr>>);
+
+impl Routes {
+    /// Makes a route to every address of every resource.
+    pub(crate) fn build(
+        servers: Servers,
+        resolved: &Resolved,
+        protocols: &Protocols,
+        authority: &Arc<Authority>,
+    ) -> Result<Self, Error> {
+        let mut routes = Vec::new();
+        for (resource, server) in servers {
+            let alpn = protocols.find(&resource.protocol).map_or(&[][..], |registered| registered.alpn);
+            let (names, addresses) = names(&resource, resolved);
+            let tls = authority.server_config(&names, &addresses, alpn)?;
+            let route = Arc::new(Route { resource: resource.clone(), server, tls });
+            for address in &resource.addresses {
+                let Some(port) = address.port else { continue };
+                routes.extend(resolved.nets(&address.host).into_iter().map(|net| (net, port, route.clone())));
+            }
+        }
+        let clashes = clashes(&routes);
+        if !clashes.is_empty() {
+            return Err(BundleError::Unusable(clashes).into());
+        }
+        Ok(Self(routes))
+    }
+
+    /// The resource that a destination is.
+    pub(crate) fn choose(&self, destination: SocketAddr) -> Option<&Arc<Route>> {
+        let address = destination.ip().to_canonical();
+        let found = |(net, port, _): &&(IpNet, u16, _)| *port == destination.port() && net.contains(&address);
+        self.0.iter().find(found).map(|(_, _, route)| route)
+    }
+}
+
+impl Resolved {
+    /// Looks up every host name of the policy, all at once.
+    pub(crate) async fn of(policy: &Policy) -> Result<Self, BundleError> {
+        let mut lookups = JoinSet::new();
+        let addresses = policy.resources.iter().flat_map(|resource| &resource.addresses);
+        for address in addresses.chain(policy.passes.iter().flat_map(|pass| &pass.to)) {
+            if let Host::Name(name) = &address.host {
+                let name = name.clone();
+                lookups.spawn(async move { (name.clone(), look_up(&name).await) });
+            }
+        }
+        let (mut resolved, mut problems) = (BTreeMap::new(), Vec::new());
+        for (name, found) in lookups.join_all().await {
+            match found {
+                Ok(addresses) => _ = resolved.insert(name, addresses),
+                Err(error) => problems.push(format!("host name {name:?} does not resolve: {error}")),
+            }
+        }
+        problems.sort();
+        problems.dedup();
+        if problems.is_empty() { Ok(Self(resolved)) } else { Err(BundleError::Unusable(problems)) }
+    }
+
+    /// Where a host is.
+    pub(crate) fn nets(&self, host: &Host) -> Vec<IpNet> {
+        match host {
+            Host::Net(net) => vec![*net],
+            Host::Name(name) => self.0.get(name).into_iter().flatten().copied().map(IpNet::from).collect(),
+        }
+    }
+}
+
+async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
+    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((name, 0)))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// What clients may call a resource. A range has no name: its members are verified by `localhost` or not at all.
+fn names(resource: &Resource, resolved: &Resolved) -> (Vec<Arc<str>>, Vec<IpAddr>) {
+    let mut names: Vec<Arc<str>> = resource.tls.server_name.clone().into_iter().collect();
+    let mut addresses = Vec::new();
+    for Address { host, .. } in &resource.addresses {
+        if let Host::Name(name) = host {
+            names.push(name.clone());
+        }
+        let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        addresses.extend(resolved.nets(host).iter().filter(|net| single(net)).map(IpNet::addr));
+    }
+    (names, addresses)
+}
+
+/// Destinations that would be two resources, which only shows once names are resolved.
+fn clashes(routes: &[(IpNet, u16, Arc<Route>)]) -> Vec<String> {
+    let mut clashes = Vec::new();
+    for (at, (net, port, route)) in routes.iter().enumerate() {
+        for (other_net, other_port, other) in routes.iter().skip(at + 1) {
+            let overlap = net.contains(other_net) || other_net.contains(net);
+            if port == other_port && overlap && route.resource.name != other.resource.name {
+                let (one, two) = (&route.resource.name, &other.resource.name);
+                clashes.push(format!("{net} port {port} is both resource {one:?} and resource {two:?}"));
+            }
+        }
+    }
+    clashes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bundle,
+        test_support::{BUNDLE, protocols, write_bundle},
+    };
+
+    async fn routes(text: &str) -> Result<Routes, Error> {
+        let (directory, state) = (write_bundle(text), tempfile::tempdir().unwrap());
+        let policy = bundle::load(directory.path(), &protocols())?;
+        let servers = bundle::configure(&policy, &protocols())?;
+        let authority = Arc::new(Authority::open(state.path(), "host")?);
+        Routes::build(servers, &Resolved::of(&policy).await?, &protocols(), &authority)
+    }
+
+    fn chosen(routes: &Routes, destination: &str) -> Option<String> {
+        routes.choose(destination.parse().unwrap()).map(|route| route.resource.name.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_destination_is_chosen_by_address_range_and_resolved_name_on_its_port() {
+        let text = BUNDLE.replace("\"127.0.0.1:7\"", "\"192.0.2.0/24:7\", \"localhost:8\"");
+        let routes = routes(&text).await.unwrap();
+        for destination in ["192.0.2.9:7", "127.0.0.1:8", "[::ffff:192.0.2.9]:7"] {
+            assert_eq!(chosen(&routes, destination).as_deref(), Some("echo"), "{destination}");
+        }
+        for destination in ["192.0.2.9:8", "192.0.3.9:7", "127.0.0.1:7"] {
+            assert_eq!(chosen(&routes, destination), None, "{destination}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_told() {
+        let text = BUNDLE.replace("127.0.0.1:7", "nowhere.invalid:7");
+        let error = routes(&text).await.err().unwrap().to_string();
+        assert!(error.contains("host name \"nowhere.invalid\" does not resolve"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_into_another_resource_is_told() {
+        let second = "\n  twin: {protocol: echo, addresses: [\"localhost:7\"], credential: echo}\nrules:";
+        let text = BUNDLE.replace("\nrules:", second).replace("resources: [echo]", "resources: [\"*\"]");
+        let error = routes(&text).await.err().unwrap().to_string();
+        assert!(error.contains("is both resource \"echo\" and resource \"twin\""), "{error}");
+    }
+}

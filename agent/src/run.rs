@@ -1,0 +1,315 @@
+//! The agent's life: a start that stops at the first thing missing, service, and an orderly end.
+
+use std::{future, path::Path, sync::Arc, time::Instant};
+
+use aws_lc_rs::rand;
+use tidegate_gate::{Masker, Records, Secret};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    admin::{Admin, Socket},
+    authority::Authority,
+    config::Config,
+    credentials::Files,
+    error::Error,
+    files, hardening,
+    lanes::Lanes,
+    listener::{Listeners, drain},
+    live::Live,
+    notify,
+    origins::HostKernel,
+    protocols::Protocols,
+    reload::{Loader, Reloader},
+    session::Sessions,
+    store,
+};
+
+/// Threads for what blocks beside the sessions: files, the name service.
+const BLOCKING_THREADS: usize = 16;
+
+/// A started agent: everything that must be there is.
+struct Agent {
+    config: Config,
+    listeners: Listeners,
+    sessions: Arc<Sessions>,
+    reloader: Arc<Reloader>,
+    socket: Socket,
+    admin: Arc<Admin>,
+    stop: Arc<Notify>,
+    stopping: watch::Sender<bool>,
+    signals: Signals,
+}
+
+/// The signals that the agent answers to.
+struct Signals {
+    end: End,
+    hangup: Signal,
+}
+
+/// The signals that ask for an end.
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// Runs the agent until it is asked to stop. Logging has begun already.
+pub(crate) fn run(config: Config) -> Result<(), Error> {
+    hardening::require_root()?;
+    hardening::apply(config.core_dumps)?;
+    let runtime = Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(1)
+        .thread_name("tidegate")
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .map_err(Error::Runtime)?;
+    runtime.block_on(async {
+        let agent = Box::pin(start(config)).await?;
+        agent.serve().await
+    })
+}
+
+async fn start(config: Config) -> Result<Agent, Error> {
+    let since = Instant::now();
+    let signals = Signals::listen().map_err(Error::Runtime)?;
+    make_directories(&config)?;
+    let records: Arc<dyn Records> = store::open(&config.records(), &host_name()).map_err(Error::Records)?;
+    let authority = Arc::new(Authority::open(&config.authority(), &host_name())?);
+    let masker = Arc::new(Masker::new(token_key(&config.state.join("token.key"))?));
+    let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
+    let credentials = Arc::new(Files::new(systemd, config.credentials.directory.clone()));
+    let loader = Loader {
+        directory: config.bundle.clone(),
+        protocols: Arc::new(Protocols::built_in()),
+        authority,
+        credentials: credentials.clone(),
+    };
+    let candidate = Box::pin(loader.load()).await?;
+    let socket = Socket::bind(&config.admin_socket())?;
+    let listeners = Listeners::bind(&config.listen).await?;
+    let ports = listeners.ports().map_err(Error::Runtime)?;
+    let kernel = HostKernel::load(ports.0, ports.1).map_err(Error::Kernel)?;
+    let in_force = Arc::new(candidate.begin(&kernel)?);
+    let reloader = Arc::new(Reloader::new(loader, Arc::new(kernel.clone()), in_force.clone()));
+    let (stopping, told) = watch::channel(false);
+    let (live, stop) = (Live::new(config.limits.clone()), Arc::new(Notify::new()));
+    let admin = Admin {
+        reloader: reloader.clone(),
+        in_force: in_force.clone(),
+        live: live.clone(),
+        ports,
+        since,
+        stop: stop.clone(),
+    };
+    let origins = Arc::new(kernel);
+    let sessions = Sessions { origins, in_force, credentials, records, masker, stopping: told, live };
+    Ok(Agent {
+        config,
+        listeners,
+        sessions: Arc::new(sessions),
+        reloader,
+        socket,
+        admin: Arc::new(admin),
+        stop,
+        stopping,
+        signals,
+    })
+}
+
+impl Agent {
+    /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
+    async fn serve(self) -> Result<(), Error> {
+        let Self { config, listeners, sessions, reloader, socket, admin, stop, stopping, mut signals } = self;
+        announce(&sessions, &admin);
+        let mut administering = JoinSet::new();
+        administering.spawn(socket.run(admin));
+        let lanes = Arc::new(Lanes::start().map_err(Error::Runtime)?);
+        let (told, assigning) = (stopping.subscribe(), lanes.clone());
+        let mut listening = tokio::spawn(async move {
+            listeners.run(&assigning, |stream, client| sessions.serve(stream, client), told).await
+        });
+        let ended = tokio::select! {
+            () = until_stopped(&mut signals, &stop, &reloader) => None,
+            ended = &mut listening => Some(ended),
+        };
+        tracing::info!(grace = ?config.stop_grace, "stopping");
+        if let Err(error) = notify::stopping() {
+            tracing::warn!(%error, "the service manager was not told");
+        }
+        stopping.send_replace(true);
+        let ended = match ended {
+            Some(failed) => failed,
+            None => listening.await,
+        };
+        let (tasks, listeners) = ended.map_err(|error| Error::Runtime(error.into()))?;
+        drop(tokio::spawn(listeners.refuse()));
+        let cut_off = drain(tasks, config.stop_grace, signals.end.next()).await;
+        drop(lanes);
+        tracing::info!(cut_off, "stopped");
+        administering.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Returns when the agent is asked to end; reloads whenever it is asked for that.
+async fn until_stopped(signals: &mut Signals, stop: &Notify, reloader: &Arc<Reloader>) {
+    loop {
+        tokio::select! {
+            () = signals.end.next() => return,
+            () = stop.notified() => return,
+            _ = signals.hangup.recv() => {
+                let reloader = reloader.clone();
+                // Its outcome is logged; ending the agent need not wait for it.
+                drop(tokio::spawn(async move { reloader.reload().await.map(drop) }));
+            }
+        }
+    }
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let end =
+            End { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { end, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl End {
+    /// Resolves at the next one.
+    async fn next(&mut self) {
+        let asked = tokio::select! {
+            asked = self.terminate.recv() => asked,
+            asked = self.interrupt.recv() => asked,
+        };
+        if asked.is_none() {
+            future::pending().await
+        }
+    }
+}
+
+fn announce(sessions: &Sessions, admin: &Admin) {
+    let summary = sessions.in_force.summary();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        bundle = summary.bundle,
+        digest = summary.digest,
+        subjects = summary.subjects,
+        resources = summary.resources,
+        v4_port = admin.ports.0,
+        v6_port = admin.ports.1,
+        "ready"
+    );
+    if let Err(error) = notify::ready() {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
+/// The state directory is open to look into, for the authority's certificate; what is private in it is private itself.
+fn make_directories(config: &Config) -> Result<(), Error> {
+    for (path, mode) in [
+        (&config.state, 0o755),
+        (&config.authority(), 0o755),
+        (&config.records(), 0o700),
+        (&config.runtime, 0o755),
+    ] {
+        files::directory(path, mode).map_err(Error::file(path))?;
+    }
+    Ok(())
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "this host".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The key of masking tokens, made at the first start: tokens stay equal for as long as it does.
+fn token_key(path: &Path) -> Result<Secret, Error> {
+    const LENGTH: usize = 32;
+    if !path.exists() {
+        let mut key = zeroize::Zeroizing::new([0; LENGTH]);
+        rand::fill(&mut *key).map_err(|_| Error::TokenKey(path.into()))?;
+        files::write(path, &*key, 0o600).map_err(Error::file(path))?;
+    }
+    let key = files::read_trusted(path, LENGTH, 0o077).map_err(Error::file(path))?;
+    if key.len() == LENGTH { Ok(Secret::new(key.to_vec())) } else { Err(Error::TokenKey(path.into())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::{
+        admin::{self, Answer, Request},
+        test_support::World,
+    };
+
+    /// An agent that has everything but a kernel.
+    async fn agent(world: &World) -> Agent {
+        let config = Config { runtime: world.bundle.path().into(), ..Config::default() };
+        let listeners = Listeners::bind(&config.listen).await.unwrap();
+        let (reloader, stop) = (Arc::new(world.reloader()), Arc::new(Notify::new()));
+        let admin = Admin {
+            reloader: reloader.clone(),
+            in_force: world.in_force.clone(),
+            live: world.live.clone(),
+            ports: listeners.ports().unwrap(),
+            since: Instant::now(),
+            stop: stop.clone(),
+        };
+        Agent {
+            socket: Socket::bind(&config.admin_socket()).unwrap(),
+            config,
+            listeners,
+            sessions: world.sessions(Some("127.0.0.1:7")),
+            reloader,
+            admin: Arc::new(admin),
+            stop,
+            stopping: world.stopping.clone(),
+            signals: Signals::listen().unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_asked_to_stop_ends_its_sessions_and_leaves_no_socket() {
+        let world = World::new().await;
+        let agent = agent(&world).await;
+        let (port, socket) = (agent.admin.ports.0, agent.config.admin_socket());
+        let serving = tokio::spawn(agent.serve());
+        let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.read_exact(&mut [0; 5]).await.unwrap();
+
+        let path = socket.clone();
+        let answer = tokio::task::spawn_blocking(move || admin::ask(&path, Request::Stop)).await.unwrap();
+        assert_eq!(answer.unwrap(), Answer::Stopping);
+        serving.await.unwrap().unwrap();
+        assert_eq!(*world.records.closed.lock().unwrap(), ["policy: the gate is stopping"]);
+        assert!(!socket.exists());
+    }
+
+    #[test]
+    fn the_token_key_is_made_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token.key");
+        let first = token_key(&path).unwrap();
+        assert_eq!(first.expose().len(), 32);
+        assert_eq!(first.expose(), token_key(&path).unwrap().expose());
+    }
+
+    #[test]
+    fn a_token_key_of_another_length_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token.key");
+        files::write(&path, b"short", 0o600).unwrap();
+        assert!(matches!(token_key(&path), Err(Error::TokenKey(_))));
+    }
+}

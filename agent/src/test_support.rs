@@ -1,0 +1,275 @@
+//! A small world for tests: a bundle, a protocol that echoes, and stand-ins for kernel and store.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tempfile::TempDir;
+use tidegate_gate::{
+    BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin, OriginError, Origins, Protocol, Record,
+    RecordError, Records, Secret, ServeError, Server,
+};
+use tidegate_kernel::Rules;
+use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+};
+
+use crate::{
+    authority::Authority,
+    config::Limits,
+    credentials::Files,
+    files,
+    live::Live,
+    origins::Enforcer,
+    protocols::{Protocols, registered},
+    reload::{InForce, Loader, Reloader},
+    session::Sessions,
+};
+
+/// One subject, one resource, one rule.
+pub(crate) const BUNDLE: &str = r#"tidegate: 1
+name: demo
+subjects:
+  ci: {users: ["61090"]}
+resources:
+  echo:
+    protocol: echo
+    addresses: ["127.0.0.1:7"]
+    credential: echo
+    options: {}
+rules:
+  - name: say
+    subjects: [ci]
+    resources: [echo]
+    allow: [{action: say}]
+"#;
+
+static VOCABULARY: Vocabulary = Vocabulary {
+    protocol: "echo",
+    fields: &[FieldSpec {
+        name: "action",
+        kind: FieldKind::Word(&[Word { name: "say", spelled_out: false }]),
+        about: "What is done.",
+    }],
+    path: "word",
+};
+
+/// A directory with this bundle in it.
+pub(crate) fn write_bundle(text: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("bundle.yaml"), text).unwrap();
+    directory
+}
+
+/// The echo protocol alone.
+pub(crate) fn protocols() -> Protocols {
+    Protocols::for_test(vec![registered(Echo, &[b"echo"], |_, _| Ok(Shape::default()))])
+}
+
+/// Echoes until the client's end or until the session is revoked; the word `hang` makes it deaf to both.
+struct Echo;
+
+impl Protocol for Echo {
+    fn vocabulary(&self) -> &'static Vocabulary {
+        &VOCABULARY
+    }
+
+    fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
+        if resource.options.contains_key("broken") {
+            return Err(ConfigError { message: "broken on purpose".into() });
+        }
+        Ok(Arc::new(Echo))
+    }
+}
+
+impl Server for Echo {
+    fn serve(
+        self: Arc<Self>,
+        mut client: ClientIo,
+        gate: Gate,
+    ) -> BoxFuture<'static, Result<(), ServeError>> {
+        Box::pin(async move {
+            let mut word = [0; 16];
+            loop {
+                let length = tokio::select! {
+                    read = client.stream.read(&mut word) => read.map_err(|e| ServeError::Client(e.to_string()))?,
+                    refusal = gate.revoked() => return Err(ServeError::Policy(refusal.message.to_string())),
+                };
+                match word.get(..length) {
+                    None | Some([]) => return Ok(()),
+                    Some(said) => {
+                        client.stream.write_all(said).await.map_err(|e| ServeError::Client(e.to_string()))?;
+                        if said == b"hang" {
+                            std::future::pending().await
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// A kernel that says of every connection what the test wants.
+pub(crate) struct FakeOrigins {
+    /// Where the client meant to connect; none if the connection has no origin.
+    pub(crate) destination: Option<SocketAddr>,
+}
+
+impl Origins for FakeOrigins {
+    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+        Box::pin(async move {
+            let destination = self.destination.ok_or(OriginError::Unknown)?;
+            let process = Process { pid: 1, uid: 61_090, ..Process::default() };
+            let principal = Principal { subjects: vec!["ci".into()], process };
+            Ok(Origin { destination, source: connection.peer_addr().unwrap(), principal })
+        })
+    }
+}
+
+/// A kernel that counts the generations it was given.
+#[derive(Default)]
+pub(crate) struct FakeEnforcer {
+    /// Generations taken.
+    pub(crate) generations: AtomicU64,
+    /// Takes no more.
+    pub(crate) broken: AtomicBool,
+}
+
+impl Enforcer for FakeEnforcer {
+    fn enforce(&self, _rules: &Rules) -> Result<(), String> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err("broken on purpose".into());
+        }
+        self.generations.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
+        Ok(BTreeMap::from([("generations".into(), self.generations.load(Ordering::Relaxed))]))
+    }
+}
+
+/// A store that keeps how records ended.
+#[derive(Clone, Default)]
+pub(crate) struct FakeRecords {
+    /// Why each record was closed.
+    pub(crate) closed: Arc<Mutex<Vec<String>>>,
+    /// Records begun.
+    pub(crate) opened: Arc<AtomicU64>,
+    /// Begins no more.
+    pub(crate) full: Arc<AtomicBool>,
+}
+
+struct FakeRecord(FakeRecords, Arc<str>);
+
+impl Records for FakeRecords {
+    fn open(&self, _opening: Entry<'_>) -> Result<Box<dyn Record>, RecordError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(RecordError("full on purpose".into()));
+        }
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(FakeRecord(self.clone(), format!("session-{number}").into())))
+    }
+}
+
+impl Record for FakeRecord {
+    fn session(&self) -> &Arc<str> {
+        &self.1
+    }
+
+    fn write(&mut self, _entry: &Entry<'_>) -> Result<(), RecordError> {
+        Ok(())
+    }
+
+    fn note(&mut self, _entry: &Entry<'_>) {}
+
+    fn close(self: Box<Self>, reason: &str) {
+        self.0.closed.lock().unwrap().push(reason.into());
+    }
+}
+
+/// Everything an agent has but a kernel.
+pub(crate) struct World {
+    /// The bundle's directory.
+    pub(crate) bundle: TempDir,
+    /// The credentials' directory.
+    pub(crate) credentials: TempDir,
+    /// The bundle in force.
+    pub(crate) in_force: Arc<InForce>,
+    /// The kernel's rules.
+    pub(crate) enforcer: Arc<FakeEnforcer>,
+    /// Limits and counters.
+    pub(crate) live: Arc<Live>,
+    /// The store.
+    pub(crate) records: FakeRecords,
+    /// Ends the sessions.
+    pub(crate) stopping: watch::Sender<bool>,
+    authority: Arc<Authority>,
+}
+
+impl World {
+    /// With [`BUNDLE`] in force.
+    pub(crate) async fn new() -> Self {
+        Self::with_limits(Limits::default()).await
+    }
+
+    /// With these limits.
+    pub(crate) async fn with_limits(limits: Limits) -> Self {
+        let (state, bundle) = (tempfile::tempdir().unwrap(), write_bundle(BUNDLE));
+        let credentials = tempfile::tempdir().unwrap();
+        files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
+        let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
+        let enforcer = Arc::new(FakeEnforcer::default());
+        let candidate = loader(bundle.path(), credentials.path(), &authority).load().await.unwrap();
+        let in_force = Arc::new(candidate.begin(&*enforcer).unwrap());
+        Self {
+            bundle,
+            credentials,
+            in_force,
+            enforcer,
+            live: Live::new(limits),
+            records: FakeRecords::default(),
+            stopping: watch::Sender::new(false),
+            authority,
+        }
+    }
+
+    /// What reloads this world's bundle.
+    pub(crate) fn reloader(&self) -> Reloader {
+        let loader = loader(self.bundle.path(), self.credentials.path(), &self.authority);
+        Reloader::new(loader, self.enforcer.clone(), self.in_force.clone())
+    }
+
+    /// Sessions whose clients meant to connect there.
+    pub(crate) fn sessions(&self, destination: Option<&str>) -> Arc<Sessions> {
+        let destination = destination.map(|destination| destination.parse().unwrap());
+        Arc::new(Sessions {
+            origins: Arc::new(FakeOrigins { destination }),
+            in_force: self.in_force.clone(),
+            credentials: Arc::new(Files::new(None, self.credentials.path().into())),
+            records: Arc::new(self.records.clone()),
+            masker: Arc::new(Masker::new(Secret::new(vec![0; 32]))),
+            stopping: self.stopping.subscribe(),
+            live: self.live.clone(),
+        })
+    }
+}
+
+fn loader(bundle: &Path, credentials: &Path, authority: &Arc<Authority>) -> Loader {
+    Loader {
+        directory: bundle.into(),
+        protocols: Arc::new(protocols()),
+        authority: authority.clone(),
+        credentials: Arc::new(Files::new(None, credentials.into())),
+    }
+}

@@ -1,0 +1,84 @@
+//! The built binary: what it prints and how it exits.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn tidegate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    assert_eq!(code(&tidegate(&["nonsense"])), 2);
+    assert_eq!(code(&tidegate(&["explain", "bundle", "--as", "ci", "--on", "shop", "--sql", "SELECT 1"])), 2);
+}
+
+#[test]
+fn no_agent_to_reach_exits_with_3_and_names_the_socket() {
+    let runtime = tempfile::tempdir().unwrap();
+    for command in ["status", "reload", "stop"] {
+        let output = tidegate(&[command, "--runtime", text(runtime.path())]);
+        assert_eq!(code(&output), 3);
+        assert!(complaint(&output).contains(text(&runtime.path().join("admin.sock"))));
+    }
+}
+
+#[test]
+fn a_broken_bundle_exits_with_1_and_tells_where() {
+    let bundle = tempfile::tempdir().unwrap();
+    let file = bundle.path().join("shop.yaml");
+    fs::write(&file, "tidegate: 1\nname: shop\nsubject: {}\n").unwrap();
+    let output = tidegate(&["check", text(bundle.path())]);
+    assert_eq!(code(&output), 1);
+    let place = format!("{}:3:1: ", file.display());
+    assert!(complaint(&output).contains(&place), "{}", complaint(&output));
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_exits_with_1_and_tells_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.yaml");
+    fs::write(&file, "bundle: /srv/bundle\nstat: /srv/state\n").unwrap();
+    let output = tidegate(&["status", "--config", text(&file)]);
+    assert_eq!(code(&output), 1);
+    let place = format!("{}:2:1: ", file.display());
+    assert!(complaint(&output).contains(&place), "{}", complaint(&output));
+}
+
+#[test]
+fn sessions_of_no_store_are_an_error_not_an_empty_list() {
+    let state = tempfile::tempdir().unwrap();
+    let output = tidegate(&["sessions", "list", "--state", text(state.path())]);
+    assert_eq!(code(&output), 1);
+    assert!(complaint(&output).contains("no records there"));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("schema")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((code(&output), complaint(&output)), (0, String::new()));
+}
