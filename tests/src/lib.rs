@@ -1,1 +1,24 @@
-//! placeholder
+//! What the end-to-end tests, the demo and the benchmarks stand on: a private PostgreSQL, an agent, governed accounts.
+//!
+//! Everything here needs root, works on loopback only, keeps its state in a temporary directory, and stops what it
+//! started, by process id, when it is dropped.
+
+#![forbid(unsafe_code)]
+
+mod account;
+mod agent;
+mod certificates;
+mod cluster;
+mod leaks;
+mod process;
+mod secret;
+mod world;
+
+pub use account::{Account, CLIENTS, Ran};
+pub use agent::{Agent, Settings};
+pub use certificates::Certificates;
+pub use cluster::{Cluster, Options, SHOP};
+pub use leaks::leaks;
+pub use process::{Process, run};
+pub use secret::random;
+pub use world::{BUNDLE, World, governed_uid, ungoverned_uid};

@@ -1,0 +1,182 @@
+//! A running agent.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::Write,
+    os::unix::{
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+        net::UnixDatagram,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::{Process, run};
+
+/// How long starting may take: loading the kernel programs is most of it.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// The `tidegate` binary.
+    pub binary: &'a Path,
+    /// The bundle's files: name and text.
+    pub bundle: &'a [(&'a str, &'a str)],
+    /// The credentials' files: `NAME.user`, `NAME.password` and their text.
+    pub credentials: &'a [(&'a str, &'a str)],
+}
+
+/// An agent with a configuration, a bundle, credentials and a state directory of its own. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Agent {
+    binary: PathBuf,
+    process: Option<Process>,
+    /// Where the agent says how it is; open as long as it runs.
+    notify: Option<UnixDatagram>,
+    directory: TempDir,
+}
+
+impl Agent {
+    /// Writes what it needs and starts it; returns when it says that it is ready.
+    pub fn start(settings: &Settings<'_>) -> Result<Self> {
+        let mut agent = Self::prepare(settings)?;
+        agent.launch()?;
+        Ok(agent)
+    }
+
+    /// Writes what it needs, without starting it.
+    pub fn prepare(settings: &Settings<'_>) -> Result<Self> {
+        let directory = TempDir::with_prefix("tidegate-agent-")?;
+        let agent = Self { binary: settings.binary.into(), process: None, notify: None, directory };
+        for name in ["bundle", "credentials", "state", "run"] {
+            DirBuilder::new().mode(0o700).create(agent.path(name))?;
+        }
+        for (name, text) in settings.bundle {
+            agent.write_bundle(name, text)?;
+        }
+        for (name, text) in settings.credentials {
+            private(&agent.path("credentials").join(name))?.write_all(text.as_bytes())?;
+        }
+        fs::write(agent.path("tidegate.yaml"), agent.configuration())?;
+        Ok(agent)
+    }
+
+    /// Starts it (again); returns when it says that it is ready.
+    pub fn launch(&mut self) -> Result<()> {
+        // The socket of sd_notify(3).
+        let path = self.path("notify");
+        fs::remove_file(&path).ok();
+        let socket = UnixDatagram::bind(&path)?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        let log = OpenOptions::new().append(true).create(true).open(self.log())?;
+        let mut process = Process::start(
+            Command::new(&self.binary)
+                .args(["run", "--config"])
+                .arg(self.path("tidegate.yaml"))
+                .env("NOTIFY_SOCKET", &path)
+                .env_remove("CREDENTIALS_DIRECTORY")
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log),
+        )?;
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.said_ready(&socket) {
+            if let Some(status) = process.ended()? {
+                bail!("the agent ended at its start ({status}):\n{}", self.read_log()?);
+            }
+            ensure!(Instant::now() < deadline, "the agent did not get ready:\n{}", self.read_log()?);
+        }
+        self.process = Some(process);
+        self.notify = Some(socket);
+        Ok(())
+    }
+
+    /// Runs a `tidegate` command against this agent and its state.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--config").arg(self.path("tidegate.yaml"));
+        command
+    }
+
+    /// What such a command printed; an error if it failed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(run(&mut self.command(arguments))?.stdout)?)
+    }
+
+    /// Replaces a file of the bundle. It counts after a reload.
+    pub fn write_bundle(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.path("bundle").join(name), text)?)
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait(Duration::from_secs(30))?;
+        ensure!(status.success(), "the agent ended with {status}:\n{}", self.read_log()?);
+        Ok(())
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// The running process.
+    pub fn process(&self) -> Result<&Process> {
+        self.process.as_ref().context("the agent is not running")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process()?.signal(signal)
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// Its log, one JSON object a line.
+    pub fn log(&self) -> PathBuf {
+        self.path("log")
+    }
+
+    /// The log's text.
+    pub fn read_log(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.log())?)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn said_ready(&self, socket: &UnixDatagram) -> bool {
+        let mut message = [0; 256];
+        let received = socket.recv(&mut message).ok().and_then(|length| message.get(..length));
+        received.is_some_and(|bytes| bytes.split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "bundle: {}\nstate: {}\nruntime: {}\ncredentials: {{directory: {}}}\nlog: {{format: json}}\n",
+            self.path("bundle").display(),
+            self.path("state").display(),
+            self.path("run").display(),
+            self.path("credentials").display(),
+        )
+    }
+}
+
+/// A new file that only root may read.
+fn private(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(PermissionsExt::from_mode(0o600))?;
+    Ok(file)
+}

@@ -1,0 +1,121 @@
+//! A server, an agent in front of it, and two governed accounts.
+
+use std::{
+    env,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{Account, Agent, Cluster, Options, Settings, leaks};
+
+/// The bundle of the tests. `${ci}`, `${ops}`, `${port}` and `${ca}` stand for this world's own.
+pub const BUNDLE: &str = include_str!("../bundle.yaml");
+
+/// What governed clients offer as their password: it is never the right one.
+const WRONG_PASSWORD: &str = "not-the-password";
+
+/// User ids that are governed, and as many that are not. Worlds live side by side, so each takes its own.
+const GOVERNED: std::ops::RangeInclusive<u32> = 61_101..=61_199;
+
+/// A whole world. Everything in it is private to one test.
+#[derive(Debug)]
+pub struct World {
+    /// The upstream.
+    pub server: Cluster,
+    /// The agent.
+    pub agent: Agent,
+    /// Sees cards and e-mails masked.
+    pub ci: Account,
+    /// Sees them in clear, and may only read.
+    pub ops: Account,
+    /// Not governed, and knows the real password.
+    pub stranger: Account,
+    transcript: Arc<Mutex<String>>,
+}
+
+impl World {
+    /// Runs a test in a world of its own. Afterwards the agent is stopped, its records are verified, and its logs,
+    /// its records and everything the clients printed are searched for every secret that was used.
+    pub fn with(test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut world = Self::start()?;
+        let result = test(&mut world).with_context(|| world.agent.read_log().unwrap_or_default());
+        result.and_then(|()| world.finish())
+    }
+
+    /// Replaces the bundle's file by one in which this is changed to that. It counts after a reload.
+    pub fn change_bundle(&self, from: &str, to: &str) -> Result<()> {
+        let text = bundle(&self.server, self.ci.uid, self.ops.uid);
+        ensure!(text.contains(from), "the bundle does not say {from:?}");
+        self.agent.write_bundle("bundle.yaml", &text.replace(from, to))
+    }
+
+    fn start() -> Result<Self> {
+        let server = Cluster::start(&Options::default())?;
+        let (ci, ops) = (governed_uid(), governed_uid());
+        let agent = Agent::start(&Settings {
+            binary: &binary()?,
+            bundle: &[("bundle.yaml", &bundle(&server, ci, ops))],
+            credentials: &[("shop-app.user", "app"), ("shop-app.password", &server.password)],
+        })?;
+        let transcript = Arc::default();
+        let account =
+            |uid, password: &str| Account::new(uid, server.address, password).transcribed(&transcript);
+        Ok(Self {
+            ci: account(ci, WRONG_PASSWORD),
+            ops: account(ops, WRONG_PASSWORD),
+            stranger: account(ungoverned_uid(), &server.password),
+            server,
+            agent,
+            transcript,
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.agent.stop()?;
+        self.agent.ask(&["records", "verify"]).context("the records do not verify")?;
+        let secrets = [self.server.password.as_str(), self.server.superuser_password.as_str()];
+        let mut found = leaks(&self.agent.state(), &secrets)?;
+        let log = self.agent.read_log()?;
+        let transcript = self.transcript.lock().unwrap_or_else(PoisonError::into_inner);
+        found.extend(
+            secrets.iter().filter(|secret| log.contains(**secret)).map(|_| "the agent's log".to_owned()),
+        );
+        found.extend(
+            secrets.iter().filter(|secret| transcript.contains(**secret)).map(|_| "a client".to_owned()),
+        );
+        ensure!(found.is_empty(), "secrets were shown by: {}", found.join(", "));
+        Ok(())
+    }
+}
+
+/// A user id to govern that nobody else in this process governs.
+pub fn governed_uid() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = GOVERNED.end() - GOVERNED.start() + 1;
+    GOVERNED.start() + NEXT.fetch_add(1, Ordering::Relaxed) % count
+}
+
+/// A user id that nobody governs.
+pub fn ungoverned_uid() -> u32 {
+    GOVERNED.end() + 2
+}
+
+fn bundle(server: &Cluster, ci: u32, ops: u32) -> String {
+    BUNDLE
+        .replace("${ci}", &ci.to_string())
+        .replace("${ops}", &ops.to_string())
+        .replace("${port}", &server.address.port().to_string())
+        .replace("${ca}", &server.certificates.authority.display().to_string())
+}
+
+/// The binary under test, as `cargo xtask test` built it.
+fn binary() -> Result<PathBuf> {
+    env::var_os("TIDEGATE_BINARY")
+        .map(PathBuf::from)
+        .context("TIDEGATE_BINARY is not set: run `cargo xtask test e2e`")
+}

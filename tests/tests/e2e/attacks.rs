@@ -1,0 +1,253 @@
+//! What somebody with a shell in the governed account tries.
+
+use anyhow::{Context, Result, ensure};
+use tidegate_tests::{Ran, World};
+
+use crate::together::Session;
+
+/// What the first customer's card and e-mail would show of themselves, forwards and backwards.
+const TELLING: [&str; 6] = ["41111", "11114", "ada@", "@ada", "example", "elpmaxe"];
+
+fn tells(ran: &Ran) -> Option<&'static str> {
+    TELLING.into_iter().find(|part| ran.stdout.contains(part) || ran.stderr.contains(part))
+}
+
+/// Each of these would show a masked value, or something that depends on one, if it ran.
+const PEEKING: &[&str] = &[
+    // By what is made of it.
+    "SELECT reverse(card_number) FROM customers",
+    "SELECT customers::text FROM customers",
+    "SELECT c.to_jsonb FROM customers c",
+    "SELECT xmlforest(card_number) FROM customers",
+    "SELECT array_agg(card_number) FROM customers",
+    "SELECT x FROM customers c, LATERAL (SELECT c.card_number || '' AS x) l",
+    "SELECT (SELECT c FROM customers c WHERE id = 1)::text",
+    // By which rows there are, and in which order.
+    "SELECT id FROM customers WHERE (customers).card_number LIKE '4%'",
+    "SELECT * FROM customers ORDER BY 4",
+    "SELECT id FROM customers GROUP BY id HAVING min(card_number) < '5'",
+    "SELECT count(*) FROM customers c, generate_series(1, left(c.card_number, 4)::int) WHERE c.id = 1",
+    "SELECT count(*) FROM (SELECT generate_series(1, left(card_number, 4)::int) FROM customers WHERE id = 1) s",
+    "EXPLAIN (ANALYZE, TIMING OFF) SELECT generate_series(1, left(card_number, 4)::int) FROM customers WHERE id = 1",
+    "SELECT count(*) FROM customers c, xmltable('/a/b' PASSING xmlparse(content '<a>' || repeat('<b/>', \
+     left(card_number, 2)::int) || '</a>') COLUMNS x text PATH '.') WHERE c.id = 1",
+    // By errors and time.
+    "WITH x AS MATERIALIZED (SELECT reverse(card_number)::regclass FROM customers WHERE id = 1) SELECT count(*) FROM x",
+    "UPDATE customers SET card_number = (reverse(card_number)::regclass)::text WHERE id = 1",
+    "UPDATE customers SET email = CASE WHEN card_number LIKE '41%' THEN (1 / 0)::text ELSE email END WHERE id = 1",
+    "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT reverse(card_number)::regclass FROM customers; COMMIT",
+    "SELECT count(*) FROM (SELECT CASE WHEN card_number LIKE '41%' THEN pg_sleep(0) END FROM customers OFFSET 0) s",
+    // By another part of it.
+    "UPDATE customers SET card_number = left(card_number, 8) WHERE id = 1 RETURNING card_number",
+    "INSERT INTO customers (name, email, card_number) SELECT name, email || '.', card_number FROM customers RETURNING email",
+    // By where it is kept.
+    "UPDATE orders SET quantity = left(c.card_number, 4)::int FROM customers c WHERE c.id = 1 AND orders.id = 1 RETURNING quantity",
+    "INSERT INTO products (title, cents) SELECT card_number, 1 FROM customers RETURNING title",
+    "SELECT 1 FROM (SELECT set_config('my.x', reverse(card_number), false) FROM customers OFFSET 0) s",
+    "SELECT 1 FROM (SELECT pg_advisory_lock(left(card_number, 8)::bigint) FROM customers OFFSET 0) s",
+    "SELECT pg_notify('tide', reverse(card_number)) FROM customers",
+    "CREATE TEMP TABLE kept AS SELECT * FROM customers",
+    "SELECT lo_from_bytea(0, card_number::bytea) FROM customers",
+    // By what the server knows beside the table.
+    "SELECT most_common_vals, histogram_bounds FROM pg_stats WHERE tablename = 'customers'",
+    "SELECT query_to_xml('SELECT card_number FROM customers', true, true, '')",
+    "SELECT table_to_xml('customers', true, true, '')",
+    "SELECT * FROM ts_stat('SELECT to_tsvector(card_number) FROM customers')",
+    // By what a copy takes for NULL.
+    "COPY customers (card_number) TO STDOUT (NULL '4111111111111111')",
+];
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_that_depends_on_a_masked_value_runs() -> Result<()> {
+    World::with(|world| {
+        for query in PEEKING {
+            let ran = world.ci.psql(query)?;
+            ran.complains(&["42501"]).context(*query)?;
+            let words = ["BEGIN", "COMMIT"];
+            let shown: Vec<&str> = ran.stdout.lines().filter(|line| !words.contains(line)).collect();
+            ensure!(shown.is_empty(), "{query}: {shown:?}");
+            let complaint = ran.stderr.replace("4111111111111111", "");
+            ensure!(!TELLING.iter().any(|part| complaint.contains(part)), "{query}: {complaint}");
+        }
+        Ok(())
+    })
+}
+
+/// Each of these may run, and shows masked values.
+const LOOKING: &[&str] = &[
+    "SELECT U&\"c\\0061rd_number\", U&\"em!0061il\" UESCAPE '!' FROM customers WHERE id = 1",
+    "SELECT \"card_number\" /* a /* b */ c */, email FROM public.customers WHERE id = 1 -- x\n",
+    "SELECT (c).card_number, (c).* FROM customers c WHERE id = 1",
+    "SELECT a, b FROM customers AS x (id, name, a, b) WHERE id = 1",
+    "WITH customers AS (SELECT * FROM public.customers) TABLE customers LIMIT 1",
+    "SELECT * FROM information_schema.schemata s JOIN customers ON customers.id = 1 LIMIT 1",
+    "DELETE FROM customers WHERE id = 1 AND name = 'nobody' RETURNING *",
+    "UPDATE customers SET name = name WHERE id = 1 RETURNING card_number AS name, email AS id",
+    "INSERT INTO customers (name, email, card_number) VALUES ('a', 'ada@example.com', 'b')",
+    "BEGIN; DECLARE c BINARY CURSOR FOR SELECT card_number, email FROM customers ORDER BY id; FETCH 1 FROM c; COMMIT",
+    "BEGIN; DECLARE h CURSOR WITH HOLD FOR TABLE customers; COMMIT; FETCH ALL FROM h",
+    "PREPARE p AS SELECT card_number, email FROM customers WHERE id = $1; EXECUTE p(1)",
+    "COPY customers (card_number, email) TO STDOUT (FORMAT csv, DELIMITER '@', FORCE_QUOTE *)",
+    "COPY customers (card_number, email) TO STDOUT (FORMAT csv, QUOTE 'a')",
+    "COPY customers (card_number, email) TO STDOUT (FORMAT binary)",
+    "COPY (SELECT email, card_number FROM customers) TO STDOUT (DELIMITER '1')",
+    "SELECT card_number FROM customers WHERE id = 1 \\gdesc",
+    "SELECT email FROM customers WHERE id = 1 UNION ALL SELECT card_number FROM customers WHERE id = 1",
+];
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn however_a_masked_column_is_named_or_fetched_it_is_masked() -> Result<()> {
+    World::with(|world| {
+        for query in LOOKING {
+            let ran = world.ci.psql(query)?;
+            ensure!(tells(&ran).is_none(), "{query} tells {:?}: {ran:?}", tells(&ran));
+            ensure!(!ran.stderr.contains("42501"), "{query} was refused: {}", ran.stderr);
+        }
+        Ok(())
+    })
+}
+
+/// Each of these does what no rule allows, in some wrapping.
+const FORBIDDEN: &[&str] = &[
+    "WITH d AS (DELETE FROM orders RETURNING 1) SELECT 1",
+    "PREPARE z AS DELETE FROM orders",
+    "EXPLAIN ANALYZE DELETE FROM orders",
+    "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+    "BEGIN; DROP TABLE orders; COMMIT",
+    "DELETE FROM orders WHERE id = id",
+    "DELETE FROM orders WHERE id IS NOT NULL OR id IS NULL",
+    "DO 'BEGIN DELETE FROM orders; END'",
+    "DO $$BEGIN EXECUTE 'DROP TABLE orders'; END$$",
+    "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'DELETE FROM orders RETURNING 1'",
+    "COPY orders TO PROGRAM 'cat'",
+    "COPY (SELECT 1) TO '/tmp/x'",
+    "COPY orders FROM '/etc/passwd'",
+    "EXECUTE nobody_prepared_this",
+    "SELECT pg_read_file('/etc/passwd')",
+    "SELECT pg_terminate_backend(pg_backend_pid())",
+    "SELECT set_config('role', 'postgres', false)",
+    "SET SESSION AUTHORIZATION DEFAULT",
+    "UPDATE pg_settings SET setting = 'off' WHERE name = 'standard_conforming_strings'",
+    "SET standard_conforming_strings = off",
+    "SELECT set_config('standard_conforming_strings', 'off', false)",
+    "SELECT set_config(n, 'off', false) FROM (VALUES ('standard_conforming_strings')) v (n)",
+    "SET NAMES 'SJIS'",
+    "SET backslash_quote = on",
+    "ALTER ROLE app SET standard_conforming_strings = off",
+    "LOAD 'auto_explain'",
+    "CREATE EXTENSION dblink",
+];
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn no_wrapping_makes_a_forbidden_statement_run() -> Result<()> {
+    World::with(|world| {
+        for statement in FORBIDDEN {
+            world.ci.psql(statement)?.complains(&["42501"]).context(*statement)?;
+        }
+        ensure!(world.server.sql("shop", "SELECT count(*) FROM orders")? == "10", "something was deleted");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn startup_options_lead_to_no_other_database_or_protocol() -> Result<()> {
+    World::with(|world| {
+        for options in [
+            "-c database=postgres",
+            "--database=postgres",
+            "-c user=postgres",
+            "-c replication=database",
+            "-c options=-cbackslash_quote=on",
+            "-c standard_conforming_strings=off",
+            "-c client_encoding=SJIS",
+            "-f i",
+        ] {
+            let mut command = world.ci.command("psql");
+            let output =
+                command.env("PGOPTIONS", options).args(["-XqAtc", "SELECT current_database()"]).output()?;
+            ensure!(!output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_tangled_query_holds_nobody_up() -> Result<()> {
+    World::with(|world| {
+        let mut bystander = Session::open(&world.ci)?;
+        let doubling: Vec<_> =
+            (0..40).map(|n| format!("c{} AS (SELECT x.*, y.* FROM c{n} x, c{n} y)", n + 1)).collect();
+        let tangled = format!("WITH c0 AS (SELECT 1 AS a), {} SELECT 1 FROM c40", doubling.join(", "));
+        let many = format!("SELECT 1 FROM {}", vec!["orders"; 50_000].join(", "));
+        for query in [tangled, many, format!("SELECT {}1", "NOT ".repeat(50_000))] {
+            let complaint = world.ci.psql(&query)?;
+            ensure!(complaint.stderr.contains("ERROR"), "{}", &query[..40]);
+            ensure!(bystander.ask("SELECT 'here'")? == "here", "another session was hit");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_the_table_itself_makes_of_a_masked_column_is_no_way_to_it() -> Result<()> {
+    World::with(|world| {
+        world.server.sql(
+            "shop",
+            "ALTER TABLE customers ADD COLUMN prefix text GENERATED ALWAYS AS (left(card_number, 4)) STORED; \
+             CREATE VIEW prefixes AS SELECT id, left(card_number, 4) AS prefix FROM customers; \
+             GRANT SELECT ON prefixes TO app; CREATE TABLE heirs (prefix2 text) INHERITS (customers); \
+             INSERT INTO heirs (id, name, email, card_number) OVERRIDING SYSTEM VALUE \
+             VALUES (9, 'Heir', 'heir@example.com', 'no card at all'); GRANT SELECT ON heirs TO app",
+        )?;
+        for query in
+            ["SELECT prefix FROM customers", "SELECT * FROM customers", "SELECT prefix FROM prefixes"]
+        {
+            world.ci.psql(query)?.complains(&["42501", "card_number"]).context(query)?;
+        }
+        let shown = world.ci.psql("SELECT card_number FROM heirs")?.clean()?;
+        ensure!(shown == "********** all", "{shown}");
+        ensure!(
+            world.ci.psql("SELECT id FROM prefixes WHERE id = 1")?.clean()? == "1",
+            "what isn't made of it"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_name_is_masked_by_what_it_stands_for_when_it_runs() -> Result<()> {
+    World::with(|world| {
+        let card = "\"public.customers.card_number\"";
+        world.change_bundle(card, &format!("{card}, public.products.title"))?;
+        world.agent.ask(&["reload"])?;
+        let shown = world.ci.python(include_str!("../../clients/names.py"))?.clean()?;
+        ensure!(shown.is_empty(), "shown in clear where {shown}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_a_transaction_touched_is_withheld_from_the_error_that_ends_it() -> Result<()> {
+    World::with(|world| {
+        world.server.sql(
+            "shop",
+            "ALTER TABLE customers ADD UNIQUE (card_number) DEFERRABLE INITIALLY DEFERRED; \
+             UPDATE customers SET card_number = 'no card at all' WHERE id = 1",
+        )?;
+        let copy = "INSERT INTO customers (name, email, card_number) \
+                    SELECT name, 'x', card_number FROM customers WHERE id = 1";
+        for end in ["COMMIT", "SET CONSTRAINTS ALL IMMEDIATE", "PREPARE TRANSACTION 'x'"] {
+            let ran = world.ci.psql(&format!("BEGIN;\n{copy};\n{end};\nROLLBACK;\n"))?;
+            ensure!(!ran.stderr.contains("no card at all"), "{end}: {}", ran.stderr);
+        }
+        Ok(())
+    })
+}

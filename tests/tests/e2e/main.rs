@@ -1,0 +1,12 @@
+//! End-to-end tests: unmodified clients, a real PostgreSQL, the built agent, the running kernel.
+
+#![forbid(unsafe_code)]
+
+mod attacks;
+mod bad_days;
+mod drivers;
+mod policy;
+mod psql;
+mod tls;
+mod together;
+mod tools;

@@ -1,0 +1,80 @@
+//! Whom the bundle reaches, and how it changes.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use tidegate_tests::{Account, World};
+
+use crate::together::{Session, eventually};
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn an_ungoverned_account_is_untouched() -> Result<()> {
+    World::with(|world| {
+        let query = "SELECT email, card_number FROM customers WHERE id = 1";
+        let shown = world.stranger.psql(query)?.clean()?;
+        ensure!(shown == "ada@example.com|4111111111111111", "{shown}");
+        let ignorant = Account::new(world.stranger.uid, world.server.address, "not-the-password");
+        ignorant.psql(query)?.complains(&["password authentication failed"])
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_destination_that_nothing_declares_is_refused_with_eperm() -> Result<()> {
+    World::with(|world| {
+        let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let script = include_str!("../../clients/reach.py")
+            .replace("{port}", &elsewhere.local_addr()?.port().to_string());
+        ensure!(world.ci.python(&script)?.clean()? == "EPERM", "a governed account");
+        ensure!(world.stranger.python(&script)?.clean()? == "connected", "an ungoverned one");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_reloaded_rule_reaches_running_sessions() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        let card = "SELECT card_number FROM customers WHERE id = 1";
+        ensure!(session.ask(card)?.ends_with("1111"), "the bundle shows the last four digits");
+        world.change_bundle("{keep-last: 4}", "redact")?;
+        world.agent.signal(Signal::SIGHUP)?;
+        eventually("the card is hidden whole", || Ok(!session.ask(card)?.contains("1111")))
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_bad_bundle_changes_nothing() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        world.change_bundle("masks: [cards, mails]", "masks: [crads]")?;
+        let output = world.agent.command(&["reload"]).output()?;
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        ensure!(!output.status.success() && said.contains("crads"), "the problem is not named: {said}");
+        let card = session.ask("SELECT card_number FROM customers WHERE id = 1")?;
+        ensure!(card.ends_with("1111") && card != "4111111111111111", "the old bundle does not hold: {card}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_session_that_is_no_longer_allowed_is_ended() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        world.change_bundle("{action: login, database: shop}", "{action: login, database: other}")?;
+        world.agent.ask(&["reload"])?;
+        let live =
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND application_name = 'psql'";
+        eventually("its upstream session is gone", || Ok(world.server.sql("shop", live)? == "0"))?;
+        session.say("SELECT 1")?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("no longer allowed"), "{complaints}");
+        Ok(())
+    })
+}

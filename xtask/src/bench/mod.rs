@@ -1,0 +1,117 @@
+//! Benchmarks: the gate beside a direct connection and other hops, in turn in one run.
+
+mod client;
+mod hops;
+mod load;
+mod report;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+
+use crate::{
+    build, setup,
+    shell::{as_root, is_root, project, say},
+};
+pub(crate) use client::Client;
+use hops::Hops;
+use load::{Round, Work};
+use report::{Figures, Report};
+
+/// Where the table is kept.
+const TABLE: &str = "tests/BENCH.md";
+
+/// What is compared.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// PostgreSQL: direct, pgbouncer, haproxy, the gate, and the gate with masks.
+    Pg(Arguments),
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Arguments {
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// How often each kind of work is measured through each hop; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Size of the large result.
+    #[arg(long, default_value_t = 1024)]
+    megabytes: u32,
+    /// Sessions that are open at once when memory is measured.
+    #[arg(long, default_value_t = 200)]
+    idle: u32,
+    /// The agent's binary: measures and prints the report, as root.
+    #[arg(long, hide = true)]
+    binary: Option<PathBuf>,
+}
+
+/// Builds, measures as root, and reports.
+pub(crate) fn run(Bench::Pg(arguments): Bench) -> Result<()> {
+    if let Some(binary) = &arguments.binary {
+        println!("{}", serde_json::to_string(&measure(&arguments, binary)?)?);
+        return Ok(());
+    }
+    setup::run()?;
+    let binary = build::agent(true)?;
+    let report =
+        if is_root() { measure(&arguments, &binary)? } else { measure_as_root(&arguments, &binary)? };
+    fs::write(project().join(TABLE), report.markdown()).with_context(|| format!("writing {TABLE}"))?;
+    if arguments.json {
+        println!("{}", report.json());
+    } else {
+        println!("{}", report.markdown());
+    }
+    say(&format!("the table is in {TABLE}"));
+    Ok(())
+}
+
+/// The report is written by the user who asked for it, so root only prints it.
+fn measure_as_root(arguments: &Arguments, binary: &Path) -> Result<Report> {
+    say("the rest needs root");
+    let mut command = as_root(env::current_exe()?, &[]);
+    command.args(["bench", "pg", "--binary"]).arg(binary);
+    for (flag, value) in [
+        ("--rounds", arguments.rounds.to_string()),
+        ("--seconds", arguments.seconds.to_string()),
+        ("--megabytes", arguments.megabytes.to_string()),
+        ("--idle", arguments.idle.to_string()),
+    ] {
+        command.args([flag, &value]);
+    }
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the measurement failed ({})", output.status);
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn measure(arguments: &Arguments, binary: &Path) -> Result<Report> {
+    say("starting a server with the benchmark's tables, and the hops");
+    let hops = Hops::start(binary, arguments.megabytes)?;
+    // First, while the hops have kept nothing from earlier sessions.
+    say(&format!("memory of {} idle sessions", arguments.idle));
+    let mut memory = Vec::new();
+    for hop in hops.all() {
+        memory.push((hop.name.to_owned(), load::memory(hop, arguments.idle).with_context(|| hop.name)?));
+    }
+    let mut figures = Figures::default();
+    for work in Work::ALL {
+        for round in 0..arguments.rounds {
+            say(&format!("{}: round {} of {}", work.name(), round + 1, arguments.rounds));
+            for hop in hops.in_turn(round) {
+                let round = Round { hop, work, seconds: arguments.seconds };
+                figures.add(work, hop.name, round.measure().with_context(|| hop.name)?);
+            }
+        }
+    }
+    Report::of(&figures, &memory, arguments.rounds, arguments.megabytes)
+}

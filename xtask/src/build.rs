@@ -1,0 +1,109 @@
+//! Building and linting.
+
+use std::{
+    io::BufRead,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::shell::{cargo, find, run, say, shown};
+
+/// An executable that cargo built.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// The package's folder.
+    pub(crate) package: PathBuf,
+    /// Name of the binary or test.
+    pub(crate) target: String,
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// It runs tests.
+    pub(crate) test: bool,
+}
+
+/// What of cargo's `--message-format=json` matters here.
+#[derive(Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Message {
+    CompilerArtifact {
+        manifest_path: PathBuf,
+        target: Target,
+        profile: Profile,
+        executable: Option<PathBuf>,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Everything but the kernel programs, which are built for another target by the agent's kernel crate.
+pub(crate) const HOST: [&str; 3] = ["--workspace", "--exclude", "tidegate-programs"];
+
+/// Builds the agent and all tests, at once so that dependencies are built once.
+pub(crate) fn all() -> Result<Vec<Built>> {
+    say("building the agent and the tests");
+    let mut command = cargo(&["build", "--bins", "--tests", "--examples"]);
+    command.args(HOST);
+    executables(command)
+}
+
+/// Builds the agent and returns its binary.
+pub(crate) fn agent(release: bool) -> Result<PathBuf> {
+    say(if release { "building the agent, optimised" } else { "building the agent" });
+    let mut command = cargo(&["build", "--bin", "tidegate"]);
+    command.args(HOST);
+    if release {
+        command.arg("--release");
+    }
+    executables(command)?
+        .into_iter()
+        .map(|built| built.path)
+        .next()
+        .context("cargo built no binary called tidegate")
+}
+
+/// Runs a cargo command that builds, and returns the executables that came of it.
+fn executables(mut command: Command) -> Result<Vec<Built>> {
+    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting {}", shown(&command)))?;
+    let stdout = child.stdout.take().context("cargo's output")?;
+    let mut found = Vec::new();
+    for line in std::io::BufReader::new(stdout).lines() {
+        let message = serde_json::from_str(&line?).unwrap_or(Message::Other);
+        if let Message::CompilerArtifact { manifest_path, target, profile, executable: Some(path) } = message
+        {
+            let package = manifest_path.parent().context("a manifest without a folder")?.to_owned();
+            found.push(Built { package, target: target.name, path, test: profile.test });
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "{} failed ({status})", shown(&command));
+    Ok(found)
+}
+
+/// Checks format, lints and dependencies.
+pub(crate) fn lint() -> Result<()> {
+    say("checking the format");
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    say("linting");
+    run(cargo(&["clippy", "--all-targets"]).args(HOST).args(["--", "-D", "warnings"]))?;
+    if find("cargo-deny").is_some() {
+        say("checking the dependencies");
+        run(&mut cargo(&["deny", "--all-features", "check"]))
+    } else {
+        say("dependencies not checked: cargo-deny is not installed (cargo install cargo-deny)");
+        Ok(())
+    }
+}

@@ -1,0 +1,253 @@
+//! What building and testing need of the system. Everything is checked first, so that a second run does nothing.
+
+use std::{
+    collections::HashSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use tidegate_tests::CLIENTS;
+
+use crate::shell::{as_root, cargo, find, is_root, say, shown};
+
+/// Debian packages and why they are needed.
+const PACKAGES: &[(&str, &str)] = &[
+    ("clang-22", "the C parts of dependencies"),
+    ("libclang-22-dev", "bindings to PostgreSQL's grammar"),
+    ("llvm-22-dev", "linking the kernel programs"),
+    ("libpolly-22-dev", "linking the kernel programs"),
+    ("libzstd-dev", "linking the kernel programs"),
+    ("zlib1g-dev", "linking the kernel programs"),
+    ("libelf-dev", "loading the kernel programs"),
+    ("pkg-config", "finding those libraries"),
+    ("rustc-web", "compiling the kernel programs"),
+    ("cargo-web", "compiling the kernel programs"),
+    ("libstd-rust-web-dev-bpf", "Rust's core library for the kernel's BPF machine"),
+    ("openssl", "certificates of the test servers"),
+    ("postgresql", "the server and the clients of tests and demo"),
+    ("pgbouncer", "a hop to compare with in benchmarks"),
+    ("haproxy", "a hop to compare with in benchmarks"),
+    ("python3-venv", "the Python drivers of tests and demo"),
+    ("iproute2", "network namespaces of tests"),
+    ("procps", "looking at processes in tests"),
+    ("mount", "a full disk in tests"),
+];
+
+/// Packages that may be there in another way: package, program, why.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("gcc", "cc", "linking"),
+    ("nodejs", "node", "the Node driver of tests"),
+    ("npm", "npm", "installing the Node driver"),
+];
+
+/// Of the packages, those whose own services are of no use here.
+const SERVICES: &[&str] = &["haproxy", "pgbouncer"];
+
+/// The Python drivers.
+const PYTHON_DRIVERS: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0"];
+
+/// The Node driver.
+const NODE_DRIVER: &str = "pg@8.23.1";
+
+/// The linker of the kernel programs; 0.11 and later want LLVM 23.
+const BPF_LINKER: &str = "0.10.3";
+
+/// Something that is missing.
+#[derive(Debug)]
+enum Missing {
+    Packages(Vec<(&'static str, &'static str)>),
+    BpfLinker,
+    Drivers,
+}
+
+/// Says what is missing. True if nothing is.
+pub(crate) fn check() -> Result<bool> {
+    let missing = missing()?;
+    for item in &missing {
+        match item {
+            Missing::Packages(packages) => {
+                for (name, why) in packages {
+                    println!("missing: package {name} ({why})");
+                }
+            }
+            Missing::BpfLinker => println!("missing: bpf-linker {BPF_LINKER} (linking the kernel programs)"),
+            Missing::Drivers => {
+                println!("missing: {} in {CLIENTS} (clients of the tests)", drivers().join(", "))
+            }
+        }
+    }
+    if missing.is_empty() {
+        println!("everything is there");
+    }
+    Ok(missing.is_empty())
+}
+
+/// Installs what is missing. Quick when nothing is.
+pub(crate) fn run() -> Result<()> {
+    for item in missing()? {
+        match item {
+            Missing::Packages(packages) => install(&packages)?,
+            Missing::BpfLinker => install_bpf_linker()?,
+            Missing::Drivers => install_drivers()?,
+        }
+    }
+    Ok(())
+}
+
+fn missing() -> Result<Vec<Missing>> {
+    let mut missing = Vec::new();
+    let packages = missing_packages()?;
+    if !packages.is_empty() {
+        missing.push(Missing::Packages(packages));
+    }
+    if !has_bpf_linker() {
+        missing.push(Missing::BpfLinker);
+    }
+    if fs::read_to_string(stamp()).ok().as_deref() != Some(drivers().join("\n").as_str()) {
+        missing.push(Missing::Drivers);
+    }
+    Ok(missing)
+}
+
+fn missing_packages() -> Result<Vec<(&'static str, &'static str)>> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["-W", "-f", "${Package} ${db:Status-Status}\n"]).args(PACKAGES.iter().map(|(name, _)| name));
+    // It fails if it knows nothing of one of them; what it knows of the others it says.
+    let output = query.output().with_context(|| {
+        let names: Vec<_> = PACKAGES.iter().map(|(name, _)| *name).collect();
+        format!("this system has no dpkg; on others than Debian install these yourself: {}", names.join(" "))
+    })?;
+    let known = String::from_utf8_lossy(&output.stdout).into_owned();
+    let installed: HashSet<_> = known.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    let packages = PACKAGES.iter().copied().filter(|(name, _)| !installed.contains(name));
+    let programs = PROGRAMS.iter().filter(|(_, program, _)| find(program).is_none());
+    Ok(packages.chain(programs.map(|(name, _, why)| (*name, *why))).collect())
+}
+
+fn install(packages: &[(&'static str, &'static str)]) -> Result<()> {
+    for (name, why) in packages {
+        say(&format!("package {name}: {why}"));
+    }
+    if !is_root() && find("sudo").is_none() {
+        bail!("installing packages needs root: run this as root, or install sudo");
+    }
+    let fresh: HashSet<_> = packages.iter().map(|(name, _)| *name).collect();
+    command_as_root(&["apt-get", "update", "-qq"])?;
+    if fresh.contains("postgresql") {
+        forbid_main_cluster()?;
+    }
+    let policy = NoServices::begin()?;
+    let mut names: Vec<_> = packages.iter().map(|(name, _)| *name).collect();
+    let mut command = vec!["apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    command.append(&mut names);
+    command_as_root(&command)?;
+    drop(policy);
+    if Path::new("/run/systemd/system").exists() {
+        for service in SERVICES.iter().filter(|service| fresh.contains(**service)) {
+            command_as_root(&["systemctl", "disable", "--quiet", service])?;
+        }
+    }
+    Ok(())
+}
+
+/// Debian's package makes a cluster when it is installed, unless it is told not to.
+fn forbid_main_cluster() -> Result<()> {
+    say("no cluster of the system's own is wanted: create_main_cluster = false");
+    command_as_root(&["apt-get", "install", "-y", "-qq", "--no-install-recommends", "postgresql-common"])?;
+    let file = "/etc/postgresql-common/createcluster.conf";
+    command_as_root(&["sed", "-i", "s/^#\\?create_main_cluster *=.*/create_main_cluster = false/", file])
+}
+
+/// While this lives, installing a package starts no service (Debian's `policy-rc.d`).
+struct NoServices(Option<PathBuf>);
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        if path.exists() {
+            return Ok(Self(None));
+        }
+        let guard = Self(Some(path.into()));
+        let policy = tempfile::NamedTempFile::new()?;
+        fs::write(policy.path(), "#!/bin/sh\nexit 101\n")?;
+        let source = policy.path().display().to_string();
+        command_as_root(&["install", "-m", "0755", &source, &path.display().to_string()])?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take()
+            && let Err(error) = command_as_root(&["rm", "-f", &path.display().to_string()])
+        {
+            eprintln!("{} forbids starting services and could not be removed: {error}", path.display());
+        }
+    }
+}
+
+fn has_bpf_linker() -> bool {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    let in_home = home.map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
+    let Some(linker) = find("bpf-linker").or(in_home) else { return false };
+    let version = Command::new(linker).arg("--version").output();
+    version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(BPF_LINKER))
+}
+
+fn install_bpf_linker() -> Result<()> {
+    say(&format!("bpf-linker {BPF_LINKER}: linking the kernel programs (about two minutes, once)"));
+    let features = ["--no-default-features", "--features", "llvm-22"];
+    let mut command = cargo(&["install", "bpf-linker", "--version", BPF_LINKER, "--force"]);
+    command
+        .args(features)
+        .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+        .env_remove("CARGO_TARGET_DIR")
+        .current_dir("/");
+    run_shown(&mut command)
+}
+
+fn drivers() -> Vec<&'static str> {
+    PYTHON_DRIVERS.iter().copied().chain([NODE_DRIVER]).collect()
+}
+
+/// Says which drivers are installed.
+fn stamp() -> PathBuf {
+    Path::new(CLIENTS).join("installed")
+}
+
+/// Every account must be able to read them, so they are not in the project or in somebody's home.
+fn install_drivers() -> Result<()> {
+    say(&format!("drivers for tests and demo, in {CLIENTS}: {}", drivers().join(", ")));
+    let inside = |name: &str| format!("{CLIENTS}/{name}");
+    command_as_root(&["mkdir", "-p", &inside("node")])?;
+    command_as_root(&["/usr/bin/python3", "-m", "venv", "--clear", &inside("python")])?;
+    let pip = inside("python/bin/pip");
+    let mut install = vec![pip.as_str(), "install", "--quiet", "--disable-pip-version-check"];
+    install.extend(PYTHON_DRIVERS);
+    command_as_root(&install)?;
+    let node = inside("node");
+    let npm = ["npm", "install", "--prefix", &node, "--no-audit", "--no-fund", "--silent", NODE_DRIVER];
+    command_as_root(&npm)?;
+    // Whatever root's umask is.
+    command_as_root(&["chmod", "-R", "a+rX", CLIENTS])?;
+    let list = tempfile::NamedTempFile::new()?;
+    fs::write(list.path(), drivers().join("\n"))?;
+    let (list, stamp) = (list.path().display().to_string(), stamp().display().to_string());
+    command_as_root(&["install", "-m", "0644", &list, &stamp])
+}
+
+fn command_as_root(words: &[&str]) -> Result<()> {
+    let (program, arguments) = words.split_first().context("a command")?;
+    // Packages must not ask questions.
+    let mut command = as_root(program, &[("DEBIAN_FRONTEND", "noninteractive".as_ref())]);
+    run_shown(command.args(arguments).current_dir("/"))
+}
+
+fn run_shown(command: &mut Command) -> Result<()> {
+    eprintln!("    {}", shown(command));
+    // What a task itself prints may be read by a program.
+    crate::shell::run(command.stdout(std::io::stderr()))
+}

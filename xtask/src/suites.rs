@@ -1,0 +1,231 @@
+//! Tests: which there are, how each gets the privilege it needs, and how they are counted.
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Write, stdout},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tidegate_tests::{Cluster, Options};
+
+use crate::{
+    build::{self, Built},
+    setup,
+    shell::{as_root, cargo, find, in_ci, is_root, project, say},
+};
+
+/// Which tests to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Suite {
+    /// What needs neither privilege nor servers.
+    Unit,
+    /// The kernel programs, on the running kernel, as root.
+    Kernel,
+    /// Real clients and servers through the built agent, as root.
+    E2e,
+    /// All of them.
+    All,
+}
+
+/// What tests are run with.
+struct Tools<'a> {
+    agent: &'a Path,
+    xtask: &'a Path,
+}
+
+/// How tests ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs tests. True if none failed and none was left out that had to run.
+pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
+    setup::run()?;
+    let built = build::all()?;
+    let binary = |name: &str| {
+        let found = built.iter().find(|built| !built.test && built.target == name);
+        found.map(|built| built.path.as_path()).with_context(|| format!("cargo built no {name}"))
+    };
+    // This very file may have been replaced by the build.
+    let tools = Tools { agent: binary("tidegate")?, xtask: binary("xtask")? };
+    let mut count = Count::default();
+    for test in built.iter().filter(|built| built.test) {
+        let kernel = test.package.ends_with("agent/kernel");
+        if matches!(suite, Suite::Unit | Suite::All) {
+            // What is ignored here is counted below.
+            count.add(Count { skipped: 0, ..unprivileged(test, filter)? });
+        }
+        let names = privileged_tests(test, filter)?;
+        count.add(match suite {
+            Suite::Unit => Count::skipped(&names),
+            Suite::Kernel if !kernel => Count::default(),
+            Suite::E2e if kernel => Count::default(),
+            Suite::Kernel | Suite::E2e | Suite::All => privileged(test, &names, &tools)?,
+        });
+    }
+    if matches!(suite, Suite::Unit | Suite::All) && filter.is_none() {
+        count.add(counted(cargo(&["test", "--doc"]).args(build::HOST))?);
+    }
+    println!("{count}");
+    Ok(count.failed == 0 && !(in_ci() && suite == Suite::All && count.skipped > 0))
+}
+
+fn unprivileged(test: &Built, filter: Option<&str>) -> Result<Count> {
+    say(&format!("{} of {}", test.target, folder(test)));
+    counted(in_package(&mut Command::new(&test.path), test).args(filter))
+}
+
+/// Runs tests that are ignored without privilege.
+fn privileged(test: &Built, names: &[String], tools: &Tools<'_>) -> Result<Count> {
+    if names.is_empty() {
+        return Ok(Count::default());
+    }
+    if !is_root() && find("sudo").is_none() {
+        say(&format!("{} of {}: skipped, there is neither root nor sudo", test.target, folder(test)));
+        return Ok(Count::skipped(names));
+    }
+    say(&format!("{} of {}, as root", test.target, folder(test)));
+    let variables = [("TIDEGATE_BINARY", tools.agent.as_os_str())];
+    let mut command = if test.package.ends_with("protocols/postgres") {
+        let mut command = as_root(tools.xtask, &variables);
+        command.arg("with-server").arg(&test.path);
+        command
+    } else {
+        as_root(&test.path, &variables)
+    };
+    in_package(&mut command, test).args(["--ignored", "--test-threads", threads(test), "--exact"]);
+    counted(command.args(names))
+}
+
+/// Runs a program with libpq's variables for a PostgreSQL that lives as long. True if it succeeded.
+pub(crate) fn with_server(program: &Path, arguments: &[String]) -> Result<bool> {
+    let server = Cluster::start(&Options::default())?;
+    let mut command = server.direct(&program.to_string_lossy());
+    let status = command.args(arguments).status().with_context(|| program.display().to_string())?;
+    Ok(status.success())
+}
+
+/// End-to-end tests are worlds of their own; others share the kernel or a server.
+fn threads(test: &Built) -> &'static str {
+    if test.package.ends_with("tests") { "2" } else { "1" }
+}
+
+/// The tests that are ignored because they need something. Others are ignored because they only measure, or are started
+/// by another test: those are nobody's to run here.
+fn privileged_tests(test: &Built, filter: Option<&str>) -> Result<Vec<String>> {
+    let mut list = Command::new(&test.path);
+    let listed =
+        in_package(&mut list, test).args(["--list", "--ignored", "--format=terse"]).args(filter).output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let names: Vec<_> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Asked to run exactly these, the harness only says why it doesn't.
+    let mut why = Command::new(&test.path);
+    let output = in_package(&mut why, test).args(["--color=never", "--exact"]).args(names).output()?;
+    Ok(String::from_utf8(output.stdout)?.lines().filter_map(needs_something).map(str::to_owned).collect())
+}
+
+/// The test's name in a line such as `test a::b ... ignored, needs root: cargo xtask test e2e`.
+fn needs_something(line: &str) -> Option<&str> {
+    let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored, ")?;
+    reason.starts_with("needs ").then_some(name)
+}
+
+/// As cargo runs them.
+fn in_package<'a>(command: &'a mut Command, test: &Built) -> &'a mut Command {
+    command.current_dir(&test.package)
+}
+
+fn folder(test: &Built) -> String {
+    test.package.strip_prefix(project()).unwrap_or(&test.package).display().to_string()
+}
+
+/// Runs tests, passes on what they print, and adds up their results. Tests that end without a result have failed.
+fn counted(command: &mut Command) -> Result<Count> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting {command:?}"))?;
+    let output = child.stdout.take().context("output")?;
+    let mut count = Count::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        writeln!(stdout(), "{line}")?;
+        if let Some(result) = line.strip_prefix("test result: ") {
+            count.add(Count::parse(result)?);
+        }
+    }
+    if !child.wait()?.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+impl Count {
+    /// What libtest says after `test result: `, as in `ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn parse(text: &str) -> Result<Self> {
+        let number = |label: &str| {
+            let part = text.split(['.', ';']).map(str::trim).find_map(|part| part.strip_suffix(label));
+            match part {
+                Some(number) => Ok(number.trim().parse()?),
+                None => bail!("a test result without a number of {label}: {text}"),
+            }
+        };
+        Ok(Self { passed: number("passed")?, failed: number("failed")?, skipped: number("ignored")? })
+    }
+
+    /// All of these were left out.
+    fn skipped(names: &[String]) -> Self {
+        Self { skipped: names.len().try_into().unwrap_or(u64::MAX), ..Self::default() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtests_results_are_understood() {
+        let count =
+            Count::parse("ok. 12 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.3s")
+                .unwrap();
+        assert_eq!(count, Count { passed: 12, failed: 1, skipped: 3 });
+        assert_eq!(count.to_string(), "12 passed, 1 failed, 3 skipped");
+    }
+
+    #[test]
+    fn a_result_of_another_form_is_an_error_and_not_a_zero() {
+        assert!(Count::parse("ok. 12 done").is_err());
+    }
+
+    #[test]
+    fn only_tests_that_need_something_are_run_with_privilege() {
+        assert_eq!(needs_something("test a::b ... ignored, needs root: cargo xtask test e2e"), Some("a::b"));
+        assert_eq!(needs_something("test a::c ... ignored, a measurement"), None);
+        assert_eq!(needs_something("test a::d ... ok"), None);
+    }
+
+    #[test]
+    fn tests_that_end_without_a_result_have_failed() {
+        let count = counted(Command::new("sh").args(["-c", "exit 3"])).unwrap();
+        assert_eq!(count.failed, 1);
+    }
+}
