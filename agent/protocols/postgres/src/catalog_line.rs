@@ -98,7 +98,7 @@ impl CatalogLine {
     async fn next(&mut self) -> Result<(u8, BytesMut), String> {
         loop {
             if let Some(header) = wire::header(&self.buffer).map_err(|error| error.to_string())? {
-                let size = HEADER_BYTES + header.length;
+                let size = header.size();
                 if size > LONGEST {
                     return Err("its answer is too long".into());
                 }

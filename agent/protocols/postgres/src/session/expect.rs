@@ -45,6 +45,8 @@ pub(super) struct Run {
     pub(super) results: Arc<Results>,
     /// Its completion changes definitions that the catalog remembers.
     pub(super) redefines: bool,
+    /// A statement of it was completed.
+    completed: bool,
     /// Names it gives or takes, settled with it.
     pub(super) names: Vec<Name>,
 }
@@ -56,7 +58,7 @@ impl Run {
         redefines: bool,
         names: Vec<Name>,
     ) -> Self {
-        Self { permit, outcome: Outcome::default(), results, redefines, names }
+        Self { permit, outcome: Outcome::default(), results, redefines, completed: false, names }
     }
 
     pub(super) fn permit(&self) -> Option<&Permit> {
@@ -81,6 +83,16 @@ impl Run {
 
     pub(super) fn has_failed(&self) -> bool {
         self.outcome.error.is_some()
+    }
+
+    /// Notes that a statement of it was completed.
+    pub(super) fn completed(&mut self) {
+        self.completed = true;
+    }
+
+    /// The server has completed a statement of it, or failed it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.completed || self.has_failed()
     }
 
     /// Notes the error code that the server answered.

@@ -99,7 +99,7 @@ impl Session {
     }
 
     async fn client_message(&mut self, header: Header, rest: &[u8]) -> Result<Taken, ServeError> {
-        let size = HEADER_BYTES + header.length;
+        let size = header.size();
         if header.tag == tag::TERMINATE {
             self.ended = true;
             return Ok(Taken::Whole(size.min(rest.len())));
@@ -152,7 +152,7 @@ impl Session {
     /// What a server that copies in takes. It swallows a Sync unless it has failed by then, which nobody can know
     /// here: none is sent, so that it stays clear which Sync the server answers.
     fn copy_message(&mut self, header: Header, rest: &[u8]) -> Result<Taken, ServeError> {
-        let size = HEADER_BYTES + header.length;
+        let size = header.size();
         if header.tag == tag::COPY_DATA {
             return Ok(self.stream(size, true));
         }
@@ -277,7 +277,7 @@ impl Session {
 
     /// Only the names matter here; the values may be of any size and are never held.
     async fn bind(&mut self, header: Header, rest: &[u8]) -> Result<Taken, ServeError> {
-        let size = HEADER_BYTES + header.length;
+        let size = header.size();
         let prefix = rest.get(HEADER_BYTES..size.min(rest.len())).unwrap_or_default();
         let Some(names) = BindNames::parse(prefix) else {
             if rest.len() < size && rest.len() < BIND_NAMES {
@@ -417,7 +417,7 @@ impl Session {
         let refused = refuse::too_long(header.length, self.database.longest_statement());
         self.gate.refuse("statement", "", &refused.message);
         self.refuse(&refused, header.tag != tag::PARSE);
-        self.stream(HEADER_BYTES + header.length, false)
+        self.stream(header.size(), false)
     }
 
     /// Puts a message of the gate's own in the refused one's place: the server fails it, and so treats the

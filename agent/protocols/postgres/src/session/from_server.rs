@@ -38,23 +38,22 @@ impl Session {
             }
             let Some(header) = wire::header(rest).map_err(upstream)? else { break };
             if self.passes(&header) {
-                self.passing = HEADER_BYTES + header.length;
+                self.passing = header.size();
                 continue;
             }
-            if (HEADER_BYTES + header.length) > WHOLE {
+            if header.size() > WHOLE {
                 return Err(ServeError::Upstream(format!(
                     "a message of {} bytes cannot be masked",
-                    (HEADER_BYTES + header.length)
+                    header.size()
                 )));
             }
-            let Some((body, message)) =
-                rest.get(5..(HEADER_BYTES + header.length)).zip(rest.get(..(HEADER_BYTES + header.length)))
+            let Some((body, message)) = rest.get(HEADER_BYTES..header.size()).zip(rest.get(..header.size()))
             else {
                 break;
             };
             self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
             self.server_message(header.tag, body, message)?;
-            at += HEADER_BYTES + header.length;
+            at += header.size();
             clean = at;
         }
         self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
@@ -195,7 +194,10 @@ impl Session {
     /// A statement has come to its end: of a simple query there may be more, of an Execute there is none.
     fn statement_over(&mut self) -> Result<(), ServeError> {
         match self.owed.front() {
-            Some(Expect::Query(run)) => run.results.next_statement(),
+            Some(Expect::Query(run)) => {
+                run.completed();
+                run.results.next_statement();
+            }
             Some(Expect::Execute(_)) => {
                 if let Some(Expect::Execute(run)) = self.owed.pop() {
                     self.settle(run, true);
@@ -209,6 +211,8 @@ impl Session {
     fn ready(&mut self, body: &[u8]) -> Result<(), ServeError> {
         let status = TransactionStatus::parse(body).map_err(upstream)?;
         match self.owed.pop() {
+            // A query that was not answered is not over: this belongs to something else, and so would all that follows.
+            Some(Expect::Query(run)) if !run.is_answered() => return Err(unexpected(tag::READY_FOR_QUERY)),
             Some(Expect::Query(run) | Expect::FunctionCall(run)) => self.settle(run, true),
             Some(Expect::Sync) => {}
             _ => return Err(unexpected(tag::READY_FOR_QUERY)),

@@ -20,7 +20,7 @@ pub(super) fn row(message: &[u8]) -> Vec<u8> {
 pub(super) fn copied(mut messages: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(messages.len());
     while let Ok(Some(header)) = wire::header(messages) {
-        let Some((message, rest)) = messages.split_at_checked(HEADER_BYTES + header.length) else { break };
+        let Some((message, rest)) = messages.split_at_checked(header.size()) else { break };
         payload.extend_from_slice(message.get(HEADER_BYTES..).unwrap_or_default());
         messages = rest;
     }

@@ -262,8 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                     let length = header.length;
                     return Err(SignInError::Protocol(format!("a message of {length} bytes during sign-in")));
                 }
-                if self.buffer.len() >= HEADER_BYTES + header.length {
-                    let body = self.buffer.split_to(HEADER_BYTES + header.length).split_off(HEADER_BYTES);
+                if self.buffer.len() >= header.size() {
+                    let body = self.buffer.split_to(header.size()).split_off(HEADER_BYTES);
                     return Ok((header.tag, body));
                 }
             }

@@ -82,6 +82,13 @@ pub(crate) struct Header {
     pub(crate) length: usize,
 }
 
+impl Header {
+    /// Bytes of the whole message.
+    pub(crate) fn size(self) -> usize {
+        HEADER_BYTES + self.length
+    }
+}
+
 /// Reads a message's header; none while fewer than [`HEADER_BYTES`] are there.
 pub(crate) fn header(bytes: &[u8]) -> Result<Option<Header>, WireError> {
     let Some((&[tag, a, b, c, d], _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {

@@ -20,7 +20,7 @@ pub(crate) fn tour(bytes: &[u8]) {
         let Some(body) = rest.get(HEADER_BYTES..).and_then(|rest| rest.get(..header.length)) else { break };
         frontend(header.tag, body);
         backend(header.tag, body);
-        rest = rest.get(HEADER_BYTES + header.length..).unwrap_or_default();
+        rest = rest.get(header.size()..).unwrap_or_default();
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::*;
-use crate::wire::{self, HEADER_BYTES, frontend::Kind};
+use crate::wire::{self, frontend::Kind};
 
 fn asked() -> Vec<Vec<u8>> {
     vec![
@@ -113,7 +113,7 @@ async fn ends_in_order(script: Vec<(bool, Vec<u8>)>) {
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let header = wire::header(bytes).ok()??;
-        let (message, rest) = bytes.split_at((HEADER_BYTES + header.length).min(bytes.len()));
+        let (message, rest) = bytes.split_at(header.size().min(bytes.len()));
         bytes = rest;
         Some(message)
     })

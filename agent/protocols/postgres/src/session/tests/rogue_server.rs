@@ -20,6 +20,11 @@ async fn ends_the_session(mut stage: Stage, answer: &[u8]) {
 }
 
 #[tokio::test]
+async fn readiness_for_a_query_that_was_not_answered_ends_the_session() {
+    ends_the_session(stage_after(&query("select 1")).await, &ready()).await;
+}
+
+#[tokio::test]
 async fn an_answer_that_nobody_asked_for_ends_the_session() {
     for answer in [
         ready(),
