@@ -117,8 +117,8 @@ impl Explain {
             write!(out, "{explanation}")?;
             writeln!(
                 out,
-                "note: decided on the text alone. Without the database's catalog, a name without its schema is of an \
-                 unknown relation, and no column can be traced; the gate, which asks the catalog, may decide otherwise."
+                "note: decided on the text alone: each relation is supposed to be a table, of schema public where none is \
+                 written, with the columns that the text names. The gate asks the database's catalog."
             )?;
         }
         Ok(Exit::Done)

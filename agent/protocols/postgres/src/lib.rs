@@ -50,8 +50,9 @@ impl Postgres {
     }
 }
 
-/// The shape of a statement as far as its text alone tells: without a catalog, a relation is known by the name it is
-/// written with and nothing is known of its columns.
+/// The shape of a statement as far as its text alone tells. Without a catalog, each relation is supposed to be a table
+/// (in schema `public` where the text writes none) whose columns are whatever the text names, and each function a
+/// harmless built-in one.
 pub fn shape_of_sql(
     options: &serde_json::Map<String, serde_json::Value>,
     text: &str,

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use tidegate_policy::Path;
 
+use super::suppose;
+
 /// To be run once on the gate's own connection: with it, view definitions name every relation's schema.
 pub(crate) const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
 
@@ -160,6 +162,21 @@ impl Relation {
     }
 }
 
+impl Function {
+    /// A built-in one without side effects.
+    pub(super) fn supposed(name: Arc<str>) -> Self {
+        Self {
+            schema: "pg_catalog".into(),
+            name,
+            kind: 'f',
+            volatility: 'i',
+            returns_set: false,
+            outputs: None,
+            scalar: true,
+        }
+    }
+}
+
 /// The server's answer to a catalog query wasn't of the form asked for.
 #[derive(Debug, Error)]
 #[error("the server's answer about its catalog could not be read: {0}")]
@@ -210,22 +227,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stands in for a server: no relation of these names is known, and functions are the built-in ones they may be.
-    pub(super) fn suppose(&self, request: &CatalogRequest) {
-        let built_in = |name: &Arc<str>| Function {
-            schema: "pg_catalog".into(),
-            name: name.clone(),
-            kind: 'f',
-            volatility: 'i',
-            returns_set: false,
-            outputs: None,
-            scalar: true,
-        };
+    /// Takes in what is only supposed, at no server's word.
+    pub(super) fn suppose(&self, text: &str, request: &CatalogRequest) {
         let mut known = self.write();
-        known.relations.extend(request.relations.iter().map(|name| (name.clone(), Arc::from([]))));
-        known
-            .functions
-            .extend(request.functions.iter().map(|name| (name.clone(), Arc::from([built_in(name)]))));
+        known.relations.extend(suppose::relations(text, request));
+        known.functions.extend(suppose::functions(request));
     }
 
     pub(super) fn relations(&self, name: &str) -> Option<Arc<[Relation]>> {

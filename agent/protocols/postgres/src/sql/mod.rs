@@ -39,6 +39,7 @@ mod scope;
 mod settings;
 mod shapes;
 mod statement;
+mod suppose;
 #[cfg(test)]
 mod tests;
 mod tracer;
@@ -103,14 +104,14 @@ pub(crate) fn function_call() -> Arc<Statements> {
     Arc::new(tracer.finish(vec![Statement { result, ..call }]))
 }
 
-/// A text's shape as far as the text alone tells.
+/// A text's shape as far as the text alone tells: see [`suppose`].
 pub(crate) fn shape_of(text: &str, limits: &Limits) -> Result<Shape, NotUnderstood> {
     let parsed = parse(text, limits)?;
     let catalog = Catalog::default();
     loop {
         match resolve(&parsed, &catalog, &Overlay::default())? {
             Resolved::Known(statements) => return Ok(Shape::clone(&statements.shape)),
-            Resolved::Needs(request) => catalog.suppose(&request),
+            Resolved::Needs(request) => catalog.suppose(text, &request),
         }
     }
 }
