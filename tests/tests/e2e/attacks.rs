@@ -251,3 +251,19 @@ fn what_a_transaction_touched_is_withheld_from_the_error_that_ends_it() -> Resul
         Ok(())
     })
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn answers_stay_in_step_and_views_that_change_show_nothing() -> Result<()> {
+    World::with(|world| {
+        world.server.sql("shop", "GRANT CREATE ON SCHEMA public TO app")?;
+        world.change_bundle(
+            "insert, update, delete, copy-to",
+            "insert, update, delete, create, alter, copy-to",
+        )?;
+        world.agent.ask(&["reload"])?;
+        let shown = world.ci.python(include_str!("../../clients/views.py"))?.clean()?;
+        ensure!(shown.is_empty(), "shown in clear by {shown}");
+        Ok(())
+    })
+}

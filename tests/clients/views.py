@@ -1,0 +1,80 @@
+"""Answers out of step with what was asked, and views that change under way. Prints every game that shows a card."""
+
+import os
+import socket
+import struct
+
+CARD = b"4111111111111111"
+
+
+def message(kind, body=b""):
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+def query(statement):
+    return message(b"Q", statement.encode() + b"\0")
+
+
+class Session:
+    def __init__(self):
+        self.stream = socket.create_connection((os.environ["PGHOST"], int(os.environ["PGPORT"])), timeout=20)
+        body = struct.pack("!I", 196608) + b"user\0app\0database\0shop\0\0"
+        self.stream.sendall(struct.pack("!I", len(body) + 4) + body)
+        self.reader = self.stream.makefile("rb")
+        self.until(b"Z")
+
+    def until(self, kind):
+        """Everything up to a message of this kind, or the session's end."""
+        seen = b""
+        while head := self.reader.read(5):
+            seen += head + self.reader.read(struct.unpack("!I", head[1:])[0] - 4)
+            if head[:1] == kind:
+                break
+        return seen
+
+    def rest(self):
+        self.stream.shutdown(socket.SHUT_WR)
+        return self.reader.read()
+
+    def ask(self, statement):
+        self.stream.sendall(query(statement))
+        return self.until(b"Z")
+
+
+def copy_out_of_step():
+    session = Session()
+    session.stream.sendall(query("COPY orders FROM STDIN"))
+    session.until(b"G")
+    session.stream.sendall(
+        message(b"d", b"bad\tbad\n") + message(b"S") + message(b"c")
+        + query("SELECT card_number FROM customers ORDER BY id") + query("")
+    )
+    return session.until(b"Z") + session.until(b"Z") + session.rest()
+
+
+def view_of_another_session():
+    """The other session knows the view as it was; then it changes, unread, uncommitted, and committed."""
+    changer, other = Session(), Session()
+    made = changer.ask("CREATE VIEW public.changing AS SELECT id, name AS shown FROM customers")
+    assert b"CREATE VIEW" in made, made
+    look = "SELECT shown FROM changing ORDER BY id"
+    before = other.ask(look)
+    assert b"Ada" in before, before
+    card = "CREATE OR REPLACE VIEW public.changing AS SELECT id, card_number AS shown FROM customers"
+    changer.ask("BEGIN")
+    made = changer.ask(card)
+    assert b"CREATE VIEW" in made, made
+    seen = changer.ask(look)
+    changer.ask("ROLLBACK")
+    assert b"Ada" in other.ask(look), "the view is as it was"
+    changer.stream.sendall(query(card))
+    seen += other.ask(look)
+    changer.until(b"Z")
+    after = other.ask(look)
+    assert b"***1111" in after, after
+    return seen + after
+
+
+for name, game in {"COPY": copy_out_of_step, "views": view_of_another_session}.items():
+    if CARD in game():
+        print(name)
