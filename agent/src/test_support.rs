@@ -130,7 +130,7 @@ impl Origins for FakeOrigins {
         Box::pin(async move {
             let destination = self.destination.ok_or(OriginError::Unknown)?;
             let process = Process { pid: 1, uid: 61_090, ..Process::default() };
-            let principal = Principal { subjects: vec!["ci".into()], process };
+            let principal = Principal { subjects: vec!["ci".into()], process, ..Principal::default() };
             Ok(Origin { destination, source: connection.peer_addr().unwrap(), principal })
         })
     }

@@ -10,6 +10,7 @@
 pub mod contract;
 mod credential;
 mod gate;
+mod identity;
 mod mask;
 mod origin;
 mod permit;
@@ -21,6 +22,7 @@ mod verdicts;
 
 pub use credential::{Credential, CredentialError, Credentials};
 pub use gate::{Action, Gate, Login, Opening, Upstream};
+pub use identity::{Identities, IdentityError};
 pub use mask::{Find, Masker};
 pub use origin::{Origin, OriginError, Origins};
 pub use permit::{Decision, Outcome, Permit};

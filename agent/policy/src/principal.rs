@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Who is asking: what the kernel and procfs say of the process. Claims of a verified token join it later.
+use crate::Identity;
+
+/// Who is asking: what the kernel and procfs say of the process and, where a token was presented, what its issuer says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
     /// The bundle's subjects that the kernel's sticky label names. Never empty for a governed process.
     pub subjects: Vec<Arc<str>>,
     /// The process.
     pub process: Process,
+    /// Who an issuer says that it is, where a token was presented and verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
 }
 
 /// Facts about one process, held by pid and start time.

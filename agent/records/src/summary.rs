@@ -52,7 +52,7 @@ impl SessionSummary {
     /// Begins with a record's first entry; none if that is no opening one.
     pub(crate) fn begin(id: Arc<str>, start: Timestamp, opening: &Entry<'_>) -> Option<Self> {
         let Entry::Open { principal, destination, resource, protocol, .. } = opening else { return None };
-        let Principal { subjects, process } = &**principal;
+        let Principal { subjects, process, .. } = &**principal;
         Some(Self {
             id,
             start,

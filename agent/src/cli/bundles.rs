@@ -108,6 +108,7 @@ impl Explain {
         let principal = Principal {
             subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
             process: Process { executable: self.executable.as_deref().map(Into::into), ..Process::default() },
+            ..Principal::default()
         };
         let explanation = policy.explain(&principal, &self.on, &shape);
         let mut out = io::stdout().lock();

@@ -45,7 +45,11 @@ impl Loader<'_> {
             }
         };
         let executable = who.executable.as_ref().and_then(At::get).map(|path| path.as_str().into());
-        Some(Principal { subjects, process: Process { executable, ..Process::default() } })
+        Some(Principal {
+            subjects,
+            process: Process { executable, ..Process::default() },
+            ..Principal::default()
+        })
     }
 
     fn expectation(&self, raw: &At<RawExpect>) -> Option<Expectation> {

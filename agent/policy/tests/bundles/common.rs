@@ -107,7 +107,7 @@ pub(crate) fn folder(folder: &str) -> Result<Policy, Vec<Problem>> {
 /// Someone of subject `ci`, running psql.
 pub(crate) fn runner() -> Principal {
     let process = Process { executable: Some("/usr/bin/psql".into()), ..Process::default() };
-    Principal { subjects: vec!["ci".into()], process }
+    Principal { subjects: vec!["ci".into()], process, ..Principal::default() }
 }
 
 /// A statement on a table.

@@ -30,7 +30,11 @@ pub(crate) fn opening(user: &str, resource: &str) -> Entry<'static> {
         ..Process::default()
     };
     Entry::Open {
-        principal: Cow::Owned(Principal { subjects: vec!["ci".into(), user.into()], process }),
+        principal: Cow::Owned(Principal {
+            subjects: vec!["ci".into(), user.into()],
+            process,
+            ..Principal::default()
+        }),
         destination: "192.0.2.7:5432".parse().unwrap(),
         resource: resource.to_owned().into(),
         protocol: "postgres".into(),

@@ -1,0 +1,20 @@
+//! What an issuer vouches for.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The claims of a verified ID token (OpenID Connect Core 1.0, section 2). Never the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The issuer, by its name in the bundle.
+    pub issuer: Arc<str>,
+    /// `sub`: whom the issuer means, unique for the issuer.
+    pub subject: Arc<str>,
+    /// Groups, from where the bundle says that this issuer tells them.
+    pub groups: Vec<Arc<str>>,
+    /// `exp`, in seconds since 1970.
+    pub expires: i64,
+    /// The claims that the bundle has any use for, by name.
+    pub claims: serde_json::Map<String, serde_json::Value>,
+}

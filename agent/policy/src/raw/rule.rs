@@ -1,0 +1,43 @@
+//! Who may do what where, as written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{List, RawMatch};
+use crate::yaml::{At, Entries};
+
+/// Who may do what where, and what is shown of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "Rule")]
+pub(crate) struct RawRule {
+    /// Its name, as refusals and records give it.
+    pub(crate) name: At<String>,
+    /// Names of subjects, or `"*"`.
+    pub(crate) subjects: At<List<String>>,
+    /// Names of resources, or `"*"`.
+    pub(crate) resources: At<List<String>>,
+    /// Globs on the executable's path; without them, any executable.
+    pub(crate) executables: Option<At<List<String>>>,
+    /// Match blocks: what any of them matches is allowed.
+    pub(crate) allow: Option<At<List<Entries<RawMatch>>>>,
+    /// Match blocks: what any of them matches waits for a person.
+    pub(crate) hold: Option<At<List<Entries<RawMatch>>>>,
+    /// Match blocks: what any of them matches is denied, whatever else allows it.
+    pub(crate) deny: Option<At<List<Entries<RawMatch>>>>,
+    /// Names of masks that apply where this rule matches.
+    pub(crate) masks: Option<At<List<String>>>,
+    /// What is recorded beyond the action itself.
+    pub(crate) record: Option<At<RawRecord>>,
+    /// Told to whoever is refused: how to get access.
+    pub(crate) hint: Option<At<String>>,
+}
+
+/// What is recorded beyond the action itself.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "RecordWhat")]
+pub(crate) struct RawRecord {
+    /// The rows, as they were shown.
+    pub(crate) rows: At<bool>,
+}
