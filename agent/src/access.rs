@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +29,7 @@ pub(crate) struct Access {
 /// Who is known to connect; the gate knows the rest once it is open.
 enum Stage {
     Unknown,
-    Known(Box<Principal>),
+    Known(Arc<Principal>),
     Open(Gate),
 }
 
@@ -54,7 +55,7 @@ impl Access {
     /// The origin is known.
     pub(crate) fn known(&mut self, destination: SocketAddr, principal: &Principal) {
         self.destination = Some(destination);
-        self.stage = Stage::Known(Box::new(principal.clone()));
+        self.stage = Stage::Known(Arc::new(principal.clone()));
     }
 
     /// The session began.
@@ -80,13 +81,15 @@ impl Drop for Access {
     fn drop(&mut self) {
         let (gate, principal) = match &self.stage {
             Stage::Unknown => (None, None),
-            Stage::Known(principal) => (None, Some(&**principal)),
+            Stage::Known(principal) => (None, Some(principal.clone())),
             Stage::Open(gate) => (Some(gate), Some(gate.principal())),
         };
         if let Some(gate) = gate {
             gate.close(&self.reason);
         }
+        let principal = principal.as_deref();
         let process = principal.map(|principal| &principal.process);
+        let identities = principal.filter(|principal| !principal.identities.is_empty()).map(vouched_for);
         tracing::info!(
             target: TARGET,
             session = gate.map(|gate| &**gate.session()),
@@ -97,6 +100,7 @@ impl Drop for Access {
             subjects = principal.map(|principal| tracing::field::display(principal.subjects.join(","))),
             user = process.and_then(|process| process.user.as_deref()),
             uid = process.map(|process| process.uid),
+            identities = identities,
             pid = process.map(|process| process.pid),
             executable = process.and_then(|process| process.executable.as_deref()),
             milliseconds = millis(self.since.elapsed()),
@@ -105,6 +109,12 @@ impl Drop for Access {
             "connection"
         );
     }
+}
+
+/// Issuers and the subjects that they mean.
+fn vouched_for(principal: &Principal) -> String {
+    let told = principal.identities.iter().map(|known| format!("{}:{}", known.issuer, known.subject));
+    told.collect::<Vec<_>>().join(",")
 }
 
 fn millis(duration: Duration) -> u64 {

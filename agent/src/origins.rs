@@ -95,7 +95,7 @@ fn origin_of(processes: &Processes, captured: Captured, source: SocketAddr) -> O
         container: facts.container,
         ancestry: facts.ancestry,
     };
-    let principal = Principal { subjects: captured.subjects, process, identity: None };
+    let principal = Principal { subjects: captured.subjects, process, ..Principal::default() };
     Origin { destination: captured.destination, source, principal }
 }
 

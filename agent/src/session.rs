@@ -2,7 +2,9 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use tidegate_gate::{ClientIo, Credentials, Gate, Masker, Opening, OriginError, Origins, Records};
+use tidegate_gate::{
+    ClientIo, Credentials, Gate, Identified, Masker, Opening, OriginError, Origins, Records,
+};
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{Instrument, Span, field};
 
@@ -77,8 +79,10 @@ impl Sessions {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small packets may wait");
         }
+        let identified = Identified::nobody();
         let gate = Gate::open(Opening {
             origin,
+            identified,
             resource: route.resource.clone(),
             policy: self.in_force.policy().clone(),
             changes: self.in_force.changes(),

@@ -12,12 +12,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_policy::{Effect, Policy, Principal, Resource, Shape, Verdict};
+use tidegate_policy::{Effect, Identity, Policy, Principal, Resource, Shape, Verdict};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    Cause, Credential, Credentials, Decision, Entry, Masker, Origin, Permit, Record, RecordError, Records,
-    Refusal, verdicts::Verdicts,
+    Cause, Credential, Credentials, Decision, Entry, Identified, Masker, Origin, Permit, Record, RecordError,
+    Records, Refusal, verdicts::Verdicts,
 };
 
 /// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
@@ -28,6 +28,8 @@ pub struct Gate(Arc<Inner>);
 pub struct Opening {
     /// What the kernel says.
     pub origin: Origin,
+    /// Who issuers say that the process is; decisions follow it as it changes.
+    pub identified: Identified,
     /// The resource that the destination is.
     pub resource: Arc<Resource>,
     /// The policy in force; decisions follow it as it changes.
@@ -80,7 +82,8 @@ pub struct Upstream {
 
 /// What the clones of a gate share.
 pub(crate) struct Inner {
-    principal: Principal,
+    principal: Mutex<Arc<Principal>>,
+    identities: watch::Receiver<Arc<[Identity]>>,
     destination: SocketAddr,
     resource: Arc<Resource>,
     policy: Arc<ArcSwap<Policy>>,
@@ -100,8 +103,13 @@ impl Gate {
     /// Begins a session and its record. Without a record there is no session.
     pub fn open(opening: Opening) -> Result<Self, RecordError> {
         let policy = opening.policy.load_full();
+        let principal = Principal {
+            identities: opening.identified.now.borrow().clone(),
+            unproven: opening.identified.unproven,
+            ..opening.origin.principal
+        };
         let record = opening.records.open(Entry::Open {
-            principal: Cow::Borrowed(&opening.origin.principal),
+            principal: Cow::Borrowed(&principal),
             destination: opening.origin.destination,
             resource: Cow::Borrowed(&opening.resource.name),
             protocol: Cow::Borrowed(&opening.resource.protocol),
@@ -109,7 +117,8 @@ impl Gate {
         })?;
         Ok(Self(Arc::new(Inner {
             session: record.session().clone(),
-            principal: opening.origin.principal,
+            principal: Mutex::new(Arc::new(principal)),
+            identities: opening.identified.now,
             destination: opening.origin.destination,
             resource: opening.resource,
             policy: opening.policy,
@@ -130,9 +139,9 @@ impl Gate {
         &self.0.session
     }
 
-    /// Who is asking.
-    pub fn principal(&self) -> &Principal {
-        &self.0.principal
+    /// Who is asking, as it is known now.
+    pub fn principal(&self) -> Arc<Principal> {
+        self.0.principal()
     }
 
     /// The resource asked for.
@@ -231,9 +240,11 @@ impl Gate {
         self.0.note(&Entry::Event { event: event.into(), detail: detail.into() });
     }
 
-    /// Resolves when this session may no longer exist: its sign-in is no longer allowed, or the agent stops.
+    /// Resolves when this session may no longer exist: its sign-in is no longer allowed, by the policy as it is now to
+    /// whoever the process is now, or the agent stops.
     pub async fn revoked(&self) -> Refusal {
         let (mut changes, mut stopping) = (self.0.changes.clone(), self.0.stopping.clone());
+        let mut identities = self.0.identities.clone();
         loop {
             if let Some(refusal) = self.0.end() {
                 return refusal;
@@ -241,6 +252,8 @@ impl Gate {
             let gone = tokio::select! {
                 changed = changes.changed() => changed.is_err(),
                 changed = stopping.changed() => changed.is_err(),
+                // Whoever vouched for nobody has nothing more to say.
+                Ok(()) = identities.changed() => false,
             };
             if gone {
                 return refusal(Cause::Shutdown, "the gate is stopping");
@@ -267,7 +280,23 @@ impl Inner {
     }
 
     fn verdict(&self, policy: &Arc<Policy>, shape: &Arc<Shape>) -> Arc<Verdict> {
-        lock(&self.verdicts).of(policy, shape, || policy.decide(&self.principal, &self.resource.name, shape))
+        let principal = self.principal();
+        let decide = || policy.decide(&principal, &self.resource.name, shape);
+        lock(&self.verdicts).of(policy, &principal, shape, decide)
+    }
+
+    /// Who is asking. What issuers say may have changed since it was last asked for.
+    fn principal(&self) -> Arc<Principal> {
+        let mut known = lock(&self.principal);
+        let now = self.identities.borrow().clone();
+        if Arc::ptr_eq(&known.identities, &now) {
+            return known.clone();
+        }
+        let principal = Arc::new(Principal { identities: now, ..(**known).clone() });
+        *known = principal.clone();
+        drop(known);
+        self.note(&Entry::Event { event: "identity-changed".into(), detail: vouched(&principal).into() });
+        principal
     }
 
     fn record_action(
@@ -335,6 +364,20 @@ impl fmt::Debug for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opening").field("origin", &self.origin).finish_non_exhaustive()
     }
+}
+
+/// Who vouches for a principal, in words.
+fn vouched(principal: &Principal) -> String {
+    let told = principal.identities.iter().map(|known| {
+        format!("{:?} says that it is {:?} until {}", known.issuer, known.subject, instant(known.expires))
+    });
+    let told: Vec<_> = told.collect();
+    if told.is_empty() { "no issuer says any more who it is".into() } else { told.join("; ") }
+}
+
+/// Seconds since 1970, as RFC 3339 writes them.
+fn instant(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 async fn connect(address: SocketAddr, timeout: Duration) -> std::io::Result<TcpStream> {

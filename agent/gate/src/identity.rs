@@ -1,22 +1,30 @@
-//! Who an issuer says that a process is.
+//! Who issuers say that a process is.
 
-use thiserror::Error;
-use tidegate_policy::{Identity, Process};
+use std::sync::Arc;
+
+use tidegate_policy::{Identity, Process, Unproven};
+use tokio::sync::watch;
 
 use crate::BoxFuture;
 
 /// Where identities come from: tokens that a process, or one that it descends from, presented or holds.
 pub trait Identities: Send + Sync {
-    /// The identity that counts for this process now; none if no token was presented for it.
-    ///
-    /// # Errors
-    ///
-    /// A token was presented and does not count. What is said of it never holds any part of it.
-    fn identity<'a>(&'a self, process: &'a Process)
-    -> BoxFuture<'a, Result<Option<Identity>, IdentityError>>;
+    /// Who issuers say that this process is.
+    fn identities<'a>(&'a self, process: &'a Process) -> BoxFuture<'a, Identified>;
 }
 
-/// Why a token that was presented does not count, worded for whoever presented it.
-#[derive(Debug, Clone, Error)]
-#[error("{0}")]
-pub struct IdentityError(pub String);
+/// What is known of a process from issuers.
+#[derive(Debug, Clone)]
+pub struct Identified {
+    /// The identities that count, at most one of an issuer. It changes as they are renewed and end.
+    pub now: watch::Receiver<Arc<[Identity]>>,
+    /// Tokens that are there for it and do not count.
+    pub unproven: Arc<[Unproven]>,
+}
+
+impl Identified {
+    /// Nobody vouches for it, and nobody will.
+    pub fn nobody() -> Self {
+        Self { now: watch::Sender::new(Arc::default()).subscribe(), unproven: Arc::default() }
+    }
+}

@@ -22,7 +22,7 @@ mod verdicts;
 
 pub use credential::{Credential, CredentialError, Credentials};
 pub use gate::{Action, Gate, Login, Opening, Upstream};
-pub use identity::{Identities, IdentityError};
+pub use identity::{Identified, Identities};
 pub use mask::{Find, Masker};
 pub use origin::{Origin, OriginError, Origins};
 pub use permit::{Decision, Outcome, Permit};

@@ -1,13 +1,13 @@
-//! Decisions remembered for as long as a policy is in force.
+//! Decisions remembered for as long as a policy is in force and a principal stays who it is.
 
 use std::{collections::HashMap, sync::Arc};
 
-use tidegate_policy::{Policy, Shape, Verdict};
+use tidegate_policy::{Policy, Principal, Shape, Verdict};
 
 /// Verdicts by shape. A shape is known by its address, which its entry keeps alive.
 #[derive(Debug, Default)]
 pub(crate) struct Verdicts {
-    policy: Option<Arc<Policy>>,
+    under: Option<(Arc<Policy>, Arc<Principal>)>,
     known: HashMap<usize, (Arc<Shape>, Arc<Verdict>)>,
 }
 
@@ -19,12 +19,15 @@ impl Verdicts {
     pub(crate) fn of(
         &mut self,
         policy: &Arc<Policy>,
+        principal: &Arc<Principal>,
         shape: &Arc<Shape>,
         decide: impl FnOnce() -> Verdict,
     ) -> Arc<Verdict> {
-        if self.policy.as_ref().is_none_or(|known| !Arc::ptr_eq(known, policy)) {
+        let same =
+            |(of, to): &(Arc<Policy>, Arc<Principal>)| Arc::ptr_eq(of, policy) && Arc::ptr_eq(to, principal);
+        if !self.under.as_ref().is_some_and(same) {
             self.known.clear();
-            self.policy = Some(policy.clone());
+            self.under = Some((policy.clone(), principal.clone()));
         }
         let address = Arc::as_ptr(shape).addr();
         if let Some((_, verdict)) = self.known.get(&address) {

@@ -18,3 +18,12 @@ pub struct Identity {
     /// The claims that the bundle has any use for, by name.
     pub claims: serde_json::Map<String, serde_json::Value>,
 }
+
+/// A token that is there for a process and does not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unproven {
+    /// The issuer whose token it should be, by its name in the bundle.
+    pub issuer: Arc<str>,
+    /// What is wrong with it, worded for whoever presented it. Never any part of the token.
+    pub why: Arc<str>,
+}

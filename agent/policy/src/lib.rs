@@ -25,7 +25,7 @@ pub use action::{Item, Lineage, Output, Path, Shape, Value};
 pub use case::{CaseReport, Understand};
 pub use content::Content;
 pub use explain::{Explanation, RuleExplanation};
-pub use identity::Identity;
+pub use identity::{Identity, Unproven};
 pub use policy::{Policy, schema};
 pub use principal::{Principal, Process};
 pub use problem::{Problem, SourceFile};

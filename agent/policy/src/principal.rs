@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Identity;
+use crate::{Identity, Unproven};
 
 /// Who is asking: what the kernel and procfs say of the process and, where a token was presented, what its issuer says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +13,23 @@ pub struct Principal {
     pub subjects: Vec<Arc<str>>,
     /// The process.
     pub process: Process,
-    /// Who an issuer says that it is, where a token was presented and verified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    /// Who issuers say that it is, where tokens were presented and verified: at most one of an issuer.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub identities: Arc<[Identity]>,
+    /// Tokens that are there for it and do not count.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub unproven: Arc<[Unproven]>,
+}
+
+impl Principal {
+    /// What this issuer says of it.
+    pub fn identity(&self, issuer: &str) -> Option<&Identity> {
+        self.identities.iter().find(|identity| &*identity.issuer == issuer)
+    }
+}
+
+fn is_empty<T>(list: &Arc<[T]>) -> bool {
+    list.is_empty()
 }
 
 /// Facts about one process, held by pid and start time.

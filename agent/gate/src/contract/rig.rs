@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Masker, Opening, Origin,
-    Protocol, Record, RecordError, Records, Secret, ServeError, Server,
+    BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Identified, Masker, Opening,
+    Origin, Protocol, Record, RecordError, Records, Secret, ServeError, Server,
 };
 
 /// How long anything is waited for before a promise counts as broken.
@@ -95,6 +95,7 @@ async fn serve(
     let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
     let gate = Gate::open(Opening {
         origin: Origin { destination: address, source: address, principal: tester() },
+        identified: Identified::nobody(),
         resource,
         policy: policy.clone(),
         changes: changes.subscribe(),
