@@ -3,9 +3,10 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Effect, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    Effect, Issuer, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    issuer::Who,
     plan::{self, Active, Planned},
-    rule::{Mask, Rule},
+    rule::{Mask, NotFor, Rule},
 };
 
 /// Rules and masks, indexed by resource and subject.
@@ -14,6 +15,8 @@ pub(crate) struct Engine {
     rules: Vec<Rule>,
     masks: Vec<Mask>,
     standings: HashMap<Arc<str>, Standing>,
+    /// How to present a token of each issuer.
+    how_to_present: HashMap<Arc<str>, String>,
 }
 
 /// What the bundle says about one resource.
@@ -41,6 +44,7 @@ impl Engine {
         masks: Vec<Mask>,
         resources: impl IntoIterator<Item = (Arc<str>, &'static Vocabulary)>,
         subjects: &[Arc<str>],
+        issuers: &[Arc<Issuer>],
     ) -> Self {
         let standings = resources.into_iter().map(|(resource, vocabulary)| {
             let by_subject = subjects.iter().map(|subject| {
@@ -54,7 +58,9 @@ impl Engine {
             (resource, Standing { vocabulary, by_subject })
         });
         let standings = standings.collect();
-        Self { rules, masks, standings }
+        let told = issuers.iter().map(|issuer| (issuer.name.clone(), issuer.how_to_present()));
+        let how_to_present = told.collect();
+        Self { rules, masks, standings, how_to_present }
     }
 
     /// Every rule, in the bundle's order.
@@ -82,7 +88,14 @@ impl Engine {
         let matched = judgement.matched.iter().map(|rule| rule.name.clone()).collect();
         if judgement.effect == Effect::Deny {
             let content = plan::content(&self.active(rules.iter().copied()));
-            return Verdict { matched, content, ..denied(&rules, &judgement) };
+            let wanted = judgement.ungranted.and_then(|item| self.would_grant(standing, principal, item));
+            let mut denied = wanted.unwrap_or_else(|| denied(&rules, &judgement));
+            if let Some((rule, who)) = judgement.rule.and_then(|rule| Some((rule, rule.who.as_ref()?)))
+                && principal.identity(&who.issuer).is_none()
+            {
+                denied.hint = self.hint_to_present(rule, who);
+            }
+            return Verdict { matched, content, ..denied };
         }
         let matching = self.active(judgement.matched.iter().copied());
         let content = plan::content(&matching);
@@ -116,15 +129,69 @@ impl Engine {
         }
     }
 
+    /// The rules for this principal.
     fn rules_for<'a>(&'a self, standing: &'a Standing, principal: &Principal) -> Vec<&'a Rule> {
+        let rules = self.rules_about(standing, principal);
+        rules.filter(|rule| rule.is_for(principal).is_ok()).collect()
+    }
+
+    /// The refusal of an item that a rule would allow if an issuer said who is asking, or said somebody else; none if
+    /// there is no such rule. The first one by name counts, and not knowing before being another.
+    fn would_grant(&self, standing: &Standing, principal: &Principal, item: &Item) -> Option<Verdict> {
+        let asking = self.rules_about(standing, principal).filter_map(|rule| {
+            let why = rule.is_for(principal).err()?;
+            let grants = rule.effect == Some(Effect::Allow) && rule.grants(item, standing.vocabulary).is_ok();
+            grants.then_some((matches!(why, NotFor::Other(..)), rule, why))
+        });
+        let (_, rule, why) = asking.min_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)))?;
+        match why {
+            NotFor::Executable => None,
+            NotFor::Unknown(who) => {
+                let unproven = principal.unproven.iter().find(|token| token.issuer == who.issuer);
+                let but =
+                    unproven.map(|token| format!("; the one that is there does not count: {}", token.why));
+                let message = format!(
+                    "no rule allows {} without an ID token of issuer {:?} (rule {:?}){}",
+                    Told(item),
+                    who.issuer,
+                    rule.name,
+                    but.unwrap_or_default(),
+                );
+                Some(Verdict { hint: self.hint_to_present(rule, who), ..refused(message) })
+            }
+            NotFor::Other(who, what) => {
+                let subject = principal.identity(&who.issuer).map_or("", |identity| &*identity.subject);
+                let message = format!(
+                    "no rule allows {} to {subject:?}, which issuer {:?} says is asking: rule {:?} is for another `{what}`",
+                    Told(item),
+                    who.issuer,
+                    rule.name,
+                );
+                Some(Verdict { hint: rule.hint.clone(), ..refused(message) })
+            }
+        }
+    }
+
+    /// The rule's own hint, and how to present a token of the issuer that it asks.
+    fn hint_to_present(&self, rule: &Rule, who: &Who) -> Option<Arc<str>> {
+        let own = rule.hint.iter().map(|hint| &**hint);
+        let hints: Vec<_> = own.chain(self.how_to_present.get(&who.issuer).map(String::as_str)).collect();
+        Some(hints.join("; ").into())
+    }
+
+    /// The rules for this principal's subjects on a resource.
+    fn rules_about<'a>(
+        &'a self,
+        standing: &'a Standing,
+        principal: &Principal,
+    ) -> impl Iterator<Item = &'a Rule> {
         let of_subject = |subject: &Arc<str>| standing.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
         let mut indices: Vec<usize> = principal.subjects.iter().flat_map(of_subject).copied().collect();
         if principal.subjects.len() > 1 {
             indices.sort_unstable();
             indices.dedup();
         }
-        let rules = indices.into_iter().filter_map(|index| self.rules.get(index));
-        rules.filter(|rule| rule.is_for(principal)).collect()
+        indices.into_iter().filter_map(|index| self.rules.get(index))
     }
 
     /// The masks of these rules, each once, by name; a mask is told of by the first of its rules by name.

@@ -4,7 +4,12 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{Effect, Policy, Principal, Shape, decide::Told, matcher::Mismatch, rule::Rule};
+use crate::{
+    Effect, Policy, Principal, Shape,
+    decide::Told,
+    matcher::Mismatch,
+    rule::{NotFor, Rule},
+};
 
 /// Why a decision is what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,8 +79,14 @@ impl Policy {
         if !principal.subjects.iter().any(|subject| rule.subjects.contains(subject)) {
             return Err("it is for other subjects".into());
         }
-        if !rule.is_for(principal) {
-            return Err("it is for other executables".into());
+        if let Err(why) = rule.is_for(principal) {
+            return Err(match why {
+                NotFor::Executable => "it is for other executables".into(),
+                NotFor::Unknown(who) => format!("issuer {:?} does not say who is asking", who.issuer),
+                NotFor::Other(who, what) => {
+                    format!("it is for others: `{what}` is another, as issuer {:?} says", who.issuer)
+                }
+            });
         }
         let Some(vocabulary) = self.engine.vocabulary(resource) else {
             return Err("the resource is not known".into());

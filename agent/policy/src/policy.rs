@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Pass, Principal, Problem, Resource, Shape, SourceFile, Subject, Verdict, Vocabulary, case::Case,
+    Issuer, Pass, Principal, Problem, Resource, Shape, SourceFile, Subject, Verdict, Vocabulary, case::Case,
     decide::Engine, load, raw::RawFile,
 };
 
@@ -16,6 +16,8 @@ pub struct Policy {
     pub digest: Arc<str>,
     /// Whom the kernel governs.
     pub subjects: Vec<Subject>,
+    /// Who says who is asking.
+    pub issuers: Vec<Arc<Issuer>>,
     /// Where connections are taken to the gate.
     pub resources: Vec<Arc<Resource>>,
     /// Where governed processes may connect without the gate.

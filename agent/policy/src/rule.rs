@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Content, Effect, Item, Principal, Show, Vocabulary,
+    issuer::{Stranger, Who},
     matcher::{Block, Globs, Mismatch},
     problem::Position,
 };
@@ -36,6 +37,17 @@ impl Names {
     }
 }
 
+/// Why a rule is not for a principal.
+#[derive(Debug)]
+pub(crate) enum NotFor<'a> {
+    /// It is for other executables.
+    Executable,
+    /// The issuer does not say who is asking.
+    Unknown(&'a Who),
+    /// The issuer says that it is somebody else: this differs.
+    Other(&'a Who, Arc<str>),
+}
+
 /// One rule.
 #[derive(Debug)]
 pub(crate) struct Rule {
@@ -44,6 +56,7 @@ pub(crate) struct Rule {
     pub(crate) subjects: Names,
     pub(crate) resources: Names,
     pub(crate) executables: Option<Globs>,
+    pub(crate) who: Option<Who>,
     /// None for a rule that only adds masks or records.
     pub(crate) effect: Option<Effect>,
     /// Match blocks by protocol; none of them matters without an effect.
@@ -55,14 +68,30 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Whether the rule is for this executable. Where the kernel could not tell which it is, a rule that takes away or
-    /// hides applies, and one that grants does not.
-    pub(crate) fn is_for(&self, principal: &Principal) -> bool {
-        match (&self.executables, &principal.process.executable) {
+    /// Whether the rule is for this executable and for whoever is asking. Where the kernel could not tell which
+    /// executable it is, or the issuer not who is asking, a rule that takes away or hides applies, and one that grants
+    /// does not.
+    pub(crate) fn is_for(&self, principal: &Principal) -> Result<(), NotFor<'_>> {
+        let grants = self.effect == Some(Effect::Allow);
+        let is_for = match (&self.executables, &principal.process.executable) {
             (None, _) => true,
             (Some(globs), Some(path)) => globs.matches(path),
-            (Some(_), None) => self.effect != Some(Effect::Allow),
+            (Some(_), None) => !grants,
+        };
+        if !is_for {
+            return Err(NotFor::Executable);
         }
+        match self.who.as_ref().map(|who| (who, who.is(principal))) {
+            Some((who, Err(Stranger::Unknown))) if grants => Err(NotFor::Unknown(who)),
+            Some((who, Err(Stranger::Other(what)))) => Err(NotFor::Other(who, what)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The claims that it asks for, with their issuer.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        let asked = self.who.iter().flat_map(|who| who.claims.names().map(|name| (&who.issuer, name)));
+        asked.map(|(issuer, name)| (issuer.clone(), name.clone()))
     }
 
     /// The match blocks for a protocol.

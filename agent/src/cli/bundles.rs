@@ -5,9 +5,9 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tidegate_policy::{Principal, Process};
+use tidegate_policy::{Identity, Policy, Principal, Process};
 
 use super::{Exit, counted};
 use crate::{bundle, protocols::Protocols};
@@ -43,6 +43,15 @@ pub(super) struct Explain {
     /// Path of the executable that asks
     #[arg(long, value_name = "PATH")]
     executable: Option<String>,
+    /// The issuer that says who asks
+    #[arg(long, value_name = "ISSUER")]
+    issuer: Option<String>,
+    /// What it says: NAME=VALUE; may be repeated
+    #[arg(long = "claim", value_name = "NAME=VALUE", requires = "issuer", value_parser = claim)]
+    claims: Vec<(String, String)>,
+    /// A group that it says the asker is in; may be repeated
+    #[arg(long = "group", value_name = "GROUP", requires = "issuer")]
+    groups: Vec<String>,
     /// The resource
     #[arg(long, value_name = "RESOURCE")]
     on: String,
@@ -108,6 +117,7 @@ impl Explain {
         let principal = Principal {
             subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
             process: Process { executable: self.executable.as_deref().map(Into::into), ..Process::default() },
+            identities: self.identity(&policy)?.into_iter().collect(),
             ..Principal::default()
         };
         let explanation = policy.explain(&principal, &self.on, &shape);
@@ -126,6 +136,27 @@ impl Explain {
     }
 }
 
+impl Explain {
+    fn identity(&self, policy: &Policy) -> Result<Option<Identity>> {
+        let Some(issuer) = &self.issuer else { return Ok(None) };
+        let known: Vec<_> = policy.issuers.iter().map(|known| &*known.name).collect();
+        ensure!(
+            known.contains(&issuer.as_str()),
+            "the bundle has no issuer {issuer:?}; it has: {}",
+            known.join(", ")
+        );
+        let claims = self.claims.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        let subject = self.claims.iter().find(|(name, _)| name == "sub").map_or("", |(_, value)| value);
+        Ok(Some(Identity {
+            issuer: issuer.as_str().into(),
+            subject: subject.into(),
+            groups: self.groups.iter().map(|group| group.as_str().into()).collect(),
+            expires: i64::MAX,
+            claims: claims.collect(),
+        }))
+    }
+}
+
 /// Prints the JSON Schema of bundle files.
 pub(super) fn schema() -> Result<Exit> {
     writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&tidegate_policy::schema())?)?;
@@ -136,5 +167,12 @@ fn subject(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("subject", name)) if !name.is_empty() => Ok(name.to_owned()),
         _ => Err("write subject=NAME, with a subject of the bundle".into()),
+    }
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, with the name of a claim".into()),
     }
 }

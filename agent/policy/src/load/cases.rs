@@ -45,9 +45,11 @@ impl Loader<'_> {
             }
         };
         let executable = who.executable.as_ref().and_then(At::get).map(|path| path.as_str().into());
+        let identities = list(who.identities.as_ref()).map(|(_, identity)| self.identity(identity));
         Some(Principal {
             subjects,
             process: Process { executable, ..Process::default() },
+            identities: identities.collect::<Option<_>>()?,
             ..Principal::default()
         })
     }

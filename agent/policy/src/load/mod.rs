@@ -1,6 +1,7 @@
 //! From the files of a bundle to a policy: everything is checked, and every problem reported.
 
 mod cases;
+mod issuers;
 mod masks;
 mod reach;
 mod resources;
@@ -13,7 +14,7 @@ use crate::{
     decide::Engine,
     problem::{Position, Problems},
     raw::{List, RawFile},
-    rule::Names,
+    rule::{Names, Rule},
     yaml::{self, At, Entries},
 };
 
@@ -58,6 +59,8 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let masks = loader.masks(raw);
     let mask_names: Vec<Arc<str>> = masks.iter().map(|mask| mask.name.clone()).collect();
     let rules = loader.rules(raw, &mask_names);
+    let asked: Vec<_> = rules.iter().flat_map(Rule::claims).collect();
+    let issuers = loader.issuers(raw, &asked);
     loader.reach(&rules, &mask_names);
     let cases = loader.cases(raw);
     let speaking = resources.iter().filter_map(|resource| {
@@ -65,8 +68,8 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
         Some((resource.name.clone(), *vocabulary))
     });
     let subject_names: Vec<Arc<str>> = subjects.iter().map(|subject| subject.name.clone()).collect();
-    let engine = Engine::new(rules, masks, speaking, &subject_names);
-    Some(Policy { name: name?, digest: "".into(), subjects, resources, passes, engine, cases })
+    let engine = Engine::new(rules, masks, speaking, &subject_names, &issuers);
+    Some(Policy { name: name?, digest: "".into(), subjects, issuers, resources, passes, engine, cases })
 }
 
 /// Checks every file's version; the bundle's name.
@@ -107,6 +110,7 @@ struct Loader<'a> {
     problems: &'a Problems,
     vocabularies: &'a [&'static Vocabulary],
     subjects: Declared,
+    issuers: Declared,
     resources: Declared,
     masks: Declared,
     patterns: Declared,
@@ -132,6 +136,7 @@ impl<'a> Loader<'a> {
             problems,
             vocabularies,
             subjects: declare("subject", keys(raw, |file| file.subjects.as_ref()), problems),
+            issuers: declare("issuer", keys(raw, |file| file.issuers.as_ref()), problems),
             resources: declare("resource", keys(raw, |file| file.resources.as_ref()), problems),
             masks: declare("mask", keys(raw, |file| file.masks.as_ref()), problems),
             patterns: declare("pattern", keys(raw, |file| file.patterns.as_ref()), problems),

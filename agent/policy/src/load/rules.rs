@@ -52,6 +52,7 @@ impl Loader<'_> {
             subjects: self.names("subject", &raw.subjects, &self.subjects),
             resources,
             executables: self.globs(raw.executables.as_ref()),
+            who: self.who(raw.who.as_ref()),
             effect,
             blocks,
             masks: self.mask_indices(raw, masks),

@@ -8,7 +8,7 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::{List, RawMatch};
+use super::{List, RawIdentity, RawMatch};
 use crate::{
     Effect,
     yaml::{At, Entries},
@@ -42,6 +42,8 @@ pub(crate) struct RawWho {
     pub(crate) subjects: At<List<String>>,
     /// Path of the executable.
     pub(crate) executable: Option<At<String>>,
+    /// Who issuers say that it is.
+    pub(crate) identities: Option<At<List<RawIdentity>>>,
 }
 
 /// What is expected beyond the decision.

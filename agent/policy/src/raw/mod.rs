@@ -1,6 +1,7 @@
 //! A bundle file as it is written, before anything in it is checked. The JSON Schema is made from these types.
 
 mod case;
+mod issuer;
 mod mask;
 mod matching;
 mod resource;
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use case::{RawCase, RawDeed, RawExpect, RawWho};
+pub(crate) use issuer::{RawIdentity, RawIssuer, RawTokens, RawWhoIs};
 pub(crate) use mask::{RawDoubt, RawMask, RawShow};
 pub(crate) use matching::{RawMatch, Scalar};
 pub(crate) use resource::{RawPass, RawResource, RawTls};
@@ -33,6 +35,8 @@ pub(crate) struct RawFile {
     pub(crate) name: Option<At<String>>,
     /// Whom the kernel governs, by name.
     pub(crate) subjects: Option<At<Entries<RawSubject>>>,
+    /// Who says who is asking, by name: issuers of ID tokens.
+    pub(crate) issuers: Option<At<Entries<RawIssuer>>>,
     /// Upstreams that connections are taken to the gate for, by name.
     pub(crate) resources: Option<At<Entries<RawResource>>>,
     /// Where governed processes may connect without the gate.

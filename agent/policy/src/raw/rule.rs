@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{List, RawMatch};
+use super::{List, RawMatch, RawWhoIs};
 use crate::yaml::{At, Entries};
 
 /// Who may do what where, and what is shown of it.
@@ -19,6 +19,8 @@ pub(crate) struct RawRule {
     pub(crate) resources: At<List<String>>,
     /// Globs on the executable's path; without them, any executable.
     pub(crate) executables: Option<At<List<String>>>,
+    /// Who is asking, as an issuer says it; without it, anybody.
+    pub(crate) who: Option<At<RawWhoIs>>,
     /// Match blocks: what any of them matches is allowed.
     pub(crate) allow: Option<At<List<Entries<RawMatch>>>>,
     /// Match blocks: what any of them matches waits for a person.

@@ -5,6 +5,7 @@
 mod common;
 mod decisions;
 mod demo;
+mod identity;
 mod masks;
 mod problems;
 mod properties;
