@@ -59,6 +59,14 @@ pub(crate) fn all() -> Result<Vec<Built>> {
     executables(command)
 }
 
+/// Builds the tests of the kernel's part.
+pub(crate) fn kernel_tests() -> Result<Vec<Built>> {
+    say("building the kernel programs and their tests");
+    let mut command = cargo(&["build", "--test", "hooks", "--test", "verifier"]);
+    command.args(HOST);
+    executables(command)
+}
+
 /// Builds the agent and returns its binary.
 pub(crate) fn agent(release: bool) -> Result<PathBuf> {
     say(if release { "building the agent, optimised" } else { "building the agent" });

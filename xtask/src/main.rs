@@ -8,6 +8,7 @@ mod demo;
 mod setup;
 mod shell;
 mod suites;
+mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +47,8 @@ enum Task {
         /// Only those whose name contains this.
         filter: Option<String>,
     },
+    /// Run the tests of the kernel programs on every kernel of the matrix, in virtual machines.
+    VmTest(vm::Wanted),
     /// See unmodified clients go through the gate: masked, refused, recorded.
     Demo {
         /// The agent's binary; built if not given.
@@ -84,13 +87,14 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<bool> {
     match task {
         Task::Setup { check: true } => setup::check(),
-        Task::Setup { check: false } => setup::run().map(|()| true),
+        Task::Setup { check: false } => setup::run().and_then(|()| setup::kernels()).map(|()| true),
         Task::Build { release } => {
             setup::run()?;
             build::agent(release).map(|_| true)
         }
         Task::Lint => build::lint().map(|()| true),
         Task::Test { suite, filter } => suites::run(suite, filter.as_deref()),
+        Task::VmTest(wanted) => vm::run(&wanted),
         Task::Demo { binary } => demo::run(binary).map(|()| true),
         Task::Bench(bench) => bench::run(bench).map(|()| true),
         Task::WithServer { program, arguments } => suites::with_server(&program, &arguments),

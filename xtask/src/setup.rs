@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tidegate_tests::CLIENTS;
 
-use crate::shell::{as_root, cargo, find, is_root, say, shown};
+use crate::{
+    shell::{as_root, cargo, find, in_ci, is_root, say, shown},
+    vm::kernels::MATRIX,
+};
 
 /// Debian packages and why they are needed.
 const PACKAGES: &[(&str, &str)] = &[
@@ -33,6 +36,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iproute2", "network namespaces of tests"),
     ("procps", "looking at processes in tests"),
     ("mount", "a full disk in tests"),
+    ("qemu-system-x86", "kernels other than this one, in virtual machines"),
+    ("busybox-static", "the programs of those virtual machines"),
+    ("cpio", "packing their files"),
+    ("xz-utils", "unpacking their modules"),
+    ("binutils", "packing their files"),
+    ("util-linux", "other accounts and namespaces in tests"),
 ];
 
 /// Packages that may be there in another way: package, program, why.
@@ -78,10 +87,27 @@ pub(crate) fn check() -> Result<bool> {
             }
         }
     }
+    for kernel in MATRIX.iter().filter(|kernel| kernel.image().is_none()) {
+        println!("missing: kernel {} (tests on other kernels than this one)", kernel.name);
+    }
     if missing.is_empty() {
-        println!("everything is there");
+        println!("everything that is needed is there");
     }
     Ok(missing.is_empty())
+}
+
+/// Fetches the kernels of the matrix that aren't there yet. Only the matrix needs them, so one that can't be had is said and
+/// not an error, except in CI.
+pub(crate) fn kernels() -> Result<()> {
+    for kernel in MATRIX.iter().filter(|kernel| kernel.image().is_none()) {
+        if let Err(error) = kernel.fetch() {
+            if in_ci() {
+                return Err(error.context(format!("kernel {}", kernel.name)));
+            }
+            say(&format!("SKIPPED kernel {}, `cargo xtask vm-test` will try again: {error:#}", kernel.name));
+        }
+    }
+    Ok(())
 }
 
 /// Installs what is missing. Quick when nothing is.

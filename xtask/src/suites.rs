@@ -15,6 +15,7 @@ use crate::{
     build::{self, Built},
     setup,
     shell::{as_root, cargo, find, in_ci, is_root, project, say},
+    vm,
 };
 
 /// Which tests to run.
@@ -24,11 +25,18 @@ pub(crate) enum Suite {
     Unit,
     /// The kernel programs, on the running kernel, as root.
     Kernel,
+    /// The kernel programs on the oldest and the newest kernel of the matrix, in virtual machines.
+    Vm,
     /// Real clients and servers through the built agent, as root.
     E2e,
     /// All of them.
     All,
 }
+
+/// What a test needs that can only run in a virtual machine, on a kernel of the matrix that the agent runs on.
+pub(crate) const GUEST: &str = "a guest";
+/// As above, but on a kernel that is too old for the agent.
+pub(crate) const OLD_GUEST: &str = "an old guest";
 
 /// What tests are run with.
 struct Tools<'a> {
@@ -38,10 +46,10 @@ struct Tools<'a> {
 
 /// How tests ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 /// Runs tests. True if none failed and none was left out that had to run.
@@ -61,19 +69,28 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
             // What is ignored here is counted below.
             count.add(Count { skipped: 0, ..unprivileged(test, filter)? });
         }
-        let names = privileged_tests(test, filter)?;
+        let names = tests_that_need(test, |thing| !matches!(thing, GUEST | OLD_GUEST), filter)?;
         count.add(match suite {
             Suite::Unit => Count::skipped(&names),
             Suite::Kernel if !kernel => Count::default(),
             Suite::E2e if kernel => Count::default(),
+            Suite::Vm => Count::default(),
             Suite::Kernel | Suite::E2e | Suite::All => privileged(test, &names, &tools)?,
         });
     }
     if matches!(suite, Suite::Unit | Suite::All) && filter.is_none() {
         count.add(counted(cargo(&["test", "--doc"]).args(build::HOST))?);
     }
+    let mut good = true;
+    if matches!(suite, Suite::Vm | Suite::All) && filter.is_none() {
+        let outcome = vm::ends_of_matrix(&built)?;
+        count.add(outcome.count);
+        good = outcome.good;
+    }
     println!("{count}");
-    Ok(count.failed == 0 && !(in_ci() && suite == Suite::All && count.skipped > 0))
+    Ok(good
+        && count.failed == 0
+        && !(in_ci() && matches!(suite, Suite::Vm | Suite::All) && count.skipped > 0))
 }
 
 fn unprivileged(test: &Built, filter: Option<&str>) -> Result<Count> {
@@ -116,9 +133,13 @@ fn threads(test: &Built) -> &'static str {
     if test.package.ends_with("tests") { "2" } else { "1" }
 }
 
-/// The tests that are ignored because they need something. Others are ignored because they only measure, or are started
-/// by another test: those are nobody's to run here.
-fn privileged_tests(test: &Built, filter: Option<&str>) -> Result<Vec<String>> {
+/// The tests that are ignored because they need something such. Others are ignored because they only measure, or are
+/// started by another test: those are nobody's to run here.
+pub(crate) fn tests_that_need(
+    test: &Built,
+    such: impl Fn(&str) -> bool,
+    filter: Option<&str>,
+) -> Result<Vec<String>> {
     let mut list = Command::new(&test.path);
     let listed =
         in_package(&mut list, test).args(["--list", "--ignored", "--format=terse"]).args(filter).output()?;
@@ -130,13 +151,15 @@ fn privileged_tests(test: &Built, filter: Option<&str>) -> Result<Vec<String>> {
     // Asked to run exactly these, the harness only says why it doesn't.
     let mut why = Command::new(&test.path);
     let output = in_package(&mut why, test).args(["--color=never", "--exact"]).args(names).output()?;
-    Ok(String::from_utf8(output.stdout)?.lines().filter_map(needs_something).map(str::to_owned).collect())
+    let needed = |line: &str| needs(line).filter(|(_, thing)| such(thing)).map(|(name, _)| name.to_owned());
+    Ok(String::from_utf8(output.stdout)?.lines().filter_map(needed).collect())
 }
 
-/// The test's name in a line such as `test a::b ... ignored, needs root: cargo xtask test e2e`.
-fn needs_something(line: &str) -> Option<&str> {
+/// The test's name, and what it needs, in a line such as `test a::b ... ignored, needs root: cargo xtask test e2e`.
+fn needs(line: &str) -> Option<(&str, &str)> {
     let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored, ")?;
-    reason.starts_with("needs ").then_some(name)
+    let thing = reason.strip_prefix("needs ")?;
+    Some((name, thing.split_once(':').map_or(thing, |(thing, _)| thing)))
 }
 
 /// As cargo runs them.
@@ -169,7 +192,7 @@ fn counted(command: &mut Command) -> Result<Count> {
 
 impl Count {
     /// What libtest says after `test result: `, as in `ok. 3 passed; 0 failed; 1 ignored; ...`.
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let number = |label: &str| {
             let part = text.split(['.', ';']).map(str::trim).find_map(|part| part.strip_suffix(label));
             match part {
@@ -185,7 +208,7 @@ impl Count {
         Self { skipped: names.len().try_into().unwrap_or(u64::MAX), ..Self::default() }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -218,9 +241,10 @@ mod tests {
 
     #[test]
     fn only_tests_that_need_something_are_run_with_privilege() {
-        assert_eq!(needs_something("test a::b ... ignored, needs root: cargo xtask test e2e"), Some("a::b"));
-        assert_eq!(needs_something("test a::c ... ignored, a measurement"), None);
-        assert_eq!(needs_something("test a::d ... ok"), None);
+        assert_eq!(needs("test a::b ... ignored, needs root: cargo xtask test e2e"), Some(("a::b", "root")));
+        assert_eq!(needs("test a::b ... ignored, needs a guest"), Some(("a::b", GUEST)));
+        assert_eq!(needs("test a::c ... ignored, a measurement"), None);
+        assert_eq!(needs("test a::d ... ok"), None);
     }
 
     #[test]

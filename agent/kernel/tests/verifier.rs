@@ -1,0 +1,30 @@
+//! What the verifier makes of the programs, for the kernel matrix.
+
+use aya::programs::loaded_programs;
+use tidegate_kernel::{Kernel, probe};
+
+#[tokio::test]
+#[ignore = "needs a guest: cargo xtask vm-test"]
+async fn the_verifier_takes_every_program() {
+    let _kernel = Kernel::load().unwrap();
+    // In a guest of its own nobody else's programs are loaded.
+    let mut programs = 0;
+    for program in loaded_programs() {
+        let program = program.unwrap();
+        programs += 1;
+        // From 5.16.
+        if let Some(instructions) = program.verified_instruction_count() {
+            println!("VERIFIED {} {instructions}", program.name_as_str().unwrap());
+        }
+    }
+    assert!(programs > 8, "{programs} programs are loaded");
+}
+
+#[tokio::test]
+#[ignore = "needs an old guest: cargo xtask vm-test"]
+async fn a_kernel_that_lacks_something_is_refused_by_what_it_lacks() {
+    let refusal = Kernel::load().unwrap_err().to_string();
+    assert!(refusal.contains("the network namespace's cookie"), "{refusal}");
+    let missing: Vec<_> = probe().into_iter().filter(|probe| probe.missing.is_some()).collect();
+    assert!(missing.iter().any(|probe| probe.feature == "network-namespace cookie"), "{missing:#?}");
+}
