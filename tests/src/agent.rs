@@ -143,6 +143,11 @@ impl Agent {
         self.path("state")
     }
 
+    /// Its runtime directory, with the admin socket.
+    pub fn runtime(&self) -> PathBuf {
+        self.path("run")
+    }
+
     /// Its log, one JSON object a line.
     pub fn log(&self) -> PathBuf {
         self.path("log")

@@ -28,6 +28,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("rustc-web", "compiling the kernel programs"),
     ("cargo-web", "compiling the kernel programs"),
     ("libstd-rust-web-dev-bpf", "Rust's core library for the kernel's BPF machine"),
+    ("libc6-dev", "the attack programs, which carry the C library"),
+    ("linux-libc-dev", "the attack programs, which use the kernel's own headers"),
     ("openssl", "certificates of the test servers"),
     ("postgresql", "the server and the clients of tests and demo"),
     ("pgbouncer", "a hop to compare with in benchmarks"),

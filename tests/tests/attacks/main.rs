@@ -1,0 +1,47 @@
+//! Every way around the gate that we know of, tried as the governed account: with the agent alive, after it was killed,
+//! and begun before it was there. A way that is known to be open must be open, or the table of those is out of date.
+
+mod open;
+mod stage;
+
+use anyhow::Result;
+use tidegate_attacks::{ATTACKS, When};
+
+use crate::{open::Phase, stage::Stage};
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_but_what_is_known_to_be_open_gets_past_a_live_agent() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.start_agent()?;
+    let target = stage.target()?;
+    let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Alive));
+    let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
+    stage.agent_is_alive()?;
+    open::compare(Phase::Alive, &rows)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_but_what_is_known_to_be_open_gets_past_a_killed_agent() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.start_agent()?;
+    let target = stage.target()?;
+    stage.kill_agent();
+    let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Dead));
+    let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
+    open::compare(Phase::Dead, &rows)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_but_what_is_known_to_be_open_outlives_the_start_of_the_agent() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let governed = stage.governed();
+    let attacks = ATTACKS.iter().filter(|attack| attack.when == When::Before);
+    let waiting = attacks.map(|attack| stage.battery.begin(attack, &governed)).collect::<Result<Vec<_>>>()?;
+    stage.start_agent()?;
+    let finished = waiting.into_iter().map(|waiting| stage.battery.finish(waiting));
+    let rows = finished.collect::<Result<Vec<_>>>()?;
+    open::compare(Phase::Alive, &rows)
+}

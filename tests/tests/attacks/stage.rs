@@ -1,0 +1,106 @@
+//! The battery, and an agent that governs its attacker.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tidegate_attacks::{Battery, Target};
+use tidegate_tests::{Agent, Settings, governed_uid};
+
+/// What is passed to the attacker, and a resource that nobody serves.
+const BUNDLE: &str = "\
+tidegate: 1
+name: attacks
+subjects:
+  attacker: {users: [\"${user}\"]}
+resources:
+  nowhere:
+    protocol: postgres
+    addresses: [\"${declared}\"]
+    tls: {mode: disable}
+    credential: nobody
+passes:
+  - subjects: [attacker]
+    to: [${passed}]
+rules:
+  - name: sign-in
+    subjects: [attacker]
+    resources: [nowhere]
+    allow: [{action: login}]
+";
+
+/// A battery with an agent.
+pub(crate) struct Stage {
+    pub(crate) battery: Battery,
+    user: u32,
+    agent: Option<Agent>,
+}
+
+impl Stage {
+    /// Without an agent as yet.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { battery: Battery::new()?, user: governed_uid(), agent: None })
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start_agent(&mut self) -> Result<()> {
+        let canary = self.battery.canary();
+        let passed: Vec<String> = canary.passed().iter().map(|address| format!("\"{address}\"")).collect();
+        let bundle = BUNDLE
+            .replace("${user}", &self.user.to_string())
+            .replace("${declared}", &canary.declared().to_string())
+            .replace("${passed}", &passed.join(", "));
+        self.agent = Some(Agent::start(&Settings {
+            binary: &binary()?,
+            bundle: &[("bundle.yaml", &bundle)],
+            credentials: &[("nobody.user", "nobody"), ("nobody.password", "nothing")],
+        })?);
+        Ok(())
+    }
+
+    /// What is known before there is an agent.
+    pub(crate) fn governed(&self) -> Target {
+        Target {
+            governed: self.user,
+            passes_canary: true,
+            declared: Some(self.battery.canary().declared()),
+            ..Target::default()
+        }
+    }
+
+    /// The running agent as a target.
+    pub(crate) fn target(&self) -> Result<Target> {
+        let agent = self.agent.as_ref().context("the agent is not there")?;
+        let status: Value = serde_json::from_str(&agent.ask(&["status", "--json"])?)?;
+        let port = status.get("v4_port").and_then(Value::as_u64).context("status without v4_port")?;
+        Ok(Target {
+            proxy_port: Some(port.try_into()?),
+            agent: Some(agent.process()?.id()),
+            admin: Some(agent.runtime().join("admin.sock")),
+            state: Some(agent.state()),
+            ..self.governed()
+        })
+    }
+
+    /// Checks that the agent survived, and answers.
+    pub(crate) fn agent_is_alive(&mut self) -> Result<()> {
+        let agent = self.agent.as_mut().context("the agent is not there")?;
+        agent.ask(&["status"]).context("the agent did not survive the attacks")?;
+        ensure!(agent.process()?.id() > 0, "the agent is gone");
+        Ok(())
+    }
+
+    /// Kills the agent, as a crash would.
+    pub(crate) fn kill_agent(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            agent.kill();
+        }
+    }
+}
+
+/// The binary under test, as `cargo xtask test` built it.
+fn binary() -> Result<PathBuf> {
+    std::env::var_os("TIDEGATE_BINARY")
+        .map(PathBuf::from)
+        .context("TIDEGATE_BINARY is not set: run `cargo xtask test e2e`")
+}
