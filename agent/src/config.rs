@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// How much is allowed at once.
     pub(crate) limits: Limits,
+    /// Where people are asked.
+    pub(crate) approvals: Approvals,
     /// How long sessions may take to end when the agent is asked to stop: `10s`.
     #[serde(deserialize_with = "duration")]
     pub(crate) stop_grace: Duration,
@@ -78,6 +80,31 @@ pub(crate) struct Limits {
     pub(crate) sessions_per_principal: usize,
 }
 
+/// Where people are asked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Approvals {
+    /// Questions that may wait.
+    pub(crate) questions: usize,
+    /// Of these, one principal's.
+    pub(crate) questions_per_principal: usize,
+    /// The PostgreSQL of a fleet; without it, a file under the state directory.
+    pub(crate) database: Option<Database>,
+}
+
+/// A PostgreSQL that the agents of a fleet share.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Database {
+    /// A connection string or URL as libpq takes it, without the password: `host=db.internal dbname=tidegate
+    /// sslmode=require`. TLS is always verified.
+    pub(crate) connection: String,
+    /// Name of the credential to sign in with.
+    pub(crate) credential: String,
+    /// PEM file of the authorities that are trusted; the system's without it.
+    pub(crate) ca: Option<PathBuf>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -88,6 +115,7 @@ impl Default for Config {
             listen: Listen::default(),
             log: Log::default(),
             limits: Limits::default(),
+            approvals: Approvals::default(),
             stop_grace: Duration::from_secs(10),
             core_dumps: false,
         }
@@ -97,6 +125,12 @@ impl Default for Config {
 impl Default for Credentials {
     fn default() -> Self {
         Self { directory: "/etc/tidegate/credentials".into() }
+    }
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self { questions: 1000, questions_per_principal: 64, database: None }
     }
 }
 

@@ -49,6 +49,9 @@ pub(crate) enum Error {
     /// The record store.
     #[error("records: {0}")]
     Records(String),
+    /// Where people are asked.
+    #[error("approvals: {0}")]
+    Approvals(String),
     /// A listener.
     #[error("cannot listen on {address}: {error}")]
     Listen {

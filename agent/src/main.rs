@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod approvals;
 mod authority;
 mod bundle;
 mod cli;

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     admin::{Admin, Socket},
+    approvals,
     authority::Authority,
     config::Config,
     credentials::Files,
@@ -83,6 +84,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let masker = Arc::new(Masker::new(token_key(&config.state.join("token.key"))?));
     let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
     let credentials = Arc::new(Files::new(systemd, config.credentials.directory.clone()));
+    let desk = approvals::open(&config, &*credentials, &host_name()).await?;
     let loader = Loader {
         directory: config.bundle.clone(),
         protocols: Arc::new(Protocols::built_in()),
@@ -107,7 +109,9 @@ async fn start(config: Config) -> Result<Agent, Error> {
         stop: stop.clone(),
     };
     let origins = Arc::new(kernel);
-    let sessions = Sessions { origins, in_force, credentials, records, masker, stopping: told, live };
+    let approvals = Arc::new(desk);
+    let sessions =
+        Sessions { origins, in_force, credentials, records, approvals, masker, stopping: told, live };
     Ok(Agent {
         config,
         listeners,

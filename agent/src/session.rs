@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
-    ClientIo, Credentials, Gate, Identified, Masker, Opening, OriginError, Origins, Records,
+    Approvals, ClientIo, Credentials, Gate, Identified, Masker, Opening, OriginError, Origins, Records,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{Instrument, Span, field};
@@ -26,6 +26,8 @@ pub(crate) struct Sessions {
     pub(crate) credentials: Arc<dyn Credentials>,
     /// Where records are kept.
     pub(crate) records: Arc<dyn Records>,
+    /// Where people are asked.
+    pub(crate) approvals: Arc<dyn Approvals>,
     /// What applies masks.
     pub(crate) masker: Arc<Masker>,
     /// True once the agent is asked to stop.
@@ -89,6 +91,7 @@ impl Sessions {
             stopping: self.stopping.clone(),
             credentials: self.credentials.clone(),
             records: self.records.clone(),
+            approvals: self.approvals.clone(),
             masker: self.masker.clone(),
         })
         .map_err(|error| Refused::NoRecord(error.to_string()))?;

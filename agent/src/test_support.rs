@@ -13,8 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 use tidegate_gate::{
-    BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin, OriginError, Origins, Protocol, Record,
-    RecordError, Records, Secret, ServeError, Server,
+    Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
+    OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
 };
 use tidegate_kernel::Rules;
 use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
@@ -198,6 +198,15 @@ impl Record for FakeRecord {
     }
 }
 
+/// Nobody to ask.
+struct Nobody;
+
+impl Approvals for Nobody {
+    fn put(&self, _question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
+        Box::pin(async { Err(ApprovalError("nobody is there".into())) })
+    }
+}
+
 /// Everything an agent has but a kernel.
 pub(crate) struct World {
     /// The bundle's directory.
@@ -258,6 +267,7 @@ impl World {
             in_force: self.in_force.clone(),
             credentials: Arc::new(Files::new(None, self.credentials.path().into())),
             records: Arc::new(self.records.clone()),
+            approvals: Arc::new(Nobody),
             masker: Arc::new(Masker::new(Secret::new(vec![0; 32]))),
             stopping: self.stopping.subscribe(),
             live: self.live.clone(),

@@ -109,7 +109,9 @@ fn privileged(test: &Built, names: &[String], tools: &Tools<'_>) -> Result<Count
     }
     say(&format!("{} of {}, as root", test.target, folder(test)));
     let variables = [("TIDEGATE_BINARY", tools.agent.as_os_str())];
-    let mut command = if test.package.ends_with("protocols/postgres") {
+    let server =
+        ["protocols/postgres", "agent/approvals"].iter().any(|folder| test.package.ends_with(folder));
+    let mut command = if server {
         let mut command = as_root(tools.xtask, &variables);
         command.arg("with-server").arg(&test.path);
         command

@@ -1,6 +1,7 @@
 //! What every protocol must hold, whatever it speaks: each function is one promise, for a protocol's tests to call
 //! with its own [`Words`].
 
+mod people;
 mod rig;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::{
 };
 
 use crate::{BoxFuture, Protocol};
+pub use people::People;
 pub use rig::{Memory, PATIENCE, Rig};
 
 /// Plays the upstream on one connection, and reports every byte it gets, as it gets it.

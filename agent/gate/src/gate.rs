@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    future::Future,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,12 +13,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_policy::{Effect, Identity, Policy, Principal, Resource, Shape, Verdict};
+use tidegate_policy::{Effect, Held, Identity, Policy, Principal, Resource, Shape, Verdict};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    Cause, Credential, Credentials, Decision, Entry, Identified, Masker, Origin, Permit, Record, RecordError,
-    Records, Refusal, verdicts::Verdicts,
+    Approvals, Cause, Credential, Credentials, Decision, Entry, Hold, Identified, Masker, Matter, Origin,
+    Permit, Put, Record, RecordError, Records, Refusal, verdicts::Verdicts,
 };
 
 /// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
@@ -42,6 +43,8 @@ pub struct Opening {
     pub credentials: Arc<dyn Credentials>,
     /// Where records are kept.
     pub records: Arc<dyn Records>,
+    /// Where people are asked.
+    pub approvals: Arc<dyn Approvals>,
     /// What applies masks.
     pub masker: Arc<Masker>,
 }
@@ -90,13 +93,22 @@ pub(crate) struct Inner {
     changes: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     credentials: Arc<dyn Credentials>,
+    approvals: Arc<dyn Approvals>,
     masker: Arc<Masker>,
     session: Arc<str>,
     opened_under: Arc<str>,
-    login: Mutex<Option<Arc<Shape>>>,
+    login: Mutex<Option<Admitted>>,
     record: Mutex<Option<Box<dyn Record>>>,
     verdicts: Mutex<Verdicts>,
     actions: AtomicU64,
+}
+
+/// What the session stands on.
+#[derive(Clone)]
+struct Admitted {
+    shape: Arc<Shape>,
+    /// What was approved for it.
+    holds: Vec<Held>,
 }
 
 impl Gate {
@@ -125,6 +137,7 @@ impl Gate {
             changes: opening.changes,
             stopping: opening.stopping,
             credentials: opening.credentials,
+            approvals: opening.approvals,
             masker: opening.masker,
             opened_under: policy.digest.clone(),
             login: Mutex::default(),
@@ -154,16 +167,22 @@ impl Gate {
         &self.0.masker
     }
 
-    /// Decides and records the wish, then connects to the upstream.
+    /// Decides and records the wish, then connects to the upstream. A wish that is held waits here, and is withdrawn
+    /// if the future is dropped.
     ///
     /// The permit is to be settled when the upstream has taken the credential, or has not.
     pub async fn admit(&self, login: Login) -> Result<(Upstream, Permit), Refusal> {
         let action = Action { name: login.name, shape: &login.shape, text: &login.text };
         let permit = match self.ask(action).await {
             Decision::Permit(permit) => permit,
+            Decision::Hold(hold) => match hold.put(Matter::new(login.text.as_bytes())).await? {
+                Put::Permit(permit) => permit,
+                Put::Waits(mut waiting) => waiting.settled().await?.permit(&login.shape)?,
+            },
             Decision::Refuse(refusal) => return Err(refusal),
         };
-        *lock(&self.0.login) = Some(login.shape);
+        let holds = permit.verdict().holds.clone();
+        *lock(&self.0.login) = Some(Admitted { shape: login.shape, holds });
         Ok((self.dial().await?, permit))
     }
 
@@ -192,13 +211,13 @@ impl Gate {
         Ok(Upstream { stream, address, credential })
     }
 
-    /// What would be decided, unrecorded: for what prepares an action that will itself be asked for.
+    /// What would be decided, unrecorded: for what prepares an action that will itself be asked for. It may be held.
     pub fn foresee(&self, shape: &Arc<Shape>) -> Result<Arc<Verdict>, Refusal> {
-        let verdict = self.0.verdict(&self.0.policy.load_full(), shape);
-        if verdict.effect == Effect::Allow { Ok(verdict) } else { Err(refused(&verdict)) }
+        let verdict = self.0.verdict_now(shape);
+        if verdict.effect == Effect::Deny { Err(refused(&verdict)) } else { Ok(verdict) }
     }
 
-    /// Decides an action and records it; it may run once this has returned a permit.
+    /// Decides an action and records it; it may run once there is a permit.
     pub async fn ask(&self, action: Action<'_>) -> Decision {
         let policy = self.0.policy.load_full();
         let verdict = self.0.verdict(&policy, action.shape);
@@ -209,7 +228,11 @@ impl Gate {
             }
             Ok(id) => match verdict.effect {
                 Effect::Allow => Decision::Permit(Permit::new(self.0.clone(), id, verdict)),
-                Effect::Hold | Effect::Deny => Decision::Refuse(refused(&verdict)),
+                Effect::Hold => {
+                    let said = (action.name, self.0.as_recorded(action.text, &verdict).into_owned());
+                    Decision::Hold(Hold::new(self.0.clone(), id, verdict, action.shape.clone(), said))
+                }
+                Effect::Deny => Decision::Refuse(refused(&verdict)),
             },
         }
     }
@@ -220,6 +243,7 @@ impl Gate {
         let verdict = Verdict {
             effect: Effect::Deny,
             rule: None,
+            holds: Vec::new(),
             matched: Vec::new(),
             message: reason.into(),
             hint: None,
@@ -272,6 +296,51 @@ impl Inner {
         &self.masker
     }
 
+    pub(crate) fn approvals(&self) -> &Arc<dyn Approvals> {
+        &self.approvals
+    }
+
+    pub(crate) fn session(&self) -> &Arc<str> {
+        &self.session
+    }
+
+    pub(crate) fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    pub(crate) fn policy_digest(&self) -> Arc<str> {
+        self.policy.load().digest.clone()
+    }
+
+    /// Resolves when something that decisions depend on has changed since this was called; never, if nothing can
+    /// change any more.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut policy, mut identities) = (self.changes.clone(), self.identities.clone());
+        policy.mark_unchanged();
+        identities.mark_unchanged();
+        async move {
+            tokio::select! {
+                Ok(()) = policy.changed() => {}
+                Ok(()) = identities.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// What the policy in force says.
+    pub(crate) fn verdict_now(&self, shape: &Arc<Shape>) -> Arc<Verdict> {
+        self.verdict(&self.policy.load_full(), shape)
+    }
+
+    /// Writes an entry that something depends on.
+    pub(crate) fn write(&self, entry: &Entry<'_>) -> Result<(), RecordError> {
+        lock(&self.record).as_mut().ok_or_else(|| RecordError("it is closed".into()))?.write(entry)
+    }
+
     /// Adds an entry that nothing waits for.
     pub(crate) fn note(&self, entry: &Entry<'_>) {
         if let Some(record) = lock(&self.record).as_mut() {
@@ -286,7 +355,7 @@ impl Inner {
     }
 
     /// Who is asking. What issuers say may have changed since it was last asked for.
-    fn principal(&self) -> Arc<Principal> {
+    pub(crate) fn principal(&self) -> Arc<Principal> {
         let mut known = lock(&self.principal);
         let now = self.identities.borrow().clone();
         if Arc::ptr_eq(&known.identities, &now) {
@@ -308,17 +377,10 @@ impl Inner {
         let mut record = lock(&self.record);
         let record = record.as_mut().ok_or_else(|| RecordError("it is closed".into()))?;
         let id = self.actions.fetch_add(1, Ordering::Relaxed) + 1;
-        let text = match &verdict.content {
-            Some(mask) => match self.masker.scan(mask, action.text.as_bytes()) {
-                Cow::Borrowed(_) => Cow::Borrowed(action.text),
-                Cow::Owned(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
-            },
-            None => Cow::Borrowed(action.text),
-        };
         record.write(&Entry::Action {
             id,
             action: action.name.into(),
-            text,
+            text: self.as_recorded(action.text, verdict),
             decision: verdict.effect,
             rule: verdict.rule.as_deref().map(Into::into),
             reason: (verdict.effect != Effect::Allow).then(|| Cow::Borrowed(&*verdict.message)),
@@ -327,14 +389,28 @@ impl Inner {
         Ok(id)
     }
 
+    /// A text without what the verdict masks.
+    fn as_recorded<'a>(&self, text: &'a str, verdict: &Verdict) -> Cow<'a, str> {
+        let Some(mask) = &verdict.content else { return Cow::Borrowed(text) };
+        match self.masker.scan(mask, text.as_bytes()) {
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+            Cow::Owned(masked) => Cow::Owned(String::from_utf8_lossy(&masked).into_owned()),
+        }
+    }
+
     /// Why the session may no longer exist, if so.
     fn end(&self) -> Option<Refusal> {
         if *self.stopping.borrow() {
             return Some(refusal(Cause::Shutdown, "the gate is stopping"));
         }
         let login = lock(&self.login).clone()?;
-        let verdict = self.verdict(&self.policy.load_full(), &login);
-        (verdict.effect != Effect::Allow).then(|| Refusal {
+        let verdict = self.verdict_now(&login.shape);
+        let stands = match verdict.effect {
+            Effect::Allow => true,
+            Effect::Hold => verdict.holds.iter().all(|held| login.holds.contains(held)),
+            Effect::Deny => false,
+        };
+        (!stands).then(|| Refusal {
             message: format!("this session is no longer allowed: {}", verdict.message).into(),
             hint: verdict.hint.clone(),
             cause: Cause::Policy,

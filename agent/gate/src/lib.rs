@@ -1,15 +1,18 @@
 //! What a protocol is written against: who is asking, what is decided, how it is shown, what is recorded.
 //!
 //! A protocol gets a [`Gate`] for one session. [`Gate::admit`] is the only source of an [`Upstream`];
-//! [`Gate::ask`] is the only source of a [`Permit`], and the action is in the record before the permit exists.
+//! [`Gate::ask`] is the only source of a [`Permit`], at once or by way of a [`Hold`], and the action is in the record
+//! before the permit exists.
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 #[cfg(feature = "contract")]
 #[expect(clippy::expect_used, reason = "a broken promise is a failed test")]
 pub mod contract;
 mod credential;
 mod gate;
+mod hold;
 mod identity;
 mod mask;
 mod origin;
@@ -20,8 +23,10 @@ mod refusal;
 mod secret;
 mod verdicts;
 
+pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Step};
 pub use credential::{Credential, CredentialError, Credentials};
 pub use gate::{Action, Gate, Login, Opening, Upstream};
+pub use hold::{Approved, Hold, Matter, Put, Waiting};
 pub use identity::{Identified, Identities};
 pub use mask::{Find, Masker};
 pub use origin::{Origin, OriginError, Origins};

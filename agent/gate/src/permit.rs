@@ -7,13 +7,15 @@ use std::{
 
 use tidegate_policy::Verdict;
 
-use crate::{Entry, Masker, Refusal, gate::Inner};
+use crate::{Entry, Hold, Masker, Refusal, gate::Inner};
 
 /// The answer to an action.
 #[derive(Debug)]
 pub enum Decision {
     /// It may run; the record says so already.
     Permit(Permit),
+    /// It waits for a person: [`Hold::put`] asks one.
+    Hold(Hold),
     /// It may not.
     Refuse(Refusal),
 }

@@ -65,6 +65,22 @@ pub enum Entry<'a> {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         policy: Option<Cow<'a, str>>,
     },
+    /// What became of an action that waits for a person.
+    Approval {
+        /// The action's number.
+        id: u64,
+        /// The question's id, as `tidegate approvals show` takes it.
+        question: Cow<'a, str>,
+        /// `asked`, `seen`, `agreed` (and more must), `approved`, `break-glass`, `granted` (by an earlier yes),
+        /// `denied`, `expired`, `cancelled`, `withdrawn`, `revoked`, or `failed`.
+        step: Cow<'a, str>,
+        /// Who did that, if anybody.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<Cow<'a, str>>,
+        /// Why, as they say.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<Cow<'a, str>>,
+    },
     /// How a permitted action ended.
     Outcome {
         /// The action's number.

@@ -24,6 +24,8 @@ pub enum Cause {
     Credential,
     /// The upstream could not be reached.
     Upstream,
+    /// Nobody can be asked.
+    Approvals,
     /// The agent is stopping.
     Shutdown,
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Effect, Issuer, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    Effect, Held, Issuer, Item, Principal, Shape, Value, Verdict, Vocabulary,
     issuer::Who,
     plan::{self, Active, Planned},
     rule::{Mask, NotFor, Rule},
@@ -116,6 +116,7 @@ impl Engine {
                 effect: judgement.effect,
                 rule: judgement.rule.map(|rule| rule.name.clone()),
                 matched,
+                holds: holds(&judgement),
                 message: held(&judgement).into(),
                 hint: judgement
                     .rule
@@ -261,10 +262,24 @@ fn held(judgement: &Judgement<'_>) -> String {
     }
 }
 
+/// The terms of every rule that holds: each must be met.
+fn holds(judgement: &Judgement<'_>) -> Vec<Held> {
+    if judgement.effect != Effect::Hold {
+        return Vec::new();
+    }
+    let holding = judgement.matched.iter().filter(|rule| rule.effect == Some(Effect::Hold));
+    let mut holds: Vec<Held> = holding
+        .filter_map(|rule| Some(Held { rule: rule.name.clone(), approval: rule.approval.clone()? }))
+        .collect();
+    holds.sort_by(|a, b| a.rule.cmp(&b.rule));
+    holds
+}
+
 fn refused(message: String) -> Verdict {
     Verdict {
         effect: Effect::Deny,
         rule: None,
+        holds: Vec::new(),
         matched: Vec::new(),
         message: message.into(),
         hint: None,

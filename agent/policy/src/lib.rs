@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod approve;
 mod case;
 mod content;
 mod decide;
@@ -23,6 +24,7 @@ mod vocabulary;
 mod yaml;
 
 pub use action::{Item, Lineage, Output, Path, Shape, Value};
+pub use approve::{Approval, Held, People, Scope};
 pub use case::{CaseReport, Understand};
 pub use content::Content;
 pub use explain::{Explanation, RuleExplanation};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Content, Effect, Item, Principal, Show, Vocabulary,
+    Approval, Content, Effect, Item, Principal, Show, Vocabulary,
     issuer::{Stranger, Who},
     matcher::{Block, Globs, Mismatch},
     problem::Position,
@@ -59,6 +59,8 @@ pub(crate) struct Rule {
     pub(crate) who: Option<Who>,
     /// None for a rule that only adds masks or records.
     pub(crate) effect: Option<Effect>,
+    /// On which terms it holds; always there for a hold.
+    pub(crate) approval: Option<Arc<Approval>>,
     /// Match blocks by protocol; none of them matters without an effect.
     pub(crate) blocks: Vec<(&'static str, Vec<Block>)>,
     /// Indices of its masks.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::content::Content;
+use crate::{Held, content::Content};
 
 /// The answer to one action's shape.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Verdict {
     pub effect: Effect,
     /// The rule that decided; none for the default deny.
     pub rule: Option<Arc<str>>,
+    /// What must be approved first, by rule name; empty unless held.
+    pub holds: Vec<Held>,
     /// Every rule that matched, in the bundle's order.
     pub matched: Vec<Arc<str>>,
     /// For the client: what was refused and why, naming the rule. Empty when allowed.

@@ -4,10 +4,12 @@ use std::fmt::{self, Write};
 
 /// Shows a text on one line: every control character, line breaks too, as an escape. What a client sent must not move
 /// the reader's cursor.
-pub(crate) struct Plain<'a>(pub(crate) &'a str);
+#[derive(Debug, Clone, Copy)]
+pub struct Plain<'a>(pub &'a str);
 
 /// As [`Plain`], but with tabs as they are, and each further line indented: no text can pass for a line of ours.
-pub(crate) struct Block<'a>(pub(crate) &'a str);
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a>(pub &'a str);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -147,6 +147,13 @@ impl fmt::Display for Line {
                 write!(f, ": {}", Block(text))?;
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, "\n    {}", Plain(reason)))
             }
+            Entry::Approval { id, question, step, by, reason } => {
+                write!(f, "#{id} approval {} {}", Plain(question), Plain(step))?;
+                if let Some(by) = by {
+                    write!(f, " by {}", Plain(by))?;
+                }
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", Plain(reason)))
+            }
             Entry::Outcome { id, outcome, error, rows, bytes, microseconds } => {
                 write!(f, "#{id} {}", Plain(outcome))?;
                 if let Some(error) = error {

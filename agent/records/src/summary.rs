@@ -88,6 +88,7 @@ impl SessionSummary {
                 self.end = Some(time);
                 self.reason = Some(Arc::from(&**reason));
             }
+            Entry::Approval { step, .. } => self.refused += u64::from(is_refusal(step)),
             Entry::Open { .. } | Entry::Shown { .. } | Entry::Event { .. } => {}
         }
     }
@@ -96,6 +97,11 @@ impl SessionSummary {
     pub(crate) fn who(&self) -> String {
         self.user.as_deref().map_or_else(|| format!("uid {}", self.uid), str::to_owned)
     }
+}
+
+/// Whether a held action ends with this step without a permit.
+fn is_refusal(step: &str) -> bool {
+    !matches!(step, "asked" | "seen" | "agreed" | "approved" | "break-glass" | "granted")
 }
 
 impl fmt::Display for SessionSummary {

@@ -15,6 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::People;
 use crate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Identified, Masker, Opening,
     Origin, Protocol, Record, RecordError, Records, Secret, ServeError, Server,
@@ -29,6 +30,8 @@ pub struct Rig {
     pub client: TcpStream,
     /// What was recorded.
     pub memory: Memory,
+    /// Who is asked.
+    pub people: People,
     /// The session itself.
     pub session: JoinHandle<Result<(), ServeError>>,
     server: Arc<dyn Server>,
@@ -50,14 +53,26 @@ impl Rig {
         let server = protocol.configure(&resource).expect("the resource can be served");
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(false));
-        let (client, session) = serve(&server, address, &policy, (&changes, &stopping), &memory).await;
+        let people = People::default();
+        let (client, session) =
+            serve(&server, address, &policy, (&changes, &stopping), (&memory, &people)).await;
         let vocabulary = protocol.vocabulary();
-        (Self { client, memory, session, server, address, vocabulary, policy, changes, stopping }, listener)
+        (
+            Self { client, memory, people, session, server, address, vocabulary, policy, changes, stopping },
+            listener,
+        )
     }
 
     /// A second connection to the same resource; its session is recorded in the same memory.
     pub async fn connect(&self) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
-        serve(&self.server, self.address, &self.policy, (&self.changes, &self.stopping), &self.memory).await
+        serve(
+            &self.server,
+            self.address,
+            &self.policy,
+            (&self.changes, &self.stopping),
+            (&self.memory, &self.people),
+        )
+        .await
     }
 
     /// Replaces the bundle.
@@ -89,7 +104,7 @@ async fn serve(
     address: SocketAddr,
     policy: &Arc<ArcSwap<Policy>>,
     (changes, stopping): (&watch::Sender<u64>, &watch::Sender<bool>),
-    memory: &Memory,
+    (memory, people): (&Memory, &People),
 ) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
     let (client, stream) = pair().await;
     let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
@@ -102,6 +117,7 @@ async fn serve(
         stopping: stopping.subscribe(),
         credentials: Arc::new(NoSecrets),
         records: Arc::new(memory.clone()),
+        approvals: Arc::new(people.clone()),
         masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
     });
     let gate = gate.expect("the record opens");

@@ -1,5 +1,6 @@
 //! From the files of a bundle to a policy: everything is checked, and every problem reported.
 
+mod approve;
 mod cases;
 mod issuers;
 mod masks;

@@ -158,20 +158,25 @@ impl Loader<'_> {
     }
 
     fn connect_timeout(&self, raw: Option<&At<String>>) -> Duration {
-        let Some((at, text)) = raw.and_then(|raw| Some((raw.at, raw.get()?))) else { return CONNECT_TIMEOUT };
-        let hint = "write a number and its unit: 500ms, 10s, 2m";
+        raw.and_then(|raw| self.duration(raw, LONGEST_TIMEOUT)).unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// A duration with its unit, more than nothing and no longer than `longest`; any other is reported.
+    pub(super) fn duration(&self, raw: &At<String>, longest: Duration) -> Option<Duration> {
+        let text = raw.get()?;
         let parsed =
             text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
         match parsed {
-            Some(timeout) if timeout.is_zero() || timeout > LONGEST_TIMEOUT => {
-                let longest = LONGEST_TIMEOUT.as_secs();
-                self.problems.report(at, format!("{text:?} is not between nothing and {longest}s"));
-                CONNECT_TIMEOUT
+            Some(duration) if duration.is_zero() || duration > longest => {
+                let longest = longest.as_secs();
+                self.problems.report(raw.at, format!("{text:?} is not between nothing and {longest}s"));
+                None
             }
-            Some(timeout) => timeout,
+            Some(duration) => Some(duration),
             None => {
-                self.problems.report_with(at, format!("{text:?} is not a duration"), hint);
-                CONNECT_TIMEOUT
+                let hint = "write a number and its unit: 500ms, 10s, 2m";
+                self.problems.report_with(raw.at, format!("{text:?} is not a duration"), hint);
+                None
             }
         }
     }

@@ -46,6 +46,7 @@ impl Loader<'_> {
                 "put them into another rule",
             );
         }
+        let approval = self.approval(at, raw, effect);
         Some(Rule {
             name,
             at,
@@ -54,6 +55,7 @@ impl Loader<'_> {
             executables: self.globs(raw.executables.as_ref()),
             who: self.who(raw.who.as_ref()),
             effect,
+            approval,
             blocks,
             masks: self.mask_indices(raw, masks),
             record_rows,

@@ -1,5 +1,6 @@
 //! A bundle file as it is written, before anything in it is checked. The JSON Schema is made from these types.
 
+mod approve;
 mod case;
 mod issuer;
 mod mask;
@@ -11,6 +12,7 @@ mod subject;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(crate) use approve::{RawApprove, RawReason};
 pub(crate) use case::{RawCase, RawDeed, RawExpect, RawWho};
 pub(crate) use issuer::{RawIdentity, RawIssuer, RawTokens, RawWhoIs};
 pub(crate) use mask::{RawDoubt, RawMask, RawShow};

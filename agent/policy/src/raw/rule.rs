@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{List, RawMatch, RawWhoIs};
+use super::{List, RawApprove, RawMatch, RawWhoIs};
 use crate::yaml::{At, Entries};
 
 /// Who may do what where, and what is shown of it.
@@ -25,6 +25,8 @@ pub(crate) struct RawRule {
     pub(crate) allow: Option<At<List<Entries<RawMatch>>>>,
     /// Match blocks: what any of them matches waits for a person.
     pub(crate) hold: Option<At<List<Entries<RawMatch>>>>,
+    /// Who may let run what is held.
+    pub(crate) approve: Option<At<RawApprove>>,
     /// Match blocks: what any of them matches is denied, whatever else allows it.
     pub(crate) deny: Option<At<List<Entries<RawMatch>>>>,
     /// Names of masks that apply where this rule matches.

@@ -1,6 +1,8 @@
 //! What rules decide.
 
-use tidegate_policy::{Effect, Item, Policy, Principal, Shape, Value, Verdict};
+use std::time::Duration;
+
+use tidegate_policy::{Effect, Item, Policy, Principal, Scope, Shape, Value, Verdict};
 
 use crate::common::{runner, shape, sound, statement};
 
@@ -11,6 +13,7 @@ fn bundle(rules: &str) -> Policy {
 tidegate: 1
 name: test
 subjects: {{ci: {{users: [ci-runner]}}, people: {{groups: [staff]}}}}
+issuers: {{acme: {{url: "https://id.example", audience: tidegate, tokens: [present]}}}}
 resources:
   shop: {{protocol: postgres, addresses: ["10.1.2.3:5432"], credential: shop-app}}
 rules:
@@ -87,12 +90,42 @@ fn one_denied_item_denies_all_and_the_rule_is_named_with_its_hint() {
 #[test]
 fn a_hold_wins_over_an_allow_and_grants_only_what_it_matches() {
     let policy = bundle(&format!(
-        "{READ}  - {{name: ask, subjects: [ci], resources: [shop], hold: [{{table: public.b}}]}}"
+        "{READ}  - {{name: ask, subjects: [ci], resources: [shop], hold: [{{table: public.b}}], approve: {{by: {{users: [ann]}}}}}}"
     ));
     assert_eq!(decide(&policy, vec![statement("select", "public.b")]).effect, Effect::Hold);
     assert_eq!(decide(&policy, vec![statement("drop", "public.b")]).effect, Effect::Hold);
     let mixed = decide(&policy, vec![statement("drop", "public.b"), statement("drop", "public.a")]);
     assert_eq!(mixed.effect, Effect::Deny);
+}
+
+#[test]
+fn a_held_verdict_carries_the_terms_of_every_rule_that_holds() {
+    let policy = bundle(&format!(
+        "{READ}  - {{name: z, subjects: [ci], resources: [shop], hold: [{{table: public.b}}], \
+         approve: {{by: {{groups: [dba], issuer: acme, approvers: 2}}, for: shape, grant: 30m, reason: required}}}}\n  \
+         - {{name: a, subjects: [ci], resources: [shop], hold: [{{table: public.*}}], \
+         approve: {{by: {{users: [ann]}}, wait: 5s, break-glass: {{unix-groups: [oncall]}}}}}}"
+    ));
+    let verdict = decide(&policy, vec![statement("select", "public.b")]);
+    assert_eq!(verdict.rule.as_deref(), Some("a"));
+    let [a, z] = verdict.holds.as_slice() else { panic!("{:?}", verdict.holds) };
+    assert_eq!((&*a.rule, a.approval.scope, a.approval.grant), ("a", Scope::Action, None));
+    assert_eq!((a.approval.wait, a.approval.approvers), (Duration::from_secs(5), 1));
+    assert_eq!(a.approval.break_glass.as_ref().unwrap().to_string(), "members of the host's group oncall");
+    assert_eq!((&*z.rule, z.approval.scope, z.approval.reason), ("z", Scope::Shape, true));
+    assert_eq!(z.approval.grant, Some(Duration::from_secs(1800)));
+    assert_eq!(z.approval.to_string(), "2 of group dba (acme)");
+}
+
+#[test]
+fn a_deny_leaves_nothing_to_approve() {
+    let policy = bundle(&format!(
+        "{READ}  - {{name: ask, subjects: [ci], resources: [shop], hold: [{{table: public.b}}], \
+         approve: {{by: {{users: [ann]}}}}}}\n  \
+         - {{name: never, subjects: [ci], resources: [shop], deny: [{{statement: drop}}]}}"
+    ));
+    let verdict = decide(&policy, vec![statement("drop", "public.b")]);
+    assert_eq!((verdict.effect, verdict.holds.len()), (Effect::Deny, 0));
 }
 
 #[test]
@@ -133,7 +166,8 @@ fn a_wildcard_does_not_allow_what_must_be_spelled_out() {
         vec![Item { fields, must_name: None }]
     };
     let with = |block: &str, effect: &str| {
-        bundle(&format!("  - {{name: it, subjects: [ci], resources: [shop], {effect}: [{block}]}}"))
+        let approve = if effect == "hold" { ", approve: {by: {users: [ann]}}" } else { "" };
+        bundle(&format!("  - {{name: it, subjects: [ci], resources: [shop], {effect}: [{block}]{approve}}}"))
     };
     assert_eq!(decide(&with("{statement: \"*\"}", "allow"), item()).effect, Effect::Deny);
     assert_eq!(decide(&with("{}", "allow"), item()).effect, Effect::Deny);

@@ -301,6 +301,58 @@ fn what_can_have_no_effect_is_told() {
 }
 
 #[test]
+fn a_hold_that_nobody_may_let_run_is_told() {
+    let hold = "    hold: [{statement: select, table: \"public.*\"}]\n";
+    let allow = "    allow: [{statement: select, table: \"public.*\"}]\n";
+    let says = |approve: &str, expected: &str| says(allow, &format!("{hold}{approve}"), expected);
+    says(
+        "",
+        "bundle.yaml:15:11: nobody may let this run\n    \
+         hint: say who: `approve: {by: {groups: [dba]}}`; or write `deny:`",
+    );
+    says(
+        "    approve: {by: {groups: []}}\n",
+        "bundle.yaml:16:19: nobody is named\n    hint: name `groups:`, `users:` or `unix-groups:`",
+    );
+    says(
+        "    approve: {by: {users: [ann]}, for: resource}\n",
+        "bundle.yaml:16:14: a yes for more than one action needs an end\n    \
+         hint: say how long it counts: `grant: 30m`",
+    );
+    says(
+        "    approve: {by: {users: [ann], approvers: 0}}\n",
+        "bundle.yaml:16:45: from 1 to 16 people may be asked",
+    );
+    says(
+        "    approve: {by: {users: [ann]}, wait: 10}\n",
+        "bundle.yaml:16:41: \"10\" is not a duration\n    hint: write a number and its unit: 500ms, 10s, 2m",
+    );
+    says(
+        "    approve: {by: {users: [ann]}, wait: 300h}\n",
+        "bundle.yaml:16:41: \"300h\" is not between nothing and 604800s",
+    );
+    says(
+        "    approve: {by: {groups: [dba]}}\n",
+        "bundle.yaml:16:28: no issuer vouches for groups\n    \
+         hint: declare one under `issuers:`, or name `unix-groups:`",
+    );
+    says(
+        "    approve: {by: {users: [ann], issuer: acme}}\n",
+        "bundle.yaml:16:42: an issuer without groups names nobody\n    hint: name `groups:` of it, or leave it out",
+    );
+}
+
+#[test]
+fn terms_without_a_hold_are_told() {
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n    approve: {by: {users: [ann]}}",
+        "bundle.yaml:17:14: `approve:` counts for what a rule holds, and this one holds nothing\n    \
+         hint: write `hold:`, or leave it out",
+    );
+}
+
+#[test]
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = SOUND
         .replace("protocol: postgres", "protocol: mysql")

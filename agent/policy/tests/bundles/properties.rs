@@ -35,7 +35,10 @@ fn rule() -> impl Strategy<Value = String> {
         |(effect, block, masks, subject)| {
             let subjects = if subject { "ci" } else { "\"*\"" };
             let masks = masks.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
-            format!("subjects: [{subjects}], resources: [shop], {effect}: [{block}], masks: [{masks}]")
+            let approve = if effect == "hold" { ", approve: {by: {users: [ann]}}" } else { "" };
+            format!(
+                "subjects: [{subjects}], resources: [shop], {effect}: [{block}], masks: [{masks}]{approve}"
+            )
         },
     )
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
+use tokio::sync::oneshot;
 
 /// What a session's upstream takes as a cancel request for it.
 #[derive(Clone)]
@@ -22,6 +23,30 @@ pub(crate) struct Target {
     pub(crate) uid: u32,
     /// The session's id, for the record.
     pub(crate) session: Arc<str>,
+    /// Reaches the session while nothing of it runs upstream.
+    pub(crate) interrupt: Interrupt,
+}
+
+/// How a cancel request reaches a session that waits for a person.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<Mutex<Option<oneshot::Sender<()>>>>);
+
+impl Interrupt {
+    /// From now on a cancel request is for what waits, until the receiver is dropped.
+    pub(crate) fn arm(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        *self.lock() = Some(sender);
+        receiver
+    }
+
+    /// Whether something waited and is told.
+    pub(crate) fn fire(&self) -> bool {
+        self.lock().take().is_some_and(|waiting| waiting.send(()).is_ok())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<oneshot::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Target {
@@ -100,7 +125,8 @@ mod tests {
 
     fn target() -> Target {
         let address = SocketAddr::from(([127, 0, 0, 1], 5432));
-        Target { address, process_id: 7, secret: Arc::from([1u8; 4]), uid: 1000, session: "s".into() }
+        let (secret, interrupt) = (Arc::from([1u8; 4]), Interrupt::default());
+        Target { address, process_id: 7, secret, uid: 1000, session: "s".into(), interrupt }
     }
 
     #[test]
@@ -111,6 +137,18 @@ mod tests {
         assert!(keys.find(7, &secret, 1000).is_some());
         drop(key);
         assert!(keys.find(7, &secret, 1000).is_none());
+    }
+
+    #[test]
+    fn what_waits_is_interrupted_once_and_only_while_it_waits() {
+        let interrupt = Interrupt::default();
+        assert!(!interrupt.fire());
+        let mut waiting = interrupt.arm();
+        assert!(interrupt.fire());
+        assert!(waiting.try_recv().is_ok());
+        assert!(!interrupt.fire());
+        drop(interrupt.arm());
+        assert!(!interrupt.fire());
     }
 
     #[test]

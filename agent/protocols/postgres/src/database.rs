@@ -67,6 +67,11 @@ impl Database {
         }
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The longest statement that is looked at, in bytes.
     pub(crate) fn longest_statement(&self) -> usize {
         self.limits.bytes

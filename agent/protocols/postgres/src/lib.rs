@@ -114,6 +114,11 @@ impl PostgresServer {
             gate.event("cancel-unknown", "a cancel request that fits no session of this account");
             return Ok(());
         };
+        // What waits for a person runs nowhere: nothing need be allowed to take it back.
+        if target.interrupt.fire() {
+            gate.event("cancel-held", &format!("session {}", target.session));
+            return Ok(());
+        }
         let item = Item { fields: vec![("action", Value::Word("cancel"))], must_name: None };
         let shape = Arc::new(Shape { items: vec![item], ..Shape::default() });
         let wish = Login { name: "cancel", shape, text: format!("session {}", target.session) };

@@ -6,12 +6,12 @@ use tidegate_gate::{
     Gate, Login, Outcome, Refusal, ServeError,
     policy::{Item, Lineage, Shape, Value},
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     PostgresServer,
-    cancel::{CancelKey, Target},
-    session::{Session, sqlstate},
+    cancel::{CancelKey, Interrupt, Target},
+    session::{Place, Session, sqlstate},
     sql,
     startup::{self, ClientStream, Start},
     upstream::{self, SignInError, SignedIn, UpstreamStream},
@@ -41,7 +41,12 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
         return Ok(Opened::Refused);
     }
     let login = Login { name: "login", shape: Arc::new(parameters.shape()), text: parameters.text() };
-    let (upstream, permit) = match gate.admit(login).await {
+    let mut early = Vec::new();
+    let admitted = tokio::select! {
+        admitted = gate.admit(login) => admitted,
+        left = leaves(&mut client, &mut early) => return Err(left),
+    };
+    let (upstream, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             tell(&mut client, &refused(&refusal)).await;
@@ -75,6 +80,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     };
     permit.done(&Outcome::default());
     tracing::debug!(user = %user, minor = signed_in.minor, tls = signed_in.io.is_tls(), "signed in upstream");
+    let interrupt = Interrupt::default();
     let key = signed_in.key.as_ref();
     let target = Target {
         address,
@@ -82,6 +88,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
         secret: key.map_or_else(|| Arc::from([]), |key| Arc::from(&*key.secret)),
         uid: gate.principal().process.uid,
         session: gate.session().clone(),
+        interrupt: interrupt.clone(),
     };
     let length = if start.version.has_long_secrets() { 32 } else { 4 };
     let Some(cancel_key) = server.cancel_keys.register(target, length) else {
@@ -95,7 +102,8 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
         return Ok(Opened::Replication(client, upstream, greeting));
     }
     let database = server.database(&parameters.database);
-    let session = Session::new(gate.clone(), client, upstream, database, cancel_key, &greeting);
+    let place = Place { database, user, interrupt };
+    let session = Session::new(gate.clone(), (client, &early), upstream, place, cancel_key, &greeting);
     Ok(Opened::Session(Box::new(session)))
 }
 
@@ -218,6 +226,22 @@ fn refused(refusal: &Refusal) -> ErrorFields<'static> {
 fn error_code(error: &SignInError) -> String {
     let fields = error.for_client();
     String::from_utf8_lossy(fields.get(code::SQLSTATE).unwrap_or_default()).into_owned()
+}
+
+/// Resolves when the client leaves, for which it may have reason: a sign-in may wait for a person. What it says
+/// meanwhile is kept.
+async fn leaves(client: &mut ClientStream, early: &mut Vec<u8>) -> ServeError {
+    /// A client has nothing to say before it is greeted.
+    const MOST: usize = 16 * 1024;
+    loop {
+        match client.read_buf(early).await {
+            Ok(0) | Err(_) => return ServeError::Client("it left before it was signed in".into()),
+            Ok(_) if early.len() > MOST => {
+                return ServeError::Client("it says too much before it is signed in".into());
+            }
+            Ok(_) => {}
+        }
+    }
 }
 
 /// Tells the client why there is no session. One that is gone already can't be told.

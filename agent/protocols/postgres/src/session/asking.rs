@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use tidegate_gate::{
-    Action, Decision, Permit,
+    Action, Decision,
     policy::{Lineage, Shape},
 };
 
 use super::{
     Session,
-    names::{Known, Name, Prepared, Space},
+    names::{Known, Name, Parameters, Prepared, Space},
     refuse::{self, Refused},
 };
 use crate::sql::{self, Effect, Statements};
@@ -29,7 +29,8 @@ impl Session {
             }
         }
         let shape = self.link(&statements);
-        Ok(shape.map(|shape| Prepared { statements, shape, text: text.into(), generation }))
+        let parameters = Parameters::None;
+        Ok(shape.map(|shape| Prepared { statements, shape, text: text.into(), generation, parameters }))
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -47,7 +48,8 @@ impl Session {
         let statements = inner.find(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let statements = statements.unwrap_or(whole);
         let Some(shape) = self.link(&statements) else { return Ok(prepared) };
-        let fresh = Arc::new(Prepared { statements, shape, text: prepared.text.clone(), generation });
+        let (text, parameters) = (prepared.text.clone(), prepared.parameters.clone());
+        let fresh = Arc::new(Prepared { statements, shape, text, generation, parameters });
         self.names.renew(name, &prepared, &fresh);
         Ok(fresh)
     }
@@ -115,6 +117,7 @@ impl Session {
                     shape: inner.shape.clone(),
                     text: prepared.text.clone(),
                     generation: prepared.generation,
+                    parameters: prepared.parameters.clone(),
                 };
                 if !self.names.give(&name, Arc::new(inner)) {
                     self.settle_names(&names, false);
@@ -132,20 +135,17 @@ impl Session {
         }
     }
 
-    pub(super) async fn ask(&mut self, prepared: &Prepared) -> Result<Permit, Refused> {
+    pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
         let text = match prepared.statements.suspect {
             true => &*sql::redact(&prepared.text),
             false => &*prepared.text,
         };
-        match self.gate.ask(Action { name: "statement", shape: &prepared.shape, text }).await {
-            Decision::Permit(permit) => Ok(permit),
-            Decision::Refuse(refusal) => Err(refusal.into()),
-        }
+        self.gate.ask(Action { name: "statement", shape: &prepared.shape, text }).await
     }
 }
 
 /// The name that a statement refers to.
-fn referred(effect: &Effect) -> Option<Name> {
+pub(super) fn referred(effect: &Effect) -> Option<Name> {
     match effect {
         Effect::Execute { name } => Some(Name(Space::Statements, name.as_bytes().into())),
         Effect::Fetch { name } => Some(Name(Space::Portals, name.as_bytes().into())),

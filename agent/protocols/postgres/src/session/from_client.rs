@@ -3,12 +3,13 @@
 use std::{mem, sync::Arc};
 
 use bytes::Buf;
-use tidegate_gate::ServeError;
+use tidegate_gate::{Decision, ServeError};
 
 use super::{
     Session,
     expect::{Expect, Run},
-    names::{Known, Name, Prepared, Space},
+    holding::Stop,
+    names::{Known, Name, Parameters, Prepared, Space},
     refuse::{self, Refused},
     results::Results,
 };
@@ -64,12 +65,15 @@ impl Session {
             match self.client_message(header, rest).await? {
                 Taken::Whole(length) => at += length,
                 Taken::Streams => {}
+                // Nothing was waited for but the rest of it.
                 Taken::More => break,
                 Taken::Wait => {
                     self.wait();
                     break;
                 }
             }
+            // An answer is for the message that it was waited for with, and for no other.
+            self.holding = None;
             if self.ended || self.server.is_full() {
                 break;
             }
@@ -95,7 +99,9 @@ impl Session {
     /// Nothing more is taken from the client until the server has answered all that it owes.
     fn wait(&mut self) {
         self.waiting = true;
-        write::flush(&mut self.server.outbound);
+        if !self.owed.is_empty() {
+            write::flush(&mut self.server.outbound);
+        }
     }
 
     async fn client_message(&mut self, header: Header, rest: &[u8]) -> Result<Taken, ServeError> {
@@ -232,7 +238,8 @@ impl Session {
                 self.server.outbound.extend_from_slice(message);
                 self.owed.push(Expect::Query(run));
             }
-            Err(refused) => self.refuse(&refused, true),
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => self.refuse(&refused, true),
         }
         self.names.next_stretch();
         Ok(true)
@@ -263,8 +270,11 @@ impl Session {
         match foreseen {
             Err(refused) => {
                 // Asked, so that the record shows what was refused, as it does for a simple query.
-                let recorded = self.ask(&prepared).await.err();
-                self.refuse(&recorded.unwrap_or(refused), false);
+                let refused = match self.ask(&prepared).await {
+                    Decision::Refuse(recorded) => recorded.into(),
+                    Decision::Permit(_) | Decision::Hold(_) => refused,
+                };
+                self.refuse(&refused, false);
             }
             Ok(()) if !self.names.give(&name, prepared) => self.refuse(&refuse::too_many_names(), false),
             Ok(()) => {
@@ -275,7 +285,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Only the names matter here; the values may be of any size and are never held.
+    /// Only the names matter here; the values may be of any size and are not held, unless somebody has to be asked
+    /// about them.
     async fn bind(&mut self, header: Header, rest: &[u8]) -> Result<Taken, ServeError> {
         let size = header.size();
         let prefix = rest.get(HEADER_BYTES..size.min(rest.len())).unwrap_or_default();
@@ -307,6 +318,15 @@ impl Session {
                 return Ok(self.stream(size, false));
             }
         };
+        let parameters = match self.parameters(&prepared, header, rest) {
+            Ok(Some(parameters)) => parameters,
+            Ok(None) => return Ok(Taken::More),
+            Err(refused) => {
+                self.refuse(&refused, false);
+                return Ok(self.stream(size, false));
+            }
+        };
+        let prepared = Arc::new(Prepared { parameters, ..Prepared::clone(&prepared) });
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         if !self.names.give(&name, prepared) {
             self.refuse(&refuse::too_many_names(), false);
@@ -335,7 +355,9 @@ impl Session {
         };
         // What EXECUTE and FETCH name may stand for something else by now.
         let prepared = match prepared.statements.refer_to_names() {
-            true => self.understand(prepared.text.as_bytes()).await.map(|now| now.map(Arc::new)),
+            true => self.understand(prepared.text.as_bytes()).await.map(|now| {
+                now.map(|now| Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now }))
+            }),
             false => Ok(Some(prepared)),
         };
         let prepared = match prepared {
@@ -355,24 +377,25 @@ impl Session {
                 self.server.outbound.extend_from_slice(message);
                 self.owed.push(Expect::Execute(run));
             }
-            Err(refused) => self.refuse(&refused, false),
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => self.refuse(&refused, false),
         }
         Ok(true)
     }
 
     /// Asks for what was understood. The empty statement does nothing: nothing is asked.
-    async fn permit(&mut self, prepared: &Prepared) -> Result<Run, Refused> {
+    async fn permit(&mut self, prepared: &Prepared) -> Result<Run, Stop> {
         let statements = &prepared.statements;
         if statements.list.is_empty() {
             let results = Results::new(statements.clone(), None, self.masker());
             return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
         }
         let names = self.give(prepared)?;
-        let permit = match self.ask(prepared).await {
+        let permit = match self.permitted(prepared).await {
             Ok(permit) => permit,
-            Err(refused) => {
+            Err(stop) => {
                 self.settle_names(&names, false);
-                return Err(refused);
+                return Err(stop);
             }
         };
         let results = Results::new(statements.clone(), Some(permit.verdict().clone()), self.masker());
@@ -381,7 +404,7 @@ impl Session {
         if let Some(cannot) = cannot {
             run.failed("42501");
             self.settle(run, false);
-            return Err(Refused::new("42501", cannot.to_string()));
+            return Err(Refused::new("42501", cannot.to_string()).into());
         }
         if statements.changes_definitions() && self.changing.is_none() {
             self.changing = Some(Changing::begin(&self.database));
@@ -394,7 +417,9 @@ impl Session {
         let call = FunctionCall::parse(body).map_err(client)?;
         let statements = sql::function_call();
         let text = format!("function call, oid {}", call.function).into();
-        let prepared = Prepared { shape: statements.shape.clone(), statements, text, generation: 0 };
+        let parameters = Parameters::seen(call.argument_formats, call.arguments);
+        let shape = statements.shape.clone();
+        let prepared = Prepared { shape, statements, text, generation: 0, parameters };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {
                 run.failed("42501");
@@ -406,7 +431,8 @@ impl Session {
                 self.server.outbound.extend_from_slice(message);
                 self.owed.push(Expect::FunctionCall(run));
             }
-            Err(refused) => self.refuse(&refused, true),
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => self.refuse(&refused, true),
         }
         self.names.next_stretch();
         Ok(true)

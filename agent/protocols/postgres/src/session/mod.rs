@@ -4,6 +4,7 @@ mod asking;
 mod expect;
 mod from_client;
 mod from_server;
+mod holding;
 mod link;
 mod names;
 mod refuse;
@@ -25,9 +26,9 @@ use tidegate_gate::{
 use tokio::{task::unconstrained, time::timeout};
 
 pub(crate) use self::refuse::sqlstate;
-use self::{expect::Owed, from_client::Body, link::Link, names::Names};
+use self::{expect::Owed, from_client::Body, holding::Holding, link::Link, names::Names};
 use crate::{
-    cancel::CancelKey,
+    cancel::{CancelKey, Interrupt},
     database::{Changing, Database},
     sql::Overlay,
     startup::ClientStream,
@@ -39,12 +40,24 @@ use crate::{
 /// How long a peer may take to read what it is told last.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// Where a session's statements run.
+pub(crate) struct Place {
+    /// What is known of the database.
+    pub(crate) database: Arc<Database>,
+    /// Whom the gate signed in as.
+    pub(crate) user: Arc<str>,
+    /// How cancel requests reach what waits for a person.
+    pub(crate) interrupt: Interrupt,
+}
+
 /// One session, signed in on both sides.
 pub(crate) struct Session {
     gate: Gate,
     client: Link<ClientStream>,
     server: Link<UpstreamStream>,
     database: Arc<Database>,
+    user: Arc<str>,
+    interrupt: Interrupt,
     /// Kept for as long as the session may be cancelled.
     _cancel_key: CancelKey,
     owed: Owed,
@@ -59,6 +72,8 @@ pub(crate) struct Session {
     skipping: bool,
     /// The client's next message depends on what the server still owes.
     waiting: bool,
+    /// The client's next message waits for a person, or its answer is there.
+    holding: Option<Box<Holding>>,
     /// The client's input was left lying because the server's side was full.
     left_lying: bool,
     /// The server takes copy data.
@@ -91,25 +106,30 @@ enum Turn {
     ClientGone,
     ServerGone,
     Revoked(Refusal),
+    /// A person has answered.
+    Answered,
     Idle,
 }
 
 impl Session {
     pub(crate) fn new(
         gate: Gate,
-        client: ClientStream,
+        client: (ClientStream, &[u8]),
         server: (UpstreamStream, Vec<u8>),
-        database: Arc<Database>,
+        place: Place,
         cancel_key: CancelKey,
         greeting: &[u8],
     ) -> Self {
-        let mut client = Link::new(client, &[]);
+        let left_lying = !client.1.is_empty();
+        let mut client = Link::new(client.0, client.1);
         client.outbound.extend_from_slice(greeting);
         Self {
             gate,
             client,
             server: Link::new(server.0, &server.1),
-            database,
+            database: place.database,
+            user: place.user,
+            interrupt: place.interrupt,
             _cancel_key: cancel_key,
             owed: Owed::default(),
             names: Names::default(),
@@ -118,7 +138,8 @@ impl Session {
             passing: 0,
             skipping: false,
             waiting: false,
-            left_lying: false,
+            holding: None,
+            left_lying,
             copying_in: false,
             stopping: false,
             told: false,
@@ -162,10 +183,14 @@ impl Session {
                 Turn::Client => self.serve_client().await?,
                 Turn::Server => {
                     self.take_from_server()?;
-                    if self.waiting && (self.owed.is_empty() || self.copying_in) {
+                    if self.waiting && !self.is_holding() && (self.owed.is_empty() || self.copying_in) {
                         self.waiting = false;
                         self.serve_client().await?;
                     }
+                }
+                Turn::Answered => {
+                    self.waiting = false;
+                    self.serve_client().await?;
                 }
                 Turn::Revoked(refusal) if refusal.cause == Cause::Shutdown => self.stop(),
                 Turn::Revoked(refusal) => return Err(ServeError::Policy(refusal.message.to_string())),
@@ -195,6 +220,7 @@ impl Session {
         mut revoked: Option<Pin<&mut impl Future<Output = Refusal>>>,
     ) -> Result<Turn, ServeError> {
         poll_fn(|context| {
+            self.tell_held();
             if let Poll::Ready(Err(_)) = self.client.poll_drain(context) {
                 return Poll::Ready(Ok(Turn::ClientGone));
             }
@@ -211,6 +237,9 @@ impl Session {
                 && let Poll::Ready(turn) = self.poll_client(context)
             {
                 return Poll::Ready(Ok(turn));
+            }
+            if self.poll_answer(context).is_ready() {
+                return Poll::Ready(Ok(Turn::Answered));
             }
             if let Some(revoked) = &mut revoked
                 && let Poll::Ready(refusal) = revoked.as_mut().poll(context)

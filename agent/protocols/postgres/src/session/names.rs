@@ -22,7 +22,7 @@ const MOST: usize = 4 * 1024;
 const MOST_TEXT: usize = 8 << 20;
 
 /// What a name stands for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// The statement.
     pub(super) statements: Arc<Statements>,
@@ -32,6 +32,40 @@ pub(super) struct Prepared {
     pub(super) text: Arc<str>,
     /// The catalog's generation that it was understood at.
     pub(super) generation: u64,
+    /// What it runs with.
+    pub(super) parameters: Parameters,
+}
+
+/// What a statement runs with.
+#[derive(Debug, Clone)]
+pub(super) enum Parameters {
+    /// Nothing: a statement that is not bound.
+    None,
+    /// They went by unseen.
+    Unseen,
+    /// These: seen, as somebody may have to be asked about them.
+    Seen(Arc<[Parameter]>),
+}
+
+/// One parameter of a portal.
+#[derive(Debug)]
+pub(super) struct Parameter {
+    /// As it was sent; none for null.
+    pub(super) value: Option<Box<[u8]>>,
+    /// It is in the type's binary format.
+    pub(super) binary: bool,
+}
+
+impl Parameters {
+    fn size(&self) -> usize {
+        match self {
+            Self::None | Self::Unseen => 0,
+            Self::Seen(all) => all
+                .iter()
+                .map(|one| size_of::<Parameter>() + one.value.as_ref().map_or(0, |value| value.len()))
+                .sum(),
+        }
+    }
 }
 
 /// The space a name lives in.
@@ -72,7 +106,7 @@ struct Bearers {
     entries: HashMap<Box<[u8]>, Entry>,
     /// Every name in the order of its first giving; some may be gone.
     order: VecDeque<Box<[u8]>>,
-    /// Bytes of text that the entries hold, counted each time.
+    /// Bytes of text and parameters that the entries hold, counted each time.
     text: usize,
 }
 
@@ -85,7 +119,11 @@ struct Entry {
 impl Entry {
     fn text(&self) -> usize {
         let under_way = self.under_way.iter().map(|(_, prepared)| prepared);
-        self.sure.iter().chain(under_way).map(|prepared| prepared.text.len()).sum()
+        self.sure
+            .iter()
+            .chain(under_way)
+            .map(|prepared| prepared.text.len() + prepared.parameters.size())
+            .sum()
     }
 }
 
@@ -200,7 +238,13 @@ mod tests {
 
     fn prepared(text: &str) -> Arc<Prepared> {
         let statements = crate::sql::function_call();
-        Arc::new(Prepared { shape: statements.shape.clone(), statements, text: text.into(), generation: 0 })
+        Arc::new(Prepared {
+            shape: statements.shape.clone(),
+            statements,
+            text: text.into(),
+            generation: 0,
+            parameters: Parameters::None,
+        })
     }
 
     fn stands_for(names: &Names, wanted: &str) -> Option<String> {

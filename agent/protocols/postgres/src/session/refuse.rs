@@ -84,6 +84,8 @@ pub(crate) fn sqlstate(cause: Cause) -> &'static str {
         Cause::Credential => "08004",
         // sqlclient_unable_to_establish_sqlconnection
         Cause::Upstream => "08001",
+        // system_error
+        Cause::Approvals => "58000",
         // admin_shutdown
         Cause::Shutdown => "57P01",
     }

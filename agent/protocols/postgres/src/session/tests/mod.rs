@@ -4,6 +4,7 @@ mod attacks;
 mod contract;
 mod endings;
 mod flows;
+mod holding;
 mod pressure;
 mod random;
 mod rogue_client;

@@ -1,0 +1,503 @@
+//! One question and what may happen to it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tidegate_gate::{
+    Question,
+    policy::{Approval, Held, People, Principal, Scope},
+};
+
+use crate::{
+    key,
+    person::{Person, Who},
+};
+
+/// Longest reason, in characters.
+const LONGEST_REASON: usize = 500;
+
+/// One question, everything that happened to it, and for how long its answer counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inquiry {
+    /// For people to name it by.
+    pub id: Arc<str>,
+    /// Counts up with every change; kept beside it, not in it.
+    #[serde(skip)]
+    pub version: i64,
+    /// The host that asks.
+    pub host: Arc<str>,
+    /// When it was asked.
+    pub asked: Timestamp,
+    /// Until when it can be answered.
+    pub expires: Timestamp,
+    /// What became of it.
+    pub state: State,
+    /// The session that asks.
+    pub session: Arc<str>,
+    /// The action's number within the session.
+    pub action: u64,
+    /// What it is, in the protocol's words.
+    pub name: Arc<str>,
+    /// What would run, masked.
+    pub text: String,
+    /// What it runs with and in, masked.
+    pub particulars: Vec<(String, String)>,
+    /// Who asks.
+    pub principal: Principal,
+    /// On which resource.
+    pub resource: Arc<str>,
+    /// In which protocol.
+    pub protocol: Arc<str>,
+    /// Digest of the bundle that held it.
+    pub policy: Arc<str>,
+    /// Every rule that holds it.
+    pub terms: Vec<Term>,
+    /// Who said yes.
+    pub agreed: Vec<Who>,
+    /// When it was decided.
+    pub decided: Option<Timestamp>,
+    /// The session that the yes went to.
+    pub claimed: Option<Arc<str>>,
+    /// Somebody acted at once, and nobody has reviewed it yet.
+    pub review_owed: bool,
+    /// Everything that happened, in order.
+    pub trail: Vec<Event>,
+}
+
+/// One rule that holds an action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// The rule and its terms.
+    #[serde(flatten)]
+    pub held: Held,
+    /// What a yes counts for.
+    pub key: String,
+}
+
+/// What became of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It can be answered.
+    Waiting,
+    /// Enough people said yes.
+    Approved,
+    /// Somebody said no.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+    /// Who asked is gone.
+    Withdrawn,
+    /// Who asked cancelled it.
+    Cancelled,
+    /// The yes was taken back.
+    Revoked,
+}
+
+/// Something that happened to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub time: Timestamp,
+    /// `asked`, `asked-again`, `seen`, `agreed`, `approved`, `break-glass`, `denied`, `expired`, `withdrawn`,
+    /// `cancelled`, `revoked`, `reviewed`.
+    pub step: String,
+    /// Who, if anybody did it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub by: Option<String>,
+    /// Why, as they say.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// Why somebody may not do what they ask for, worded for them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// There is none, or it is none of theirs: they cannot tell.
+    #[error("there is no question {0} that you may see")]
+    Unknown(String),
+    /// It is settled.
+    #[error("question {id} is {state} already{}", by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default())]
+    Settled {
+        /// Which.
+        id: Arc<str>,
+        /// What became of it.
+        state: State,
+        /// Who settled it.
+        by: Option<String>,
+    },
+    /// They asked.
+    #[error("you asked: somebody else must answer, {0}")]
+    OwnQuestion(String),
+    /// They are not among those who may answer.
+    #[error("you may not answer this; may: {0}")]
+    NotAsked(String),
+    /// They answered already, or somebody who may be the same.
+    #[error("you said yes already; somebody else must, too")]
+    Twice,
+    /// The rule wants a reason.
+    #[error("this needs a reason: --reason \"...\"")]
+    NoReason,
+    /// The reason cannot be kept.
+    #[error("a reason is one line of at most 500 characters")]
+    BadReason,
+    /// No rule lets anybody act at once.
+    #[error("the rule lets nobody act at once{0}")]
+    NoGlass(String),
+    /// Nothing is owed.
+    #[error("question {0} owes no review")]
+    NothingOwed(Arc<str>),
+}
+
+/// How a yes covers somebody who asks the same again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cover {
+    /// Not at all.
+    No,
+    /// As it stands.
+    Yes,
+    /// If it is claimed for their session first.
+    OnceClaimed,
+}
+
+impl Inquiry {
+    /// A new question.
+    pub(crate) fn new(id: Arc<str>, host: Arc<str>, question: Question, now: Timestamp) -> Self {
+        let who = key::principal(&host, &question.principal);
+        let terms = question
+            .holds
+            .iter()
+            .map(|held| Term { held: held.clone(), key: key::term(&who, &question, held) });
+        let terms: Vec<Term> = terms.collect();
+        let wait = terms.iter().map(|term| term.held.approval.wait).min().unwrap_or_default();
+        let mut inquiry = Self {
+            id,
+            version: 0,
+            host,
+            asked: now,
+            expires: after(now, wait),
+            state: State::Waiting,
+            session: question.session,
+            action: question.action,
+            name: question.name,
+            text: question.text,
+            particulars: question.particulars,
+            principal: question.principal,
+            resource: question.resource,
+            protocol: question.protocol,
+            policy: question.policy,
+            terms,
+            agreed: Vec::new(),
+            decided: None,
+            claimed: None,
+            review_owed: false,
+            trail: Vec::new(),
+        };
+        inquiry.happened(now, "asked", Some(&Who::of(&inquiry.principal).name.clone()), None);
+        inquiry
+    }
+
+    /// Who asks, as a key.
+    pub(crate) fn principal_key(&self) -> String {
+        key::principal(&self.host, &self.principal)
+    }
+
+    /// Until when anything can still come of it.
+    pub(crate) fn alive_until(&self) -> Timestamp {
+        let Some(decided) = self.decided.filter(|_| self.state == State::Approved) else {
+            return self.expires;
+        };
+        let spans = self.terms.iter().map(|term| lasts(&term.held.approval));
+        after(decided, spans.max().unwrap_or_default())
+    }
+
+    /// A question that nobody answered in time has expired, whether or not anybody noticed. True if it has just now.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> bool {
+        let due = self.state == State::Waiting && now >= self.expires;
+        if due {
+            self.settle(State::Expired, self.expires, "expired", None, None);
+        }
+        due
+    }
+
+    /// Whether somebody may know of it: who asks, who may answer or act at once, and root of the host.
+    pub fn is_visible_to(&self, person: &Person) -> bool {
+        let concerned = |term: &Term| {
+            let approval = &term.held.approval;
+            let glass = approval.break_glass.as_ref();
+            person.is_one_of(&approval.by, &self.host)
+                || glass.is_some_and(|people| person.is_one_of(people, &self.host))
+        };
+        person.is_root(&self.host) || self.asker().may_be(&person.who()) || self.terms.iter().any(concerned)
+    }
+
+    /// Somebody looked at it. False if that is known, or nothing to those who wait.
+    pub(crate) fn seen(&mut self, person: &Person, now: Timestamp) -> bool {
+        let by = person.to_string();
+        let known = self.trail.iter().any(|event| event.step == "seen" && event.by.as_ref() == Some(&by));
+        if self.state != State::Waiting || known || !self.may_answer(person) {
+            return false;
+        }
+        self.happened(now, "seen", Some(&by), None);
+        true
+    }
+
+    /// Somebody says yes.
+    pub(crate) fn approve(
+        &mut self,
+        person: &Person,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let who = self.answerer(person, reason, now)?;
+        if self.agreed.iter().any(|other| other.may_be(&who)) {
+            return Err(Refused::Twice);
+        }
+        self.agreed.push(who);
+        let by = person.to_string();
+        if self.terms.iter().all(|term| self.agreed_to(term) >= term.held.approval.approvers) {
+            self.settle(State::Approved, now, "approved", Some(&by), reason);
+        } else {
+            self.happened(now, "agreed", Some(&by), reason);
+        }
+        Ok(())
+    }
+
+    /// Somebody says no.
+    pub(crate) fn deny(
+        &mut self,
+        person: &Person,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        self.answerer(person, reason, now)?;
+        self.settle(State::Denied, now, "denied", Some(&person.to_string()), reason);
+        Ok(())
+    }
+
+    /// Somebody who may acts at once; a review is owed.
+    pub(crate) fn break_glass(
+        &mut self,
+        person: &Person,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        self.open(now)?;
+        let may = |term: &Term| {
+            let people = term.held.approval.break_glass.as_ref();
+            people.is_some_and(|people| person.is_one_of(people, &self.host))
+        };
+        if !self.terms.iter().all(may) {
+            let named: Vec<String> = self.glass().map(ToString::to_string).collect();
+            let named = if named.is_empty() { String::new() } else { format!(" but {}", named.join(", ")) };
+            return Err(Refused::NoGlass(named));
+        }
+        check_reason(reason, true)?;
+        self.review_owed = true;
+        self.agreed.push(person.who());
+        self.settle(State::Approved, now, "break-glass", Some(&person.to_string()), reason);
+        Ok(())
+    }
+
+    /// Somebody who may have answered looks at what was done at once. Not who did it.
+    pub(crate) fn review(
+        &mut self,
+        person: &Person,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        if !self.review_owed {
+            return Err(Refused::NothingOwed(self.id.clone()));
+        }
+        let who = person.who();
+        if self.asker().may_be(&who) || self.agreed.iter().any(|other| other.may_be(&who)) {
+            return Err(Refused::OwnQuestion(self.asked_people()));
+        }
+        if !self.may_answer(person) {
+            return Err(Refused::NotAsked(self.asked_people()));
+        }
+        check_reason(reason, true)?;
+        self.review_owed = false;
+        self.happened(now, "reviewed", Some(&person.to_string()), reason);
+        Ok(())
+    }
+
+    /// Who asked is gone, or wants it no more. A yes that nobody has claimed goes with it. False if it is too late.
+    pub(crate) fn withdraw(&mut self, word: &str, now: Timestamp) -> bool {
+        self.expire(now);
+        let unclaimed = self.state == State::Approved && self.claimed.is_none();
+        if self.state != State::Waiting && !unclaimed {
+            return false;
+        }
+        let state = if word == "cancelled" { State::Cancelled } else { State::Withdrawn };
+        self.settle(state, now, word, None, None);
+        true
+    }
+
+    /// Takes the yes back: from now on it counts for nothing. Those who may answer, who asked, and root may.
+    pub(crate) fn revoke(
+        &mut self,
+        person: &Person,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        check_reason(reason, false)?;
+        self.expire(now);
+        let may = self.may_answer(person)
+            || person.is_root(&self.host)
+            || self.asker().may_be(&person.who())
+            || self.agreed.iter().any(|other| other.may_be(&person.who()));
+        if !may {
+            return Err(Refused::NotAsked(self.asked_people()));
+        }
+        if !matches!(self.state, State::Waiting | State::Approved) {
+            return Err(self.settled());
+        }
+        self.settle(State::Revoked, now, "revoked", Some(&person.to_string()), reason);
+        Ok(())
+    }
+
+    /// Whether a yes of this question covers one who asks with this key in this session. `attended`: whoever asked
+    /// first still waits for it.
+    pub(crate) fn covers(&self, key: &str, session: &str, attended: bool, now: Timestamp) -> Cover {
+        let Some(decided) = self.decided.filter(|_| self.state == State::Approved) else { return Cover::No };
+        let alive = |term: &&Term| term.key == key && now < after(decided, lasts(&term.held.approval));
+        let Some(term) = self.terms.iter().find(alive) else { return Cover::No };
+        let approval = &term.held.approval;
+        match (&self.claimed, approval.grant, approval.scope) {
+            (None, None, _) | (None, Some(_), Scope::Action) if attended => Cover::No,
+            (None, None, _) | (None, Some(_), Scope::Action) => Cover::OnceClaimed,
+            (Some(_), None, _) => Cover::No,
+            (Some(holder), Some(_), Scope::Action) if **holder != *session => Cover::No,
+            (_, Some(_), _) => Cover::Yes,
+        }
+    }
+
+    /// The yes goes to this session. False if there is none, or it went to another.
+    pub(crate) fn claim(&mut self, session: &Arc<str>) -> bool {
+        let free = self.state == State::Approved && self.claimed.is_none();
+        if free {
+            self.claimed = Some(session.clone());
+        }
+        free
+    }
+
+    /// Who asked is back with the very same, in another session.
+    pub(crate) fn asked_again(&mut self, session: &Arc<str>, action: u64, now: Timestamp) {
+        self.session = session.clone();
+        self.action = action;
+        self.happened(now, "asked-again", None, None);
+    }
+
+    /// Who may answer, in words.
+    pub fn asked_people(&self) -> String {
+        let people: Vec<String> = self.terms.iter().map(|term| term.held.approval.to_string()).collect();
+        people.join("; and ")
+    }
+
+    /// Who asked.
+    pub fn asker(&self) -> Who {
+        Who::of(&self.principal)
+    }
+
+    /// The last thing that happened.
+    pub fn last(&self) -> Option<&Event> {
+        self.trail.last()
+    }
+
+    fn may_answer(&self, person: &Person) -> bool {
+        self.terms.iter().any(|term| person.is_one_of(&term.held.approval.by, &self.host))
+    }
+
+    /// Whom every rule lets act at once.
+    fn glass(&self) -> impl Iterator<Item = &People> {
+        self.terms.iter().filter_map(|term| term.held.approval.break_glass.as_ref())
+    }
+
+    /// That somebody may answer now.
+    fn answerer(&mut self, person: &Person, reason: Option<&str>, now: Timestamp) -> Result<Who, Refused> {
+        self.open(now)?;
+        let mut who = person.who();
+        if self.asker().may_be(&who) {
+            return Err(Refused::OwnQuestion(self.asked_people()));
+        }
+        if !self.may_answer(person) {
+            return Err(Refused::NotAsked(self.asked_people()));
+        }
+        check_reason(reason, self.terms.iter().any(|term| term.held.approval.reason))?;
+        who.may_answer = self
+            .terms
+            .iter()
+            .filter(|term| person.is_one_of(&term.held.approval.by, &self.host))
+            .map(|term| term.key.clone())
+            .collect();
+        Ok(who)
+    }
+
+    /// How many have said yes to a term.
+    fn agreed_to(&self, term: &Term) -> u32 {
+        let agreed = self.agreed.iter().filter(|who| who.may_answer.contains(&term.key));
+        u32::try_from(agreed.count()).unwrap_or(u32::MAX)
+    }
+
+    fn open(&mut self, now: Timestamp) -> Result<(), Refused> {
+        self.expire(now);
+        if self.state == State::Waiting { Ok(()) } else { Err(self.settled()) }
+    }
+
+    fn settled(&self) -> Refused {
+        let by = self.trail.iter().rev().find_map(|event| event.by.clone());
+        let by = by.filter(|_| matches!(self.state, State::Approved | State::Denied | State::Revoked));
+        Refused::Settled { id: self.id.clone(), state: self.state, by }
+    }
+
+    fn settle(&mut self, state: State, now: Timestamp, step: &str, by: Option<&str>, reason: Option<&str>) {
+        self.state = state;
+        self.decided = self.decided.or(Some(now));
+        self.happened(now, step, by, reason);
+    }
+
+    fn happened(&mut self, time: Timestamp, step: &str, by: Option<&str>, reason: Option<&str>) {
+        self.trail.push(Event {
+            time,
+            step: step.into(),
+            by: by.map(Into::into),
+            reason: reason.map(Into::into),
+        });
+    }
+}
+
+/// How long a yes on these terms lasts. One that counts once waits for whoever asked as long as the question would.
+fn lasts(approval: &Approval) -> Duration {
+    approval.grant.unwrap_or(approval.wait)
+}
+
+fn check_reason(reason: Option<&str>, needed: bool) -> Result<(), Refused> {
+    match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
+        None if needed => Err(Refused::NoReason),
+        Some(reason) if reason.chars().count() > LONGEST_REASON || reason.contains(char::is_control) => {
+            Err(Refused::BadReason)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn after(time: Timestamp, span: Duration) -> Timestamp {
+    time.checked_add(span).unwrap_or(Timestamp::MAX)
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Cancelled => "cancelled",
+            Self::Revoked => "revoked",
+        })
+    }
+}

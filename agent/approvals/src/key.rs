@@ -1,0 +1,60 @@
+//! What an answer counts for, as a number that nothing else has.
+
+use aws_lc_rs::digest;
+use tidegate_gate::{
+    Question,
+    policy::{Held, Principal, Scope},
+};
+
+/// Who asks on this host: the account, its subjects, and whom issuers say that it is. Not the process, so that an
+/// answer that comes after a restart finds whoever asks again.
+pub(crate) fn principal(host: &str, principal: &Principal) -> String {
+    let mut subjects: Vec<&str> = principal.subjects.iter().map(|subject| &**subject).collect();
+    subjects.sort_unstable();
+    let mut key = Key::new("principal");
+    key.add(host).add(principal.process.uid.to_string()).add(subjects.len().to_string());
+    for subject in subjects {
+        key.add(subject);
+    }
+    for identity in &*principal.identities {
+        key.add(&*identity.issuer).add(&*identity.subject);
+    }
+    key.finish()
+}
+
+/// What a yes to one rule counts for: this rule with these terms, for this principal on this resource, and as much of
+/// the action as the terms say.
+pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String {
+    let mut key = Key::new("term");
+    key.add(principal).add(&*question.resource).add(&*question.protocol).add(&*held.rule);
+    // Terms are plain data: they can be written.
+    key.add(serde_json::to_string(&held.approval).unwrap_or_default());
+    match held.approval.scope {
+        Scope::Action => key.add(question.exact),
+        Scope::Shape => key.add(question.shape),
+        Scope::Resource => &mut key,
+    };
+    key.finish()
+}
+
+struct Key(digest::Context);
+
+impl Key {
+    fn new(kind: &str) -> Self {
+        let mut key = Self(digest::Context::new(&digest::SHA256));
+        key.add("tidegate-approvals-1").add(kind);
+        key
+    }
+
+    /// Each part after its length, so that no two lists of parts are the same bytes.
+    fn add(&mut self, part: impl AsRef<[u8]>) -> &mut Self {
+        let part = part.as_ref();
+        self.0.update(&(part.len() as u64).to_le_bytes());
+        self.0.update(part);
+        self
+    }
+
+    fn finish(self) -> String {
+        hex::encode(self.0.finish())
+    }
+}

@@ -1,0 +1,19 @@
+//! Questions that wait for people, and their answers, kept durably.
+//!
+//! An [`Inquiry`] is one question with everything that happened to it. What may happen is decided by its own methods,
+//! which are pure; the [`Desk`] changes it by comparing and swapping, so that of two answers at once one comes first,
+//! whoever gave them and through whichever agent of a fleet.
+
+#![forbid(unsafe_code)]
+
+mod desk;
+mod inquiry;
+mod key;
+mod letter;
+mod person;
+pub mod store;
+
+pub use desk::{Desk, Failed, Limits, Overview};
+pub use inquiry::{Event, Inquiry, Refused, State, Term};
+pub use letter::Letter;
+pub use person::{Person, Who};

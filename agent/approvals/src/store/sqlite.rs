@@ -1,0 +1,194 @@
+//! The embedded store: one file.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tidegate_gate::BoxFuture;
+
+use super::{Inserted, Most, Row, Store, StoreError, judge, read};
+use crate::{Inquiry, Letter};
+
+/// One file, which only this agent writes.
+#[derive(Debug, Clone)]
+pub struct Sqlite(Arc<Mutex<Connection>>);
+
+impl Sqlite {
+    /// Opens the file, or begins it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let at = |error: rusqlite::Error| StoreError::new(format!("{}: {error}", path.display()));
+        let connection = Connection::open(path).map_err(at)?;
+        connection.pragma_update(None, "journal_mode", "wal").map_err(at)?;
+        connection.pragma_update(None, "synchronous", "full").map_err(at)?;
+        connection.execute_batch(super::TABLES).map_err(at)?;
+        Ok(Self(Arc::new(Mutex::new(connection))))
+    }
+
+    /// Runs a transaction where blocking is no harm.
+    fn run<'a, T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || {
+                let mut connection = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let done = work(&transaction)?;
+                transaction.commit()?;
+                Ok(done)
+            });
+            done.await.unwrap_or_else(|_| Err(StoreError::new("it was cut off")))
+        })
+    }
+}
+
+impl Store for Sqlite {
+    fn insert<'a>(
+        &'a self,
+        inquiry: &'a Inquiry,
+        most: Most,
+        letters: &'a [Letter],
+    ) -> BoxFuture<'a, Result<Inserted, StoreError>> {
+        let row = Row::of(inquiry);
+        let (keys, letters) = (keys(inquiry), letters.to_vec());
+        self.run(move |sql| {
+            let row = row?;
+            let counts = params![row.principal, row.host, row.asked];
+            let (all, own) = sql.query_row(super::COUNT, counts, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let judged = judge(most, all, own);
+            if judged != Inserted::Done {
+                return Ok(judged);
+            }
+            let inserted = sql.execute(
+                super::INSERT,
+                params![
+                    row.id,
+                    row.version,
+                    row.host,
+                    row.principal,
+                    row.waiting,
+                    row.owed,
+                    row.asked,
+                    row.alive,
+                    row.body
+                ],
+            )?;
+            if inserted == 0 {
+                return Ok(Inserted::Taken);
+            }
+            for key in keys {
+                sql.execute(super::INSERT_KEY, params![key, row.id])?;
+            }
+            post(sql, &letters)?;
+            Ok(Inserted::Done)
+        })
+    }
+
+    fn load<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
+        let id = id.to_owned();
+        self.run(move |sql| {
+            let row: Option<(i64, String)> =
+                sql.query_row(super::LOAD, [id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            row.map(|(version, body)| read(version, &body)).transpose()
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        inquiry: &'a Inquiry,
+        letters: &'a [Letter],
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let row = Row::of(inquiry);
+        let letters = letters.to_vec();
+        self.run(move |sql| {
+            let row = row?;
+            let values = params![row.waiting, row.owed, row.alive, row.body, row.id, row.version];
+            let replaced = sql.execute(super::REPLACE, values)? == 1;
+            if replaced {
+                post(sql, &letters)?;
+            }
+            Ok(replaced)
+        })
+    }
+
+    fn find<'a>(&'a self, key: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Vec<Inquiry>, StoreError>> {
+        let key = key.to_owned();
+        self.run(move |sql| inquiries(sql, super::FIND, params![key, now.as_millisecond()]))
+    }
+
+    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
+        let since = if all { i64::MIN } else { now.as_millisecond() };
+        self.run(move |sql| inquiries(sql, super::LIST, params![since, limit]))
+    }
+
+    fn letters(&self, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Letter>, StoreError>> {
+        self.run(move |sql| {
+            let mut statement = sql.prepare_cached(super::LETTERS)?;
+            let rows = statement.query_map(params![now.as_millisecond(), limit], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?, row.get(4)?))
+            })?;
+            let letters = rows.map(|row| {
+                let (id, question, body, due, attempts) = row?;
+                let body = serde_json::from_str(&body).map_err(StoreError::new)?;
+                Ok(Letter { id, question, body, due, attempts })
+            });
+            letters.collect()
+        })
+    }
+
+    fn postpone<'a>(
+        &'a self,
+        letter: &'a str,
+        due: Option<Timestamp>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let letter = letter.to_owned();
+        self.run(move |sql| {
+            match due {
+                Some(due) => sql.execute(super::POSTPONE, params![due.as_millisecond(), letter])?,
+                None => sql.execute(super::FORGET, [letter])?,
+            };
+            Ok(())
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+fn keys(inquiry: &Inquiry) -> Vec<String> {
+    inquiry.terms.iter().map(|term| term.key.clone()).collect()
+}
+
+fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
+    for letter in letters {
+        let body = letter.body.to_string();
+        let values = params![letter.id, letter.question, body, letter.due, letter.attempts];
+        sql.execute(super::INSERT_LETTER, values)?;
+    }
+    Ok(())
+}
+
+fn inquiries(
+    sql: &Transaction<'_>,
+    statement: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<Inquiry>, StoreError> {
+    let mut statement = sql.prepare_cached(statement)?;
+    let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (version, body) = row?;
+        read(version, &body)
+    })
+    .collect()
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(error)
+    }
+}

@@ -1,0 +1,145 @@
+//! Who may answer, and what an answer does.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate_approvals::{Failed, Person, Refused, State};
+use tidegate_gate::{
+    Step,
+    policy::{Approval, People},
+};
+
+use crate::common::{Kept, account, ann, ask, desk, end, held, member, next, question, settled, terms};
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Failed>) -> Refused {
+    match result {
+        Err(Failed::Refused(refused)) => refused,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub(crate) async fn a_yes_lets_it_run_and_a_look_is_told(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let id = waits.id().clone();
+    let shown = desk.show(&ann(), &id).await.unwrap();
+    assert_eq!((shown.state, &*shown.text), (State::Waiting, "delete from orders where id = 1"));
+    assert_eq!(next(&mut waits).await, Step::Seen { by: "ann".into() });
+    desk.approve(&ann(), &id, Some("ticket 7")).await.unwrap();
+    let approved = Step::Approved { by: "ann".into(), reason: Some("ticket 7".into()), urgent: false };
+    assert_eq!(next(&mut waits).await, approved);
+    let steps: Vec<String> = settled(&desk, &id).await.trail.into_iter().map(|event| event.step).collect();
+    assert_eq!(steps, ["asked", "seen", "approved"]);
+}
+
+pub(crate) async fn a_no_refuses_with_its_reason(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let id = waits.id().clone();
+    desk.deny(&ann(), &id, Some("not today")).await.unwrap();
+    let denied =
+        Step::Refused { word: "denied".into(), by: Some("ann".into()), reason: Some("not today".into()) };
+    assert_eq!(next(&mut waits).await, denied);
+    let late = refused(desk.approve(&ann(), &id, None).await);
+    assert_eq!(late.to_string(), format!("question {id} is denied already, by ann"));
+}
+
+pub(crate) async fn nobody_answers_their_own_question(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut asked = question("s", vec![held("ask", terms())], (1, 1));
+    asked.principal.identities = member(1000, "sub-1", "dba").identities;
+    let waits = ask(&desk, asked).await;
+    // Of the same account with another login, and of another account with the same login.
+    for own in [member(1000, "sub-2", "dba"), member(2000, "sub-1", "dba")] {
+        let error = refused(desk.approve(&own, waits.id(), None).await);
+        assert!(matches!(error, Refused::OwnQuestion(_)), "{error}");
+        assert!(matches!(refused(desk.deny(&own, waits.id(), None).await), Refused::OwnQuestion(_)));
+    }
+}
+
+pub(crate) async fn a_stranger_neither_sees_nor_answers(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let stranger = account(3000, "bob");
+    assert!(desk.list(&stranger, true, 10).await.unwrap().inquiries.is_empty());
+    let unknown = refused(desk.show(&stranger, "none-such").await).to_string();
+    let hidden = refused(desk.show(&stranger, waits.id()).await).to_string();
+    assert_eq!(unknown.replace("none-such", waits.id()), hidden);
+    assert!(matches!(refused(desk.approve(&stranger, waits.id(), None).await), Refused::Unknown(_)));
+    // Root runs the host and sees it, but was not asked.
+    let root = account(0, "root");
+    assert_eq!(desk.list(&root, false, 10).await.unwrap().inquiries.len(), 1);
+    assert!(matches!(refused(desk.approve(&root, waits.id(), None).await), Refused::NotAsked(_)));
+}
+
+pub(crate) async fn accounts_of_another_host_count_for_nothing(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let elsewhere = Person { host: "other".into(), ..ann() };
+    assert!(matches!(refused(desk.approve(&elsewhere, waits.id(), None).await), Refused::Unknown(_)));
+    let vouched = Person { host: "other".into(), ..member(2000, "sub-9", "dba") };
+    desk.approve(&vouched, waits.id(), None).await.unwrap();
+}
+
+pub(crate) async fn as_many_must_agree_as_the_rule_says(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let two = Approval { approvers: 2, ..terms() };
+    let mut waits = ask(&desk, question("s", vec![held("ask", two)], (1, 1))).await;
+    let id = waits.id().clone();
+    assert_eq!(desk.approve(&ann(), &id, None).await.unwrap().state, State::Waiting);
+    assert_eq!(next(&mut waits).await, Step::Agreed { by: "ann".into(), reason: None });
+    assert_eq!(refused(desk.approve(&ann(), &id, None).await), Refused::Twice);
+    assert_eq!(refused(desk.approve(&member(2000, "sub-1", "dba"), &id, None).await), Refused::Twice);
+    assert_eq!(desk.approve(&member(2001, "sub-1", "dba"), &id, None).await.unwrap().state, State::Approved);
+    assert_eq!(end(&mut waits).await.unwrap(), "sub-1 (sub-1 of acme)");
+}
+
+pub(crate) async fn every_rule_that_holds_must_be_met(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let by_lead = People { groups: vec!["lead".into()], issuer: Some("acme".into()), ..People::default() };
+    let lead = Approval { by: by_lead, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("a", terms()), held("b", lead)], (1, 1))).await;
+    assert_eq!(desk.approve(&ann(), waits.id(), None).await.unwrap().state, State::Waiting);
+    let approved = desk.approve(&member(2002, "sub-2", "lead"), waits.id(), None).await.unwrap();
+    assert_eq!(approved.state, State::Approved);
+}
+
+pub(crate) async fn a_reason_is_asked_for_where_the_rule_says_so(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let reasoned = Approval { reason: true, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", reasoned)], (1, 1))).await;
+    for none in [None, Some(""), Some("  ")] {
+        assert_eq!(refused(desk.approve(&ann(), waits.id(), none).await), Refused::NoReason);
+    }
+    let forged = Some("fine\n2026-01-01 approved by root");
+    assert_eq!(refused(desk.approve(&ann(), waits.id(), forged).await), Refused::BadReason);
+    desk.approve(&ann(), waits.id(), Some("ticket 7")).await.unwrap();
+}
+
+pub(crate) async fn an_unanswered_question_expires(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let brief = Approval { wait: Duration::from_millis(50), ..terms() };
+    let mut waits = ask(&desk, question("s", vec![held("ask", brief)], (1, 1))).await;
+    assert_eq!(end(&mut waits).await.unwrap_err(), "expired");
+    let late = refused(desk.approve(&ann(), waits.id(), None).await).to_string();
+    assert!(late.ends_with("is expired already"), "{late}");
+    assert!(desk.list(&ann(), false, 10).await.unwrap().inquiries.is_empty());
+}
+
+pub(crate) async fn glass_is_broken_with_a_reason_and_reviewed_by_somebody_else(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let asker = People { users: vec!["ci".into()], ..People::default() };
+    let glass = Approval { break_glass: Some(asker), ..terms() };
+    let plain = ask(&desk, question("s", vec![held("plain", terms())], (2, 2))).await;
+    let ci = account(1000, "ci");
+    assert!(matches!(refused(desk.break_glass(&ci, plain.id(), Some("fire")).await), Refused::NoGlass(_)));
+    let mut waits = ask(&desk, question("s", vec![held("glass", glass)], (1, 1))).await;
+    let id: Arc<str> = waits.id().clone();
+    assert!(matches!(refused(desk.break_glass(&ann(), &id, Some("fire")).await), Refused::NoGlass(_)));
+    assert_eq!(refused(desk.break_glass(&ci, &id, None).await), Refused::NoReason);
+    assert!(desk.break_glass(&ci, &id, Some("fire")).await.unwrap().review_owed);
+    let urgent = Step::Approved { by: "ci".into(), reason: Some("fire".into()), urgent: true };
+    assert_eq!(next(&mut waits).await, urgent);
+    assert!(matches!(refused(desk.review(&ci, &id, Some("fine")).await), Refused::OwnQuestion(_)));
+    assert!(!desk.review(&ann(), &id, Some("was needed")).await.unwrap().review_owed);
+    assert!(matches!(refused(desk.review(&ann(), &id, Some("again")).await), Refused::NothingOwed(_)));
+}

@@ -1,0 +1,179 @@
+//! Questions, people, and both stores.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tidegate_approvals::{
+    Desk, Inquiry, Limits, Person, State,
+    store::{Postgres, Settings, Sqlite, Store},
+};
+use tidegate_gate::{
+    Answer, Approvals, Inquiry as Asking, Question, Step,
+    policy::{Approval, Held, Identity, People, Principal, Process, Scope},
+};
+use tokio_postgres::{Config, NoTls, config::SslMode};
+
+/// How long anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A store of its own for one test.
+pub(crate) struct Kept {
+    pub(crate) store: Arc<dyn Store>,
+    /// A second way to the same, as after a restart or from another host.
+    pub(crate) again: Arc<dyn Store>,
+    _directory: Option<TempDir>,
+}
+
+pub(crate) async fn sqlite() -> Kept {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("approvals.db");
+    let (store, again) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
+    Kept { store: Arc::new(store), again: Arc::new(again), _directory: Some(directory) }
+}
+
+/// On the server that libpq's variables name, in a schema of its own.
+pub(crate) async fn postgres() -> Kept {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let schema = format!("approvals_{}_{number}", std::process::id());
+    let mut config = Config::new();
+    let variable = |name: &str| std::env::var(name).unwrap();
+    config
+        .host(variable("PGHOST"))
+        .port(variable("PGPORT").parse().unwrap())
+        .user(variable("PGUSER"))
+        .password(variable("PGPASSWORD"))
+        .dbname("postgres")
+        .ssl_mode(SslMode::Disable);
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("create schema {schema}")).await.unwrap();
+    config.options(format!("-c search_path={schema}"));
+    let settings = Settings { connection: config, ca: None };
+    let store = Postgres::open(settings.clone()).await.unwrap();
+    let again = Postgres::open(settings).await.unwrap();
+    Kept { store: Arc::new(store), again: Arc::new(again), _directory: None }
+}
+
+pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400 };
+
+pub(crate) fn desk(store: &Arc<dyn Store>) -> Desk {
+    Desk::open("host", store.clone(), LIMITS, false)
+}
+
+/// By group dba, once, within a minute.
+pub(crate) fn terms() -> Approval {
+    Approval {
+        by: People {
+            groups: vec!["dba".into()],
+            issuer: Some("acme".into()),
+            users: vec!["ann".into()],
+            ..People::default()
+        },
+        approvers: 1,
+        scope: Scope::Action,
+        wait: Duration::from_secs(60),
+        grant: None,
+        reason: false,
+        break_glass: None,
+    }
+}
+
+pub(crate) fn held(rule: &str, approval: Approval) -> Held {
+    Held { rule: rule.into(), approval: Arc::new(approval) }
+}
+
+/// Asked by uid 1000 in this session; `exact` and `shape` stand for what is asked.
+pub(crate) fn question(session: &str, holds: Vec<Held>, (exact, shape): (u8, u8)) -> Question {
+    let process = Process { pid: 7, uid: 1000, user: Some("ci".into()), ..Process::default() };
+    Question {
+        session: session.into(),
+        principal: Principal { subjects: vec!["ci".into()], process, ..Principal::default() },
+        resource: "shop".into(),
+        protocol: "postgres".into(),
+        policy: "digest".into(),
+        action: 3,
+        name: "statement".into(),
+        text: format!("delete from orders where id = {exact}"),
+        particulars: vec![("database".into(), "shop".into())],
+        holds,
+        exact: [exact; 32],
+        shape: [shape; 32],
+    }
+}
+
+pub(crate) fn account(uid: u32, user: &str) -> Person {
+    Person { host: "host".into(), uid: Some(uid), user: Some(user.into()), ..Person::default() }
+}
+
+pub(crate) fn member(uid: u32, subject: &str, group: &str) -> Person {
+    let identity = Identity {
+        issuer: "acme".into(),
+        subject: subject.into(),
+        groups: vec![group.into()],
+        expires: i64::MAX,
+        claims: serde_json::Map::new(),
+    };
+    Person { identities: [identity].into(), ..account(uid, subject) }
+}
+
+pub(crate) fn ann() -> Person {
+    account(2000, "ann")
+}
+
+/// Puts a question that nobody has answered.
+pub(crate) async fn ask(desk: &Desk, question: Question) -> Box<dyn Asking> {
+    match desk.put(question).await.unwrap() {
+        Answer::Waits(waits) => waits,
+        Answer::Known { id, .. } => panic!("{id} covers it"),
+    }
+}
+
+/// Whether a yes covers it.
+pub(crate) async fn is_known(desk: &Desk, question: Question) -> bool {
+    match desk.put(question).await.unwrap() {
+        Answer::Known { .. } => true,
+        Answer::Waits(waits) => {
+            let id = waits.id().clone();
+            waits.withdraw("withdrawn");
+            settled(desk, &id).await;
+            false
+        }
+    }
+}
+
+pub(crate) async fn next(waits: &mut Box<dyn Asking>) -> Step {
+    tokio::time::timeout(PATIENCE, waits.next()).await.expect("something happens").unwrap()
+}
+
+/// What becomes of it in the end.
+pub(crate) async fn end(waits: &mut Box<dyn Asking>) -> Result<String, String> {
+    loop {
+        match next(waits).await {
+            Step::Approved { by, .. } => return Ok(by),
+            Step::Refused { word, .. } => return Err(word),
+            Step::Seen { .. } | Step::Agreed { .. } => {}
+        }
+    }
+}
+
+/// The question, once it no longer waits.
+pub(crate) async fn settled(desk: &Desk, id: &str) -> Inquiry {
+    let mut changes = desk.changes();
+    let waiting = async {
+        loop {
+            let inquiry = desk.store().load(id).await.unwrap().unwrap();
+            if inquiry.state != State::Waiting {
+                return inquiry;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it is settled")
+}

@@ -1,0 +1,95 @@
+//! How long a yes counts, and for what.
+
+use std::time::Duration;
+
+use tidegate_approvals::State;
+use tidegate_gate::policy::{Approval, Held, Scope};
+
+use crate::common::{Kept, account, ann, ask, desk, end, held, is_known, question, terms};
+
+fn lasting(scope: Scope) -> Vec<Held> {
+    vec![held("ask", Approval { scope, grant: Some(Duration::from_secs(60)), ..terms() })]
+}
+
+pub(crate) async fn a_yes_counts_once_and_for_these_bytes_alone(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let holds = vec![held("ask", terms())];
+    let mut waits = ask(&desk, question("s", holds.clone(), (1, 1))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    // The same shape, other bytes.
+    assert!(!is_known(&desk, question("s", holds.clone(), (2, 1))).await);
+    end(&mut waits).await.unwrap();
+    drop(waits);
+    assert!(!is_known(&desk, question("s", holds, (1, 1))).await);
+}
+
+pub(crate) async fn a_yes_for_an_action_ends_with_its_session(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", lasting(Scope::Action), (1, 1))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    end(&mut waits).await.unwrap();
+    drop(waits);
+    assert!(is_known(&desk, question("s", lasting(Scope::Action), (1, 1))).await);
+    assert!(is_known(&desk, question("s", lasting(Scope::Action), (1, 1))).await);
+    assert!(!is_known(&desk, question("s", lasting(Scope::Action), (2, 1))).await);
+    assert!(!is_known(&desk, question("t", lasting(Scope::Action), (1, 1))).await);
+}
+
+pub(crate) async fn a_yes_for_a_shape_counts_until_it_is_revoked(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", lasting(Scope::Shape), (1, 1))).await;
+    let id = waits.id().clone();
+    desk.approve(&ann(), &id, None).await.unwrap();
+    end(&mut waits).await.unwrap();
+    assert!(is_known(&desk, question("t", lasting(Scope::Shape), (2, 1))).await);
+    assert!(!is_known(&desk, question("t", lasting(Scope::Shape), (2, 2))).await);
+    assert!(desk.revoke(&account(3000, "bob"), &id, None).await.is_err());
+    assert_eq!(desk.revoke(&ann(), &id, Some("enough")).await.unwrap().state, State::Revoked);
+    assert!(!is_known(&desk, question("t", lasting(Scope::Shape), (2, 1))).await);
+}
+
+pub(crate) async fn a_yes_for_a_resource_ends_with_its_time(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let brief = Approval { scope: Scope::Resource, grant: Some(Duration::from_millis(300)), ..terms() };
+    let holds = vec![held("ask", brief)];
+    let mut waits = ask(&desk, question("s", holds.clone(), (1, 1))).await;
+    let decided = desk.approve(&ann(), waits.id(), None).await.unwrap().decided.unwrap();
+    end(&mut waits).await.unwrap();
+    let known = is_known(&desk, question("t", holds.clone(), (9, 9))).await;
+    assert!(known || jiff::Timestamp::now() >= decided + Duration::from_millis(300));
+    let mut other = question("t", holds.clone(), (9, 9));
+    other.resource = "payroll".into();
+    assert!(!is_known(&desk, other).await);
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    assert!(!is_known(&desk, question("t", holds, (9, 9))).await);
+}
+
+pub(crate) async fn a_rule_that_changed_asks_again(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", lasting(Scope::Resource), (1, 1))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    end(&mut waits).await.unwrap();
+    let stricter = |held: &Held| Held {
+        approval: Approval { approvers: 2, ..Approval::clone(&held.approval) }.into(),
+        ..held.clone()
+    };
+    let holds: Vec<Held> = lasting(Scope::Resource).iter().map(stricter).collect();
+    assert!(!is_known(&desk, question("s", holds, (1, 1))).await);
+    // Another rule that holds it, too, is not met.
+    let mut both = lasting(Scope::Resource);
+    both.push(held("other", terms()));
+    assert!(!is_known(&desk, question("s", both, (1, 1))).await);
+}
+
+pub(crate) async fn a_yes_is_no_other_principals(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", lasting(Scope::Resource), (1, 1))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    end(&mut waits).await.unwrap();
+    let mut other = question("s", lasting(Scope::Resource), (1, 1));
+    other.principal.process.uid = 1001;
+    assert!(!is_known(&desk, other).await);
+    let mut vouched = question("s", lasting(Scope::Resource), (1, 1));
+    vouched.principal.identities = crate::common::member(1000, "sub-1", "ci").identities;
+    assert!(!is_known(&desk, vouched).await);
+}

@@ -1,0 +1,76 @@
+//! Questions and answers, the same on every store.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a helper of the tests that fails fails the test"
+)]
+
+mod answers;
+mod common;
+mod grants;
+mod pressure;
+mod restarts;
+
+/// Each test on each store.
+macro_rules! on_every_store {
+    ($($module:ident: $($name:ident),+;)+) => {
+        mod sqlite {
+            $($(
+                #[tokio::test]
+                async fn $name() {
+                    crate::$module::$name(&crate::common::sqlite().await).await;
+                }
+            )+)+
+        }
+        mod postgres {
+            $($(
+                #[tokio::test]
+                #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+                async fn $name() {
+                    crate::$module::$name(&crate::common::postgres().await).await;
+                }
+            )+)+
+        }
+    };
+}
+
+on_every_store! {
+    answers:
+        a_yes_lets_it_run_and_a_look_is_told,
+        a_no_refuses_with_its_reason,
+        nobody_answers_their_own_question,
+        a_stranger_neither_sees_nor_answers,
+        accounts_of_another_host_count_for_nothing,
+        as_many_must_agree_as_the_rule_says,
+        every_rule_that_holds_must_be_met,
+        a_reason_is_asked_for_where_the_rule_says_so,
+        an_unanswered_question_expires,
+        glass_is_broken_with_a_reason_and_reviewed_by_somebody_else;
+    grants:
+        a_yes_counts_once_and_for_these_bytes_alone,
+        a_yes_for_an_action_ends_with_its_session,
+        a_yes_for_a_shape_counts_until_it_is_revoked,
+        a_yes_for_a_resource_ends_with_its_time,
+        a_rule_that_changed_asks_again,
+        a_yes_is_no_other_principals;
+    restarts:
+        a_restart_loses_no_question_and_no_yes,
+        a_question_left_standing_is_taken_up,
+        a_withdrawn_question_leaves_no_yes,
+        letters_are_kept_until_they_are_taken;
+    pressure:
+        of_a_yes_and_a_cancel_at_once_one_comes_first,
+        two_who_answer_at_once_are_counted_each,
+        a_yes_that_counts_once_goes_to_one_of_two,
+        revoking_at_once_with_use_lets_it_run_or_not,
+        hundreds_wait_at_once,
+        no_more_wait_than_may;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn an_answer_through_another_agent_of_the_fleet_counts() {
+    restarts::an_answer_through_another_agent_counts(&common::postgres().await).await;
+}

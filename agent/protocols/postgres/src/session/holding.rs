@@ -1,0 +1,215 @@
+//! A message of the client's that waits for a person.
+//!
+//! It stays in the client's input, and nothing behind it is looked at; what the server owes goes on. When the answer is
+//! there, the message is taken anew: understood by what the catalog says then, and decided by the policy in force then.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use tidegate_gate::{Approved, Decision, Hold, Matter, Permit, Put, Refusal, Waiting, policy::Effect};
+use tokio::sync::oneshot;
+
+use super::{
+    Session,
+    asking::referred,
+    names::{Known, Parameter, Parameters, Prepared},
+    refuse::Refused,
+};
+use crate::wire::{
+    ErrorFields, Format, Formats, HEADER_BYTES, Header,
+    fields::code,
+    frontend::{Bind, Values},
+    write,
+};
+
+/// Parameters of more bytes than this are more than a person can be shown.
+const SHOWN: usize = 64 * 1024;
+
+type Answer = Pin<Box<dyn Future<Output = Result<Approved, Refused>> + Send>>;
+
+/// The answer to a message that waits.
+pub(super) enum Holding {
+    /// It is not there yet.
+    Waits {
+        /// Never locked: it makes the session one that threads may share.
+        answer: Mutex<Answer>,
+        /// For the client, as soon as it fits between the server's messages.
+        notice: Vec<u8>,
+    },
+    /// It is.
+    Answered(Result<Approved, Refused>),
+}
+
+/// Why a message does not go its way now.
+pub(super) enum Stop {
+    /// It is refused.
+    Refused(Refused),
+    /// It waits, for the server or for a person.
+    Waits,
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl Session {
+    /// The permit for what was understood, or what stands in its way.
+    pub(super) async fn permitted(&mut self, prepared: &Prepared) -> Result<Permit, Stop> {
+        match self.holding.take().map(|holding| *holding) {
+            Some(Holding::Answered(answer)) => {
+                return Ok(answer?.permit(&prepared.shape).map_err(Refused::from)?);
+            }
+            waits => self.holding = waits.map(Box::new),
+        }
+        // Nobody is asked about what the server may skip after an error that it still owes.
+        let held = self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
+        if held && !self.owed.is_empty() {
+            return Err(Stop::Waits);
+        }
+        match self.ask(prepared).await {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Refuse(refusal) => Err(Refused::from(refusal).into()),
+            Decision::Hold(hold) => self.hold(hold, prepared).await,
+        }
+    }
+
+    async fn hold(&mut self, hold: Hold, prepared: &Prepared) -> Result<Permit, Stop> {
+        let matter = self.matter(prepared)?;
+        match hold.put(matter).await.map_err(Refused::from)? {
+            Put::Permit(permit) => Ok(permit),
+            Put::Waits(waiting) => {
+                let notice = notice(&waiting.told());
+                let answer: Answer = Box::pin(answer(waiting, self.interrupt.arm()));
+                let answer = Mutex::new(answer);
+                self.holding = Some(Box::new(Holding::Waits { answer, notice }));
+                Err(Stop::Waits)
+            }
+        }
+    }
+
+    /// What exactly would run: the text, what its names stand for, its parameters, and where.
+    fn matter(&self, prepared: &Prepared) -> Result<Matter, Refused> {
+        let mut matter = Matter::new(prepared.text.as_bytes())
+            .with("database", self.database.name().as_bytes())
+            .with("signed in as", self.user.as_bytes());
+        let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
+        for name in names {
+            if let Known::As(meant) = self.names.known(name.0, &name.1) {
+                let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
+                matter = meant.parameters.told(matter.with(label, meant.text.as_bytes()))?;
+            }
+        }
+        prepared.parameters.told(matter)
+    }
+
+    /// What a Bind gives a statement, as far as somebody may have to be asked about it. None: it isn't all there yet.
+    pub(super) fn parameters(
+        &self,
+        prepared: &Prepared,
+        header: Header,
+        rest: &[u8],
+    ) -> Result<Option<Parameters>, Refused> {
+        let held = self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
+        if !held {
+            return Ok(Some(Parameters::Unseen));
+        }
+        if header.length > SHOWN {
+            return Err(Refused::new(
+                "54000",
+                format!(
+                    "this needs an approval, and {} bytes of parameters are more than anybody can be shown \
+                     ({SHOWN})",
+                    header.length
+                ),
+            ));
+        }
+        let Some(body) = rest.get(HEADER_BYTES..header.size()) else { return Ok(None) };
+        let bind = Bind::parse(body).map_err(|error| Refused::new("08P01", error.to_string()))?;
+        Ok(Some(Parameters::seen(bind.parameter_formats, bind.parameters)))
+    }
+
+    pub(super) fn is_holding(&self) -> bool {
+        matches!(self.holding.as_deref(), Some(Holding::Waits { .. }))
+    }
+
+    /// Tells the client that it waits, once no message of the server's is half told.
+    pub(super) fn tell_held(&mut self) {
+        if self.passing == 0
+            && let Some(Holding::Waits { notice, .. }) = self.holding.as_deref_mut()
+        {
+            self.client.outbound.append(notice);
+        }
+    }
+
+    /// Ready when a person has answered.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(holding) = self.holding.as_deref_mut() else { return Poll::Pending };
+        let Holding::Waits { answer, .. } = holding else { return Poll::Pending };
+        let answer = answer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let answer = ready!(answer.as_mut().poll(context));
+        *holding = Holding::Answered(answer);
+        Poll::Ready(())
+    }
+}
+
+/// Waits for the answer, or for the client to cancel what it asked for.
+async fn answer(mut waiting: Waiting, cancelled: oneshot::Receiver<()>) -> Result<Approved, Refused> {
+    tokio::select! {
+        answer = waiting.settled() => return answer.map_err(Refused::from),
+        Ok(()) = cancelled => {}
+    }
+    waiting.cancel();
+    // query_canceled, in the server's own words.
+    Err(Refused::new("57014", "canceling statement due to user request"))
+}
+
+fn notice(told: &Refusal) -> Vec<u8> {
+    let mut fields = ErrorFields::new("NOTICE", "00000", &told.message);
+    if let Some(hint) = &told.hint {
+        fields = fields.with(code::HINT, &**hint);
+    }
+    let mut message = Vec::with_capacity(256);
+    write::notice_response(&mut message, &fields);
+    message
+}
+
+impl Parameters {
+    /// All of them, with the formats that they are written in.
+    pub(super) fn seen(formats: Formats<'_>, values: Values<'_>) -> Self {
+        let each = values.iter().enumerate().map(|(index, value)| Parameter {
+            value: value.map(Into::into),
+            binary: formats.of(index) == Some(Format::Binary),
+        });
+        Self::Seen(each.collect())
+    }
+
+    /// Adds them to what approvers see. A binary value is shown in hexadecimal.
+    fn told(&self, mut matter: Matter) -> Result<Matter, Refused> {
+        let all = match self {
+            Self::None => return Ok(matter),
+            Self::Unseen => {
+                let why = "this needs an approval now, and nobody has seen its parameters; bind them again";
+                return Err(Refused::new("42501", why));
+            }
+            Self::Seen(all) => all,
+        };
+        for (index, parameter) in all.iter().enumerate() {
+            let label = format!("${}", index + 1);
+            let kind: &[u8] = if parameter.binary { b"binary " } else { b"text " };
+            let exact = parameter.value.as_deref().map(|value| [kind, value].concat());
+            let shown = match (parameter.value.as_deref(), parameter.binary) {
+                (None, _) => b"NULL".to_vec(),
+                (Some(value), false) => value.to_vec(),
+                (Some(value), true) => format!("\\x{}", hex::encode(value)).into_bytes(),
+            };
+            matter = matter.shown_as(label, exact.as_deref().unwrap_or(b"null"), &shown);
+        }
+        Ok(matter)
+    }
+}

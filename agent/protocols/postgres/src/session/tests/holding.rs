@@ -1,0 +1,305 @@
+//! Statements that wait for a person.
+
+use tidegate_gate::{Question, Step, policy::Effect};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::stage::*;
+use crate::wire::ErrorFields;
+
+const DELETE: &str = "delete from customers where id = 7";
+
+/// The same bundle, in which deletes wait for ann.
+fn holding() -> String {
+    format!(
+        "{BUNDLE}
+  - name: ask
+    subjects: [tester]
+    resources: [it]
+    hold: [{{statement: delete, table: public.customers}}]
+    approve: {{by: {{users: [ann]}}, wait: 1h}}
+    hint: ask ann
+"
+    )
+}
+
+async fn open() -> Stage {
+    Stage::open_under(&holding()).await
+}
+
+/// The client is told that it waits, for question number `number`.
+async fn told(stage: &mut Stage, number: usize) -> Question {
+    let question = stage.rig.people.question(number).await;
+    let (kind, body) = next_message(&mut stage.rig.client).await;
+    assert_eq!(char::from(kind), 'N', "{}", body.escape_ascii());
+    let fields = ErrorFields::parse(&body).unwrap();
+    let text = |code| String::from_utf8_lossy(fields.get(code).unwrap()).into_owned();
+    assert_eq!(text(b'M'), format!("waits for approval q{number}, by rule \"ask\""));
+    let hint = text(b'H');
+    assert_eq!(
+        hint,
+        format!("May approve: user ann; not the asker. Within 1 h: tidegate approvals approve q{number}")
+    );
+    question
+}
+
+/// The steps that the record tells of.
+fn steps(stage: &Stage) -> Vec<String> {
+    let lines = stage.rig.memory.lines();
+    let steps = lines.iter().filter(|line| line["type"] == "approval");
+    steps.map(|line| line["step"].as_str().unwrap().to_owned()).collect()
+}
+
+fn bound(values: &[Option<&[u8]>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    crate::wire::write::bind(&mut out, b"", b"", &[], values, &[]);
+    out
+}
+
+/// The client gets a refusal that says this, and the session goes on.
+async fn refused(stage: &mut Stage, sqlstate: &str, says: &str) {
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    let (kind, body) = next_message(&mut stage.rig.client).await;
+    assert_eq!(char::from(kind), 'E');
+    let fields = ErrorFields::parse(&body).unwrap();
+    assert_eq!(fields.summary(), format!("{sqlstate} {says}"));
+    stage.client_gets(&ready()).await;
+    stage.still_works().await;
+}
+
+#[tokio::test]
+async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    let question = told(&mut stage, 1).await;
+    assert_eq!((question.text.as_str(), &*question.name), (DELETE, "statement"));
+    assert_eq!(
+        question.particulars,
+        [("database".to_owned(), "shop".to_owned()), ("signed in as".to_owned(), "gate".to_owned())]
+    );
+    stage.rig.people.answer("q1", Step::Seen { by: "ann".into() });
+    stage.rig.people.approve("q1");
+    stage.server_gets(&query(DELETE)).await;
+    stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.still_works().await;
+    assert_eq!(steps(&stage), ["asked", "seen", "approved"]);
+    let held = stage.rig.memory.lines();
+    let held: Vec<_> = held.iter().filter(|line| line["text"] == DELETE).collect();
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0]["decision"], serde_json::to_value(Effect::Hold).unwrap());
+    assert_eq!(outcomes(&stage.leaves().await), ["done"; 3]);
+}
+
+#[tokio::test]
+async fn a_no_is_an_ordinary_refusal_with_its_reason() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    let (by, reason) = (Some("ann".into()), Some("not today".into()));
+    stage.rig.people.answer("q1", Step::Refused { word: "denied".into(), by, reason });
+    refused(&mut stage, "42501", "approval q1: it was denied by ann: not today").await;
+    assert_eq!(steps(&stage), ["asked", "denied"]);
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_comes_behind_waits_too() {
+    let mut stage = open().await;
+    stage.say(&[query(DELETE), query("select 1")].concat()).await;
+    told(&mut stage, 1).await;
+    stage.rig.people.approve("q1");
+    stage.server_gets(&[query(DELETE), query("select 1")].concat()).await;
+    drop(stage);
+}
+
+#[tokio::test]
+async fn a_cancel_request_cancels_what_waits_and_nothing_upstream() {
+    // Nobody need be allowed to take back what runs nowhere.
+    let mut stage = Stage::open_under(&holding().replace("[login, cancel]", "[login]")).await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    let (mut client, _session) = stage.rig.connect().await;
+    client.write_all(&cancel_request(&stage.key)).await.unwrap();
+    refused(&mut stage, "57014", "canceling statement due to user request").await;
+    assert_eq!(stage.rig.people.withdrawn(1).await, [("q1".to_owned(), "cancelled".to_owned())]);
+    assert_eq!(steps(&stage), ["asked", "cancelled"]);
+    drop(stage);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_withdraws_its_question() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.client.shutdown().await.unwrap();
+    assert_eq!(stage.rig.people.withdrawn(1).await, [("q1".to_owned(), "withdrawn".to_owned())]);
+    let ended = stage.ends().await;
+    assert_eq!(ended.server, terminate());
+}
+
+#[tokio::test]
+async fn an_agent_that_stops_leaves_the_question_standing() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    let people = stage.rig.people.clone();
+    stage.rig.stop();
+    stage.ends().await.told("57P01");
+    let withdrawn = tokio::time::timeout(std::time::Duration::from_millis(200), people.withdrawn(1)).await;
+    assert!(withdrawn.is_err(), "{withdrawn:?}");
+}
+
+#[tokio::test]
+async fn a_policy_that_denies_ends_the_waiting() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.reload(&holding().replace(
+        "  - name: ask",
+        "  - {name: never, subjects: [tester], resources: [it], deny: [{statement: delete, where: real}]}\n  - name: ask",
+    ));
+    refused(&mut stage, "42501", "denied by rule \"never\"").await;
+    assert_eq!(stage.rig.people.withdrawn(1).await, [("q1".to_owned(), "withdrawn".to_owned())]);
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_rule_that_asks_for_more_meanwhile_is_not_met() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.reload(&holding().replace("users: [ann]", "users: [ann, bob], approvers: 2"));
+    stage.rig.people.approve("q1");
+    refused(&mut stage, "42501", "approval q1: the policy changed while it waited; ask again").await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn approvers_see_what_an_execute_runs_with() {
+    let mut stage = open().await;
+    let text = "delete from customers where id = $1 or card = $2";
+    let prepared = [parse("", text), bound(&[Some(b"7"), None]), execute(""), sync()].concat();
+    stage.say(&prepared).await;
+    // What was sent before is answered first: nobody is asked about what an error would skip.
+    stage.server_gets(&[parse("", text), bound(&[Some(b"7"), None]), flush()].concat()).await;
+    assert_eq!(stage.rig.people.asked(), 0);
+    stage.answer(&[acknowledged(b'1'), acknowledged(b'2')].concat()).await;
+    stage.client_gets(&[acknowledged(b'1'), acknowledged(b'2')].concat()).await;
+    let question = told(&mut stage, 1).await;
+    let parameters = [("$1", "7"), ("$2", "NULL")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(question.particulars[2..], parameters);
+    stage.rig.people.approve("q1");
+    stage.server_gets(&[execute(""), sync()].concat()).await;
+    let answer = [complete("DELETE 1"), ready()].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    // The same with another parameter is not the same.
+    stage.rig.people.grant(&question);
+    stage.say(&[bound(&[Some(b"8"), None]), execute(""), sync()].concat()).await;
+    stage.server_gets(&[bound(&[Some(b"8"), None]), flush()].concat()).await;
+    stage.answer(&acknowledged(b'2')).await;
+    stage.client_gets(&acknowledged(b'2')).await;
+    told(&mut stage, 2).await;
+    drop(stage);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_what_an_error_skips() {
+    let mut stage = open().await;
+    stage.say(&[run("select 1"), run(DELETE), sync()].concat()).await;
+    stage.server_gets(&[run("select 1"), parse("", DELETE), bind("", ""), flush()].concat()).await;
+    stage.answer(&error("22012")).await;
+    stage.client_gets(&error("22012")).await;
+    stage.server_gets(&sync()).await;
+    stage.answer(&ready()).await;
+    stage.client_gets(&ready()).await;
+    assert_eq!(stage.rig.people.asked(), 0);
+    stage.still_works().await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_yes_that_still_counts_asks_nobody() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    let question = told(&mut stage, 1).await;
+    stage.rig.people.grant(&question);
+    stage.rig.people.approve("q1");
+    for _ in 0..2 {
+        stage.server_gets(&query(DELETE)).await;
+        stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+        stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+        stage.say(&query(DELETE)).await;
+    }
+    stage.server_gets(&query(DELETE)).await;
+    assert_eq!(stage.rig.people.asked(), 1);
+    assert_eq!(steps(&stage), ["asked", "approved", "granted", "granted"]);
+    drop(stage);
+}
+
+#[tokio::test]
+async fn approvers_see_what_a_name_stands_for_and_another_meaning_asks_again() {
+    let mut stage = open().await;
+    let mut asked = Vec::new();
+    for (number, id) in [(1, 7), (3, 8)] {
+        let prepare = query(&format!("prepare p as delete from customers where id = {id}"));
+        stage.say(&prepare).await;
+        // To prepare it is held as it is itself.
+        told(&mut stage, number).await;
+        stage.rig.people.approve(&format!("q{number}"));
+        stage.server_gets(&prepare).await;
+        stage.answer(&[complete("PREPARE"), ready()].concat()).await;
+        stage.client_gets(&[complete("PREPARE"), ready()].concat()).await;
+        stage.say(&query("execute p")).await;
+        let question = told(&mut stage, number + 1).await;
+        assert_eq!(
+            question.particulars[2],
+            ("p stands for".to_owned(), format!("prepare p as delete from customers where id = {id}"))
+        );
+        stage.rig.people.grant(&question);
+        asked.push(question.exact);
+        stage.rig.people.approve(&format!("q{}", number + 1));
+        stage.server_gets(&query("execute p")).await;
+        stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+        stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+        let forget = query("deallocate p");
+        stage.say(&forget).await;
+        stage.server_gets(&forget).await;
+        stage.answer(&[complete("DEALLOCATE"), ready()].concat()).await;
+        stage.client_gets(&[complete("DEALLOCATE"), ready()].concat()).await;
+    }
+    assert_ne!(asked[0], asked[1]);
+    drop(stage);
+}
+
+#[tokio::test]
+async fn parameters_that_nobody_could_read_are_refused() {
+    let mut stage = open().await;
+    let text = "delete from customers where card = $1";
+    let long = "x".repeat(70_000);
+    stage.say(&[parse("", text), bound(&[Some(long.as_bytes())]), execute(""), sync()].concat()).await;
+    let standin = parse("refused_by_tidegate", "refused_by_tidegate");
+    stage.server_gets(&[parse("", text), standin, sync()].concat()).await;
+    stage.answer(&[acknowledged(b'1'), error("42601"), ready()].concat()).await;
+    stage.client_gets(&acknowledged(b'1')).await;
+    stage.client_gets_error("54000").await;
+    stage.client_gets(&ready()).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_sign_in_that_waits_is_withdrawn_when_the_client_leaves() {
+    let bundle = holding().replace(
+        "allow: [{action: [login, cancel]}]",
+        "hold: [{action: login}]\n    approve: {by: {users: [ann]}}",
+    );
+    let protocol = crate::Postgres::new();
+    let memory = tidegate_gate::contract::Memory::default();
+    let (mut rig, _listener) = tidegate_gate::contract::Rig::set(&protocol, &bundle, memory).await;
+    rig.client.write_all(&startup()).await.unwrap();
+    rig.people.question(1).await;
+    rig.client.shutdown().await.unwrap();
+    assert_eq!(rig.people.withdrawn(1).await.len(), 1);
+    assert_eq!(within(rig.client.read(&mut [0; 8])).await.unwrap(), 0);
+}
