@@ -50,6 +50,7 @@ fn build() -> Result<(), String> {
          libstd-rust-web-dev-bpf are installed: run `cargo xtask setup`",
     )?;
     println!("cargo:rustc-env=TIDEGATE_EBPF_TOOLCHAIN={}", toolchain.name());
+    println!("cargo:rustc-env=TIDEGATE_LAYOUT={}", layout(&programs)?);
 
     let target_dir = out.join("ebpf");
     let output = toolchain
@@ -70,6 +71,20 @@ fn build() -> Result<(), String> {
     let built = target_dir.join(TARGET).join("release").join(PACKAGE);
     fs::copy(&built, out.join(PACKAGE)).map_err(|error| format!("{}: {error}", built.display()))?;
     Ok(())
+}
+
+/// Names what the maps are and hold, by the text that says so. A difference too many costs a new set of maps; one too few
+/// would let an agent adopt maps that it misreads.
+fn layout(programs: &Path) -> Result<String, String> {
+    let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+    for path in [programs.join("../abi/src/lib.rs"), programs.join("src/maps.rs")] {
+        let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        // FNV-1a: it has to tell builds apart, not to withstand anybody.
+        for byte in text {
+            digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Ok(format!("{digest:016x}"))
 }
 
 impl Toolchain {

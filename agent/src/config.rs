@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// The admin socket.
     pub(crate) runtime: PathBuf,
+    /// What stays in the kernel when the agent ends, on a BPF file system.
+    pub(crate) pins: PathBuf,
     /// Where credentials are.
     pub(crate) credentials: Credentials,
     /// Where the gate listens.
@@ -111,6 +113,7 @@ impl Default for Config {
             bundle: "/etc/tidegate/bundle".into(),
             state: "/var/lib/tidegate".into(),
             runtime: "/run/tidegate".into(),
+            pins: "/sys/fs/bpf/tidegate".into(),
             credentials: Credentials::default(),
             listen: Listen::default(),
             log: Log::default(),

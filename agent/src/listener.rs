@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -26,13 +26,11 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1.
-    pub(crate) async fn bind(listen: &Listen) -> Result<Self, Error> {
-        let bind = async |address: SocketAddr| {
-            TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
-        };
-        let v4 = bind((Ipv4Addr::LOCALHOST, listen.v4_port).into()).await?;
-        let v6 = match bind((Ipv6Addr::LOCALHOST, listen.v6_port).into()).await {
+    /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1. Where the configuration leaves the port open, it is the
+    /// one that an earlier agent had, if that is free.
+    pub(crate) async fn bind(listen: &Listen, earlier: (u16, u16)) -> Result<Self, Error> {
+        let v4 = bind(Ipv4Addr::LOCALHOST.into(), listen.v4_port, earlier.0).await?;
+        let v6 = match bind(Ipv6Addr::LOCALHOST.into(), listen.v6_port, earlier.1).await {
             Ok(listener) => Some(listener),
             Err(Error::Listen { error, .. }) if is_without_ipv6(&error) => {
                 tracing::warn!("this host has no IPv6 loopback; governed IPv6 connections are refused");
@@ -105,6 +103,20 @@ impl Listeners {
     }
 }
 
+async fn bind(address: IpAddr, asked: u16, earlier: u16) -> Result<TcpListener, Error> {
+    if asked == 0 && earlier != 0 {
+        let address = SocketAddr::new(address, earlier);
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                tracing::warn!(%address, "the earlier agent's port is taken; another one is used");
+            }
+            bound => return bound.map_err(|error| Error::Listen { address, error }),
+        }
+    }
+    let address = SocketAddr::new(address, asked);
+    TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
+}
+
 /// Closes with a reset: nothing can be said in a protocol that was not chosen.
 pub(crate) fn reset(stream: TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
@@ -156,9 +168,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_named() {
-        let (v4_port, _) = Listeners::bind(&Listen::default()).await.unwrap().ports().unwrap();
-        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, v4_port)).await.unwrap();
-        let error = Listeners::bind(&Listen { v4_port, v6_port: 0 }).await.err().unwrap().to_string();
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let v4_port = taken.local_addr().unwrap().port();
+        let error = Listeners::bind(&Listen { v4_port, v6_port: 0 }, (0, 0)).await.err().unwrap().to_string();
         assert!(error.contains(&format!("127.0.0.1:{v4_port}")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_earlier_agents_ports_are_taken_again_and_others_if_somebody_has_them() {
+        let earlier = Listeners::bind(&Listen::default(), (0, 0)).await.unwrap().ports().unwrap();
+        let again = Listeners::bind(&Listen::default(), earlier).await.unwrap();
+        assert_eq!(again.ports().unwrap(), earlier);
+        let beside = Listeners::bind(&Listen::default(), earlier).await.unwrap();
+        assert_ne!(beside.ports().unwrap().0, earlier.0);
     }
 }

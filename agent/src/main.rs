@@ -13,6 +13,7 @@ mod credentials;
 mod error;
 mod files;
 mod hardening;
+mod heart;
 mod lanes;
 mod listener;
 mod live;

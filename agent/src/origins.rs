@@ -1,10 +1,10 @@
 //! The seam to the kernel: origins out of it, rules into it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
-    Captured, Destination, Hierarchy, Kernel, PassRule, Processes, Rules, SubjectRule,
+    Captured, Destination, Hierarchy, Kernel, KernelError, PassRule, Pins, Processes, Rules, SubjectRule,
     subjects::{self, Names},
 };
 use tidegate_policy::{Policy, Principal, Process, Subject};
@@ -17,11 +17,17 @@ pub(crate) trait Enforcer: Send + Sync {
     /// Blocks for as long as the kernel takes.
     fn enforce(&self, rules: &Rules) -> Result<(), String>;
 
-    /// What it counted since the start, by name.
+    /// What it counted since it was first attached, by name.
     fn counters(&self) -> Result<BTreeMap<String, u64>, String>;
+
+    /// Shows it that connections are accepted; it sends none any more if this isn't repeated within seconds.
+    fn live(&self) -> Result<(), String>;
+
+    /// Tells it to send no more connections. The rules stay in force.
+    fn rest(&self) -> Result<(), String>;
 }
 
-/// The kernel as the agent uses it. Detached when the last clone is dropped.
+/// The kernel as the agent uses it. What is in force there stays so without an agent.
 #[derive(Clone)]
 pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
@@ -29,12 +35,27 @@ pub(crate) struct HostKernel {
 }
 
 impl HostKernel {
-    /// Loads the programs and points them at the listeners; a port of 0 refuses that family.
-    pub(crate) fn load(v4_port: u16, v6_port: u16) -> Result<Self, String> {
-        let kernel = Kernel::load().map_err(|error| error.to_string())?;
-        kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())?;
-        let processes = Processes::new().map_err(|error| error.to_string())?;
+    /// Attaches the programs, or adopts those that an earlier agent left. No connection is sent yet.
+    pub(crate) fn load(pins: &Path) -> Result<Self, String> {
+        let failed = |error: KernelError| error.to_string();
+        let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
+        let processes = Processes::new().map_err(failed)?;
         Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes) })
+    }
+
+    /// Where an earlier agent listened; 0 where it did not.
+    pub(crate) fn earlier_ports(&self) -> Result<(u16, u16), String> {
+        Ok(self.kernel.earlier_ports().map_err(|error| error.to_string())?.unwrap_or_default())
+    }
+
+    /// Says where connections are to be sent; a port of 0 refuses that family.
+    pub(crate) fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), String> {
+        self.kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())
+    }
+
+    /// Whether an earlier agent's programs were found in force.
+    pub(crate) fn adopted(&self) -> bool {
+        self.kernel.adopted()
     }
 }
 
@@ -54,6 +75,14 @@ impl Enforcer for HostKernel {
             ("unlogged", counters.unlogged),
         ];
         Ok(named.into_iter().map(|(name, count)| (name.into(), count)).collect())
+    }
+
+    fn live(&self) -> Result<(), String> {
+        self.kernel.live().map_err(|error| error.to_string())
+    }
+
+    fn rest(&self) -> Result<(), String> {
+        self.kernel.rest().map_err(|error| error.to_string())
     }
 }
 

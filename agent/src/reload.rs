@@ -152,8 +152,8 @@ impl Reloader {
     }
 
     /// What enforces the bundle.
-    pub(crate) fn enforcer(&self) -> &dyn Enforcer {
-        &*self.enforcer
+    pub(crate) fn enforcer(&self) -> &Arc<dyn Enforcer> {
+        &self.enforcer
     }
 
     /// Loads the bundle again and puts it in force; on an error the old one stays in force whole.

@@ -19,6 +19,7 @@ use crate::{
     credentials::Files,
     error::Error,
     files, hardening,
+    heart::Heart,
     lanes::Lanes,
     listener::{Listeners, drain},
     live::Live,
@@ -93,10 +94,14 @@ async fn start(config: Config) -> Result<Agent, Error> {
     };
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
-    let listeners = Listeners::bind(&config.listen).await?;
+    // From here on nothing that is governed gets out, with this agent or without it.
+    let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
+    let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
+    let listeners = Listeners::bind(&config.listen, earlier).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
-    let kernel = HostKernel::load(ports.0, ports.1).map_err(Error::Kernel)?;
+    kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     let in_force = Arc::new(candidate.begin(&kernel)?);
+    tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, Arc::new(kernel.clone()), in_force.clone()));
     let (stopping, told) = watch::channel(false);
     let (live, stop) = (Live::new(config.limits.clone()), Arc::new(Notify::new()));
@@ -129,6 +134,7 @@ impl Agent {
     /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
     async fn serve(self) -> Result<(), Error> {
         let Self { config, listeners, sessions, reloader, socket, admin, stop, stopping, mut signals } = self;
+        let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
         administering.spawn(socket.run(admin));
@@ -145,6 +151,7 @@ impl Agent {
         if let Err(error) = notify::stopping() {
             tracing::warn!(%error, "the service manager was not told");
         }
+        heart.stop().await;
         stopping.send_replace(true);
         let ended = match ended {
             Some(failed) => failed,
@@ -245,6 +252,8 @@ fn token_key(path: &Path) -> Result<Secret, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -259,7 +268,7 @@ mod tests {
     /// An agent that has everything but a kernel.
     async fn agent(world: &World) -> Agent {
         let config = Config { runtime: world.bundle.path().into(), ..Config::default() };
-        let listeners = Listeners::bind(&config.listen).await.unwrap();
+        let listeners = Listeners::bind(&config.listen, (0, 0)).await.unwrap();
         let (reloader, stop) = (Arc::new(world.reloader()), Arc::new(Notify::new()));
         let admin = Admin {
             reloader: reloader.clone(),
@@ -291,6 +300,7 @@ mod tests {
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         client.write_all(b"hello").await.unwrap();
         client.read_exact(&mut [0; 5]).await.unwrap();
+        assert!(world.enforcer.serving.load(Ordering::Relaxed));
 
         let path = socket.clone();
         let answer = tokio::task::spawn_blocking(move || admin::ask(&path, Request::Stop)).await.unwrap();
@@ -298,6 +308,7 @@ mod tests {
         serving.await.unwrap().unwrap();
         assert_eq!(*world.records.closed.lock().unwrap(), ["policy: the gate is stopping"]);
         assert!(!socket.exists());
+        assert!(!world.enforcer.serving.load(Ordering::Relaxed), "the kernel still sends connections");
     }
 
     #[test]

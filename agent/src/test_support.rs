@@ -143,6 +143,8 @@ pub(crate) struct FakeEnforcer {
     pub(crate) generations: AtomicU64,
     /// Takes no more.
     pub(crate) broken: AtomicBool,
+    /// Sends connections.
+    pub(crate) serving: AtomicBool,
 }
 
 impl Enforcer for FakeEnforcer {
@@ -156,6 +158,16 @@ impl Enforcer for FakeEnforcer {
 
     fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
         Ok(BTreeMap::from([("generations".into(), self.generations.load(Ordering::Relaxed))]))
+    }
+
+    fn live(&self) -> Result<(), String> {
+        self.serving.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn rest(&self) -> Result<(), String> {
+        self.serving.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 

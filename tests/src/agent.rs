@@ -9,6 +9,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,8 @@ pub struct Settings<'a> {
     pub credentials: &'a [(&'a str, &'a str)],
 }
 
-/// An agent with a configuration, a bundle, credentials and a state directory of its own. Dropped, it is killed.
+/// An agent with a configuration, a bundle, credentials, pins and a state directory of its own. Dropped, it is killed, and
+/// what it left in the kernel is taken down.
 #[derive(Debug)]
 pub struct Agent {
     binary: PathBuf,
@@ -40,6 +42,7 @@ pub struct Agent {
     /// Where the agent says how it is; open as long as it runs.
     notify: Option<UnixDatagram>,
     directory: TempDir,
+    pins: PathBuf,
 }
 
 impl Agent {
@@ -53,7 +56,8 @@ impl Agent {
     /// Writes what it needs, without starting it.
     pub fn prepare(settings: &Settings<'_>) -> Result<Self> {
         let directory = TempDir::with_prefix("tidegate-agent-")?;
-        let agent = Self { binary: settings.binary.into(), process: None, notify: None, directory };
+        let pins = own_pins();
+        let agent = Self { binary: settings.binary.into(), process: None, notify: None, directory, pins };
         for name in ["bundle", "credentials", "state", "run"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
         }
@@ -128,6 +132,16 @@ impl Agent {
         self.process = None;
     }
 
+    /// Has what it left in the kernel taken down; it must not be running.
+    pub fn detach(&self) -> Result<String> {
+        self.ask(&["detach"])
+    }
+
+    /// Where its pins are.
+    pub fn pins(&self) -> &Path {
+        &self.pins
+    }
+
     /// The running process.
     pub fn process(&self) -> Result<&Process> {
         self.process.as_ref().context("the agent is not running")
@@ -170,13 +184,44 @@ impl Agent {
 
     fn configuration(&self) -> String {
         format!(
-            "bundle: {}\nstate: {}\nruntime: {}\ncredentials: {{directory: {}}}\nlog: {{format: json}}\n",
+            "bundle: {}\nstate: {}\nruntime: {}\npins: {}\ncredentials: {{directory: {}}}\nlog: {{format: json}}\n",
             self.path("bundle").display(),
             self.path("state").display(),
             self.path("run").display(),
+            self.pins.display(),
             self.path("credentials").display(),
         )
     }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+        if self.pins.exists()
+            && let Err(error) = self.detach()
+        {
+            eprintln!("{} was not taken down: {error:#}", self.pins.display());
+        }
+    }
+}
+
+/// Where pins of test agents are; the name ends with the process that made them and a number.
+const PINS: &str = "/sys/fs/bpf/tidegate-agent-";
+
+/// A place for the pins of one agent. What processes that are gone left there is taken down: it would go on governing.
+fn own_pins() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for entry in fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.to_string_lossy();
+        let owner = name.strip_prefix(PINS).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            eprintln!("{}: {error}", path.display());
+        }
+    }
+    format!("{PINS}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
 }
 
 /// A new file that only root may read.

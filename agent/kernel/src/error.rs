@@ -47,6 +47,17 @@ pub enum KernelError {
     /// The kernel's log lines can't be had.
     #[error("the eBPF programs' log: {0}")]
     Log(String),
+    /// Another agent holds the directory of pins.
+    #[error("another agent is running: it holds {}", .0.display())]
+    Busy(PathBuf),
+    /// Pins can't be kept or adopted.
+    #[error("pins: {}: {problem}", path.display())]
+    Pins {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A system call failed.
     #[error("{what}: {error}")]
     System {

@@ -3,29 +3,37 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fmt, io};
+use std::{fmt, io, process};
 
-use aya::Ebpf;
-use tidegate_abi::{Counter, Listeners};
+use nix::time::{ClockId, clock_gettime};
+use tidegate_abi::{Agent, Counter, Listeners};
 
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
 use crate::log::LogReader;
+use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Rules, SubjectBits};
-use crate::tables::{CounterTable, HandoffTable, RuleTables};
+use crate::tables::{AgentTable, CounterTable, HandoffTable, OtherLabels, RuleTables};
 use crate::{KernelError, programs, running};
 
-/// The programs, attached from [`load`](Self::load) until this is dropped. Dropping it frees the governed.
+/// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
+/// during the one before.
+const MAX_PASSES: usize = 8;
+
+/// The attached programs, as their agent has them. Dropped, they stay attached and in force: connections that would be
+/// redirected are then refused. Only [`detach`](Self::detach) frees the governed.
 pub struct Kernel {
     /// Cookie of the agent's own network namespace.
     netns: u64,
     rules: Mutex<State>,
     handoffs: Mutex<HandoffTable>,
     counters: CounterTable,
+    agent: Mutex<AgentTable>,
     hierarchy: Hierarchy,
-    /// Dropped before the log that its programs write.
-    _programs: Ebpf,
+    adopted: bool,
     _log: LogReader,
+    /// Held to the end: nobody else may adopt what this one uses.
+    pins: Pins,
 }
 
 /// The rules in force.
@@ -34,9 +42,11 @@ struct State {
     bits: SubjectBits,
     /// Subjects of the active generation.
     active: u64,
+    /// What agents with maps of another layout left: attached until the first rules are in force here.
+    others: Vec<(OtherLayout, OtherLabels)>,
 }
 
-/// What the programs counted since they were loaded.
+/// What the programs counted since they were first attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// TCP connects sent to the gate.
@@ -54,31 +64,71 @@ pub struct Counters {
 }
 
 impl Kernel {
-    /// Loads and attaches the programs at the cgroup v2 root. Nothing is governed before the first
-    /// [`replace`](Self::replace). Their log is read by a task on the current Tokio runtime.
+    /// Attaches the programs at the cgroup v2 root, or adopts those that an earlier agent left there and puts this build's
+    /// in their place. What was in force stays in force until the first [`replace`](Self::replace); connections are
+    /// refused until the first [`live`](Self::live). The programs' log is read by a task on the current Tokio runtime.
     ///
     /// # Errors
     ///
     /// The kernel lacks something, or privilege is missing: see [`probe`](crate::probe).
-    pub fn load() -> Result<Self, KernelError> {
-        let hierarchy = Hierarchy::find()?;
-        let mut object = programs::load()?;
+    pub fn load(pins: Pins) -> Result<Self, KernelError> {
+        let (hierarchy, netns, started) = (Hierarchy::find()?, own_netns_cookie()?, own_start()?);
+        let mut object = programs::load(&pins)?;
         let log = LogReader::start(&mut object)?;
         let tables = RuleTables::take(&mut object)?;
         let handoffs = HandoffTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
-        let netns = own_netns_cookie()?;
-        programs::attach(&mut object, &hierarchy)?;
-        tracing::debug!(compiled_with = programs::TOOLCHAIN, "eBPF programs attached");
+        let mut agent = AgentTable::take(&mut object)?;
+        let others = others(&pins)?;
+        let adopted = agent.get()?.process != 0 || !others.is_empty();
+        agent.set(Agent { started, seen: 0, process: process::id(), serving: 0 })?;
+        programs::attach(&mut object, &hierarchy, &pins)?;
+        tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
+        let bits = SubjectBits::adopted(tables.subject_bits()?);
         Ok(Self {
             netns,
-            rules: Mutex::new(State { tables, bits: SubjectBits::default(), active: 0 }),
+            rules: Mutex::new(State { tables, bits, active: 0, others }),
             handoffs: Mutex::new(handoffs),
             counters,
+            agent: Mutex::new(agent),
             hierarchy,
-            _programs: object,
+            adopted,
             _log: log,
+            pins,
         })
+    }
+
+    /// Whether an earlier agent's programs were found in force: then nothing governed was open without them.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Where an earlier agent listened in this network namespace: on 127.0.0.1 and on ::1.
+    pub fn earlier_ports(&self) -> Result<Option<(u16, u16)>, KernelError> {
+        let listeners = lock(&self.rules).tables.listeners(self.netns)?;
+        Ok(listeners.map(|Listeners { v4, v6 }| (v4, v6)))
+    }
+
+    /// A sign of life: connections are redirected for the next five seconds. To be repeated well within them.
+    pub fn live(&self) -> Result<(), KernelError> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map_err(|errno| KernelError::System { what: "the clock", error: errno.into() })?;
+        let seen = u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        let mut agent = lock(&self.agent);
+        let known = agent.get()?;
+        agent.set(Agent { seen, serving: 1, ..known })
+    }
+
+    /// From now on connections that would be redirected are refused at once.
+    pub fn rest(&self) -> Result<(), KernelError> {
+        let mut agent = lock(&self.agent);
+        let known = agent.get()?;
+        agent.set(Agent { serving: 0, ..known })
+    }
+
+    /// Takes everything down: what was governed no longer is.
+    pub fn detach(self) -> Result<Removed, KernelError> {
+        self.pins.remove()
     }
 
     /// Says where the agent listens in its own network namespace: on 127.0.0.1 and on ::1. Until then, and in every other
@@ -97,16 +147,18 @@ impl Kernel {
     /// The rules before stay in force, unless the error came from labelling running processes.
     pub fn replace(&self, rules: &Rules) -> Result<(), KernelError> {
         let mut state = lock(&self.rules);
-        let State { tables, bits, active } = &mut *state;
+        let State { tables, bits, active, others } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
             KernelError::Rules(
-                "the rules were replaced more often than can be counted: restart the agent".to_owned(),
+                "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
             )
         })?;
         let compiled = Compiled::new(rules, number, bits)?;
+        tables.keep_subject_bits(&bits.digests())?;
         tables.swap(&compiled)?;
         *active = compiled.generation.subjects;
         let labelled = running::label(tables, &compiled, &self.hierarchy)?;
+        succeed(tables, bits, others)?;
         tracing::debug!(
             generation = number,
             subjects = compiled.subjects.len(),
@@ -153,9 +205,50 @@ impl fmt::Debug for Kernel {
     }
 }
 
+/// What agents with maps of another layout left.
+fn others(pins: &Pins) -> Result<Vec<(OtherLayout, OtherLabels)>, KernelError> {
+    let mut others = Vec::new();
+    for layout in pins.others()? {
+        match OtherLabels::open(&layout.map("LABELS"), &layout.map("SUBJECT_BITS"))? {
+            Some(labels) => others.push((layout, labels)),
+            // Its maps were never finished, so nothing was attached to them.
+            None => drop(layout.remove()?),
+        }
+    }
+    Ok(others)
+}
+
+/// Takes over from agents with maps of another layout: the processes that they had labelled are labelled here, and only
+/// then are their programs detached.
+fn succeed(
+    tables: &mut RuleTables,
+    bits: &mut SubjectBits,
+    others: &mut Vec<(OtherLayout, OtherLabels)>,
+) -> Result<(), KernelError> {
+    for (layout, labels) in others.drain(..) {
+        for _ in 0..MAX_PASSES {
+            if labels.copy_to(tables, bits)? == 0 {
+                break;
+            }
+        }
+        tables.keep_subject_bits(&bits.digests())?;
+        let Removed { links, maps } = layout.remove()?;
+        tracing::info!(links, maps, "took over from an agent of another version");
+    }
+    Ok(())
+}
+
 /// A panic while a table was locked leaves it as the kernel has it, which is what counts.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Start of this process, in clock ticks since boot.
+fn own_start() -> Result<u64, KernelError> {
+    let stat = procfs::process::Process::myself().and_then(|process| process.stat());
+    let failed =
+        |error| KernelError::System { what: "this process's own start", error: io::Error::other(error) };
+    stat.map(|stat| stat.starttime).map_err(failed)
 }
 
 /// Cookie of this process's network namespace (`SO_NETNS_COOKIE`, Linux 5.14).

@@ -3,6 +3,7 @@
 //! The only unsafe code in user space. Knows nothing of policies and protocols.
 
 pub mod arguments;
+mod bpf;
 mod btf;
 mod captured;
 mod cgroup;
@@ -10,6 +11,7 @@ mod digest;
 mod error;
 mod kernel;
 mod log;
+mod pins;
 pub mod placement;
 mod probe;
 pub mod process;
@@ -23,6 +25,7 @@ pub use captured::Captured;
 pub use cgroup::Hierarchy;
 pub use error::KernelError;
 pub use kernel::{Counters, Kernel};
+pub use pins::{LAYOUT, Pins, Removed};
 pub use probe::{Probe, probe};
 pub use process::{Process, Processes};
 pub use programs::TOOLCHAIN;

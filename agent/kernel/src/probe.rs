@@ -39,7 +39,7 @@ pub fn probe() -> Vec<Probe> {
         };
         probes.push(Probe { feature, missing });
     }
-    probes.push(tried("maps, socket storage included", || programs::load().map(drop)));
+    probes.push(tried("maps, socket storage included", || programs::load_for_trial().map(drop)));
     for (feature, missing) in programs::try_each() {
         probes.push(Probe { feature, missing });
     }

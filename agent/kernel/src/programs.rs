@@ -1,14 +1,18 @@
-//! Loads the programs and attaches them at the root of the cgroup hierarchy.
+//! Loads the programs and attaches them at the root of the cgroup hierarchy, by links that are pinned.
 
 use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::{fs, io};
 
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError, RawTracePoint, SockOps};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use tidegate_abi::Host;
 
-use crate::KernelError;
 use crate::btf::TaskLayout;
 use crate::cgroup::Hierarchy;
+use crate::pins::Pins;
+use crate::{KernelError, bpf};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate-programs"));
@@ -16,97 +20,190 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ti
 /// Which toolchain compiled the programs.
 pub const TOOLCHAIN: &str = env!("TIDEGATE_EBPF_TOOLCHAIN");
 
-/// Programs on raw tracepoints: name, tracepoint.
-const TRACEPOINTS: [(&str, &str); 3] = [
-    ("process_freed", "sched_process_free"),
-    ("process_executed", "sched_process_exec"),
-    ("process_forked", "sched_process_fork"),
-];
-
-/// Programs on socket addresses.
-const SOCKET_ADDRESSES: [&str; 6] =
-    ["getpeername4", "getpeername6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
-
-const TCP_EVENT: &str = "tcp_event";
-const SOCKET_CREATED: &str = "socket_created";
-
-/// Creates the maps and relocates the programs; nothing runs yet.
-pub(crate) fn load() -> Result<Ebpf, KernelError> {
-    let layout = TaskLayout::of_running_kernel()?;
-    let host = Host {
-        agent: std::process::id(),
-        task_pid: layout.pid,
-        task_tgid: layout.tgid,
-        task_group_leader: layout.group_leader,
-        task_start_boottime: layout.start_boottime,
-    };
-    Ok(EbpfLoader::new().override_global("HOST", &host, true).load(OBJECT)?)
+/// What a program is attached to.
+#[derive(Debug, Clone, Copy)]
+enum Hook {
+    /// The raw tracepoint of this name.
+    Tracepoint(&'static str),
+    /// The root cgroup.
+    Cgroup,
 }
 
-/// Loads every program into the kernel, then attaches them, what others rely on first: labels before stamps, the
-/// hand-off before what redirects to it. They detach when `object` is dropped.
-pub(crate) fn attach(object: &mut Ebpf, hierarchy: &Hierarchy) -> Result<(), KernelError> {
-    for (program, tracepoint) in TRACEPOINTS {
-        let tracing: &mut RawTracePoint = find(object, program)?;
-        tracing.load().and_then(|()| tracing.attach(tracepoint)).map_err(named(program))?;
+/// Every program, in the order in which they are attached, what others rely on first: labels before stamps, the hand-off
+/// before what redirects to it.
+const PROGRAMS: &[(&str, Hook)] = &[
+    ("process_freed", Hook::Tracepoint("sched_process_free")),
+    ("process_executed", Hook::Tracepoint("sched_process_exec")),
+    ("process_forked", Hook::Tracepoint("sched_process_fork")),
+    ("tcp_event", Hook::Cgroup),
+    ("socket_created", Hook::Cgroup),
+    ("getpeername4", Hook::Cgroup),
+    ("getpeername6", Hook::Cgroup),
+    ("sendmsg4", Hook::Cgroup),
+    ("sendmsg6", Hook::Cgroup),
+    ("connect4", Hook::Cgroup),
+    ("connect6", Hook::Cgroup),
+];
+
+/// Creates the maps, or takes those that are pinned, and relocates the programs; nothing new runs yet.
+pub(crate) fn load(pins: &Pins) -> Result<Ebpf, KernelError> {
+    let maps = pins.maps()?;
+    let host = host()?;
+    let names = map_names()?;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("HOST", &host, true);
+    for name in &names {
+        loader.map_pin_path(name, maps.join(name));
     }
-    let cgroup = hierarchy.directory().as_fd();
-    let mode = CgroupAttachMode::Single;
+    Ok(loader.load(OBJECT)?)
+}
 
-    let events: &mut SockOps = find(object, TCP_EVENT)?;
-    events.load().and_then(|()| events.attach(cgroup, mode)).map_err(named(TCP_EVENT))?;
+/// Loads every program into the kernel and puts it into force: in the place of its predecessor where a link is pinned, by
+/// a new link where none is. At no moment is there neither.
+pub(crate) fn attach(object: &mut Ebpf, hierarchy: &Hierarchy, pins: &Pins) -> Result<(), KernelError> {
+    let links = pins.links()?;
+    for &(name, hook) in PROGRAMS {
+        let program = find(object, name)?;
+        load_one(program).map_err(named(name))?;
+        let place = links.join(name);
+        match hook {
+            Hook::Cgroup => replace(name, program, hierarchy, &place)?,
+            Hook::Tracepoint(tracepoint) => succeed(name, program, tracepoint, &place)?,
+        }
+    }
+    forget_strangers(&links)
+}
 
-    let creation: &mut CgroupSock = find(object, SOCKET_CREATED)?;
-    creation.load().and_then(|()| creation.attach(cgroup, mode)).map_err(named(SOCKET_CREATED))?;
+/// Puts the program into the pinned link, or attaches it by a new one.
+fn replace(
+    name: &'static str,
+    program: &mut Program,
+    hierarchy: &Hierarchy,
+    place: &Path,
+) -> Result<(), KernelError> {
+    match bpf::open_pinned(place).map_err(pinning(place))? {
+        Some(link) => {
+            let descriptor = program.fd().map_err(named(name))?.as_fd();
+            bpf::update_link(link.as_fd(), descriptor).map_err(pinning(place))
+        }
+        None => pin(attach_to_cgroup(program, hierarchy).map_err(named(name))?, place),
+    }
+}
 
-    for program in SOCKET_ADDRESSES {
-        let addresses: &mut CgroupSockAddr = find(object, program)?;
-        addresses.load().and_then(|()| addresses.attach(cgroup, mode)).map_err(named(program))?;
+/// A tracepoint's link can't change its program: the new one is attached before the old one goes.
+fn succeed(
+    name: &'static str,
+    program: &mut Program,
+    tracepoint: &str,
+    place: &Path,
+) -> Result<(), KernelError> {
+    let next = place.with_file_name(format!("{name}_next"));
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pinning(&next)(error)),
+        _ => {}
+    }
+    pin(attach_to_tracepoint(program, tracepoint).map_err(named(name))?, &next)?;
+    fs::rename(&next, place).map_err(pinning(place))
+}
+
+/// Links of programs that this build no longer has.
+fn forget_strangers(links: &Path) -> Result<(), KernelError> {
+    for entry in fs::read_dir(links).map_err(pinning(links))? {
+        let entry = entry.map_err(pinning(links))?;
+        if !PROGRAMS.iter().any(|(name, _)| entry.file_name() == *name) {
+            fs::remove_file(entry.path()).map_err(pinning(links))?;
+        }
     }
     Ok(())
 }
 
-fn find<'a, P>(object: &'a mut Ebpf, program: &'static str) -> Result<&'a mut P, KernelError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    object.program_mut(program).ok_or(KernelError::Missing(program))?.try_into().map_err(named(program))
+fn attach_to_cgroup(program: &mut Program, hierarchy: &Hierarchy) -> Result<FdLink, ProgramError> {
+    let (cgroup, mode) = (hierarchy.directory().as_fd(), CgroupAttachMode::Single);
+    macro_rules! attached {
+        ($program:expr, $($argument:expr),+) => {{
+            let link = $program.attach($($argument),+)?;
+            // Only a kernel older than 5.7 has cgroup links that can't be pinned.
+            $program.take_link(link)?.try_into().map_err(|_| ProgramError::NotAttached)
+        }};
+    }
+    match program {
+        Program::SockOps(program) => attached!(program, cgroup, mode),
+        Program::CgroupSock(program) => attached!(program, cgroup, mode),
+        Program::CgroupSockAddr(program) => attached!(program, cgroup, mode),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn attach_to_tracepoint(program: &mut Program, tracepoint: &str) -> Result<FdLink, ProgramError> {
+    match program {
+        Program::RawTracePoint(program) => {
+            let link = program.attach(tracepoint)?;
+            Ok(program.take_link(link)?.into())
+        }
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::SockOps(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+fn pin(link: FdLink, place: &Path) -> Result<(), KernelError> {
+    link.pin(place)
+        .map(drop)
+        .map_err(|error| KernelError::Pins { path: place.to_owned(), problem: error.to_string() })
+}
+
+fn find<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, KernelError> {
+    object.program_mut(name).ok_or(KernelError::Missing(name))
+}
+
+fn host() -> Result<Host, KernelError> {
+    let layout = TaskLayout::of_running_kernel()?;
+    Ok(Host {
+        task_pid: layout.pid,
+        task_tgid: layout.tgid,
+        task_group_leader: layout.group_leader,
+        task_start_boottime: layout.start_boottime,
+    })
+}
+
+/// The maps that are kept; those of sections (`.rodata`) belong to one load of the programs.
+fn map_names() -> Result<Vec<String>, KernelError> {
+    let object = aya_obj::Object::parse(OBJECT).map_err(aya::EbpfError::from)?;
+    Ok(object.maps.into_keys().filter(|name| !name.starts_with('.')).collect())
 }
 
 fn named(program: &'static str) -> impl Fn(ProgramError) -> KernelError {
     move |error| KernelError::Program { program, error }
 }
 
-/// Loads each program without attaching it; says what the verifier has against it.
+fn pinning(path: &Path) -> impl Fn(io::Error) -> KernelError {
+    move |error| KernelError::Pins { path: path.to_owned(), problem: error.to_string() }
+}
+
+/// Creates the maps and relocates the programs, keeping nothing.
+pub(crate) fn load_for_trial() -> Result<Ebpf, KernelError> {
+    Ok(EbpfLoader::new().override_global("HOST", &host()?, true).load(OBJECT)?)
+}
+
+/// Loads each program without attaching or keeping anything; says what the verifier has against it.
 pub(crate) fn try_each() -> Vec<(&'static str, Option<String>)> {
-    let mut object = match load() {
+    let mut object = match load_for_trial() {
         Ok(object) => object,
         Err(error) => return vec![("programs", Some(error.to_string()))],
     };
     // The programs write to the log's ring buffer, so it must live while they are loaded.
     let _logs = object.take_map("AYA_LOGS");
-    let tracing = TRACEPOINTS.map(|(program, _)| {
-        (
-            program,
-            find(&mut object, program)
-                .and_then(|found: &mut RawTracePoint| found.load().map_err(named(program))),
-        )
-    });
-    let addresses = SOCKET_ADDRESSES.map(|program| {
-        (
-            program,
-            find(&mut object, program)
-                .and_then(|found: &mut CgroupSockAddr| found.load().map_err(named(program))),
-        )
-    });
-    let events =
-        find(&mut object, TCP_EVENT).and_then(|found: &mut SockOps| found.load().map_err(named(TCP_EVENT)));
-    let creation = find(&mut object, SOCKET_CREATED)
-        .and_then(|found: &mut CgroupSock| found.load().map_err(named(SOCKET_CREATED)));
-    tracing
-        .into_iter()
-        .chain(addresses)
-        .chain([(TCP_EVENT, events), (SOCKET_CREATED, creation)])
-        .map(|(program, result)| (program, result.err().map(|error| error.to_string())))
-        .collect()
+    let mut tried = |&(name, _): &(&'static str, Hook)| {
+        let result = find(&mut object, name).and_then(|program| load_one(program).map_err(named(name)));
+        (name, result.err().map(|error| error.to_string()))
+    };
+    PROGRAMS.iter().map(&mut tried).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tidegate_abi::{
     Address, Destination as Entry, DestinationKey, Generation, MAX_DESTINATIONS, MAX_SUBJECT_IDS,
-    MAX_SUBJECTS, SubjectKey, SubjectKind, V4_MAPPED_PREFIX,
+    MAX_SUBJECTS, SubjectDigest, SubjectKey, SubjectKind, V4_MAPPED_PREFIX,
 };
 
 use crate::KernelError;
@@ -56,38 +56,74 @@ pub struct PassRule {
     pub subjects: Vec<Arc<str>>,
 }
 
-/// Which bit of a label stands for which subject. A bit keeps its meaning for the agent's life, because labels and stamps
-/// outlive a bundle.
+/// Which bit of a label stands for which subject. A bit keeps its meaning for as long as the programs are attached, because
+/// labels and stamps outlive a bundle and an agent.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SubjectBits {
-    names: Vec<Arc<str>>,
+    subjects: Vec<Subject>,
+}
+
+/// A subject that has a bit.
+#[derive(Debug, Clone)]
+struct Subject {
+    digest: SubjectDigest,
+    /// Unknown while only an earlier agent has named it.
+    name: Option<Arc<str>>,
 }
 
 impl SubjectBits {
+    /// As an earlier agent gave them.
+    pub(crate) fn adopted(digests: Vec<SubjectDigest>) -> Self {
+        Self { subjects: digests.into_iter().map(|digest| Subject { digest, name: None }).collect() }
+    }
+
+    /// Digests of the subjects' names, in the order of the bits.
+    pub(crate) fn digests(&self) -> Vec<SubjectDigest> {
+        self.subjects.iter().map(|subject| subject.digest).collect()
+    }
+
     /// The bit of a subject, allotted if it has none.
     fn allot(&mut self, name: &Arc<str>) -> Result<u64, KernelError> {
-        if let Some(bit) = self.get(name) {
-            return Ok(bit);
+        let index = self.index(digest(name)).ok_or_else(|| {
+            KernelError::Rules(format!(
+                "subject {name:?} is one too many: at most {MAX_SUBJECTS} different subjects fit until `tidegate detach` \
+                 or the next boot"
+            ))
+        })?;
+        if let Some(subject) = self.subjects.get_mut(index) {
+            subject.name = Some(Arc::clone(name));
         }
-        if self.names.len() >= MAX_SUBJECTS as usize {
-            return Err(KernelError::Rules(format!(
-                "subject {name:?} is one too many: at most {MAX_SUBJECTS} different subjects fit until the agent is \
-                 restarted"
-            )));
+        Ok(1 << index)
+    }
+
+    /// The bit's number of a subject, given one if it has none; none if all are given.
+    pub(crate) fn index(&mut self, digest: SubjectDigest) -> Option<usize> {
+        if let Some(index) = self.subjects.iter().position(|known| known.digest == digest) {
+            return Some(index);
         }
-        self.names.push(Arc::clone(name));
-        Ok(1 << (self.names.len() - 1))
+        if self.subjects.len() >= MAX_SUBJECTS as usize {
+            return None;
+        }
+        self.subjects.push(Subject { digest, name: None });
+        Some(self.subjects.len() - 1)
     }
 
     fn get(&self, name: &str) -> Option<u64> {
-        self.names.iter().position(|known| &**known == name).map(|index| 1 << index)
+        let known = |subject: &Subject| subject.name.as_deref() == Some(name);
+        self.subjects.iter().position(known).map(|index| 1 << index)
     }
 
     /// Names of the subjects in a set, in the order they were first seen.
     pub(crate) fn names(&self, subjects: u64) -> Vec<Arc<str>> {
-        let set = |(index, _): &(usize, &Arc<str>)| subjects >> index & 1 == 1;
-        self.names.iter().enumerate().filter(set).map(|(_, name)| Arc::clone(name)).collect()
+        let set = |(index, _): &(usize, &Subject)| subjects >> index & 1 == 1;
+        self.subjects.iter().enumerate().filter(set).filter_map(|(_, subject)| subject.name.clone()).collect()
     }
+}
+
+fn digest(name: &str) -> SubjectDigest {
+    let mut bytes = SubjectDigest::default();
+    bytes.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes()).as_ref());
+    bytes
 }
 
 /// Rules as entries of the kernel's maps, all of one generation.
@@ -253,6 +289,17 @@ mod tests {
         assert_eq!(Compiled::new(&first, 1, &mut bits).unwrap().generation.subjects, 0b011);
         assert_eq!(Compiled::new(&second, 2, &mut bits).unwrap().generation.subjects, 0b110);
         assert_eq!(bits.names(0b110), ["b".into(), "c".into()]);
+    }
+
+    #[test]
+    fn a_later_agent_gives_the_same_bits_to_the_same_subjects() {
+        let mut earlier = SubjectBits::default();
+        let before = Rules { subjects: vec![subject("a", 1), subject("b", 2)], ..Rules::default() };
+        Compiled::new(&before, 1, &mut earlier).unwrap();
+        let mut later = SubjectBits::adopted(earlier.digests());
+        let after = Rules { subjects: vec![subject("c", 3), subject("b", 2)], ..Rules::default() };
+        assert_eq!(Compiled::new(&after, 2, &mut later).unwrap().generation.subjects, 0b110);
+        assert_eq!(later.names(0b111), ["b".into(), "c".into()], "nobody has named the first one again");
     }
 
     #[test]

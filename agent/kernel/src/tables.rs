@@ -1,17 +1,18 @@
 //! The kernel's maps, as user space writes and reads them.
 
 use std::io;
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use tidegate_abi::{
-    COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff, HandoffKey, Label,
-    Listeners, SubjectKey,
+    Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff, HandoffKey, Label,
+    Listeners, MAX_SUBJECTS, SubjectDigest, SubjectKey,
 };
 
 use crate::KernelError;
-use crate::rules::Compiled;
+use crate::rules::{Compiled, SubjectBits};
 
 /// `BPF_NOEXIST`: insert only.
 const NOEXIST: u64 = 1;
@@ -24,6 +25,7 @@ pub(crate) struct RuleTables {
     destinations: LpmTrie<MapData, DestinationKey, Destination>,
     listeners: HashMap<MapData, u64, Listeners>,
     labels: HashMap<MapData, u32, Label>,
+    bits: Array<MapData, SubjectDigest>,
 }
 
 impl RuleTables {
@@ -35,6 +37,7 @@ impl RuleTables {
             destinations: take(object, "DESTINATIONS")?,
             listeners: take(object, "LISTENERS")?,
             labels: take(object, "LABELS")?,
+            bits: take(object, "SUBJECT_BITS")?,
         })
     }
 
@@ -86,6 +89,24 @@ impl RuleTables {
         self.listeners.insert(netns, listeners, 0).map_err(named("LISTENERS"))
     }
 
+    /// Where connections of a network namespace are sent.
+    pub(crate) fn listeners(&self, netns: u64) -> Result<Option<Listeners>, KernelError> {
+        found(self.listeners.get(&netns, 0), "LISTENERS")
+    }
+
+    /// Digests of the subjects that bits were given to, in the order of the bits.
+    pub(crate) fn subject_bits(&self) -> Result<Vec<SubjectDigest>, KernelError> {
+        subject_bits(&self.bits)
+    }
+
+    /// Keeps which subject each bit stands for.
+    pub(crate) fn keep_subject_bits(&mut self, digests: &[SubjectDigest]) -> Result<(), KernelError> {
+        for (index, digest) in (0..).zip(digests) {
+            self.bits.set(index, digest, 0).map_err(named("SUBJECT_BITS"))?;
+        }
+        Ok(())
+    }
+
     /// Labels a process that the programs haven't met; false if they have, for then they know it better.
     pub(crate) fn label(&mut self, pid: u32, subjects: u64) -> Result<bool, KernelError> {
         match self.labels.insert(pid, Label { subjects, started: 0 }, NOEXIST) {
@@ -95,13 +116,21 @@ impl RuleTables {
         }
     }
 
+    /// Adds to a process's label, which it gets if it has none. True if that changed anything. What the programs add
+    /// meanwhile may be lost: they look again at each of the process's next steps.
+    fn add_label(&mut self, pid: u32, label: Label) -> Result<bool, KernelError> {
+        let before = self.labelled(pid)?.unwrap_or(Label { subjects: 0, ..label });
+        let after = Label { subjects: before.subjects | label.subjects, ..before };
+        if after == before {
+            return Ok(false);
+        }
+        self.labels.insert(pid, after, 0).map_err(named("LABELS"))?;
+        Ok(true)
+    }
+
     /// The label of a process.
     pub(crate) fn labelled(&self, pid: u32) -> Result<Option<Label>, KernelError> {
-        match self.labels.get(&pid, 0) {
-            Ok(label) => Ok(Some(label)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(named("LABELS")(error)),
-        }
+        found(self.labels.get(&pid, 0), "LABELS")
     }
 
     /// Takes a label away.
@@ -120,11 +149,7 @@ impl HandoffTable {
 
     /// Looks an entry up and deletes it.
     pub(crate) fn remove(&mut self, key: &HandoffKey) -> Result<Option<Handoff>, KernelError> {
-        let handoff = match self.0.get(key, 0) {
-            Ok(handoff) => handoff,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(named("HANDOFFS")(error)),
-        };
+        let Some(handoff) = found(self.0.get(key, 0), "HANDOFFS")? else { return Ok(None) };
         self.0.remove(key).or_else(gone).map_err(named("HANDOFFS"))?;
         Ok(Some(handoff))
     }
@@ -151,6 +176,93 @@ impl CounterTable {
             *sum = values.iter().sum();
         }
         Ok(sums)
+    }
+}
+
+/// The agent, as the programs know it.
+pub(crate) struct AgentTable(Array<MapData, Agent>);
+
+impl AgentTable {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        take(object, "AGENT").map(Self)
+    }
+
+    /// What the programs know.
+    pub(crate) fn get(&self) -> Result<Agent, KernelError> {
+        self.0.get(&0, 0).map_err(named("AGENT"))
+    }
+
+    /// Tells them.
+    pub(crate) fn set(&mut self, agent: Agent) -> Result<(), KernelError> {
+        self.0.set(0, agent, 0).map_err(named("AGENT"))
+    }
+}
+
+/// Labels that programs with maps of another layout gave. Labels and the subjects of their bits are what such programs
+/// hand on, so their form is the same in every layout.
+pub(crate) struct OtherLabels {
+    labels: HashMap<MapData, u32, Label>,
+    bits: Array<MapData, SubjectDigest>,
+}
+
+impl OtherLabels {
+    /// Opens them where they are pinned; none if they aren't both there.
+    ///
+    /// # Errors
+    ///
+    /// They have another form after all.
+    pub(crate) fn open(labels: &Path, bits: &Path) -> Result<Option<Self>, KernelError> {
+        if !labels.exists() || !bits.exists() {
+            return Ok(None);
+        }
+        let pinned = |map: &'static str, path: &Path| MapData::from_pin(path).map_err(named(map));
+        Ok(Some(Self {
+            labels: Map::HashMap(pinned("LABELS", labels)?).try_into().map_err(named("LABELS"))?,
+            bits: Map::Array(pinned("SUBJECT_BITS", bits)?).try_into().map_err(named("SUBJECT_BITS"))?,
+        }))
+    }
+
+    /// Gives the same processes the same subjects here, by this side's bits. Answers how many labels that changed.
+    pub(crate) fn copy_to(
+        &self,
+        tables: &mut RuleTables,
+        bits: &mut SubjectBits,
+    ) -> Result<usize, KernelError> {
+        let mut translated = Vec::new();
+        for digest in subject_bits(&self.bits)? {
+            translated.push(bits.index(digest).ok_or_else(|| {
+                KernelError::Rules(
+                    "no bit is left for a subject of an earlier agent: `tidegate detach` frees all".into(),
+                )
+            })?);
+        }
+        let mut changed = 0;
+        for (pid, label) in self.labels.iter().filter_map(Result::ok) {
+            let set = |(index, _): &(usize, &usize)| label.subjects >> index & 1 == 1;
+            let subjects = translated.iter().enumerate().filter(set).fold(0, |all, (_, bit)| all | 1 << bit);
+            changed += usize::from(tables.add_label(pid, Label { subjects, ..label })?);
+        }
+        Ok(changed)
+    }
+}
+
+fn subject_bits(bits: &Array<MapData, SubjectDigest>) -> Result<Vec<SubjectDigest>, KernelError> {
+    let mut digests = Vec::new();
+    for index in 0..MAX_SUBJECTS {
+        let digest = bits.get(&index, 0).map_err(named("SUBJECT_BITS"))?;
+        if digest == SubjectDigest::default() {
+            break;
+        }
+        digests.push(digest);
+    }
+    Ok(digests)
+}
+
+fn found<T>(result: Result<T, MapError>, map: &'static str) -> Result<Option<T>, KernelError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(named(map)(error)),
     }
 }
 

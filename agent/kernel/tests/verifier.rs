@@ -1,12 +1,19 @@
 //! What the verifier makes of the programs, for the kernel matrix.
 
+use std::path::Path;
+
 use aya::programs::loaded_programs;
-use tidegate_kernel::{Kernel, probe};
+use tidegate_kernel::{Kernel, KernelError, Pins, probe};
+
+/// The guest ends after the tests, and what is pinned with it.
+fn load(name: &str) -> Result<Kernel, KernelError> {
+    Kernel::load(Pins::hold(&Path::new("/sys/fs/bpf").join(name))?)
+}
 
 #[tokio::test]
 #[ignore = "needs a guest: cargo xtask vm-test"]
 async fn the_verifier_takes_every_program() {
-    let _kernel = Kernel::load().unwrap();
+    let _kernel = load("verifier").unwrap();
     // In a guest of its own nobody else's programs are loaded.
     let mut programs = 0;
     for program in loaded_programs() {
@@ -23,7 +30,7 @@ async fn the_verifier_takes_every_program() {
 #[tokio::test]
 #[ignore = "needs an old guest: cargo xtask vm-test"]
 async fn a_kernel_that_lacks_something_is_refused_by_what_it_lacks() {
-    let refusal = Kernel::load().unwrap_err().to_string();
+    let refusal = load("lacking").unwrap_err().to_string();
     assert!(refusal.contains("the network namespace's cookie"), "{refusal}");
     let missing: Vec<_> = probe().into_iter().filter(|probe| probe.missing.is_some()).collect();
     assert!(missing.iter().any(|probe| probe.feature == "network-namespace cookie"), "{missing:#?}");

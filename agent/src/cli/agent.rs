@@ -5,10 +5,10 @@ use std::{
     io::{self, Write},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tidegate_kernel::Probe;
+use tidegate_kernel::{KernelError, Pins, Probe, Removed};
 
 use super::{Exit, counted};
 use crate::{
@@ -73,6 +73,27 @@ impl Asked {
         }
         Ok(if matches!(answer, Answer::Failed { .. }) { Exit::Failed } else { Exit::Done })
     }
+}
+
+/// Frees the governed. Nothing to take down is no error.
+pub(super) fn detach(config: &Config) -> Result<Exit> {
+    let pins = &config.pins;
+    let mut out = io::stdout().lock();
+    if !Pins::exist(pins) {
+        writeln!(out, "nothing is attached: there is no {}", pins.display())?;
+        return Ok(Exit::Done);
+    }
+    let held = match Pins::hold(pins) {
+        Err(error @ KernelError::Busy(_)) => bail!("{error}: `tidegate stop` first"),
+        held => held?,
+    };
+    let Removed { links, maps } = held.remove()?;
+    writeln!(
+        out,
+        "detached {links} programs and removed {maps} maps in {}: nothing is governed by them any more",
+        pins.display()
+    )?;
+    Ok(Exit::Done)
 }
 
 fn show(out: &mut impl Write, answer: &Answer) -> io::Result<()> {

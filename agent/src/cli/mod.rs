@@ -69,6 +69,11 @@ SIGHUP loads the bundle again. SIGTERM and SIGINT end sessions within the grace;
     Status(agent::Asked),
     /// Make the running agent end, as SIGTERM does
     Stop(agent::Asked),
+    /// Take down what stays in the kernel without an agent: nothing is governed any more
+    #[command(after_help = "\
+Needs root, and that no agent is running. What an agent attached stays in force when it stops or dies: governed
+accounts then reach only what the bundle passes. This is the way to free them; another is a reboot.")]
+    Detach,
     /// List, show, replay and export recorded sessions
     #[command(subcommand)]
     Sessions(sessions::Sessions),
@@ -147,6 +152,7 @@ fn dispatch(places: &Places, command: Command) -> Result<Exit> {
         Command::Reload(asked) => asked.reload(&places.config()?),
         Command::Status(asked) => asked.status(&places.config()?),
         Command::Stop(asked) => asked.stop(&places.config()?),
+        Command::Detach => agent::detach(&places.config()?),
         Command::Sessions(sessions) => sessions.run(&places.config()?),
         Command::Records(records) => records.run(&places.config()?),
         Command::Ca(ca) => ca.run(&places.config()?),

@@ -14,7 +14,7 @@ pub type Address = [u8; 16];
 /// The first twelve bytes of every IPv4-mapped address.
 pub const V4_MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
-/// Most subjects that one agent can tell apart in its life: one bit each of a label.
+/// Most subjects that can be told apart for as long as the programs are attached: one bit each of a label.
 pub const MAX_SUBJECTS: u32 = 64;
 
 /// Most labelled processes at one time.
@@ -42,8 +42,6 @@ pub const GENERATION_SLOTS: u32 = 2;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Host {
-    /// The agent's own process, which is never governed.
-    pub agent: u32,
     /// Offset of `pid` in the running kernel's `struct task_struct`, in bytes.
     pub task_pid: u32,
     /// Offset of `tgid`.
@@ -53,6 +51,29 @@ pub struct Host {
     /// Offset of `start_boottime`.
     pub task_start_boottime: u32,
 }
+
+/// How old the agent's last sign of life may be, in ns, for connections to be sent to it.
+pub const LIFE_SIGN_LIMIT: u64 = 5_000_000_000;
+
+/// Nanoseconds of one clock tick of `/proc/PID/stat` (`USER_HZ` is 100 wherever Linux runs).
+pub const NS_PER_TICK: u64 = 10_000_000;
+
+/// The agent, as the programs know it. It may be gone: the programs stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Agent {
+    /// Start of its process in clock ticks since boot: its id may have passed to another since.
+    pub started: u64,
+    /// Its last sign of life, in ns since boot.
+    pub seen: u64,
+    /// Its process id in the initial pid namespace. That process is never governed.
+    pub process: u32,
+    /// One while it accepts connections.
+    pub serving: u32,
+}
+
+/// What a subject's bit stands for: the SHA-256 of the subject's name, or zeroes for nothing yet.
+pub type SubjectDigest = [u8; 32];
 
 /// One generation of the rules, in slot `number % GENERATION_SLOTS`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -263,7 +284,8 @@ pub struct LogBudget {
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
-    assert!(size_of::<Host>() == 20);
+    assert!(size_of::<Host>() == 16);
+    assert!(size_of::<Agent>() == 24 && offset_of!(Agent, process) == 16);
     assert!(size_of::<Generation>() == 16 && offset_of!(Generation, subjects) == 8);
     assert!(size_of::<SubjectKey>() == 16 && offset_of!(SubjectKey, id) == 8);
     assert!(size_of::<Label>() == 16);

@@ -3,7 +3,7 @@
 use aya::Pod;
 
 use crate::{
-    Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,
+    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,
 };
 
 macro_rules! plain_data {
@@ -15,4 +15,15 @@ macro_rules! plain_data {
     };
 }
 
-plain_data!(Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,);
+plain_data!(
+    Agent,
+    Destination,
+    DestinationKey,
+    Generation,
+    Handoff,
+    HandoffKey,
+    Host,
+    Label,
+    Listeners,
+    SubjectKey,
+);

@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::label::{Standing, standing};
 use crate::log::{self, Reason};
 use crate::maps::{LISTENERS, STAMPS};
-use crate::{ALLOW, REFUSE, task};
+use crate::{ALLOW, REFUSE, agent, task};
 
 /// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK_INTERFACE: u32 = 1;
@@ -123,6 +123,9 @@ fn redirect(
     // Bound to another interface, the loopback address would be asked for on the wire.
     if interface != 0 && interface != LOOPBACK_INTERFACE {
         return Err(Reason::BoundToInterface);
+    }
+    if !agent::is_serving() {
+        return Err(Reason::NoAgent);
     }
     // SAFETY: the hook's own context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };

@@ -13,8 +13,8 @@ use tidegate_abi::{Counter, Generation, Label, MAX_CGROUP_DEPTH, SubjectKey, Sub
 
 use crate::count::count;
 use crate::maps::{LABELS, SUBJECTS};
-use crate::rules;
 use crate::task::{self, Task};
+use crate::{agent, rules};
 
 const SIGKILL: u32 = 9;
 
@@ -41,7 +41,7 @@ struct Full;
 /// How the current task stands, with a socket that carries the subjects `socket`.
 #[inline(always)]
 pub fn standing(socket: u64) -> Standing {
-    if task::is_agent() {
+    if agent::is_current() {
         return Standing::Free;
     }
     // One swap of the rules may come between; a second within the same run is as good as never settling.
@@ -126,7 +126,7 @@ fn chosen(generation: &Generation, kind: SubjectKind, id: u64) -> u64 {
 pub fn process_forked(ctx: RawTracePointContext) -> i32 {
     let child = Task(ctx.arg::<*const u8>(1));
     let Some(process) = child.led_process() else { return 0 };
-    if task::is_agent() {
+    if agent::is_current() {
         return 0;
     }
     // Even while the rules are being swapped the label that is there is inherited.
@@ -148,7 +148,7 @@ pub fn process_forked(ctx: RawTracePointContext) -> i32 {
 /// A process that became a subject's by setuid is labelled before its new program runs.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_executed(_ctx: RawTracePointContext) -> i32 {
-    if task::is_agent() {
+    if agent::is_current() {
         return 0;
     }
     if of_current(&rules::active().unwrap_or_default()).is_err() {

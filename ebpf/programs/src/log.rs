@@ -21,6 +21,8 @@ pub enum Reason {
     Protocol,
     /// The socket is bound to an interface, so the gate can't be reached through it.
     BoundToInterface,
+    /// The agent is stopped, gone or stuck.
+    NoAgent,
     /// The agent doesn't listen in this network namespace.
     NoListener,
     /// The process can't be labelled, or the rules changed too often to decide.
@@ -47,6 +49,7 @@ pub fn destination(ctx: &SockAddrContext, reason: Reason, asked: &Endpoint) {
         Reason::Undeclared => refused!("neither a declared resource nor passed"),
         Reason::Protocol => refused!("neither TCP nor UDP"),
         Reason::BoundToInterface => refused!("the socket is bound to an interface"),
+        Reason::NoAgent => refused!("the agent is stopped, gone or stuck"),
         Reason::NoListener => refused!("the agent does not listen in this network namespace"),
         Reason::Unknown => refused!("the process can't be labelled"),
         Reason::NoMemory => refused!("no memory for the socket's stamp"),

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod agent;
 mod connect;
 mod count;
 mod decide;

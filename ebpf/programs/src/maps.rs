@@ -10,6 +10,14 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use tidegate_abi as abi;
 
+/// The agent and its last sign of life, in its only slot.
+#[btf_map]
+pub static AGENT: Array<abi::Agent, 1> = Array::new();
+
+/// Which subject a bit stands for. The programs don't look at it: it is here to be kept with what carries the bits.
+#[btf_map]
+pub static SUBJECT_BITS: Array<abi::SubjectDigest, { abi::MAX_SUBJECTS as usize }> = Array::new();
+
 /// Number of the active generation, in its only slot.
 #[btf_map]
 pub static ACTIVE: Array<u64, 1> = Array::new();

@@ -10,18 +10,12 @@ use tidegate_abi::{Host, Identity};
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
 static HOST: Global<Host> =
-    Global::new(Host { agent: 0, task_pid: 0, task_tgid: 0, task_group_leader: 0, task_start_boottime: 0 });
+    Global::new(Host { task_pid: 0, task_tgid: 0, task_group_leader: 0, task_start_boottime: 0 });
 
 /// Process id of the current task.
 #[inline(always)]
 pub fn process() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// Whether the current task is the agent's own.
-#[inline(always)]
-pub fn is_agent() -> bool {
-    process() == HOST.load().agent
 }
 
 /// Real user and group id of the current task.

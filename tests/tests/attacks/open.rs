@@ -3,16 +3,7 @@
 use anyhow::{Result, ensure};
 use tidegate_attacks::{ATTACKS, Layer, Outcome, Row};
 
-/// When an attack was tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// With the agent alive.
-    Alive,
-    /// After it was killed.
-    Dead,
-}
-
-/// Ways that are open with the agent alive, and why. Whoever closes one takes it from here.
+/// Ways that are open, and why; with the agent alive and after it was killed alike. Whoever closes one takes it from here.
 const OPEN: &[(&str, &str)] = &[
     ("source-route-tcp", NO_OPTIONS),
     ("source-route-udp", NO_OPTIONS),
@@ -30,6 +21,8 @@ const OPEN: &[(&str, &str)] = &[
     ("mld-join", NO_OPTIONS),
     ("callback", NO_BIND),
     ("callback-unbound", NO_GUARD),
+    ("proxy-port-taken", NO_BIND),
+    ("proxy-port-taken-v6", NO_BIND),
     ("before-tcp", NO_CLEARANCE),
     ("before-tcp-loopback", NO_CLEARANCE),
     ("before-udp-connected", NO_CLEARANCE),
@@ -41,14 +34,11 @@ const NO_GUARD: &str = "no guard on the packets that leave";
 const NO_BIND: &str = "no hook of bind()";
 const NO_CLEARANCE: &str = "the agent's start leaves older sockets as they are";
 
-/// Ways that are closed once the agent was killed, although its programs go with it.
-const CLOSED_WHEN_DEAD: &[&str] = &["device-before-connect"];
-
 /// An error that lists each row that is not what it should be.
-pub(crate) fn compare(phase: Phase, rows: &[Row]) -> Result<()> {
+pub(crate) fn compare(rows: &[Row]) -> Result<()> {
     let mut wrong = Vec::new();
     for row in rows {
-        let open = open(phase, row);
+        let open = open(row);
         let known = open.map_or(String::new(), |why| format!(" [known to be open: {why}]"));
         println!("{:<26} {}{known}", row.name, row.outcome);
         let problem = match (&row.outcome, open) {
@@ -63,15 +53,12 @@ pub(crate) fn compare(phase: Phase, rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn open(phase: Phase, row: &Row) -> Option<&'static str> {
+fn open(row: &Row) -> Option<&'static str> {
     let listed = OPEN.iter().find(|(name, _)| *name == row.name).map(|(_, why)| *why);
     listed.or(match row.layer {
         Layer::Shield => Some("there are no LSM programs"),
         Layer::Outside => Some("nothing closes it"),
         Layer::Permissions | Layer::Agent => None,
-        _ if phase == Phase::Dead && !CLOSED_WHEN_DEAD.contains(&row.name) => {
-            Some("the programs go with the agent")
-        }
         _ => None,
     })
 }

@@ -45,9 +45,11 @@ impl Stage {
         Ok(Self { governed: actor(ACCOUNT)?, ungoverned: actor("nobody")?, agent, server, _account: account })
     }
 
-    /// Stops the agent in the ordinary way; the rest ends by itself.
+    /// Stops the agent in the ordinary way and frees the accounts; the rest ends by itself.
     pub(crate) fn end(mut self) -> Result<()> {
-        self.agent.stop()
+        self.agent.stop()?;
+        say(self.agent.detach()?.trim_end());
+        Ok(())
     }
 
     /// Where the server is.

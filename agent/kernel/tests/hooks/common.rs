@@ -2,11 +2,15 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Waker};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidegate_kernel::{Captured, Destination, Kernel, PassRule, Rules, SubjectRule};
+use tidegate_kernel::{Captured, Destination, Kernel, PassRule, Pins, Rules, SubjectRule};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -46,7 +50,9 @@ def dial(family, host, port):
 
 /// The kernel side with listeners as the agent has them.
 pub(crate) struct Gate {
-    pub(crate) kernel: Kernel,
+    heart: Option<Heart>,
+    pub(crate) kernel: Arc<Kernel>,
+    pins: TestPins,
     v4: TcpListener,
     v6: TcpListener,
 }
@@ -54,10 +60,30 @@ pub(crate) struct Gate {
 impl Gate {
     /// Attached, listening, with the rules that `rules` makes of the IPv4 listener's port.
     pub(crate) async fn new(rules: impl FnOnce(u16) -> Rules) -> Self {
-        let gate = Self { kernel: Kernel::load().unwrap(), v4: listen("127.0.0.1:0"), v6: listen("[::1]:0") };
+        let pins = TestPins::new();
+        let kernel = Kernel::load(pins.hold()).unwrap();
+        Self::with(kernel, pins, rules).await
+    }
+
+    /// The same with programs that are attached already.
+    pub(crate) async fn with(kernel: Kernel, pins: TestPins, rules: impl FnOnce(u16) -> Rules) -> Self {
+        let kernel = Arc::new(kernel);
+        let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
+        let mut gate = Self { heart: None, kernel, pins, v4, v6 };
         gate.kernel.listen(gate.v4_port(), gate.v6.local_addr().unwrap().port()).unwrap();
         gate.kernel.replace(&rules(gate.v4_port())).unwrap();
+        gate.heart = Some(Heart::start(gate.kernel.clone()));
         gate
+    }
+
+    /// The agent is there, but nothing moves in it.
+    pub(crate) fn hang(&mut self) {
+        self.heart = None;
+    }
+
+    /// The agent is gone without a word, as after `kill -9`; its listeners too.
+    pub(crate) fn die(self) -> TestPins {
+        self.pins
     }
 
     pub(crate) fn v4_port(&self) -> u16 {
@@ -74,9 +100,9 @@ impl Gate {
         self.origin(&accept(&self.v6).await)
     }
 
-    /// Closes the listeners, with what was never accepted.
-    pub(crate) fn close(self) -> Kernel {
-        self.kernel
+    /// Closes the listeners, with what was never accepted. The pins can be taken down once the kernel is dropped.
+    pub(crate) fn close(self) -> (TestPins, Arc<Kernel>) {
+        (self.pins, self.kernel)
     }
 
     /// A port of 127.0.0.1 and ::1 that nobody listens on.
@@ -95,10 +121,15 @@ impl Gate {
         self.kernel.origin(stream.peer_addr().unwrap(), stream.local_addr().unwrap()).unwrap()
     }
 
+    /// Where its pins are.
+    pub(crate) fn pins_path(&self) -> PathBuf {
+        self.pins.0.clone()
+    }
+
     /// Runs a script as a user without any other groups.
     #[expect(clippy::unused_self, reason = "a client needs a gate to be there")]
     pub(crate) fn python(&self, uid: u32, script: &str) -> Client {
-        Client::start(&as_user(uid), script)
+        Client::of(uid, script)
     }
 
     /// Runs a script as a user, in a network namespace of its own.
@@ -116,6 +147,86 @@ impl Gate {
     }
 }
 
+/// Shows signs of life until it is dropped.
+struct Heart {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heart {
+    /// The first one has been shown when this returns.
+    fn start(kernel: Arc<Kernel>) -> Self {
+        kernel.live().unwrap();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let beat = move || {
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                kernel.live().unwrap();
+            }
+        };
+        Self { stop: Some(stop), thread: Some(std::thread::spawn(beat)) }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.stop = None;
+        // A panic in it was printed.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Where pins of tests are; the name ends with the process that made them and a number.
+const PINS: &str = "/sys/fs/bpf/tidegate-test-";
+
+/// A directory of pins of a test's own. Everything in it is taken down when it is dropped.
+pub(crate) struct TestPins(PathBuf);
+
+impl TestPins {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::sweep();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{PINS}{}-{number}", std::process::id()).into())
+    }
+
+    /// What tests that were killed left behind would go on governing.
+    fn sweep() {
+        for entry in std::fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.to_string_lossy();
+            let owner = name.strip_prefix(PINS).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                drop(Self(path));
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn hold(&self) -> Pins {
+        Pins::hold(&self.0).unwrap()
+    }
+
+    /// Runs a script as a user, with no agent there.
+    #[expect(clippy::unused_self, reason = "what is pinned governs the client")]
+    pub(crate) fn python(&self, uid: u32, script: &str) -> Client {
+        Client::of(uid, script)
+    }
+}
+
+impl Drop for TestPins {
+    fn drop(&mut self) {
+        if !self.0.exists() {
+            return;
+        }
+        if let Err(error) = Pins::hold(&self.0).and_then(Pins::remove) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
 fn as_user(uid: u32) -> Vec<String> {
     let uid = uid.to_string();
     ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups", PYTHON, "-c"].map(str::to_owned).to_vec()
@@ -129,6 +240,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A script of a user without any other groups.
+    pub(crate) fn of(uid: u32, script: &str) -> Self {
+        Self::start(&as_user(uid), script)
+    }
+
     fn start(command: &[String], script: &str) -> Self {
         let mut child = Command::new(&command[0])
             .args(&command[1..])

@@ -19,7 +19,8 @@ print('done')"
     );
     assert_eq!(client.output().await, "done");
     assert_eq!(gate.kernel.waiting(), MANY, "a client that closed at once must still be known");
-    assert_eq!(gate.close().waiting(), 0);
+    let (_pins, kernel) = gate.close();
+    assert_eq!(kernel.waiting(), 0);
 }
 
 #[tokio::test]

@@ -13,4 +13,5 @@ mod connections;
 mod handoff;
 mod labels;
 mod logs;
+mod pins;
 mod sockets;
