@@ -11,6 +11,7 @@ use std::{
 
 use thiserror::Error;
 use tidegate_gate::Gate;
+use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::{
     catalog_line::CatalogLine,
@@ -28,6 +29,16 @@ const REMEMBERED: usize = 16 << 20;
 /// How many times a text may ask for more of the catalog: once a level of views, at the least.
 const ROUNDS: usize = 32;
 
+/// A longer text, in bytes, is read on a thread of its own: sessions share theirs with others.
+const SHORT: usize = 4 << 10;
+
+/// How long it may take to read a long text, the turns of others before it included.
+const READING: Duration = Duration::from_secs(30);
+
+/// How many long texts are read at once: their syntax trees take a multiple of their size.
+pub(crate) static READERS: Semaphore = Semaphore::const_new(MOST_READERS);
+pub(crate) const MOST_READERS: usize = 4;
+
 /// Why a text is refused before any rule is asked.
 #[derive(Debug, Error)]
 pub(crate) enum Misunderstood {
@@ -37,6 +48,9 @@ pub(crate) enum Misunderstood {
     /// The catalog could not be read.
     #[error("the gate could not read the database's catalog: {0}")]
     Catalog(String),
+    /// Reading it took longer than [`READING`].
+    #[error("the gate could not read the statement within {READING:?}: send a shorter one, or try again")]
+    TimeLimit,
 }
 
 /// One database behind a resource.
@@ -92,6 +106,30 @@ impl Database {
 
     /// What a text does in a session that has created these relations.
     pub(crate) async fn understand(
+        self: &Arc<Self>,
+        text: &str,
+        overlay: &Overlay,
+        gate: &Gate,
+    ) -> Result<Arc<Statements>, Misunderstood> {
+        if text.len() <= SHORT {
+            return self.read(text, overlay, gate).await;
+        }
+        let (own, text, overlay, gate) = (self.clone(), text.to_owned(), overlay.clone(), gate.clone());
+        let reading = async {
+            let turn = READERS.acquire().await;
+            // What the text was read into is given back there, too: that takes almost as long as building it.
+            let reader = spawn_blocking(move || {
+                let _turn = turn;
+                Handle::current().block_on(own.read(&text, &overlay, &gate))
+            });
+            reader
+                .await
+                .unwrap_or_else(|_| Err(NotUnderstood::new("the gate could not read the statement").into()))
+        };
+        timeout(READING, reading).await.unwrap_or(Err(Misunderstood::TimeLimit))
+    }
+
+    async fn read(
         &self,
         text: &str,
         overlay: &Overlay,

@@ -1,15 +1,15 @@
 //! From a statement's text to a permit.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tidegate_gate::{
     Action, Decision,
-    policy::{Lineage, Shape},
+    policy::{Lineage, Shape, Verdict},
 };
 
 use super::{
     Session,
-    names::{Known, Name, Parameters, Prepared, Space},
+    names::{Known, Name, Parameters, Preparation, Prepared, Space},
     refuse::{self, Refused},
 };
 use crate::sql::{self, Effect, Statements};
@@ -29,8 +29,8 @@ impl Session {
             }
         }
         let shape = self.link(&statements);
-        let parameters = Parameters::None;
-        Ok(shape.map(|shape| Prepared { statements, shape, text: text.into(), generation, parameters }))
+        let (text, parameters) = (text.into(), Parameters::None);
+        Ok(shape.map(|shape| Prepared { statements, shape, text, generation, parameters, preparation: None }))
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -48,8 +48,7 @@ impl Session {
         let statements = inner.find(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let statements = statements.unwrap_or(whole);
         let Some(shape) = self.link(&statements) else { return Ok(prepared) };
-        let (text, parameters) = (prepared.text.clone(), prepared.parameters.clone());
-        let fresh = Arc::new(Prepared { statements, shape, text, generation, parameters });
+        let fresh = Arc::new(Prepared { statements, shape, generation, ..Prepared::clone(&prepared) });
         self.names.renew(name, &prepared, &fresh);
         Ok(fresh)
     }
@@ -118,6 +117,7 @@ impl Session {
                     text: prepared.text.clone(),
                     generation: prepared.generation,
                     parameters: prepared.parameters.clone(),
+                    preparation: None,
                 };
                 if !self.names.give(&name, Arc::new(inner)) {
                     self.settle_names(&names, false);
@@ -135,12 +135,27 @@ impl Session {
         }
     }
 
-    pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
-        let text = match prepared.statements.suspect {
-            true => &*sql::redact(&prepared.text),
-            false => &*prepared.text,
+    /// What a Parse leaves in the record if nothing else comes of it.
+    pub(super) fn preparation(&self, prepared: &Prepared, verdict: &Verdict) -> Preparation {
+        let text = recorded(prepared);
+        let text = match &verdict.content {
+            Some(mask) => self.gate.masker().scan(mask, text.as_bytes()).into(),
+            None => text.as_bytes().into(),
         };
+        Preparation::new(self.gate.clone(), text)
+    }
+
+    pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
+        let text = &*recorded(prepared);
         self.gate.ask(Action { name: "statement", shape: &prepared.shape, text }).await
+    }
+}
+
+/// A text as it may be recorded.
+fn recorded(prepared: &Prepared) -> Cow<'_, str> {
+    match prepared.statements.suspect {
+        true => sql::redact(&prepared.text),
+        false => Cow::Borrowed(&prepared.text),
     }
 }
 

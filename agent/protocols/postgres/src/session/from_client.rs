@@ -254,8 +254,8 @@ impl Session {
             self.refuse(&refused, false);
             return Ok(true);
         }
-        let prepared = match self.understand(parse.query.as_bytes()).await {
-            Ok(Some(prepared)) => Arc::new(prepared),
+        let mut prepared = match self.understand(parse.query.as_bytes()).await {
+            Ok(Some(prepared)) => prepared,
             Ok(None) => return Ok(false),
             Err(refused) => {
                 self.refuse(&refused, false);
@@ -264,9 +264,12 @@ impl Session {
         };
         let name = Name(Space::Statements, parse.name.as_bytes().into());
         let foreseen = match prepared.statements.list.is_empty() {
-            true => Ok(()),
-            false => self.gate.foresee(&prepared.shape).map(drop).map_err(Refused::from),
+            true => Ok(None),
+            false => self.gate.foresee(&prepared.shape).map(Some).map_err(Refused::from),
         };
+        if let Ok(Some(verdict)) = &foreseen {
+            prepared.preparation = Some(Arc::new(self.preparation(&prepared, verdict)));
+        }
         match foreseen {
             Err(refused) => {
                 // Asked, so that the record shows what was refused, as it does for a simple query.
@@ -276,8 +279,10 @@ impl Session {
                 };
                 self.refuse(&refused, false);
             }
-            Ok(()) if !self.names.give(&name, prepared) => self.refuse(&refuse::too_many_names(), false),
-            Ok(()) => {
+            Ok(_) if !self.names.give(&name, Arc::new(prepared)) => {
+                self.refuse(&refuse::too_many_names(), false)
+            }
+            Ok(_) => {
                 self.server.outbound.extend_from_slice(message);
                 self.owed.push(Expect::Parse(name));
             }
@@ -353,6 +358,9 @@ impl Session {
                 return Ok(true);
             }
         };
+        if let Some(preparation) = &prepared.preparation {
+            preparation.asked();
+        }
         // What EXECUTE and FETCH name may stand for something else by now.
         let prepared = match prepared.statements.refer_to_names() {
             true => self.understand(prepared.text.as_bytes()).await.map(|now| {
@@ -419,7 +427,7 @@ impl Session {
         let text = format!("function call, oid {}", call.function).into();
         let parameters = Parameters::seen(call.argument_formats, call.arguments);
         let shape = statements.shape.clone();
-        let prepared = Prepared { shape, statements, text, generation: 0, parameters };
+        let prepared = Prepared { shape, statements, text, generation: 0, parameters, preparation: None };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {
                 run.failed("42501");

@@ -42,10 +42,7 @@ impl Session {
                 continue;
             }
             if header.size() > WHOLE {
-                return Err(ServeError::Upstream(format!(
-                    "a message of {} bytes cannot be masked",
-                    header.size()
-                )));
+                return Err(self.too_much(&header));
             }
             let Some((body, message)) = rest.get(HEADER_BYTES..header.size()).zip(rest.get(..header.size()))
             else {
@@ -60,6 +57,17 @@ impl Session {
         input.advance(at);
         self.server.inbound = input;
         Ok(())
+    }
+
+    /// Ends the session at a message of the server's that would have to be held whole.
+    fn too_much(&mut self, header: &Header) -> ServeError {
+        let size = header.size();
+        let message =
+            format!("the server sent {size} bytes at once, and the gate masks or records at most {WHOLE}");
+        // program_limit_exceeded
+        self.farewell("54000", &message, Some("Select fewer or shorter columns."));
+        self.told = true;
+        ServeError::Upstream(message)
     }
 
     /// Whether a message goes to the client as it is and unseen: rows and copy data that no mask applies to.

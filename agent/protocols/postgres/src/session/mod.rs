@@ -80,7 +80,7 @@ pub(crate) struct Session {
     copying_in: bool,
     /// The agent is asked to stop: what runs is finished, and nothing more is begun.
     stopping: bool,
-    /// The server has told the client already why the session ends.
+    /// The client has been told already why the session ends.
     told: bool,
     /// The client has said goodbye.
     ended: bool,

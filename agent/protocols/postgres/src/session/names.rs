@@ -6,10 +6,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tidegate_gate::policy::Shape;
+use tidegate_gate::{Gate, policy::Shape};
 
 use crate::sql::Statements;
 
@@ -34,6 +37,8 @@ pub(super) struct Prepared {
     pub(super) generation: u64,
     /// What it runs with.
     pub(super) parameters: Parameters,
+    /// Of what a Parse gave: the record's trace of it.
+    pub(super) preparation: Option<Arc<Preparation>>,
 }
 
 /// What a statement runs with.
@@ -64,6 +69,34 @@ impl Parameters {
                 .iter()
                 .map(|one| size_of::<Parameter>() + one.value.as_ref().map_or(0, |value| value.len()))
                 .sum(),
+        }
+    }
+}
+
+/// What a Parse prepared. If nobody asks to execute it by the time it is given up, the record says that it was prepared.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    gate: Gate,
+    /// As it may be recorded.
+    text: Box<[u8]>,
+    asked: AtomicBool,
+}
+
+impl Preparation {
+    pub(super) fn new(gate: Gate, text: Box<[u8]>) -> Self {
+        Self { gate, text, asked: AtomicBool::new(false) }
+    }
+
+    /// Its execution is asked for, which the record shows by itself.
+    pub(super) fn asked(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        if !*self.asked.get_mut() {
+            self.gate.event("prepared-only", &String::from_utf8_lossy(&self.text));
         }
     }
 }
@@ -244,6 +277,7 @@ mod tests {
             text: text.into(),
             generation: 0,
             parameters: Parameters::None,
+            preparation: None,
         })
     }
 

@@ -68,6 +68,8 @@ impl From<Misunderstood> for Refused {
             Misunderstood::Text(_) => "42501",
             // io_error
             Misunderstood::Catalog(_) => "58030",
+            // insufficient_resources
+            Misunderstood::TimeLimit => "53000",
         };
         Self::new(code, not.to_string())
     }

@@ -31,6 +31,12 @@ pub(crate) enum CannotShow {
     /// The client asked for a binary format that the gate doesn't read; columns count from one.
     #[error("column {column} (type {oid} in binary) cannot be scanned for content; cast it to text")]
     Unscannable { column: usize, oid: u32 },
+    /// Nothing says what the binary values of a COPY are.
+    #[error(
+        "COPY in binary cannot be scanned for content where the columns' types are not known beforehand, as for a \
+         query: copy in text or csv format"
+    )]
+    Untyped,
     /// The upstream's result isn't the one that was decided on.
     #[error("the result has {found} columns, but masks were decided for {expected}")]
     Columns { expected: usize, found: usize },

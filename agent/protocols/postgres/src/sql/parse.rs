@@ -1,11 +1,14 @@
 //! From text to syntax tree, bounded.
 
 use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
+    sync::OnceLock,
     thread,
 };
 
+use nix::unistd::dup2_stderr;
 use pg_query::protobuf::RawStmt;
 use thiserror::Error;
 
@@ -39,7 +42,7 @@ pub(crate) struct NotUnderstood {
 }
 
 impl NotUnderstood {
-    pub(super) fn new(reason: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), syntax: false }
     }
 }
@@ -65,8 +68,9 @@ const SHALLOW: usize = 400;
 /// Stack for what nests deeper; touched only as far as it is used.
 const DEEP_STACK: usize = 64 << 20;
 
-/// The parser redirects the process's standard error while it works: two at once would lose it for good.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// The process's standard error as it was before any parse. The parser points it at a pipe of its own while it works
+/// and then back at what it found, which may be another parse's pipe: so it is set right after each.
+static STANDARD_ERROR: OnceLock<Option<OwnedFd>> = OnceLock::new();
 
 /// Reads a text the way a server with `standard_conforming_strings` on and UTF-8 as client encoding reads it.
 pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Parsed, NotUnderstood> {
@@ -100,10 +104,19 @@ fn read_deep(text: &str) -> Result<Parsed, NotUnderstood> {
     })
 }
 
+/// Runs the parser or the scanner, and sets right what they do to standard error.
+pub(super) fn undisturbed<T>(run: impl FnOnce() -> T) -> T {
+    let standard_error = STANDARD_ERROR.get_or_init(|| io::stderr().as_fd().try_clone_to_owned().ok());
+    let result = run();
+    if let Some(standard_error) = standard_error {
+        // It was duplicated before: if this fails nevertheless, there is nothing to do about it.
+        let _ = dup2_stderr(standard_error);
+    }
+    result
+}
+
 fn read(text: &str) -> Result<Parsed, NotUnderstood> {
-    let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let result = catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, 0)));
-    drop(one);
+    let result = undisturbed(|| catch_unwind(AssertUnwindSafe(|| pg_query::parse(text, 0))));
     match result {
         Ok(Ok(result)) => Ok(Parsed { statements: result.protobuf.stmts, suspect: redact::is_suspect(text) }),
         Ok(Err(pg_query::Error::Parse(message))) => Err(NotUnderstood {
@@ -195,6 +208,25 @@ mod tests {
     fn parentheses_that_leave_no_trace_do_no_harm() {
         let text = format!("select {}1{}", "(".repeat(9_000), ")".repeat(9_000));
         assert!(parse(&text, &Limits::default()).is_ok());
+    }
+
+    #[test]
+    fn parses_at_once_leave_standard_error_where_it_was() {
+        // stat(2): the pipe of a parse would be another file.
+        let file = || {
+            let own = nix::sys::stat::fstat(io::stderr()).unwrap();
+            (own.st_dev, own.st_ino)
+        };
+        parse("select 1", &Limits::default()).unwrap();
+        let before = file();
+        let long = format!("select {}", vec!["1"; 2_000].join(", "));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| drop(parse(&long, &Limits::default()).unwrap())));
+            }
+        });
+        // Others of this process may parse now.
+        assert!((0..1000).any(|_| file() == before));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::{borrow::Cow, ops::Range, sync::LazyLock};
 use pg_query::protobuf::Token;
 use regex::Regex;
 
+use super::parse::undisturbed;
+
 /// What a secret is shown as.
 const HIDDEN: &str = "'***'";
 
@@ -38,7 +40,7 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
 
 /// Where the string constants and comments of a text stand.
 fn strings(text: &str) -> Option<Vec<Range<usize>>> {
-    let tokens = pg_query::scan(text).ok()?.tokens;
+    let tokens = undisturbed(|| pg_query::scan(text)).ok()?.tokens;
     let hidden =
         [Token::Sconst, Token::Usconst, Token::Bconst, Token::Xconst, Token::SqlComment, Token::CComment];
     tokens

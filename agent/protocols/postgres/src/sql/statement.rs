@@ -117,7 +117,7 @@ pub(crate) struct Created {
 /// Entries are only ever added to what the catalog says, so a stale one can cost an allow, never a mask. None is ever
 /// taken out: a text that would discard relations may fail, and what is forgotten too early hides behind a relation
 /// of the same name.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Overlay {
     created: HashMap<Arc<str>, Vec<Created>>,
     count: usize,

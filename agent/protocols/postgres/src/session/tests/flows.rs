@@ -302,3 +302,33 @@ async fn what_uses_a_name_waits_until_the_server_has_given_it() {
     stage.client_gets(&[complete("SELECT 0"), ready()].concat()).await;
     stage.leaves().await;
 }
+
+#[tokio::test]
+async fn what_is_prepared_and_never_executed_is_in_the_record() {
+    let mut stage = Stage::open().await;
+    let asked =
+        [parse("", "select 1 as executed"), bind("", ""), execute(""), parse("", "select 1 as idle"), sync()];
+    stage.say(&asked.concat()).await;
+    stage.server_gets(&asked.concat()).await;
+    let answer = ["1", "2"].map(|tag| acknowledged(tag.as_bytes()[0])).concat();
+    let answer = [answer, complete("SELECT 0"), acknowledged(b'1'), ready()].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    let memory = stage.leaves().await;
+    let lines = memory.lines();
+    let prepared: Vec<_> = lines.iter().filter(|line| line["event"] == "prepared-only").collect();
+    assert!(matches!(prepared.as_slice(), [line] if line["detail"] == "select 1 as idle"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_secret_in_a_text_that_is_only_prepared_is_not_recorded() {
+    let mut stage = Stage::open().await;
+    let asked = [parse("", "select 'password=hunter2'"), sync()].concat();
+    stage.say(&asked).await;
+    stage.server_gets(&asked).await;
+    stage.answer(&[acknowledged(b'1'), ready()].concat()).await;
+    stage.client_gets(&[acknowledged(b'1'), ready()].concat()).await;
+    let memory = stage.leaves().await;
+    assert!(memory.lines().iter().any(|line| line["event"] == "prepared-only"));
+    assert!(!format!("{:?}", memory.lines()).contains("hunter2"));
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::stage::*;
+use crate::database::{MOST_READERS, READERS};
 
 /// Kernel buffers of two loopback connections and the gate's own, with room to spare, in bytes.
 const HELD: usize = 24 << 20;
@@ -63,7 +64,7 @@ async fn a_row_longer_than_can_be_masked_ends_the_session_before_it_is_held() {
     stage.answer(&described("card")).await;
     stage.client_gets(&described("card")).await;
     stage.answer(b"D\x04\0\0\0").await;
-    stage.ends().await.with("08006");
+    stage.ends().await.with("54000");
 }
 
 #[tokio::test]
@@ -80,4 +81,18 @@ async fn a_row_of_any_length_passes_where_nothing_is_masked() {
     sent.unwrap();
     read.unwrap();
     assert!(shown == answer, "the row was changed");
+}
+
+#[tokio::test]
+async fn a_long_text_that_is_being_read_holds_up_no_other_session() {
+    let (mut long, mut other) = (Stage::open().await, Stage::open().await);
+    // Nobody's long text is read now.
+    let readers = READERS.acquire_many(MOST_READERS as u32).await.unwrap();
+    let asked = query(&format!("select {}", ["1"; 3000].join(", ")));
+    long.say(&asked).await;
+    other.still_works().await;
+    let error = long.server.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    drop(readers);
+    long.server_gets(&asked).await;
 }

@@ -1,5 +1,7 @@
 //! A signed-in session with the test as its client and as its server.
 
+use std::mem;
+
 use bytes::BytesMut;
 use tidegate_gate::{
     ServeError,
@@ -99,6 +101,14 @@ impl Stage {
     /// The server sends.
     pub(super) async fn answer(&mut self, bytes: &[u8]) {
         within(self.server.write_all(bytes)).await.unwrap();
+    }
+
+    /// The server resets the connection. In its place stands one that nobody is at the other end of.
+    pub(super) async fn reset(&mut self) {
+        let nobody = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let idle = TcpStream::connect(nobody.local_addr().unwrap()).await.unwrap();
+        self.server.set_zero_linger().unwrap();
+        drop(mem::replace(&mut self.server, idle));
     }
 
     /// The next bytes that reach the server are these.

@@ -52,14 +52,18 @@ impl CopyMasker {
         masker: Arc<Masker>,
     ) -> Result<Option<Self>, CannotShow> {
         let values = if format == CopyFormat::Binary { Format::Binary } else { Format::Text };
-        let types: Vec<_> = match types {
+        let columns_types: Vec<_> = match types {
             Some(types) => types.iter().map(|oid| ColumnType { oid: *oid, format: values }).collect(),
             None => vec![ColumnType { oid: 0, format: values }; columns],
         };
-        if types.len() != columns {
-            return Err(CannotShow::Columns { expected: columns, found: types.len() });
+        if columns_types.len() != columns {
+            return Err(CannotShow::Columns { expected: columns, found: columns_types.len() });
         }
-        let Some(columns) = Columns::new(masks, &types, masker)? else { return Ok(None) };
+        let columns = Columns::new(masks, &columns_types, masker).map_err(|cannot| match cannot {
+            CannotShow::Unscannable { .. } if types.is_none() => CannotShow::Untyped,
+            other => other,
+        });
+        let Some(columns) = columns? else { return Ok(None) };
         let hides =
             masks.whole.is_some() || masks.columns.iter().any(|shown| matches!(shown, Shown::Masked(_)));
         if hides
