@@ -198,7 +198,15 @@ impl Gate {
         let resource = &self.0.resource;
         let credential = self.0.credentials.credential(&resource.credential).await.map_err(|error| {
             self.event("credential-unavailable", &error.to_string());
-            refusal(Cause::Credential, "the gate has no usable credential for this resource")
+            Refusal {
+                message: format!(
+                    "the gate has no usable credential {:?} for {:?}",
+                    resource.credential, resource.name
+                )
+                .into(),
+                hint: Some(self.ask_who_runs_it()),
+                cause: Cause::Credential,
+            }
         })?;
         let address = self.0.destination;
         let stream = connect(address, resource.connect_timeout).await.map_err(|error| {
@@ -209,6 +217,16 @@ impl Gate {
             )
         })?;
         Ok(Upstream { stream, address, credential })
+    }
+
+    /// What to do about a sign-in upstream that failed for the gate's own credential: a hint for the client.
+    pub fn ask_who_runs_it(&self) -> Arc<str> {
+        let session = &self.0.session;
+        format!(
+            "Your own password plays no part in this. Ask whoever runs the gate on this host: its record of session \
+             {session} says what is wrong."
+        )
+        .into()
     }
 
     /// What would be decided, unrecorded: for what prepares an action that will itself be asked for. It may be held.

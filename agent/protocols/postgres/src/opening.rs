@@ -14,7 +14,7 @@ use crate::{
     session::{Place, Session, sqlstate},
     sql,
     startup::{self, ClientStream, Start},
-    upstream::{self, SignInError, SignedIn, UpstreamStream},
+    upstream::{self, SignedIn, UpstreamStream},
     wire::{ErrorFields, fields::code, write},
 };
 
@@ -73,8 +73,9 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     {
         Ok(signed_in) => signed_in,
         Err(error) => {
-            permit.done(&Outcome { error: Some(error_code(&error)), ..Outcome::default() });
-            tell(&mut client, &error.for_client()).await;
+            let fields = error.for_client(gate.resource(), &gate.ask_who_runs_it());
+            permit.done(&Outcome { error: Some(error_code(&fields)), ..Outcome::default() });
+            tell(&mut client, &fields).await;
             return Err(error.into());
         }
     };
@@ -223,8 +224,7 @@ fn refused(refusal: &Refusal) -> ErrorFields<'static> {
     }
 }
 
-fn error_code(error: &SignInError) -> String {
-    let fields = error.for_client();
+fn error_code(fields: &ErrorFields<'_>) -> String {
     String::from_utf8_lossy(fields.get(code::SQLSTATE).unwrap_or_default()).into_owned()
 }
 

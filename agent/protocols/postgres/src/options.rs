@@ -16,8 +16,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
-        Self::read(&resource.options)
-            .map_err(|why| ConfigError { message: format!("resource {:?}: {why}", resource.name) })
+        Self::read(&resource.options).map_err(|message| ConfigError { message })
     }
 
     pub(crate) fn read(options: &Map<String, Value>) -> Result<Self, String> {

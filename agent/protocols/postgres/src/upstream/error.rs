@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use thiserror::Error;
-use tidegate_gate::ServeError;
+use tidegate_gate::{ServeError, policy::Resource};
 
 use crate::wire::{ErrorFields, WireError, fields::code};
 
@@ -70,9 +70,9 @@ impl SignInError {
         Self::Protocol(format!("a message of type {:?} during sign-in", char::from(tag)))
     }
 
-    /// What the client may read: the server's own error where it is about the session, and no word of the gate's
-    /// credential or of the server's certificate.
-    pub(crate) fn for_client(&self) -> ErrorFields<'static> {
+    /// What the client may read: the server's own error where it is about the session, and nothing of the gate's
+    /// credential but its name, nor of the server's certificate. `hint` says what to do where the gate is to blame.
+    pub(crate) fn for_client(&self, resource: &Resource, hint: &str) -> ErrorFields<'static> {
         match self {
             Self::Refused(fields) => fields.clone(),
             Self::Io(_) | Self::Closed | Self::TimeLimit(_) => ErrorFields::new(
@@ -91,8 +91,10 @@ impl SignInError {
             | Self::Scram(_)
             | Self::Unusable(_)
             | Self::Rejected(_) => {
-                ErrorFields::new("FATAL", "08004", "the gate could not sign in to the server")
-                    .with(code::HINT, "Your own password plays no part in this. Ask whoever runs the gate.")
+                let (name, credential) = (&resource.name, &resource.credential);
+                let message =
+                    format!("the gate could not sign in to {name:?} with its credential {credential:?}");
+                ErrorFields::new("FATAL", "08004", &message).with(code::HINT, hint).into_owned()
             }
         }
     }

@@ -106,14 +106,19 @@ async fn a_refused_session_is_told_in_the_servers_words_and_a_refused_credential
     let refused =
         plain(&Credential::default(), &[(b'E', b"SFATAL\0C3D000\0Mno such database\0\0")]).await.unwrap_err();
     assert!(matches!(refused, SignInError::Refused(_)));
-    assert_eq!(refused.for_client().get(code::MESSAGE), Some(&b"no such database"[..]));
+    let resource = resource(UpstreamTls::default());
+    let told = |error: &SignInError| error.for_client(&resource, "ask the harbour master");
+    assert_eq!(told(&refused).get(code::MESSAGE), Some(&b"no such database"[..]));
     let rejected =
         plain(&Credential::default(), &[(b'E', b"SFATAL\0C28P01\0Mpassword of gate is wrong\0\0")])
             .await
             .unwrap_err();
     assert!(matches!(rejected, SignInError::Rejected(_)));
-    assert_eq!(rejected.for_client().get(code::SQLSTATE), Some(&b"08004"[..]));
-    assert!(!rejected.for_client().summary().contains("password of gate"));
+    let rejected = told(&rejected);
+    assert_eq!(rejected.get(code::SQLSTATE), Some(&b"08004"[..]));
+    assert_eq!(rejected.get(code::HINT), Some(&b"ask the harbour master"[..]));
+    assert!(rejected.summary().contains("\"shop\""), "{}", rejected.summary());
+    assert!(!rejected.summary().contains("password of gate"));
 }
 
 #[tokio::test]
