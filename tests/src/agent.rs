@@ -118,6 +118,11 @@ impl Agent {
         Ok(fs::write(self.path("bundle").join(name), text)?)
     }
 
+    /// Takes one of the credentials' files away.
+    pub fn remove_credential(&self, file: &str) -> Result<()> {
+        Ok(fs::remove_file(self.path("credentials").join(file))?)
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn stop(&mut self) -> Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };

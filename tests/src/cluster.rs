@@ -105,6 +105,12 @@ impl Cluster {
         signal_process(id, Signal::SIGKILL)
     }
 
+    /// Stops one of the server's processes, the postmaster or a backend, from doing anything until the guard is dropped.
+    pub fn pause(&self, id: u32) -> Result<Paused> {
+        signal_process(id, Signal::SIGSTOP)?;
+        Ok(Paused(id))
+    }
+
     /// The postmaster's process id.
     pub fn process_id(&self) -> Result<u32> {
         let file =
@@ -177,6 +183,17 @@ impl Cluster {
         let mut command = Command::new(self.programs.join(name));
         command.uid(self.owner.uid.as_raw()).gid(self.owner.gid.as_raw()).current_dir(self.directory.path());
         command
+    }
+}
+
+/// A process of a server that stands still. Dropped, it goes on.
+#[derive(Debug)]
+pub struct Paused(u32);
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // It may have been killed in the meantime.
+        signal_process(self.0, Signal::SIGCONT).ok();
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -52,6 +53,18 @@ impl World {
         let text = bundle(&self.server, self.ci.uid, self.ops.uid);
         ensure!(text.contains(from), "the bundle does not say {from:?}");
         self.agent.write_bundle("bundle.yaml", &text.replace(from, to))
+    }
+
+    /// Checks that the record of every session comes to its end.
+    pub fn none_is_open(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let open = self.agent.ask(&["sessions", "list", "--open", "--json"])?;
+            if open.trim() == "[]" {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "these sessions are still open: {open}");
+        }
     }
 
     fn start() -> Result<Self> {

@@ -106,6 +106,97 @@ fn a_statement_that_cannot_be_recorded_is_refused() -> Result<()> {
     })
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_server_that_does_not_answer_is_given_up_at_sign_in_and_waited_for_in_a_statement() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        let paused = world.server.pause(world.server.process_id()?)?;
+        // It accepts connections, as far as the kernel does that for it, and says nothing.
+        world
+            .ci
+            .psql("SELECT 1")?
+            .complains(&["the gate's connection to the server failed during sign-in"])?;
+        drop(paused);
+        ensure!(world.ci.psql("SELECT 1")?.clean()? == "1", "it does not recover");
+        let backend = session.ask("SELECT pg_backend_pid()")?.parse()?;
+        let paused = world.server.pause(backend)?;
+        session.say("SELECT count(*) FROM orders")?;
+        ensure!(
+            world.ci.psql("SELECT 2")?.clean()? == "2",
+            "one slow server process holds up other sessions"
+        );
+        drop(paused);
+        ensure!(session.answer()? == "10", "the answer came late, and did not arrive");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_server_that_dies_in_mid_result_is_an_error_and_no_short_result() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        let backend = session.ask("SELECT pg_backend_pid()")?.parse()?;
+        session.say("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 10000000)) TO STDOUT")?;
+        let waiting = format!("{LIVE} AND wait_event = 'ClientWrite'");
+        eventually("the answer waits for the client", || Ok(world.server.sql("shop", &waiting)? == "1"))?;
+        world.server.kill_backend(backend)?;
+        let complaints = session.end()?;
+        // In the middle of a message nothing can be told any more: then the connection just ends.
+        let told = [
+            "08006",
+            "57P02",
+            "closed the connection unexpectedly",
+            "connection has been closed unexpectedly",
+        ];
+        ensure!(told.iter().any(|words| complaints.contains(words)), "the client was told {complaints:?}");
+        eventually("it serves again", || Ok(world.ci.psql("SELECT 1")?.code == 0))?;
+        world.none_is_open()
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_server_that_restarts_ends_its_sessions_in_its_own_words_and_serves_the_next() -> Result<()> {
+    World::with(|world| {
+        let (mut idle, mut busy) = (Session::open(&world.ci)?, Session::open(&world.ci)?);
+        ensure!(busy.ask("BEGIN; SELECT quantity FROM orders WHERE id = 1")? == "1", "it did not begin");
+        busy.say("UPDATE orders SET quantity = 99 WHERE id = 1; SELECT pg_sleep(60)")?;
+        let sleeping = format!("{LIVE} AND wait_event = 'PgSleep'");
+        eventually("it is in the middle", || Ok(world.server.sql("shop", &sleeping)? == "1"))?;
+        world.server.stop()?;
+        world.server.launch()?;
+        idle.say("SELECT 1")?;
+        for complaints in [busy.end()?, idle.end()?] {
+            ensure!(complaints.contains("57P01"), "not the server's own words: {complaints}");
+        }
+        // The gate's own connection is gone, too, and this needs the catalog anew.
+        let shown = world.ci.psql("SELECT quantity FROM public.orders AS again WHERE id = 1")?.clean()?;
+        ensure!(shown == "1", "what was not committed is there: {shown}");
+        world.none_is_open()
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_missing_credential_is_named_to_the_client_and_explained_in_the_record() -> Result<()> {
+    World::with(|world| {
+        world.server.sql("postgres", "ALTER ROLE app PASSWORD 'changed'")?;
+        let named = ["\"shop\"", "\"shop-app\"", "Ask whoever runs the gate"];
+        world.ci.psql("SELECT 1")?.complains(&named)?;
+        world.agent.remove_credential("shop-app.password")?;
+        world.agent.remove_credential("shop-app.user")?;
+        let ran = world.ci.psql("SELECT 1")?;
+        ran.complains(&named)?;
+        ran.complains(&["no usable credential"])?;
+        let id = ran.stderr.split("session ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let record = world.agent.ask(&["sessions", "show", id.context("no session is named")?])?;
+        ensure!(record.contains("none of the configured places"), "the record does not say why: {record}");
+        Ok(())
+    })
+}
+
 /// A file system of a given size. Unmounted when dropped.
 struct SmallDisk(PathBuf);
 

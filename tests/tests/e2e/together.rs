@@ -33,6 +33,11 @@ impl Session {
     /// Runs a query that shows one line.
     pub(crate) fn ask(&mut self, query: &str) -> Result<String> {
         self.say(query)?;
+        self.answer()
+    }
+
+    /// The next line that it shows.
+    pub(crate) fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
@@ -52,9 +57,14 @@ impl Session {
     /// Ends the input and returns everything it complained of.
     pub(crate) fn end(mut self) -> Result<String> {
         drop(self.stdin);
-        let mut complaints = String::new();
-        self.process.child().stderr.take().context("stderr")?.read_to_string(&mut complaints)?;
-        Ok(complaints)
+        let mut stderr = self.process.child().stderr.take().context("stderr")?;
+        std::thread::scope(|scope| {
+            // A client that shows more than anybody has read comes to no end.
+            scope.spawn(|| std::io::copy(&mut self.stdout, &mut std::io::sink()));
+            let mut complaints = String::new();
+            stderr.read_to_string(&mut complaints)?;
+            Ok(complaints)
+        })
     }
 }
 
