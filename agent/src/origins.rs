@@ -73,6 +73,7 @@ impl Enforcer for HostKernel {
             ("labels-full", counters.labels_full),
             ("handoffs-full", counters.handoffs_full),
             ("unlogged", counters.unlogged),
+            ("dropped", counters.dropped),
         ];
         Ok(named.into_iter().map(|(name, count)| (name.into(), count)).collect())
     }

@@ -51,9 +51,9 @@ struct State {
 pub struct Counters {
     /// TCP connects sent to the gate.
     pub redirected: u64,
-    /// Connects and datagrams passed untouched.
+    /// Connects and datagrams that went where they were meant to.
     pub passed: u64,
-    /// Connects, datagrams and sockets refused.
+    /// Connects, datagrams, sockets, ports and socket options refused.
     pub refused: u64,
     /// Processes that could not be labelled.
     pub labels_full: u64,
@@ -61,6 +61,8 @@ pub struct Counters {
     pub handoffs_full: u64,
     /// Refusals left out of the log.
     pub unlogged: u64,
+    /// Packets that the guard dropped.
+    pub dropped: u64,
 }
 
 impl Kernel {
@@ -195,6 +197,7 @@ impl Kernel {
             labels_full: of(Counter::LabelsFull),
             handoffs_full: of(Counter::HandoffsFull),
             unlogged: of(Counter::Unlogged),
+            dropped: of(Counter::Dropped),
         })
     }
 }

@@ -21,8 +21,10 @@ pub struct Probe {
 /// verified, not attached.
 pub fn probe() -> Vec<Probe> {
     let types = [
-        ("bpf: socket-address programs (connect, sendmsg, getpeername)", ProgramType::CgroupSockAddr),
-        ("bpf: socket programs (creation)", ProgramType::CgroupSock),
+        ("bpf: socket-address programs (connect, bind, sendmsg, getpeername)", ProgramType::CgroupSockAddr),
+        ("bpf: socket programs (creation, ports)", ProgramType::CgroupSock),
+        ("bpf: packet programs (guard)", ProgramType::CgroupSkb),
+        ("bpf: socket-option programs", ProgramType::CgroupSockopt),
         ("bpf: socket-operation programs (hand-off)", ProgramType::SockOps),
         ("bpf: raw tracepoints (labels)", ProgramType::RawTracePoint),
     ];

@@ -163,6 +163,13 @@ pub struct Listeners {
     pub v6: u16,
 }
 
+impl Listeners {
+    /// Whether the agent uses this port.
+    pub fn has(&self, port: u16) -> bool {
+        port == self.v4 || port == self.v6
+    }
+}
+
 /// The process that made or connected a socket, as the kernel saw it then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -227,9 +234,10 @@ pub struct HandoffKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Stamp {
-    /// The hand-off that the next connection makes; its identity is the creator's until a governed process connects.
+    /// The hand-off that the next connection makes; its identity is that of the governed process that made the socket, or
+    /// used it first, until one connects.
     pub handoff: Handoff,
-    /// Cookie of the network namespace that the socket belongs to.
+    /// Cookie of the network namespace that the socket belongs to; zero only in a stamp that is being made.
     pub netns: u64,
     /// One if the socket's last connect was redirected.
     pub redirected: u64,
@@ -253,9 +261,10 @@ pub struct Pending {
 pub enum Counter {
     /// TCP connects sent to the gate.
     Redirected = 0,
-    /// Connects and datagrams passed untouched because the bundle says so.
+    /// Connects and datagrams that went where they were meant to: the bundle passes it, or it is the subject's own process
+    /// on loopback.
     Passed = 1,
-    /// Connects, datagrams and sockets refused.
+    /// Connects, datagrams, sockets, ports and socket options refused.
     Refused = 2,
     /// Processes that could not be labelled: the table is full.
     LabelsFull = 3,
@@ -263,10 +272,12 @@ pub enum Counter {
     HandoffsFull = 4,
     /// Refusals that were not logged, to spare the log.
     Unlogged = 5,
+    /// Packets of governed sockets that the guard dropped.
+    Dropped = 6,
 }
 
 /// Number of [`Counter`]s.
-pub const COUNTERS: usize = 6;
+pub const COUNTERS: usize = 7;
 
 /// Refusals that are logged per CPU and second.
 pub const LOGGED_PER_SECOND: u64 = 32;
@@ -302,5 +313,5 @@ const _: () = {
     assert!(size_of::<Stamp>() == 112 && offset_of!(Stamp, redirected) == 104);
     assert!(size_of::<Pending>() == 64);
     assert!(size_of::<LogBudget>() == 16);
-    assert!(Counter::Unlogged as usize + 1 == COUNTERS);
+    assert!(Counter::Dropped as usize + 1 == COUNTERS);
 };

@@ -2,21 +2,18 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use tidegate_abi::{Counter, Listeners, Stamp};
 
 use crate::count::count;
-use crate::decide::{Transport, Verdict, decide};
+use crate::decide::{Flow, Transport, Verdict, decide};
 use crate::endpoint::Endpoint;
 use crate::label::{Standing, standing};
 use crate::log::{self, Reason};
 use crate::maps::{LISTENERS, STAMPS};
-use crate::{ALLOW, REFUSE, agent, task};
-
-/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`).
-const LOOPBACK_INTERFACE: u32 = 1;
+use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, stamp, task};
 
 /// IPv4 sockets, TCP Fast Open included.
 #[cgroup_sock_addr(connect4)]
@@ -85,41 +82,87 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 /// Where the connection really goes; none to leave the call as it is.
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
-    let socket = socket(ctx);
     // SAFETY: the hook's socket, which is never null.
-    let stamp = unsafe { STAMPS.get(socket.cast()) };
-    let carried = match stamp {
+    let carried = match unsafe { STAMPS.get(socket(ctx).cast()) } {
         Some(stamp) => {
             stamp.redirected = 0;
             stamp.handoff.identity.subjects
         }
         None => 0,
     };
+    let Some(Governed { verdict, task, stamp }) = judge(ctx, carried, transport(ctx), destination)? else {
+        return Ok(None);
+    };
+    match verdict {
+        Verdict::Pass => {
+            count(Counter::Passed);
+            Ok(Some(*destination))
+        }
+        Verdict::Redirect => redirect(ctx, stamp, task, destination).map(Some),
+        Verdict::Refuse => Err(Reason::Undeclared),
+    }
+}
+
+/// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams.
+#[inline(always)]
+fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
+    // SAFETY: the hook's socket, which is never null.
+    let carried = unsafe { stamp::carried(socket(ctx).cast()) };
+    // Only UDP sockets come here as governed ones; the protocol of others is refused.
+    let udp = transport(ctx).and_then(|transport| match transport {
+        Transport::Udp => Ok(Transport::Udp),
+        Transport::Tcp => Err(Reason::Protocol),
+    });
+    match judge(ctx, carried, udp, destination)? {
+        None => Ok(None),
+        Some(Governed { verdict: Verdict::Pass, .. }) => {
+            count(Counter::Passed);
+            Ok(Some(*destination))
+        }
+        Some(_) => Err(Reason::Undeclared),
+    }
+}
+
+/// What is decided of a governed process's or socket's connection or datagram.
+struct Governed<'a> {
+    verdict: Verdict,
+    /// The process's own subjects.
+    task: u64,
+    /// The socket's stamp.
+    stamp: &'a mut Stamp,
+}
+
+/// Decides, and makes sure that the socket is stamped, so that the guard knows it. None if nobody is governed here.
+#[inline(always)]
+fn judge<'a>(
+    ctx: &SockAddrContext,
+    carried: u64,
+    transport: Result<Transport, Reason>,
+    destination: &Endpoint,
+) -> Result<Option<Governed<'a>>, Reason> {
     let (generation, task, subjects) = match standing(carried) {
         Standing::Free => return Ok(None),
         Standing::Governed { generation, task, subjects } => (generation, task, subjects),
         Standing::Unknown => return Err(Reason::Unknown),
     };
-    match decide(generation, subjects, transport(ctx)?, destination) {
-        Verdict::Pass => {
-            count(Counter::Passed);
-            Ok(Some(*destination))
-        }
-        Verdict::Redirect => redirect(ctx, socket, task, destination).map(Some),
-        Verdict::Refuse => Err(Reason::Undeclared),
-    }
+    // SAFETY: the hook's own context and socket, which is never null.
+    let stamp = unsafe { stamp::stamp(ctx.as_ptr(), socket(ctx).cast(), task) }.ok_or(Reason::NoMemory)?;
+    let flow = Flow { transport: transport?, source: destination.unspecified(), destination: *destination };
+    // SAFETY: the hook's own context.
+    let verdict = unsafe { decide(ctx.as_ptr(), generation, subjects, &flow) };
+    Ok(Some(Governed { verdict, task, stamp }))
 }
 
 /// The listener to go to instead. The stamp remembers who meant to go where, for the hand-off and for getpeername.
 #[inline(always)]
 fn redirect(
     ctx: &SockAddrContext,
-    socket: *mut bpf_sock,
+    stamp: &mut Stamp,
     task: u64,
     destination: &Endpoint,
 ) -> Result<Endpoint, Reason> {
-    // SAFETY: the hook's socket; the field is readable.
-    let interface = unsafe { (&raw const (*socket).bound_dev_if).read_volatile() };
+    // SAFETY: the hook's socket, which is never null; the field is readable.
+    let interface = unsafe { (&raw const (*socket(ctx)).bound_dev_if).read_volatile() };
     // Bound to another interface, the loopback address would be asked for on the wire.
     if interface != 0 && interface != LOOPBACK_INTERFACE {
         return Err(Reason::BoundToInterface);
@@ -127,21 +170,15 @@ fn redirect(
     if !agent::is_serving() {
         return Err(Reason::NoAgent);
     }
-    // SAFETY: the hook's own context.
-    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: copied at once.
-    let listeners: Listeners = unsafe { LISTENERS.get(netns) }.copied().ok_or(Reason::NoListener)?;
+    let listeners: Listeners = unsafe { LISTENERS.get(stamp.netns) }.copied().ok_or(Reason::NoListener)?;
     let port = if destination.is_v4() { listeners.v4 } else { listeners.v6 };
     if port == 0 {
         return Err(Reason::NoListener);
     }
-    // SAFETY: the hook's socket, which is never null.
-    let stamp: &mut Stamp = unsafe { STAMPS.get_or_create(socket.cast()) }.ok_or(Reason::NoMemory)?;
-    let carried = stamp.handoff.identity.subjects;
     if task != 0 {
         task::identify(&mut stamp.handoff.identity);
     }
-    stamp.handoff.identity.subjects = carried | task;
     // SAFETY: the hook's own context; no arguments.
     unsafe {
         stamp.handoff.cookie = bpf_get_socket_cookie(ctx.as_ptr());
@@ -150,35 +187,9 @@ fn redirect(
     stamp.handoff.address = destination.address();
     stamp.handoff.port = destination.port;
     stamp.handoff.arrived = 0;
-    stamp.netns = netns;
     stamp.redirected = 1;
     count(Counter::Redirected);
     Ok(destination.loopback(port))
-}
-
-/// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams.
-#[inline(always)]
-fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
-    // SAFETY: the hook's socket, which is never null.
-    let carried = match unsafe { STAMPS.get(socket(ctx).cast()) } {
-        Some(stamp) => stamp.handoff.identity.subjects,
-        None => 0,
-    };
-    let (generation, subjects) = match standing(carried) {
-        Standing::Free => return Ok(None),
-        Standing::Governed { generation, subjects, .. } => (generation, subjects),
-        Standing::Unknown => return Err(Reason::Unknown),
-    };
-    if transport(ctx)? != Transport::Udp {
-        return Err(Reason::Protocol);
-    }
-    match decide(generation, subjects, Transport::Udp, destination) {
-        Verdict::Pass => {
-            count(Counter::Passed);
-            Ok(Some(*destination))
-        }
-        Verdict::Redirect | Verdict::Refuse => Err(Reason::Undeclared),
-    }
 }
 
 #[inline(always)]

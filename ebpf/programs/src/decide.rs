@@ -1,15 +1,19 @@
 //! The one decision: may this subject go there, and which way.
 
+use core::ffi::c_void;
+
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use tidegate_abi::{Destination, DestinationKey};
 
 use crate::endpoint::Endpoint;
 use crate::maps::DESTINATIONS;
+use crate::neighbour;
 
 /// What a governed process speaks.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transport {
     /// TCP, the only one that the gate serves.
+    #[default]
     Tcp,
     /// UDP.
     Udp,
@@ -30,7 +34,18 @@ impl Transport {
     }
 }
 
-/// What becomes of a connection or datagram.
+/// What a governed process means to send, or a socket of its is sending.
+#[derive(Default)]
+pub struct Flow {
+    /// How.
+    pub transport: Transport,
+    /// From where; of a socket that isn't bound yet, the unspecified address and port.
+    pub source: Endpoint,
+    /// Where to, as it was [meant](Endpoint::meant).
+    pub destination: Endpoint,
+}
+
+/// What becomes of a connection, datagram or packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes where it was meant to, untouched.
@@ -41,19 +56,29 @@ pub enum Verdict {
     Refuse,
 }
 
-/// Decides for IPv4, IPv6 and IPv4-mapped destinations alike; `destination` is what was [meant](Endpoint::meant).
+/// Decides for IPv4, IPv6 and IPv4-mapped destinations alike.
 ///
-/// A declared resource wins over a pass. UDP to a declared resource is refused, so that clients fall back to TCP.
+/// A declared resource wins over a pass. UDP to a declared resource is refused, so that clients fall back to TCP. Beside what
+/// the bundle says, a subject's processes may talk to each other on loopback, where nobody else is listening.
+///
+/// # Safety
+///
+/// `ctx` is the context of a hook on socket addresses or packets.
 #[inline(always)]
-pub fn decide(generation: u32, subjects: u64, transport: Transport, destination: &Endpoint) -> Verdict {
+pub unsafe fn decide(ctx: *mut c_void, generation: u32, subjects: u64, flow: &Flow) -> Verdict {
+    let destination = &flow.destination;
     let here = rules(generation, destination.port, destination);
     let anywhere = rules(generation, 0, destination);
     let redirect = (here.redirect | anywhere.redirect) != 0;
     let pass = (here.pass | anywhere.pass) & subjects != 0;
-    match transport {
+    match flow.transport {
         Transport::Tcp if redirect => Verdict::Redirect,
         Transport::Udp if redirect => Verdict::Refuse,
         _ if pass => Verdict::Pass,
+        // SAFETY: vouched for by the caller.
+        _ if destination.is_on_loopback() && unsafe { neighbour::is_own(ctx, subjects, flow) } => {
+            Verdict::Pass
+        }
         _ => Verdict::Refuse,
     }
 }

@@ -6,12 +6,12 @@ use tidegate_abi::Address;
 /// Third word of an IPv4-mapped address, in network order.
 const MAPPED: u32 = 0xffff_u32.to_be();
 /// 127.0.0.1, in network order.
-pub const LOOPBACK_V4: u32 = 0x7f00_0001_u32.to_be();
+const LOOPBACK_V4: u32 = 0x7f00_0001_u32.to_be();
 /// Last word of ::1, in network order.
 const LOOPBACK_V6: u32 = 1_u32.to_be();
 
 /// An address (IPv4 as IPv4-mapped, words in network order) and a port (host order).
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Endpoint {
     /// The address.
     pub words: [u32; 4],
@@ -70,6 +70,12 @@ impl Endpoint {
         if self.is_v4() { last == LOOPBACK_V4 } else { (a | b | c) == 0 && last == LOOPBACK_V6 }
     }
 
+    /// Whether only this host's loopback interface may carry it: 127.0.0.0/8 and ::1.
+    #[inline(always)]
+    pub fn is_on_loopback(&self) -> bool {
+        if self.is_v4() { self.words[3].to_ne_bytes()[0] == 127 } else { self.is_loopback() }
+    }
+
     /// The address that the kernel will take this for: the unspecified address means loopback.
     #[inline(always)]
     pub fn meant(self) -> Self {
@@ -96,6 +102,12 @@ impl Endpoint {
     pub fn address(&self) -> Address {
         // SAFETY: four words are sixteen bytes, and both take any bit pattern.
         unsafe { core::mem::transmute::<[u32; 4], Address>(self.words) }
+    }
+
+    /// The unspecified address of the same family.
+    #[inline(always)]
+    pub fn unspecified(&self) -> Self {
+        if self.is_v4() { Self::v4(0, 0) } else { Self { words: [0; 4], port: 0 } }
     }
 
     /// From an address as maps have it.

@@ -1,11 +1,13 @@
 //! Refusals in the agent's log: who, where to and why, but never more lines than a log can bear.
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext};
 use aya_log_ebpf::warn;
-use tidegate_abi::{Counter, LOGGED_PER_SECOND};
+use tidegate_abi::{Counter, LOGGED_PER_SECOND, Stamp};
 
 use crate::count::count;
+use crate::decide::Flow;
 use crate::endpoint::Endpoint;
 use crate::maps::LOG_BUDGET;
 use crate::task;
@@ -64,6 +66,47 @@ pub fn socket(ctx: &SockContext, kind: u32, protocol: u32) {
     }
     let (uid, _) = task::ids();
     warn!(ctx, "refused pid {} uid {} a socket of type {} protocol {}", task::process(), uid, kind, protocol);
+}
+
+/// Logs an option that was refused to a socket.
+#[inline(always)]
+pub fn option(ctx: &SockoptContext, level: i32, name: i32) {
+    if !within_budget() {
+        return;
+    }
+    warn!(
+        ctx,
+        "refused uid {} the socket option {} of level {}: it leads packets elsewhere",
+        task::ids().0,
+        name,
+        level
+    );
+}
+
+/// Logs a port of the agent's that was refused.
+#[inline(always)]
+pub fn port(ctx: &impl EbpfContext, port: u16) {
+    if !within_budget() {
+        return;
+    }
+    let (uid, _) = task::ids();
+    warn!(ctx, "refused pid {} uid {} port {}: it is the agent's", task::process(), uid, port);
+}
+
+/// Logs a packet that was dropped, by the process that made the socket.
+#[inline(always)]
+pub fn packet(ctx: &SkBuffContext, stamp: &Stamp, flow: Option<&Flow>) {
+    if !within_budget() {
+        return;
+    }
+    let (pid, uid) = (stamp.handoff.identity.tgid, stamp.handoff.identity.uid);
+    match flow {
+        Some(flow) => {
+            let (to, port) = (flow.destination.address(), flow.destination.port);
+            warn!(ctx, "dropped a packet of pid {} uid {} to {:i} port {}", pid, uid, to, port);
+        }
+        None => warn!(ctx, "dropped a packet of pid {} uid {}: neither plain TCP nor UDP", pid, uid),
+    }
 }
 
 #[inline(always)]

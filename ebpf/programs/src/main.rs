@@ -1,4 +1,4 @@
-//! The eBPF programs: label processes, stamp their sockets, send their connections to the gate.
+//! The eBPF programs: label processes, stamp their sockets, send their connections to the gate, let nothing else out.
 //!
 //! Only contexts that are stable UAPI, and raw tracepoints whose `task_struct` offsets user space reads from the
 //! running kernel's BTF. Everything fails closed: what can't be looked up, kept or understood is refused.
@@ -6,22 +6,31 @@
 #![no_main]
 
 mod agent;
+mod bind;
 mod connect;
 mod count;
 mod decide;
 mod endpoint;
+mod guard;
 mod handoff;
 mod label;
 mod log;
 mod maps;
+mod neighbour;
+mod options;
+mod packet;
 mod peer;
 mod rules;
 mod socket;
+mod stamp;
 mod task;
+
+/// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`).
+const LOOPBACK_INTERFACE: u32 = 1;
 
 /// Answer of a cgroup program: go on.
 const ALLOW: i32 = 1;
-/// Answer of a cgroup program: the system call fails with EPERM.
+/// Answer of a cgroup program: the system call fails with EPERM, the packet is dropped.
 const REFUSE: i32 = 0;
 
 /// The kernel gives tracing helpers only to programs that declare a GPL-compatible licence.

@@ -9,8 +9,7 @@ use crate::count::count;
 use crate::decide::Transport;
 use crate::label::{Standing, standing};
 use crate::log;
-use crate::maps::STAMPS;
-use crate::{ALLOW, REFUSE, task};
+use crate::{ALLOW, REFUSE, stamp};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
@@ -28,9 +27,9 @@ pub fn socket_created(ctx: SockContext) -> i32 {
         return refuse(&ctx);
     }
     // SAFETY: the hook's context is the new socket.
-    let Some(stamp) = (unsafe { STAMPS.get_or_create(ctx.as_ptr()) }) else { return refuse(&ctx) };
-    task::identify(&mut stamp.handoff.identity);
-    stamp.handoff.identity.subjects = subjects;
+    if unsafe { stamp::stamp(ctx.as_ptr(), ctx.as_ptr(), subjects) }.is_none() {
+        return refuse(&ctx);
+    }
     ALLOW
 }
 

@@ -5,33 +5,12 @@ use tidegate_attacks::{ATTACKS, Layer, Outcome, Row};
 
 /// Ways that are open, and why; with the agent alive and after it was killed alike. Whoever closes one takes it from here.
 const OPEN: &[(&str, &str)] = &[
-    ("source-route-tcp", NO_OPTIONS),
-    ("source-route-udp", NO_OPTIONS),
-    ("source-route-ancillary", NO_GUARD),
-    ("routing-header-tcp", NO_OPTIONS),
-    ("routing-header-ancillary", NO_GUARD),
-    ("device-after-connect", NO_OPTIONS),
-    ("device-udp", NO_OPTIONS),
-    ("device-by-index", NO_OPTIONS),
-    ("unicast-interface", NO_OPTIONS),
-    ("packet-info", NO_GUARD),
-    ("packet-info-v6", NO_GUARD),
-    ("igmp-join", NO_OPTIONS),
-    ("igmp-join-any-family", NO_OPTIONS),
-    ("mld-join", NO_OPTIONS),
-    ("callback", NO_BIND),
-    ("callback-unbound", NO_GUARD),
-    ("proxy-port-taken", NO_BIND),
-    ("proxy-port-taken-v6", NO_BIND),
     ("before-tcp", NO_CLEARANCE),
     ("before-tcp-loopback", NO_CLEARANCE),
     ("before-udp-connected", NO_CLEARANCE),
     ("before-listener", NO_CLEARANCE),
 ];
 
-const NO_OPTIONS: &str = "no hook of setsockopt()";
-const NO_GUARD: &str = "no guard on the packets that leave";
-const NO_BIND: &str = "no hook of bind()";
 const NO_CLEARANCE: &str = "the agent's start leaves older sockets as they are";
 
 /// An error that lists each row that is not what it should be.

@@ -38,6 +38,8 @@ import ctypes, errno, os, socket, struct, sys, threading
 def attempt(action):
     try:
         print(action())
+    except TimeoutError:
+        print("timed out")
     except OSError as error:
         print("errno", errno.errorcode[error.errno])
 def peer(s):
@@ -90,6 +92,10 @@ impl Gate {
         self.v4.local_addr().unwrap().port()
     }
 
+    pub(crate) fn v6_port(&self) -> u16 {
+        self.v6.local_addr().unwrap().port()
+    }
+
     /// Accepts one connection on 127.0.0.1 and asks for its origin.
     pub(crate) async fn accept_v4(&self) -> Option<Captured> {
         self.origin(&accept(&self.v4).await)
@@ -137,6 +143,17 @@ impl Gate {
     pub(crate) fn python_in_new_netns(&self, uid: u32, script: &str) -> Client {
         let mut command = vec!["unshare".to_owned(), "--net".to_owned()];
         command.extend(as_user(uid));
+        Client::start(&command, script)
+    }
+
+    /// Runs a script as root in a network namespace of its own, with both ends of a wire: `wire0`, which has 198.51.100.1,
+    /// and `wire1`.
+    #[expect(clippy::unused_self, reason = "a client needs a gate to be there")]
+    pub(crate) fn python_on_a_wire(&self, script: &str) -> Client {
+        let setup = "ip link set lo up && ip link add wire0 type veth peer name wire1 && \
+                     ip link set wire1 up && ip address add 198.51.100.1/24 dev wire0 && ip link set wire0 up && \
+                     exec \"$@\"";
+        let command = ["unshare", "--net", "sh", "-c", setup, "sh", PYTHON, "-c"].map(str::to_owned);
         Client::start(&command, script)
     }
 

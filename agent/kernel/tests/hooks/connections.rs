@@ -41,17 +41,20 @@ async fn an_ipv4_mapped_connection_is_decided_as_ipv4() {
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn an_undeclared_destination_is_refused_with_eperm_in_every_form() {
+    let server = common::server().await;
+    let strangers = server.local_addr().unwrap().port();
     let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
     let own = gate.v4_port();
     let tried = [
         ("AF_INET", V4, 5433),
         ("AF_INET", "192.0.2.2", 5432),
-        ("AF_INET", "127.0.0.1", 22),
+        ("AF_INET", "127.0.0.1", strangers),
+        ("AF_INET6", "::ffff:127.0.0.1", strangers),
         ("AF_INET", "0.0.0.0", own),
         ("AF_INET6", V6, 5432),
         ("AF_INET6", "::ffff:192.0.2.2", 5432),
-        ("AF_INET6", "::", own),
-        ("AF_INET6", "::1", own),
+        ("AF_INET6", "::", gate.v6_port()),
+        ("AF_INET6", "::1", gate.v6_port()),
         ("AF_INET6", "::ffff:0.0.0.0", own),
         ("AF_INET6", "fe80::1", 5432),
     ];

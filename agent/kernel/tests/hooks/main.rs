@@ -10,6 +10,7 @@
 
 mod common;
 mod connections;
+mod guard;
 mod handoff;
 mod labels;
 mod logs;
