@@ -4,6 +4,7 @@ use std::{future, path::Path, sync::Arc, time::Instant};
 
 use aws_lc_rs::rand;
 use tidegate_gate::{Masker, Records, Secret};
+use tidegate_kernel::Tier;
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -94,6 +95,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
     };
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
+    let tier = Tier::of(&tidegate_kernel::features());
     // From here on nothing that is governed gets out, with this agent or without it.
     let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
@@ -115,8 +117,17 @@ async fn start(config: Config) -> Result<Agent, Error> {
     };
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
-    let sessions =
-        Sessions { origins, in_force, credentials, records, approvals, masker, stopping: told, live };
+    let sessions = Sessions {
+        origins,
+        in_force,
+        credentials,
+        records,
+        approvals,
+        masker,
+        stopping: told,
+        live,
+        tier: tier.to_string().into(),
+    };
     Ok(Agent {
         config,
         listeners,
@@ -208,6 +219,7 @@ fn announce(sessions: &Sessions, admin: &Admin) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
+        tier = &*sessions.tier,
         bundle = summary.bundle,
         digest = summary.digest,
         subjects = summary.subjects,

@@ -34,6 +34,8 @@ pub(crate) struct Sessions {
     pub(crate) stopping: watch::Receiver<bool>,
     /// Limits and counters.
     pub(crate) live: Arc<Live>,
+    /// What this kernel lets the agent enforce, by name.
+    pub(crate) tier: Arc<str>,
 }
 
 impl Sessions {
@@ -93,6 +95,7 @@ impl Sessions {
             records: self.records.clone(),
             approvals: self.approvals.clone(),
             masker: self.masker.clone(),
+            tier: self.tier.clone(),
         })
         .map_err(|error| Refused::NoRecord(error.to_string()))?;
         Span::current().record("id", &**gate.session());

@@ -283,6 +283,7 @@ impl World {
             masker: Arc::new(Masker::new(Secret::new(vec![0; 32]))),
             stopping: self.stopping.subscribe(),
             live: self.live.clone(),
+            tier: "full".into(),
         })
     }
 }

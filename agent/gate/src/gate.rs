@@ -47,6 +47,8 @@ pub struct Opening {
     pub approvals: Arc<dyn Approvals>,
     /// What applies masks.
     pub masker: Arc<Masker>,
+    /// What this kernel lets the agent enforce, by name.
+    pub tier: Arc<str>,
 }
 
 /// A wish to connect upstream.
@@ -126,6 +128,7 @@ impl Gate {
             resource: Cow::Borrowed(&opening.resource.name),
             protocol: Cow::Borrowed(&opening.resource.protocol),
             policy: Cow::Borrowed(&policy.digest),
+            tier: Cow::Borrowed(&opening.tier),
         })?;
         Ok(Self(Arc::new(Inner {
             session: record.session().clone(),

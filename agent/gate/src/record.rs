@@ -44,6 +44,9 @@ pub enum Entry<'a> {
         protocol: Cow<'a, str>,
         /// Digest of the bundle in force.
         policy: Cow<'a, str>,
+        /// What this kernel let the agent enforce: `base`, `recommended`, `hardened` or `full`; empty if it wasn't said.
+        #[serde(default)]
+        tier: Cow<'a, str>,
     },
     /// An action and its decision.
     Action {

@@ -11,6 +11,7 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNC: u32 = 12;
 /// Anonymous structures nest a few levels at most (randomised layouts, unions).
 const MAX_NESTING: u32 = 8;
 
@@ -44,6 +45,16 @@ impl TaskLayout {
                 .ok_or("task_struct has no start_boottime")?,
         })
     }
+}
+
+/// Type id of a function of the running kernel; none if it has none of this name.
+pub(crate) fn function(name: &str) -> Option<u32> {
+    let bytes = fs::read(VMLINUX).ok()?;
+    let types = Types::parse(&bytes)?;
+    let mut functions =
+        types.types.iter().map(|ty| word(ty, 4).map(kind) == Some(KIND_FUNC) && types.is_named(ty, name));
+    // Type ids count from one.
+    functions.position(|found| found).and_then(|index| u32::try_from(index + 1).ok())
 }
 
 /// The types of a BTF blob, each as its bytes from `struct btf_type` on. Type ids count from one.

@@ -20,6 +20,7 @@ mod rules;
 mod running;
 pub mod subjects;
 mod tables;
+mod tier;
 
 pub use captured::Captured;
 pub use cgroup::Hierarchy;
@@ -30,3 +31,4 @@ pub use probe::{Probe, probe};
 pub use process::{Process, Processes};
 pub use programs::TOOLCHAIN;
 pub use rules::{Destination, PassRule, Rules, SubjectRule};
+pub use tier::{Feature, Found, Missing, Tier, features};

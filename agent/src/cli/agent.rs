@@ -7,8 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use tidegate_kernel::{KernelError, Pins, Probe, Removed};
+use tidegate_kernel::{KernelError, Pins, Removed};
 
 use super::{Exit, counted};
 use crate::{
@@ -33,14 +32,6 @@ pub(super) enum Ca {
 Example:
   tidegate ca show > ca.pem && psql 'host=db.internal sslmode=verify-full sslrootcert=ca.pem'")]
     Show,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Needs root. Exit code 1: the agent cannot work on this kernel.")]
-pub(super) struct Doctor {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Asked {
@@ -131,35 +122,5 @@ impl Ca {
             .with_context(|| format!("{}: the agent makes it when it first runs", path.display()))?;
         io::stdout().lock().write_all(&pem)?;
         Ok(Exit::Done)
-    }
-}
-
-impl Doctor {
-    pub(super) fn run(&self) -> Result<Exit> {
-        let probes = tidegate_kernel::probe();
-        let mut out = io::stdout().lock();
-        if self.json {
-            writeln!(out, "{}", serde_json::to_string(&probes.iter().map(Tried::from).collect::<Vec<_>>())?)?;
-        } else {
-            for probe in &probes {
-                let found = probe.missing.as_ref().map_or("ok".into(), |why| format!("MISSING: {why}"));
-                writeln!(out, "{:<64} {found}", probe.feature)?;
-            }
-        }
-        let sound = probes.iter().all(|probe| probe.missing.is_none());
-        Ok(if sound { Exit::Done } else { Exit::Failed })
-    }
-}
-
-/// A probe as JSON has it.
-#[derive(Serialize)]
-struct Tried<'a> {
-    feature: &'a str,
-    missing: Option<&'a str>,
-}
-
-impl<'a> From<&'a Probe> for Tried<'a> {
-    fn from(probe: &'a Probe) -> Self {
-        Self { feature: probe.feature, missing: probe.missing.as_deref() }
     }
 }

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod agent;
+mod attack;
 mod bundles;
+mod doctor;
 mod sessions;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
@@ -19,7 +21,8 @@ Exit codes:
   0  done, and nothing wrong was found
   1  failed, or something wrong was found (check, test, records verify, doctor)
   2  wrong usage
-  3  no agent is running, or it cannot be reached";
+  3  no agent is running, or it cannot be reached
+  4  doctor: the agent works, and something is open on this host";
 
 /// The gate between the accounts of this host and the servers they use.
 #[derive(Debug, Parser)]
@@ -83,8 +86,8 @@ accounts then reach only what the bundle passes. This is the way to free them; a
     /// The host's own certificate authority
     #[command(subcommand)]
     Ca(agent::Ca),
-    /// Find out what this kernel lets the agent enforce, by trying
-    Doctor(agent::Doctor),
+    /// Find out what this host lets the agent enforce, by trying, and attack it
+    Doctor(doctor::Doctor),
 }
 
 /// Flags of `run`; each counts before the configuration file.
@@ -125,6 +128,7 @@ enum Exit {
     Done = 0,
     Failed = 1,
     Unreachable = 3,
+    Open = 4,
 }
 
 /// The whole program.
@@ -156,7 +160,7 @@ fn dispatch(places: &Places, command: Command) -> Result<Exit> {
         Command::Sessions(sessions) => sessions.run(&places.config()?),
         Command::Records(records) => records.run(&places.config()?),
         Command::Ca(ca) => ca.run(&places.config()?),
-        Command::Doctor(doctor) => doctor.run(),
+        Command::Doctor(doctor) => doctor.run(&places.config()?),
     }
 }
 

@@ -243,9 +243,9 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("udp-multicast", "udp_multicast", "send a datagram to a multicast group", Layer::Rewrite),
     Attack::new("udp-quic", "udp_quic", "QUIC: UDP to port 443", Layer::Rewrite),
     Attack::new("dns", "dns", "put the data into a name and ask any server for it", Layer::Resolver),
-    Attack::new("dns-connected", "dns_connected", "the same through a connected socket", Layer::Resolver),
-    Attack::new("dns-tcp", "dns_tcp", "the same over TCP", Layer::Resolver),
-    Attack::new("dns-loopback", "dns_loopback", "the same through a resolver on loopback", Layer::Resolver),
+    Attack::new("dns-connected", "dns_connected", "put the data into a name and ask for it through a connected socket", Layer::Resolver),
+    Attack::new("dns-tcp", "dns_tcp", "put the data into a name and ask for it over TCP", Layer::Resolver),
+    Attack::new("dns-loopback", "dns_loopback", "put the data into a name and ask a resolver on loopback for it", Layer::Resolver),
     Attack::new("uring-connect", "uring_connect", "connect through io_uring", Layer::Rewrite)
         .needs("io_uring"),
     Attack::new(
@@ -274,7 +274,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new(
         "source-route-ancillary",
         "source_route_ancillary",
-        "the source route as ancillary data (IP_RETOPTS)",
+        "send to what is passed, by way of the canary, with the route as ancillary data (IP_RETOPTS)",
         Layer::Guard,
     )
     .with_net_raw(),
@@ -288,7 +288,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new(
         "routing-header-ancillary",
         "routing_header_ancillary",
-        "the routing header as ancillary data",
+        "send to what is passed, by way of the canary, with the routing header as ancillary data",
         Layer::Guard,
     )
     .needs("Mobile IPv6"),
@@ -311,23 +311,23 @@ pub const ATTACKS: &[Attack] = &[
         "send a datagram for loopback through a device (SO_BINDTODEVICE)",
         Layer::Options,
     ),
-    Attack::new("device-by-index", "device_by_index", "the same with SO_BINDTOIFINDEX", Layer::Options),
-    Attack::new("unicast-interface", "unicast_interface", "the same with IP_UNICAST_IF", Layer::Options),
-    Attack::new("packet-info", "packet_info", "the same with ancillary data (IP_PKTINFO)", Layer::Guard),
+    Attack::new("device-by-index", "device_by_index", "send a datagram for loopback through a device (SO_BINDTOIFINDEX)", Layer::Options),
+    Attack::new("unicast-interface", "unicast_interface", "send a datagram for loopback through a device (IP_UNICAST_IF)", Layer::Options),
+    Attack::new("packet-info", "packet_info", "send a datagram for loopback through a device (IP_PKTINFO, ancillary)", Layer::Guard),
     Attack::new(
         "packet-info-v6",
         "packet_info_v6",
-        "the same with ancillary data on an IPv6 socket (IPV6_PKTINFO)",
+        "send a datagram for loopback through a device (IPV6_PKTINFO, ancillary)",
         Layer::Guard,
     ),
     Attack::new("igmp-join", "igmp_join", "put the data into a multicast group and join it", Layer::Options),
     Attack::new(
         "igmp-join-any-family",
         "igmp_join_any_family",
-        "the same with MCAST_JOIN_GROUP",
+        "put the data into a multicast group and join it (MCAST_JOIN_GROUP)",
         Layer::Options,
     ),
-    Attack::new("mld-join", "mld_join", "the same with an IPv6 group", Layer::Options),
+    Attack::new("mld-join", "mld_join", "put the data into an IPv6 multicast group and join it", Layer::Options),
     Attack::new("raw-icmp", "raw_icmp", "ICMP from a raw socket", Layer::Creation).with_net_raw(),
     Attack::new("raw-icmp-v6", "raw_icmp_v6", "ICMPv6 from a raw socket", Layer::Creation).with_net_raw(),
     Attack::new("raw-header", "raw_header", "a whole IPv4 packet from a raw socket", Layer::Creation)
@@ -465,7 +465,7 @@ pub const ATTACKS: &[Attack] = &[
     .needs("unprivileged user namespaces"),
     Attack::new("pod-tcp", "tcp", "connect from a network namespace with a wire of its own", Layer::Rewrite)
         .in_pod(),
-    Attack::new("pod-tcp-v6", "tcp_v6", "the same over IPv6", Layer::Rewrite).in_pod(),
+    Attack::new("pod-tcp-v6", "tcp_v6", "connect over IPv6 from a network namespace with a wire of its own", Layer::Rewrite).in_pod(),
     Attack::new(
         "pod-udp",
         "udp",
@@ -473,11 +473,11 @@ pub const ATTACKS: &[Attack] = &[
         Layer::Rewrite,
     )
     .in_pod(),
-    Attack::new("pod-dns", "dns", "ask a server of names from there", Layer::Resolver).in_pod(),
+    Attack::new("pod-dns", "dns", "ask a server of names from a network namespace with a wire of its own", Layer::Resolver).in_pod(),
     Attack::new(
         "pod-packet-raw",
         "packet_raw",
-        "a frame from a packet socket there, as a container with default capabilities can",
+        "send a frame from a packet socket in a network namespace, as a container with default capabilities can",
         Layer::Shield,
     )
     .in_pod()
@@ -488,8 +488,8 @@ pub const ATTACKS: &[Attack] = &[
         "write to an ungoverned process of the same user with ptrace",
         Layer::Shield,
     ),
-    Attack::new("vm-writev", "vm_writev", "the same with process_vm_writev", Layer::Shield),
-    Attack::new("proc-mem", "proc_mem", "the same with /proc/PID/mem", Layer::Shield),
+    Attack::new("vm-writev", "vm_writev", "write to an ungoverned process of the same user with process_vm_writev", Layer::Shield),
+    Attack::new("proc-mem", "proc_mem", "write to an ungoverned process of the same user through /proc/PID/mem", Layer::Shield),
     Attack::new("unix-stream", "unix_stream", "a helper behind a Unix socket", Layer::Shield),
     Attack::new(
         "unix-stream-abstract",
@@ -507,12 +507,12 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new(
         "unix-datagram-unconnected",
         "unix_datagram_unconnected",
-        "the same without a connection",
+        "a helper behind a datagram socket, without a connection",
         Layer::Shield,
     ),
     Attack::new("named-pipe", "named_pipe", "a helper behind a named pipe", Layer::Outside),
     Attack::new("callback", "callback", "listen, be called and answer", Layer::Bind),
-    Attack::new("callback-unbound", "callback_unbound", "the same without bind()", Layer::Guard),
+    Attack::new("callback-unbound", "callback_unbound", "listen on a port that the kernel chooses, be called and answer", Layer::Guard),
     Attack::new("callback-udp", "callback_udp", "wait for a datagram and answer it", Layer::Rewrite),
     Attack::new("proxy-port", "proxy_port", "talk to the gate's port directly", Layer::Agent)
         .without_control(),
@@ -523,7 +523,7 @@ pub const ATTACKS: &[Attack] = &[
         Layer::Bind,
     )
     .when(When::Dead),
-    Attack::new("proxy-port-taken-v6", "proxy_port_taken_v6", "the same on every IPv6 address", Layer::Bind)
+    Attack::new("proxy-port-taken-v6", "proxy_port_taken_v6", "sit on the gate's port of every IPv6 address while the agent is away", Layer::Bind)
         .when(When::Dead),
     Attack::new("agent-killed", "agent_killed", "kill the agent", Layer::Permissions)
         .when(When::Alive)
@@ -544,8 +544,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("bpf-links", "bpf_links", "open the links of the kernel programs", Layer::Permissions)
         .without_control(),
     Attack::new("pins", "pins", "list or remove the pins", Layer::Permissions)
-        .without_control()
-        .needs("pins"),
+        .without_control(),
     Attack::new("state-directory", "state_directory", "read the records", Layer::Permissions)
         .without_control(),
 ];

@@ -4,7 +4,7 @@
 mod open;
 mod stage;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tidegate_attacks::{ATTACKS, When};
 
 use crate::stage::Stage;
@@ -44,4 +44,31 @@ fn nothing_but_what_is_known_to_be_open_outlives_the_start_of_the_agent() -> Res
     let finished = waiting.into_iter().map(|waiting| stage.battery.finish(waiting));
     let rows = finished.collect::<Result<Vec<_>>>()?;
     open::compare(&rows)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_live_host_is_attacked_on_request_and_signs_what_came_of_it() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.start_agent()?;
+    let agent = stage.agent()?;
+    let output = agent.command(&["doctor", "--attack"]).output()?;
+    let report = String::from_utf8(output.stdout)?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("report");
+    let path_text = path.display().to_string();
+    let verify = |text: &str| -> Result<std::process::Output> {
+        std::fs::write(&path, text)?;
+        Ok(agent.command(&["doctor", "--verify", &path_text]).output()?)
+    };
+    let verified = verify(&report)?;
+    let shown = String::from_utf8(verified.stdout)?;
+    ensure!(verified.status.success(), "the report does not verify:\n{report}");
+    for line in ["tcp                        stopped (connect EPERM)", "proxy-port                 stopped"] {
+        ensure!(shown.contains(line), "no {line:?} in the report:\n{shown}");
+    }
+    let whitewashed = report.replacen("PASSED THROUGH", "stopped", 1);
+    ensure!(whitewashed != report, "nothing was open at all:\n{report}");
+    ensure!(verify(&whitewashed)?.status.code() == Some(1), "a changed report verifies");
+    Ok(())
 }

@@ -119,6 +119,7 @@ async fn serve(
         records: Arc::new(memory.clone()),
         approvals: Arc::new(people.clone()),
         masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
+        tier: "full".into(),
     });
     let gate = gate.expect("the record opens");
     (client, tokio::spawn(server.clone().serve(ClientIo { stream, tls: no_tls() }, gate)))

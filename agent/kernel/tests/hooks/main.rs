@@ -16,3 +16,4 @@ mod labels;
 mod logs;
 mod pins;
 mod sockets;
+mod tier;

@@ -92,7 +92,7 @@ impl PublicKey {
     }
 
     /// Whether this signature line is a valid one of this key.
-    fn signed(&self, line: &str, body: &[u8]) -> bool {
+    pub(crate) fn signed(&self, line: &str, body: &[u8]) -> bool {
         let signature = line.strip_prefix("\u{2014} ").and_then(|line| line.split_once(' '));
         let Some((name, signature)) = signature else { return false };
         let Ok(signature) = STANDARD.decode(signature) else { return false };
@@ -154,9 +154,12 @@ impl SigningKey {
 
     /// A signed note that says that the log had this size and tree hash.
     pub(crate) fn sign(&self, size: u64, root: Hash) -> Result<String, StoreError> {
-        let body = Checkpoint { origin: self.public.name.clone(), size, root }.body();
-        let signature =
-            self.pair.try_sign(body.as_bytes()).map_err(|_| StoreError::Crypto("sign a checkpoint"))?;
+        self.sign_text(&Checkpoint { origin: self.public.name.clone(), size, root }.body())
+    }
+
+    /// A signed note of this text, which ends with a newline.
+    pub(crate) fn sign_text(&self, body: &str) -> Result<String, StoreError> {
+        let signature = self.pair.try_sign(body.as_bytes()).map_err(|_| StoreError::Crypto("sign a note"))?;
         let signature = [self.public.id().as_slice(), signature.as_ref()].concat();
         Ok(format!("{body}\n\u{2014} {} {}\n", self.public.name, STANDARD.encode(signature)))
     }

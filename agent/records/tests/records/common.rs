@@ -39,6 +39,7 @@ pub(crate) fn opening(user: &str, resource: &str) -> Entry<'static> {
         resource: resource.to_owned().into(),
         protocol: "postgres".into(),
         policy: "0f".repeat(32).into(),
+        tier: "full".into(),
     }
 }
 
