@@ -66,7 +66,7 @@ pub async fn a_refused_action_never_arrives_and_the_session_goes_on(words: Words
     assert!(!(stage.words.is_refusal)(&stage.hear().await), "the session is not usable after a refusal");
 }
 
-/// When an action arrives upstream, it is in the record already.
+/// When an action arrives upstream, it is in the record already; the record began with the tier it was made under.
 pub async fn the_record_precedes_the_action(words: Words) {
     let mut stage = Stage::signed_in(words, Memory::default()).await;
     let (allowed, known_by) = stage.words.allowed.clone();
@@ -74,6 +74,8 @@ pub async fn the_record_precedes_the_action(words: Words) {
     stage.say(&allowed).await;
     stage.upstream_gets(known_by).await;
     assert!(stage.rig.memory.actions() > before, "the action arrived before it was recorded");
+    let lines = stage.rig.memory.lines();
+    assert_eq!(lines.first().and_then(|line| line["tier"].as_str()), Some("full"), "the record has no tier");
 }
 
 /// An action that cannot be recorded is refused, and never arrives.

@@ -37,7 +37,6 @@ fn open(row: &Row) -> Option<&'static str> {
     listed.or(match row.layer {
         Layer::Shield => Some("there are no LSM programs"),
         Layer::Outside => Some("nothing closes it"),
-        Layer::Permissions | Layer::Agent => None,
         _ => None,
     })
 }
