@@ -7,6 +7,8 @@ use std::{env, fs};
 
 const TARGET: &str = "bpfel-unknown-none";
 const PACKAGE: &str = "tidegate-programs";
+/// An older one knows fewer of the BPF machine's relocations.
+const CLANG: &str = "clang-22";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
@@ -43,6 +45,8 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed={}", programs.display());
     println!("cargo:rerun-if-changed={}", programs.with_file_name("abi").display());
 
+    shield(&programs.with_file_name("shield"), &out)?;
+
     let linker =
         linker().ok_or("bpf-linker not found on PATH or in cargo's bin folder: run `cargo xtask setup`")?;
     let toolchain = toolchain().ok_or(
@@ -77,7 +81,14 @@ fn build() -> Result<(), String> {
 /// would let an agent adopt maps that it misreads.
 fn layout(programs: &Path) -> Result<String, String> {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-    for path in [programs.join("../abi/src/lib.rs"), programs.join("src/maps.rs")] {
+    let sources = [
+        "../abi/src/lib.rs",
+        "../abi/src/shield.rs",
+        "src/maps.rs",
+        "../shield/files.h",
+        "../shield/sockets.h",
+    ];
+    for path in sources.map(|source| programs.join(source)) {
         let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         // FNV-1a: it has to tell builds apart, not to withstand anybody.
         for byte in text {
@@ -85,6 +96,27 @@ fn layout(programs: &Path) -> Result<String, String> {
         }
     }
     Ok(format!("{digest:016x}"))
+}
+
+/// Compiles the programs in C. They need no header of the system's.
+fn shield(source: &Path, out: &Path) -> Result<(), String> {
+    println!("cargo:rerun-if-changed={}", source.display());
+    let output = Command::new(CLANG)
+        .args(["-g", "-O2", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
+        .args(["-target", "bpf", "-c"])
+        .arg(source.join("shield.bpf.c"))
+        .arg("-o")
+        .arg(out.join("shield.bpf.o"))
+        .output()
+        .map_err(|error| format!("{CLANG}: {error}: run `cargo xtask setup`"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "ebpf/shield did not compile ({}):\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }
 
 impl Toolchain {

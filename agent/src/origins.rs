@@ -1,13 +1,21 @@
 //! The seam to the kernel: origins out of it, rules into it.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
-    Captured, Destination, Hierarchy, Kernel, KernelError, PassRule, Pins, Processes, Rules, SubjectRule,
+    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, ListenerName, NamePattern, PassRule,
+    Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
     subjects::{self, Names},
 };
-use tidegate_policy::{Policy, Principal, Process, Subject};
+use tidegate_policy::{
+    FileName, Policy, Principal, Process, Requirement, ShieldedFiles, Subject, UnixAddress, UnixPass,
+};
 use tokio::net::TcpStream;
 
 use crate::routes::Resolved;
@@ -51,6 +59,21 @@ impl HostKernel {
     /// Says where connections are to be sent; a port of 0 refuses that family.
     pub(crate) fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), String> {
         self.kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())
+    }
+
+    /// Keeps the agent's own files from whoever is governed, root too; says what of the shield this kernel lacks.
+    pub(crate) fn protect(&self, files: &[(PathBuf, Protection)]) -> Result<(), String> {
+        if let Some(missing) = self.kernel.unshielded() {
+            tracing::warn!(
+                missing,
+                "files, Unix sockets and socket families beyond IP are not enforced here; `require: [shield]` in a bundle \
+                 refuses such a kernel"
+            );
+        }
+        let mut existing = files.iter().filter(|(path, _)| path.exists());
+        existing
+            .try_for_each(|(path, protection)| self.kernel.protect(path, *protection))
+            .map_err(|error| error.to_string())
     }
 
     /// Whether an earlier agent's programs were found in force.
@@ -152,7 +175,32 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved) -> Result<Rules, Vec<S
             }));
         }
     }
+    rules.shield_required = policy.required.contains(&Requirement::Shield);
+    rules.files = policy.files.iter().flat_map(file_rules).collect();
+    rules.unix = policy.unix.iter().flat_map(unix_rules).collect();
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
+fn file_rules(shielded: &ShieldedFiles) -> impl Iterator<Item = FileRule> + '_ {
+    shielded.files.iter().map(|file| FileRule {
+        folder: file.folder.as_deref().map(str::to_owned),
+        name: match &file.name {
+            FileName::Is(name) => NamePattern::Is(name.to_string()),
+            FileName::Begins(start) => NamePattern::Begins(start.to_string()),
+            FileName::Ends(end) => NamePattern::Ends(end.to_string()),
+        },
+        subjects: shielded.subjects.clone(),
+    })
+}
+
+fn unix_rules(pass: &UnixPass) -> impl Iterator<Item = UnixRule> + '_ {
+    pass.to.iter().map(|address| UnixRule {
+        listener: match address {
+            UnixAddress::Path(path) => ListenerName::Path(path.clone()),
+            UnixAddress::Abstract(name) => ListenerName::Abstract(name.to_string()),
+        },
+        subjects: pass.subjects.clone(),
+    })
 }
 
 fn subject_rule(subject: &Subject, hierarchy: &Hierarchy) -> Result<SubjectRule, String> {

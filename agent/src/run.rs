@@ -1,10 +1,15 @@
 //! The agent's life: a start that stops at the first thing missing, service, and an orderly end.
 
-use std::{future, path::Path, sync::Arc, time::Instant};
+use std::{
+    future,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use aws_lc_rs::rand;
 use tidegate_gate::{Masker, Records, Secret};
-use tidegate_kernel::Tier;
+use tidegate_kernel::{Protection, Tier};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -102,6 +107,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let listeners = Listeners::bind(&config.listen, earlier).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
+    kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
     let in_force = Arc::new(candidate.begin(&kernel)?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, Arc::new(kernel.clone()), in_force.clone()));
@@ -244,6 +250,19 @@ fn make_directories(config: &Config) -> Result<(), Error> {
         files::directory(path, mode).map_err(Error::file(path))?;
     }
     Ok(())
+}
+
+/// What nobody governed may touch, and what of it nobody governed may read.
+fn own_files(config: &Config) -> [(PathBuf, Protection); 7] {
+    [
+        (config.credentials.directory.clone(), Protection::Hide),
+        (config.records(), Protection::Hide),
+        (config.state.join("token.key"), Protection::Hide),
+        (config.state.clone(), Protection::Keep),
+        (config.bundle.clone(), Protection::Keep),
+        (config.pins.clone(), Protection::Hide),
+        (PathBuf::from("/proc/self/exe"), Protection::Keep),
+    ]
 }
 
 fn host_name() -> String {

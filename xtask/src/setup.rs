@@ -17,7 +17,7 @@ use crate::{
 
 /// Debian packages and why they are needed.
 const PACKAGES: &[(&str, &str)] = &[
-    ("clang-22", "the C parts of dependencies"),
+    ("clang-22", "the kernel programs in C, and the C parts of dependencies"),
     ("libclang-22-dev", "bindings to PostgreSQL's grammar"),
     ("llvm-22-dev", "linking the kernel programs"),
     ("libpolly-22-dev", "linking the kernel programs"),

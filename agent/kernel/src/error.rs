@@ -58,6 +58,9 @@ pub enum KernelError {
         /// What is wrong.
         problem: String,
     },
+    /// The LSM programs can't be had.
+    #[error("the shield: {0}")]
+    Shield(String),
     /// A system call failed.
     #[error("{what}: {error}")]
     System {

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, io, process};
 
@@ -13,6 +14,7 @@ use crate::cgroup::Hierarchy;
 use crate::log::LogReader;
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Rules, SubjectBits};
+use crate::shield::{Protection, Shield};
 use crate::tables::{AgentTable, CounterTable, HandoffTable, OtherLabels, RuleTables};
 use crate::{KernelError, programs, running};
 
@@ -31,6 +33,8 @@ pub struct Kernel {
     agent: Mutex<AgentTable>,
     hierarchy: Hierarchy,
     adopted: bool,
+    /// The LSM programs, or why there are none.
+    shield: Result<Mutex<Shield>, KernelError>,
     _log: LogReader,
     /// Held to the end: nobody else may adopt what this one uses.
     pins: Pins,
@@ -85,6 +89,7 @@ impl Kernel {
         let adopted = agent.get()?.process != 0 || !others.is_empty();
         agent.set(Agent { started, seen: 0, process: process::id(), serving: 0 })?;
         programs::attach(&mut object, &hierarchy, &pins)?;
+        let shield = Shield::load(&pins).map(Mutex::new);
         tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
         let bits = SubjectBits::adopted(tables.subject_bits()?);
         Ok(Self {
@@ -95,6 +100,7 @@ impl Kernel {
             agent: Mutex::new(agent),
             hierarchy,
             adopted,
+            shield,
             _log: log,
             pins,
         })
@@ -148,6 +154,9 @@ impl Kernel {
     ///
     /// The rules before stay in force, unless the error came from labelling running processes.
     pub fn replace(&self, rules: &Rules) -> Result<(), KernelError> {
+        if let (true, Some(missing)) = (rules.shield_required, self.unshielded()) {
+            return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
+        }
         let mut state = lock(&self.rules);
         let State { tables, bits, active, others } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
@@ -157,6 +166,9 @@ impl Kernel {
         })?;
         let compiled = Compiled::new(rules, number, bits)?;
         tables.keep_subject_bits(&bits.digests())?;
+        if let Ok(shield) = &self.shield {
+            lock(shield).replace(rules, bits)?;
+        }
         tables.swap(&compiled)?;
         *active = compiled.generation.subjects;
         let labelled = running::label(tables, &compiled, &self.hierarchy)?;
@@ -169,6 +181,26 @@ impl Kernel {
             "kernel rules replaced"
         );
         Ok(())
+    }
+
+    /// What this kernel can't be asked to shield; none if all of the shield is attached.
+    pub fn unshielded(&self) -> Option<String> {
+        match &self.shield {
+            Err(error) => Some(error.to_string()),
+            Ok(shield) => match lock(shield).without() {
+                [] => None,
+                hooks => Some(format!("the shield: this kernel has no hooks {}", hooks.join(", "))),
+            },
+        }
+    }
+
+    /// Protects a file or folder of the agent's own, and all below it, from everybody governed, whatever user they have
+    /// become. Without the shield this does nothing.
+    pub fn protect(&self, path: &Path, protection: Protection) -> Result<(), KernelError> {
+        match &self.shield {
+            Ok(shield) => lock(shield).protect(path, protection),
+            Err(_) => Ok(()),
+        }
     }
 
     /// The origin of an accepted connection, given both its ends. It can be had once; none means that the kernel

@@ -74,7 +74,9 @@ pub(crate) fn attach(object: &mut Ebpf, hierarchy: &Hierarchy, pins: &Pins) -> R
         let place = links.join(name);
         match hook {
             Hook::Cgroup => replace(name, program, hierarchy, &place)?,
-            Hook::Tracepoint(tracepoint) => succeed(name, program, tracepoint, &place)?,
+            Hook::Tracepoint(tracepoint) => {
+                succeed(attach_to_tracepoint(program, tracepoint).map_err(named(name))?, &place)?;
+            }
         }
     }
     forget_strangers(&links)
@@ -101,19 +103,17 @@ fn replace(
     }
 }
 
-/// A tracepoint's link can't change its program: the new one is attached before the old one goes.
-fn succeed(
-    name: &'static str,
-    program: &mut Program,
-    tracepoint: &str,
-    place: &Path,
-) -> Result<(), KernelError> {
-    let next = place.with_file_name(format!("{name}_next"));
+/// Puts a link in the place of a pinned one. A tracing program's link can't change its program: the new one is attached
+/// before the old one goes.
+pub(crate) fn succeed(link: FdLink, place: &Path) -> Result<(), KernelError> {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push("_next");
+    let next = place.with_file_name(name);
     match fs::remove_file(&next) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pinning(&next)(error)),
         _ => {}
     }
-    pin(attach_to_tracepoint(program, tracepoint).map_err(named(name))?, &next)?;
+    pin(link, &next)?;
     fs::rename(&next, place).map_err(pinning(place))
 }
 

@@ -11,6 +11,7 @@ use tidegate_abi::{
 };
 
 use crate::KernelError;
+use crate::shield::{FileRule, UnixRule};
 
 /// Everything the kernel decides by. It is swapped as a whole.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,12 @@ pub struct Rules {
     pub resources: Vec<Destination>,
     /// What they reach directly.
     pub passes: Vec<PassRule>,
+    /// Files they can't open.
+    pub files: Vec<FileRule>,
+    /// Listeners of ungoverned processes that they may talk to.
+    pub unix: Vec<UnixRule>,
+    /// They are only put into force by the whole shield.
+    pub shield_required: bool,
 }
 
 /// One subject and the ids that make a process its own. Any one of them does.
@@ -111,6 +118,16 @@ impl SubjectBits {
     fn get(&self, name: &str) -> Option<u64> {
         let known = |subject: &Subject| subject.name.as_deref() == Some(name);
         self.subjects.iter().position(known).map(|index| 1 << index)
+    }
+
+    /// The bits of declared subjects that a rule about `what` names.
+    pub(crate) fn all_of(&self, names: &[Arc<str>], what: &str) -> Result<u64, KernelError> {
+        names.iter().try_fold(0, |bits, name| {
+            let bit = self.get(name).ok_or_else(|| {
+                KernelError::Rules(format!("{what} is for subject {name:?}, which is not declared"))
+            })?;
+            Ok(bits | bit)
+        })
     }
 
     /// Names of the subjects in a set, in the order they were first seen.
@@ -328,6 +345,7 @@ mod tests {
             subjects: vec![subject("a", 1)],
             resources: vec![resource("10.0.0.0/8", 5432)],
             passes: vec![pass("10.1.0.0/16", Some(5432), &["a"])],
+            ..Rules::default()
         };
         let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
         assert_eq!(entry(&compiled, "10.1.0.0/16", 5432), Entry { pass: 1, redirect: 1 });
@@ -341,6 +359,7 @@ mod tests {
             subjects: vec![subject("a", 1), subject("b", 2)],
             resources: vec![],
             passes: vec![pass("::/0", None, &["a"]), pass("fd00::1/128", None, &["b"])],
+            ..Rules::default()
         };
         let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
         assert_eq!(entry(&compiled, "fd00::1/128", 0), Entry { pass: 0b11, redirect: 0 });
@@ -354,6 +373,7 @@ mod tests {
             subjects: vec![subject("a", 1)],
             resources: vec![],
             passes: vec![pass("0.0.0.0/0", None, &["a"])],
+            ..Rules::default()
         };
         let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
         assert_eq!(compiled.destinations[0].0, 48 + 96);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Issuer, Pass, Principal, Problem, Resource, Shape, SourceFile, Subject, Verdict, Vocabulary, case::Case,
-    decide::Engine, load, raw::RawFile,
+    Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile, Subject,
+    UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load, raw::RawFile,
 };
 
 /// A loaded bundle: everything it says, checked and compiled.
@@ -22,6 +22,12 @@ pub struct Policy {
     pub resources: Vec<Arc<Resource>>,
     /// Where governed processes may connect without the gate.
     pub passes: Vec<Pass>,
+    /// Files that governed processes can't open.
+    pub files: Vec<ShieldedFiles>,
+    /// Unix sockets that they may talk to.
+    pub unix: Vec<UnixPass>,
+    /// What the kernel must be able to do.
+    pub required: Vec<Requirement>,
     pub(crate) engine: Engine,
     pub(crate) cases: Vec<Case>,
 }

@@ -5,6 +5,7 @@
 #![no_std]
 #![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
 
+pub mod shield;
 #[cfg(feature = "user")]
 mod user;
 

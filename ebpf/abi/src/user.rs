@@ -2,6 +2,7 @@
 
 use aya::Pod;
 
+use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName};
 use crate::{
     Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,
 };
@@ -27,3 +28,4 @@ plain_data!(
     Listeners,
     SubjectKey,
 );
+plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName,);

@@ -52,9 +52,10 @@ impl Report {
 
 /// Boots a kernel, shows its lines, and says how it went.
 pub(super) fn boot(name: &str, kernel: &Path, image: &Image) -> Result<Report> {
+    let (accelerator, processors) = accelerator();
     let mut guest = Guest(
         Command::new("qemu-system-x86_64")
-            .args(["-machine", "q35", "-accel", accelerator(), "-cpu", "max", "-smp", "2", "-m", "1024"])
+            .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max", "-smp", processors, "-m", "1024"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)
@@ -91,13 +92,15 @@ pub(super) fn boot(name: &str, kernel: &Path, image: &Image) -> Result<Report> {
     }
 }
 
-/// Hardware's own where it is: `/dev/kvm` alone proves nothing, as it can be passed into a guest that cannot use it.
-fn accelerator() -> &'static str {
+/// Hardware's own where it is: `/dev/kvm` alone proves nothing, as it can be passed into a guest that cannot use it. And the
+/// number of processors: emulated ones trip over each other when the kernel patches its own code, as attaching a program
+/// makes it do, and the guest dies of a stray breakpoint.
+fn accelerator() -> (&'static str, &'static str) {
     let usable = ["kvm_intel", "kvm_amd"].iter().any(|module| Path::new("/sys/module").join(module).is_dir());
     if usable && std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
-        "kvm"
+        ("kvm", "2")
     } else {
-        "tcg,thread=multi"
+        ("tcg", "1")
     }
 }
 

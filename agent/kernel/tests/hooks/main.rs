@@ -15,5 +15,6 @@ mod handoff;
 mod labels;
 mod logs;
 mod pins;
+mod shield;
 mod sockets;
 mod tier;

@@ -7,6 +7,7 @@ mod masks;
 mod reach;
 mod resources;
 mod rules;
+mod shield;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,6 +58,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let subjects = loader.subjects(raw);
     let resources: Vec<Arc<Resource>> = loader.resources(raw).into_iter().map(Arc::new).collect();
     let passes = loader.passes(raw, &resources);
+    let (files, unix, required) = (loader.files(raw), loader.unix(raw), loader.required(raw));
     let masks = loader.masks(raw);
     let mask_names: Vec<Arc<str>> = masks.iter().map(|mask| mask.name.clone()).collect();
     let rules = loader.rules(raw, &mask_names);
@@ -70,7 +72,19 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     });
     let subject_names: Vec<Arc<str>> = subjects.iter().map(|subject| subject.name.clone()).collect();
     let engine = Engine::new(rules, masks, speaking, &subject_names, &issuers);
-    Some(Policy { name: name?, digest: "".into(), subjects, issuers, resources, passes, engine, cases })
+    Some(Policy {
+        name: name?,
+        digest: "".into(),
+        subjects,
+        issuers,
+        resources,
+        passes,
+        files,
+        unix,
+        required,
+        engine,
+        cases,
+    })
 }
 
 /// Checks every file's version; the bundle's name.

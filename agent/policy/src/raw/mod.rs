@@ -7,6 +7,7 @@ mod mask;
 mod matching;
 mod resource;
 mod rule;
+mod shield;
 mod subject;
 
 use schemars::JsonSchema;
@@ -19,9 +20,13 @@ pub(crate) use mask::{RawDoubt, RawMask, RawShow};
 pub(crate) use matching::{RawMatch, Scalar};
 pub(crate) use resource::{RawPass, RawResource, RawTls};
 pub(crate) use rule::RawRule;
+pub(crate) use shield::{RawFiles, RawUnix};
 pub(crate) use subject::RawSubject;
 
-use crate::yaml::{At, Entries};
+use crate::{
+    Requirement,
+    yaml::{At, Entries},
+};
 
 /// A list whose members stand for themselves.
 pub(crate) type List<T> = Vec<At<T>>;
@@ -43,6 +48,12 @@ pub(crate) struct RawFile {
     pub(crate) resources: Option<At<Entries<RawResource>>>,
     /// Where governed processes may connect without the gate.
     pub(crate) passes: Option<At<List<RawPass>>>,
+    /// Files that governed processes can't open, by name.
+    pub(crate) files: Option<At<Entries<RawFiles>>>,
+    /// Unix sockets that governed processes may talk to.
+    pub(crate) unix: Option<At<List<RawUnix>>>,
+    /// What the kernel must be able to do: without it the bundle is not put into force.
+    pub(crate) require: Option<At<List<Requirement>>>,
     /// Who may do what where. Whatever no rule allows is denied; their order never matters.
     pub(crate) rules: Option<At<List<RawRule>>>,
     /// How sensitive values are shown, by name.

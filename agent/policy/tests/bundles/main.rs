@@ -9,3 +9,4 @@ mod identity;
 mod masks;
 mod problems;
 mod properties;
+mod shield;

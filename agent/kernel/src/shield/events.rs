@@ -1,0 +1,156 @@
+//! The shield's refusals, as tracing events.
+
+use std::fmt;
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use tidegate_abi::shield::{NAME_BYTES, ShieldEvent, ShieldEventKind};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+
+use super::tables::take;
+use crate::KernelError;
+
+/// Reads events until it is dropped.
+pub(super) struct EventReader(JoinHandle<()>);
+
+impl EventReader {
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(super) fn start(object: &mut Ebpf) -> Result<Self, KernelError> {
+        let failed = |error: &dyn fmt::Display| KernelError::Shield(format!("its events: {error}"));
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(&error))?;
+        let ring: RingBuf<MapData> = take(object, "EVENTS")?;
+        let _inside = runtime.enter();
+        // SAFETY: the ring buffer owns its descriptor and is moved into the `AsyncFd`, which deregisters before dropping it.
+        let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| failed(&error))?;
+        Ok(Self(runtime.spawn(async move {
+            while let Ok(mut ready) = ring.readable_mut().await {
+                while let Some(record) = ready.get_inner_mut().next() {
+                    tell(&record);
+                }
+                ready.clear_ready();
+            }
+        })))
+    }
+}
+
+impl Drop for EventReader {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn tell(record: &[u8]) {
+    let Some(event) = decode(record) else { return };
+    tracing::warn!(
+        target: "tidegate_kernel::shield",
+        pid = event.tgid,
+        uid = event.uid,
+        gid = event.gid,
+        command = %text(&event.command),
+        "refused {}",
+        Refused(&event)
+    );
+}
+
+/// The event that a record holds; none if it is cut short.
+fn decode(record: &[u8]) -> Option<ShieldEvent> {
+    if record.len() < size_of::<ShieldEvent>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes, any of them are a `ShieldEvent`, and no alignment is asked for.
+    Some(unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) })
+}
+
+/// What was refused, in words.
+struct Refused<'a>(&'a ShieldEvent);
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = self.0;
+        let (folder, name) = event.text.split_at(NAME_BYTES);
+        let file = || format!("{}/{}", text(folder), text(name));
+        let is = |kind: ShieldEventKind| event.kind == kind as u32;
+        let family = event.detail >> 32;
+        if is(ShieldEventKind::File) {
+            write!(f, "the shielded file {}", file())
+        } else if is(ShieldEventKind::Rename) {
+            write!(f, "another name for the shielded {}", file())
+        } else if is(ShieldEventKind::OwnFile) {
+            write!(f, "the agent's own {}", file())
+        } else if is(ShieldEventKind::Unix) {
+            match event.text.split_first() {
+                Some((0, _)) if event.detail == 0 => write!(f, "a Unix socket without a name"),
+                Some((0, name)) => write!(f, "the Unix socket @{}", text(name)),
+                _ => write!(f, "the Unix socket {}", text(&event.text)),
+            }
+        } else if is(ShieldEventKind::Family) {
+            let (kind, protocol) = (event.detail >> 16 & 0xffff, event.detail & 0xffff);
+            write!(f, "a socket of family {family} type {kind} protocol {protocol}")
+        } else if is(ShieldEventKind::Received) {
+            write!(f, "a socket of family {family} that nobody governed made")
+        } else if is(ShieldEventKind::Trace) {
+            write!(f, "to trace process {}", event.detail)
+        } else if is(ShieldEventKind::Signal) {
+            write!(f, "signal {} to the agent", event.detail)
+        } else if is(ShieldEventKind::Bpf) {
+            write!(f, "bpf command {}", event.detail)
+        } else {
+            write!(f, "io_uring with others' credentials or a driver's command")
+        }
+    }
+}
+
+/// The text before the padding, with nothing in it that a terminal would act on.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: ShieldEventKind, detail: u64, parts: (&str, &str)) -> ShieldEvent {
+        let mut event = ShieldEvent {
+            subjects: 1,
+            cgroup: 1,
+            detail,
+            kind: kind as u32,
+            tgid: 1,
+            uid: 1,
+            gid: 1,
+            command: *b"cat\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            text: [0; 2 * NAME_BYTES],
+        };
+        let (folder, name) = event.text.split_at_mut(NAME_BYTES);
+        folder.iter_mut().zip(parts.0.bytes()).for_each(|(to, from)| *to = from);
+        name.iter_mut().zip(parts.1.bytes()).for_each(|(to, from)| *to = from);
+        event
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_words() {
+        let told = |kind, detail, parts| Refused(&event(kind, detail, parts)).to_string();
+        assert_eq!(told(ShieldEventKind::File, 0, ("ci", ".pgpass")), "the shielded file ci/.pgpass");
+        assert_eq!(
+            told(ShieldEventKind::Unix, 0, ("/run/docker.sock", "")),
+            "the Unix socket /run/docker.sock"
+        );
+        assert_eq!(told(ShieldEventKind::Unix, 4, ("\0bus", "")), "the Unix socket @bus");
+        assert_eq!(
+            told(ShieldEventKind::Family, 40 << 32 | 1 << 16, ("", "")),
+            "a socket of family 40 type 1 protocol 0"
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_speak_to_the_readers_terminal() {
+        let told = Refused(&event(ShieldEventKind::File, 0, ("\x1b[2J", "x\ny"))).to_string();
+        assert!(!told.contains(['\x1b', '\n']), "{told}");
+    }
+}

@@ -1,0 +1,73 @@
+//! The shield: LSM programs for what is no packet (files, Unix sockets, other processes), written in C (`ebpf/shield`).
+
+mod attach;
+mod events;
+mod rules;
+mod tables;
+
+use std::path::Path;
+
+use aya::Ebpf;
+use tidegate_abi::shield::{HIDE, KEEP};
+
+use self::events::EventReader;
+use self::rules::Compiled;
+pub use self::rules::{FileRule, ListenerName, NamePattern, UnixRule};
+use self::tables::Tables;
+use crate::KernelError;
+use crate::pins::Pins;
+use crate::rules::{Rules, SubjectBits};
+
+/// The attached programs, as their agent has them. Dropped, they stay attached, as those of ebpf/programs do.
+pub(crate) struct Shield {
+    tables: Tables,
+    /// Hooks that this kernel doesn't have.
+    without: Vec<&'static str>,
+    _programs: Ebpf,
+    _events: EventReader,
+}
+
+/// What holds for a file or folder of the agent's own, and all below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Nobody governed writes, removes or replaces it.
+    Keep,
+    /// Nobody governed opens it either.
+    Hide,
+}
+
+impl Shield {
+    /// Attaches the programs, in the place of those that an earlier agent left. Their events become tracing events, by a task on the current Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a program.
+    pub(crate) fn load(pins: &Pins) -> Result<Self, KernelError> {
+        let (mut object, without) = attach::load(pins)?;
+        let tables = Tables::take(&mut object)?;
+        let events = EventReader::start(&mut object)?;
+        if !without.is_empty() {
+            tracing::warn!(?without, "the shield does without hooks that this kernel lacks");
+        }
+        Ok(Self { tables, without, _programs: object, _events: events })
+    }
+
+    /// Puts the shield's part of the rules into force.
+    pub(crate) fn replace(&mut self, rules: &Rules, bits: &SubjectBits) -> Result<(), KernelError> {
+        self.tables.swap(&Compiled::new(rules, bits)?)
+    }
+
+    /// Protects a file or folder of the agent's own from everybody governed, whatever user they have become.
+    pub(crate) fn protect(&mut self, path: &Path, protection: Protection) -> Result<(), KernelError> {
+        let holds = match protection {
+            Protection::Keep => KEEP,
+            Protection::Hide => KEEP | HIDE,
+        };
+        self.tables.protect(path, holds)
+    }
+
+    /// Hooks that this kernel doesn't have.
+    pub(crate) fn without(&self) -> &[&'static str] {
+        &self.without
+    }
+}

@@ -1,0 +1,87 @@
+//! The shield's maps, as user space writes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, MapError};
+use tidegate_abi::shield::{FileId, FileName, NAME_BYTES, UnixAllowed, UnixName};
+
+use super::rules::{Compiled, file_id};
+use crate::KernelError;
+
+pub(super) struct Tables {
+    names: LpmTrie<MapData, FileName, u64>,
+    endings: LpmTrie<MapData, FileName, u64>,
+    folders: HashMap<MapData, [u8; NAME_BYTES], u64>,
+    listeners: HashMap<MapData, UnixName, UnixAllowed>,
+    own_files: HashMap<MapData, FileId, u64>,
+}
+
+impl Tables {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            names: take(object, "FILE_NAMES")?,
+            endings: take(object, "FILE_ENDINGS")?,
+            folders: take(object, "FILE_FOLDERS")?,
+            listeners: take(object, "UNIX_ALLOWED")?,
+            own_files: take(object, "OWN_FILES")?,
+        })
+    }
+
+    /// Writes what is new, then removes what is gone: in between the files of both are shielded.
+    pub(super) fn swap(&mut self, rules: &Compiled) -> Result<(), KernelError> {
+        replace_names(&mut self.names, &rules.names).map_err(named("FILE_NAMES"))?;
+        replace_names(&mut self.endings, &rules.endings).map_err(named("FILE_ENDINGS"))?;
+        replace(&mut self.folders, &rules.folders).map_err(named("FILE_FOLDERS"))?;
+        replace(&mut self.listeners, &rules.listeners).map_err(named("UNIX_ALLOWED"))
+    }
+
+    pub(super) fn protect(&mut self, path: &Path, holds: u64) -> Result<(), KernelError> {
+        let id = file_id(path)
+            .map_err(|error| KernelError::Shield(format!("protecting {}: {error}", path.display())))?;
+        self.own_files.insert(id, holds, 0).map_err(named("OWN_FILES"))
+    }
+}
+
+fn replace_names(
+    map: &mut LpmTrie<MapData, FileName, u64>,
+    entries: &BTreeMap<(u32, FileName), u64>,
+) -> Result<(), MapError> {
+    let before: BTreeSet<(u32, FileName)> =
+        map.keys().map(|key| key.map(|key| (key.prefix_len(), key.data()))).collect::<Result<_, _>>()?;
+    for ((bits, name), subjects) in entries {
+        map.insert(&Key::new(*bits, *name), subjects, 0)?;
+    }
+    for (bits, name) in before.iter().filter(|key| !entries.contains_key(key)) {
+        map.remove(&Key::new(*bits, *name))?;
+    }
+    Ok(())
+}
+
+fn replace<K: aya::Pod + Ord, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    entries: &BTreeMap<K, V>,
+) -> Result<(), MapError> {
+    let before: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for (key, value) in entries {
+        map.insert(key, value, 0)?;
+    }
+    for key in before.iter().filter(|key| !entries.contains_key(key)) {
+        map.remove(key)?;
+    }
+    Ok(())
+}
+
+/// A map of the object, to be kept beside it.
+pub(super) fn take<M>(object: &mut Ebpf, map: &'static str) -> Result<M, KernelError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    object.take_map(map).ok_or(KernelError::Missing(map))?.try_into().map_err(named(map))
+}
+
+fn named(map: &'static str) -> impl Fn(MapError) -> KernelError {
+    move |error| KernelError::Map { map, error }
+}
