@@ -100,7 +100,7 @@ pub(crate) struct Admin {
     pub(crate) stop: Arc<Notify>,
 }
 
-/// The socket; its file is removed when dropped.
+/// A socket of the agent's; its file is removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Socket {
     listener: UnixListener,
@@ -122,11 +122,19 @@ impl Socket {
 
     /// Answers until dropped.
     pub(crate) async fn run(self, admin: Arc<Admin>) {
+        self.accept(|stream| serve(stream, admin.clone())).await;
+    }
+
+    /// Serves every connection until dropped.
+    pub(crate) async fn accept<F: Future<Output = ()> + Send + 'static>(
+        self,
+        serve: impl Fn(UnixStream) -> F,
+    ) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, admin.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(serve(stream))),
                 Err(error) => {
-                    tracing::error!(%error, "admin socket");
+                    tracing::error!(path = %self.path.display(), %error, "socket");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -137,7 +145,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "admin socket not removed");
+            tracing::warn!(path = %self.path.display(), %error, "socket not removed");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) bundle: PathBuf,
     /// Records, the host's authority and keys.
     pub(crate) state: PathBuf,
-    /// The admin socket.
+    /// The admin socket, and the one for every account.
     pub(crate) runtime: PathBuf,
     /// What stays in the kernel when the agent ends, on a BPF file system.
     pub(crate) pins: PathBuf,
@@ -198,6 +198,11 @@ impl Config {
     /// The admin socket.
     pub(crate) fn admin_socket(&self) -> PathBuf {
         self.runtime.join("admin.sock")
+    }
+
+    /// The socket for every account.
+    pub(crate) fn user_socket(&self) -> PathBuf {
+        self.runtime.join("user.sock")
     }
 
     /// The record store.

@@ -28,6 +28,7 @@ mod session;
 mod store;
 #[cfg(test)]
 mod test_support;
+mod user_socket;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tidegate_gate::Credentials;
+use tidegate_identity::{Prepared, Registry};
 use tidegate_kernel::Rules;
 use tidegate_policy::Policy;
 use tokio::sync::{Mutex, watch};
@@ -28,6 +29,7 @@ pub(crate) struct InForce {
 /// A bundle that was found good and is not yet in force.
 pub(crate) struct Candidate {
     policy: Policy,
+    issuers: Prepared,
     routes: Routes,
     rules: Rules,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Loader {
     pub(crate) authority: Arc<Authority>,
     /// Where the resources' credentials must be.
     pub(crate) credentials: Arc<dyn Credentials>,
+    /// What asks the bundle's issuers.
+    pub(crate) registry: Registry,
 }
 
 /// Replaces the bundle in force by what is on disk now.
@@ -84,7 +88,13 @@ impl Loader {
             Ok::<_, BundleError>((policy, rules))
         })
         .await?;
-        Ok(Candidate { policy, routes, rules })
+        let registry = self.registry.clone();
+        let (policy, issuers) = off_thread(move || {
+            let issuers = registry.prepare(&policy.issuers).map_err(BundleError::Unusable)?;
+            Ok::<_, BundleError>((policy, issuers))
+        })
+        .await?;
+        Ok(Candidate { policy, issuers, routes, rules })
     }
 
     async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
@@ -100,8 +110,9 @@ impl Loader {
 
 impl Candidate {
     /// Puts it in force as the first one. Nothing is redirected before this returns.
-    pub(crate) fn begin(self, enforcer: &dyn Enforcer) -> Result<InForce, Error> {
+    pub(crate) fn begin(self, enforcer: &dyn Enforcer, registry: &Registry) -> Result<InForce, Error> {
         enforcer.enforce(&self.rules).map_err(Error::Kernel)?;
+        registry.adopt(self.issuers);
         Ok(InForce {
             policy: Arc::new(ArcSwap::from_pointee(self.policy)),
             routes: ArcSwap::from_pointee(self.routes),
@@ -172,10 +183,11 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Summary, Error> {
-        let Candidate { policy, routes, rules } = Box::pin(self.loader.load()).await?;
+        let Candidate { policy, issuers, routes, rules } = Box::pin(self.loader.load()).await?;
         let enforcer = self.enforcer.clone();
         off_thread(move || enforcer.enforce(&rules).map_err(Error::Kernel)).await?;
         self.in_force.replace(policy, routes);
+        self.loader.registry.adopt(issuers);
         Ok(self.in_force.summary())
     }
 }

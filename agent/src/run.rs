@@ -9,6 +9,7 @@ use std::{
 
 use aws_lc_rs::rand;
 use tidegate_gate::{Masker, Records, Secret};
+use tidegate_identity::Registry;
 use tidegate_kernel::{Protection, Tier};
 use tokio::{
     runtime::Builder,
@@ -35,6 +36,7 @@ use crate::{
     reload::{Loader, Reloader},
     session::Sessions,
     store,
+    user_socket::Users,
 };
 
 /// Threads for what blocks beside the sessions: files, the name service.
@@ -48,6 +50,8 @@ struct Agent {
     reloader: Arc<Reloader>,
     socket: Socket,
     admin: Arc<Admin>,
+    user_socket: Socket,
+    users: Arc<Users>,
     stop: Arc<Notify>,
     stopping: watch::Sender<bool>,
     signals: Signals,
@@ -92,14 +96,17 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
     let credentials = Arc::new(Files::new(systemd, config.credentials.directory.clone()));
     let desk = approvals::open(&config, &*credentials, &host_name()).await?;
+    let registry = Registry::new(tokio::runtime::Handle::current()).map_err(Error::Runtime)?;
     let loader = Loader {
         directory: config.bundle.clone(),
         protocols: Arc::new(Protocols::built_in()),
         authority,
         credentials: credentials.clone(),
+        registry: registry.clone(),
     };
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
+    let user_socket = Users::bind(&config.user_socket())?;
     let tier = Tier::of(&tidegate_kernel::features());
     // From here on nothing that is governed gets out, with this agent or without it.
     let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
@@ -108,7 +115,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let ports = listeners.ports().map_err(Error::Runtime)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
-    let in_force = Arc::new(candidate.begin(&kernel)?);
+    let in_force = Arc::new(candidate.begin(&kernel, &registry)?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, Arc::new(kernel.clone()), in_force.clone()));
     let (stopping, told) = watch::channel(false);
@@ -123,8 +130,10 @@ async fn start(config: Config) -> Result<Agent, Error> {
     };
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
+    let identities = Arc::new(registry.clone());
     let sessions = Sessions {
         origins,
+        identities,
         in_force,
         credentials,
         records,
@@ -141,6 +150,8 @@ async fn start(config: Config) -> Result<Agent, Error> {
         reloader,
         socket,
         admin: Arc::new(admin),
+        user_socket,
+        users: Users::new(registry),
         stop,
         stopping,
         signals,
@@ -150,11 +161,13 @@ async fn start(config: Config) -> Result<Agent, Error> {
 impl Agent {
     /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
     async fn serve(self) -> Result<(), Error> {
-        let Self { config, listeners, sessions, reloader, socket, admin, stop, stopping, mut signals } = self;
+        let Self { config, listeners, sessions, reloader, socket, admin, .. } = self;
+        let Self { user_socket, users, stop, stopping, mut signals, .. } = self;
         let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
         administering.spawn(socket.run(admin));
+        administering.spawn(users.run(user_socket));
         let lanes = Arc::new(Lanes::start().map_err(Error::Runtime)?);
         let (told, assigning) = (stopping.subscribe(), lanes.clone());
         let mut listening = tokio::spawn(async move {
@@ -311,6 +324,8 @@ mod tests {
         };
         Agent {
             socket: Socket::bind(&config.admin_socket()).unwrap(),
+            user_socket: Users::bind(&config.user_socket()).unwrap(),
+            users: Users::new(world.registry.clone()),
             config,
             listeners,
             sessions: world.sessions(Some("127.0.0.1:7")),

@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
-    Approvals, ClientIo, Credentials, Gate, Identified, Masker, Opening, OriginError, Origins, Records,
+    Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, OriginError, Origins, Records,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{Instrument, Span, field};
@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Sessions {
     /// Where origins come from.
     pub(crate) origins: Arc<dyn Origins>,
+    /// Where identities come from.
+    pub(crate) identities: Arc<dyn Identities>,
     /// The bundle in force.
     pub(crate) in_force: Arc<InForce>,
     /// Where credentials come from.
@@ -83,7 +85,7 @@ impl Sessions {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small packets may wait");
         }
-        let identified = Identified::nobody();
+        let identified = self.identities.identities(&origin.principal.process).await;
         let gate = Gate::open(Opening {
             origin,
             identified,

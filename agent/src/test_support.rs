@@ -16,6 +16,7 @@ use tidegate_gate::{
     Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
 };
+use tidegate_identity::Registry;
 use tidegate_kernel::Rules;
 use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
 use tokio::{
@@ -235,6 +236,8 @@ pub(crate) struct World {
     pub(crate) records: FakeRecords,
     /// Ends the sessions.
     pub(crate) stopping: watch::Sender<bool>,
+    /// What asks issuers: there are none.
+    pub(crate) registry: Registry,
     authority: Arc<Authority>,
 }
 
@@ -251,8 +254,10 @@ impl World {
         files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
         let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
         let enforcer = Arc::new(FakeEnforcer::default());
-        let candidate = loader(bundle.path(), credentials.path(), &authority).load().await.unwrap();
-        let in_force = Arc::new(candidate.begin(&*enforcer).unwrap());
+        let registry = Registry::new(tokio::runtime::Handle::current()).unwrap();
+        let candidate =
+            loader(bundle.path(), credentials.path(), &authority, &registry).load().await.unwrap();
+        let in_force = Arc::new(candidate.begin(&*enforcer, &registry).unwrap());
         Self {
             bundle,
             credentials,
@@ -261,13 +266,14 @@ impl World {
             live: Live::new(limits),
             records: FakeRecords::default(),
             stopping: watch::Sender::new(false),
+            registry,
             authority,
         }
     }
 
     /// What reloads this world's bundle.
     pub(crate) fn reloader(&self) -> Reloader {
-        let loader = loader(self.bundle.path(), self.credentials.path(), &self.authority);
+        let loader = loader(self.bundle.path(), self.credentials.path(), &self.authority, &self.registry);
         Reloader::new(loader, self.enforcer.clone(), self.in_force.clone())
     }
 
@@ -276,6 +282,7 @@ impl World {
         let destination = destination.map(|destination| destination.parse().unwrap());
         Arc::new(Sessions {
             origins: Arc::new(FakeOrigins { destination }),
+            identities: Arc::new(self.registry.clone()),
             in_force: self.in_force.clone(),
             credentials: Arc::new(Files::new(None, self.credentials.path().into())),
             records: Arc::new(self.records.clone()),
@@ -288,11 +295,12 @@ impl World {
     }
 }
 
-fn loader(bundle: &Path, credentials: &Path, authority: &Arc<Authority>) -> Loader {
+fn loader(bundle: &Path, credentials: &Path, authority: &Arc<Authority>, registry: &Registry) -> Loader {
     Loader {
         directory: bundle.into(),
         protocols: Arc::new(protocols()),
         authority: authority.clone(),
         credentials: Arc::new(Files::new(None, credentials.into())),
+        registry: registry.clone(),
     }
 }

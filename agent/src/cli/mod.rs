@@ -4,6 +4,7 @@ mod agent;
 mod attack;
 mod bundles;
 mod doctor;
+mod people;
 mod sessions;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
@@ -43,7 +44,7 @@ struct Places {
     /// Directory of records, keys and the host's certificate authority
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Directory of the admin socket
+    /// Directory of the agent's sockets
     #[arg(long, global = true, value_name = "DIR")]
     runtime: Option<PathBuf>,
 }
@@ -77,6 +78,14 @@ SIGHUP loads the bundle again. SIGTERM and SIGINT end sessions within the grace;
 Needs root, and that no agent is running. What an agent attached stays in force when it stops or dies: governed
 accounts then reach only what the bundle passes. This is the way to free them; another is a reboot.")]
     Detach,
+    /// Say who you are to an issuer, in a browser; it counts for this login session
+    Login(people::Login),
+    /// Say who this job is, by an ID token; it counts for the shell that runs this
+    Present(people::Present),
+    /// Show who issuers say that you are
+    Whoami(people::Whoami),
+    /// End what was presented and logged in with
+    Logout(people::Logout),
     /// List, show, replay and export recorded sessions
     #[command(subcommand)]
     Sessions(sessions::Sessions),
@@ -157,6 +166,10 @@ fn dispatch(places: &Places, command: Command) -> Result<Exit> {
         Command::Status(asked) => asked.status(&places.config()?),
         Command::Stop(asked) => asked.stop(&places.config()?),
         Command::Detach => agent::detach(&places.config()?),
+        Command::Login(login) => login.run(&places.config()?),
+        Command::Present(present) => present.run(&places.config()?),
+        Command::Whoami(whoami) => whoami.run(&places.config()?),
+        Command::Logout(logout) => logout.run(&places.config()?),
         Command::Sessions(sessions) => sessions.run(&places.config()?),
         Command::Records(records) => records.run(&places.config()?),
         Command::Ca(ca) => ca.run(&places.config()?),

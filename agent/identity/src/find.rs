@@ -1,0 +1,223 @@
+//! Tokens that are found with a process: in its environment or in a file, and what it takes to get one from GitHub.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use tidegate_gate::Secret;
+use tidegate_policy::{Issuer, TokenSource};
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::{
+    Defect,
+    host::{Environment, Host, Place, ProcessId},
+    http::Http,
+    token::TokenKey,
+};
+
+/// Where GitHub Actions says how a job gets an ID token ("OpenID Connect reference", the job's environment).
+const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
+const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+
+/// A token, or what one is got with, and the tree that it was found with.
+pub(crate) struct Found {
+    /// The highest process that holds the same.
+    pub(crate) root: ProcessId,
+    /// Other trees of the same parent may use it after this one.
+    pub(crate) siblings: bool,
+    pub(crate) what: What,
+}
+
+/// What was found.
+pub(crate) enum What {
+    Token(Zeroizing<Vec<u8>>),
+    Request { url: Url, bearer: Secret },
+}
+
+impl What {
+    /// What it is known by, verified or not.
+    pub(crate) fn key(&self) -> TokenKey {
+        match self {
+            Self::Token(text) => TokenKey::of(text),
+            Self::Request { bearer, .. } => TokenKey::of(bearer.expose()),
+        }
+    }
+}
+
+/// Environments of a place's processes, each read once.
+pub(crate) struct Surroundings<'a> {
+    host: &'a dyn Host,
+    place: &'a Place,
+    environments: Vec<Option<Environment>>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Reads nothing yet.
+    pub(crate) fn new(host: &'a dyn Host, place: &'a Place) -> Self {
+        Self { host, place, environments: Vec::new() }
+    }
+
+    /// Everything that is there for a process and could be this issuer's, in the order of its sources; or why it is not
+    /// even looked at.
+    pub(crate) fn look(&mut self, issuer: &Issuer) -> Vec<Result<Found, Defect>> {
+        let sources = issuer.tokens.iter();
+        sources.filter_map(|source| self.look_in(source).transpose()).collect()
+    }
+
+    fn look_in(&mut self, source: &TokenSource) -> Result<Option<Found>, Defect> {
+        match source {
+            TokenSource::Variable { name, siblings } => {
+                let found = self.held(&[name]);
+                Ok(found.map(|(root, values)| {
+                    let text = values.into_iter().next().unwrap_or_default();
+                    Found { root, siblings: *siblings, what: What::Token(text) }
+                }))
+            }
+            TokenSource::GithubActions { hosts } => {
+                let Some((root, values)) = self.held(&[REQUEST_URL, REQUEST_TOKEN]) else { return Ok(None) };
+                let [url, bearer] = &values[..] else { return Ok(None) };
+                let url = request_url(url, hosts)?;
+                let bearer = Secret::new(bearer.to_vec());
+                Ok(Some(Found { root, siblings: true, what: What::Request { url, bearer } }))
+            }
+            TokenSource::File(path) => {
+                let Some(own) = self.place.lineage.first() else { return Ok(None) };
+                let Some(mut text) = self.host.file(own.id, path)? else { return Ok(None) };
+                while text.last().is_some_and(u8::is_ascii_whitespace) {
+                    text.pop();
+                }
+                let uid = self.host.uid(own.id);
+                let of_account = self.place.lineage.iter().take_while(|seen| self.host.uid(seen.id) == uid);
+                let root = of_account.last().map_or(own.id, |seen| seen.id);
+                Ok(Some(Found { root, siblings: false, what: What::Token(text) }))
+            }
+            TokenSource::Present | TokenSource::Login { .. } => Ok(None),
+        }
+    }
+
+    /// The values of variables that the nearest process has, and the highest process that has the same.
+    fn held(&mut self, names: &[&str]) -> Option<(ProcessId, Vec<Zeroizing<Vec<u8>>>)> {
+        let mut held: Option<(ProcessId, Vec<Zeroizing<Vec<u8>>>)> = None;
+        for at in 0..self.place.lineage.len() {
+            let Some(id) = self.place.lineage.get(at).map(|seen| seen.id) else { break };
+            let Some(environment) = self.environment(at, id) else { continue };
+            let values: Option<Vec<&[u8]>> = names.iter().map(|name| environment.get(name)).collect();
+            let Some(values) = values else { continue };
+            match &mut held {
+                None => {
+                    held =
+                        Some((id, values.into_iter().map(|value| Zeroizing::new(value.to_vec())).collect()));
+                }
+                Some((root, same)) if same.iter().map(|value| &value[..]).eq(values) => *root = id,
+                Some(_) => {}
+            }
+        }
+        held
+    }
+
+    fn environment(&mut self, at: usize, id: ProcessId) -> Option<&Environment> {
+        while self.environments.len() <= at {
+            // They are asked for in order, so this one is next.
+            let next = self.host.environment(id);
+            self.environments.push(next);
+        }
+        self.environments.get(at)?.as_ref()
+    }
+}
+
+/// The URL from a job's environment, which anybody in the job may have written: it must lead where the bundle says.
+fn request_url(written: &[u8], hosts: &[Arc<str>]) -> Result<Url, Defect> {
+    let refuse = |why: &str| Defect::NotHandedOut(format!("{REQUEST_URL} {why}"));
+    let text = std::str::from_utf8(written).map_err(|_| refuse("is not a URL"))?;
+    let url = Url::parse(text).map_err(|_| refuse("is not a URL"))?;
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if url.scheme() != "https" || !plain {
+        return Err(refuse("is not a plain https URL"));
+    }
+    if !hosts.iter().any(|allowed| is_host(allowed, host, port)) {
+        return Err(refuse(
+            "leads to a host that the bundle does not name under `github-actions: {hosts: ...}`",
+        ));
+    }
+    Ok(url)
+}
+
+/// Whether a host and port are the ones that are written as `name`, `*.name`, or either with a port.
+fn is_host(written: &str, host: &str, port: u16) -> bool {
+    let (name, of_port) = match written.rsplit_once(':') {
+        Some((name, written)) => (name, written.parse().unwrap_or_default()),
+        None => (written, 443_u16),
+    };
+    let named = match name.strip_prefix("*.") {
+        Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => host.eq_ignore_ascii_case(name),
+    };
+    named && port == of_port
+}
+
+/// Asks a job's own endpoint for an ID token that is for us.
+pub(crate) async fn request(
+    http: &Http,
+    mut url: Url,
+    bearer: &Secret,
+    audience: &str,
+) -> Result<Zeroizing<Vec<u8>>, Defect> {
+    #[derive(Deserialize)]
+    struct Answer {
+        value: Zeroizing<String>,
+    }
+    let kept: Vec<(String, String)> =
+        url.query_pairs().into_owned().filter(|(name, _)| name != "audience").collect();
+    url.query_pairs_mut().clear().extend_pairs(kept).append_pair("audience", audience);
+    let failed = |why: String| Defect::NotHandedOut(format!("the job's endpoint for ID tokens {why}"));
+    let answer =
+        http.get(url, Some(bearer)).await.map_err(|why| failed(format!("cannot be asked: {why}")))?;
+    if answer.status != 200 {
+        return Err(failed(format!("answered {}: is the job over?", answer.status)));
+    }
+    let answer: Answer =
+        serde_json::from_slice(&answer.body).map_err(|_| failed("answered something else".into()))?;
+    Ok(Zeroizing::new(answer.value.as_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(url: &str) -> Result<Url, Defect> {
+        request_url(url.as_bytes(), &["*.actions.example".into(), "localhost:8443".into()])
+    }
+
+    #[test]
+    fn the_endpoint_of_a_job_is_asked_where_the_bundle_says() {
+        for url in
+            ["https://a.actions.example/x?y=1", "https://a.b.actions.example", "https://localhost:8443/"]
+        {
+            asked(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_endpoint_elsewhere_is_never_asked() {
+        for url in [
+            "http://a.actions.example/",
+            "https://actions.example/",
+            "https://evil-actions.example/",
+            "https://a.actions.example.evil.example/",
+            "https://a.actions.example@evil.example/",
+            "https://user@a.actions.example/",
+            "https://a.actions.example:8443/",
+            "https://.actions.example/",
+            "https://localhost/",
+            "https://127.0.0.1:8443/",
+            "https://evil.example/#.actions.example",
+            "https://evil.example\\.actions.example/",
+            "file:///etc/shadow",
+            "",
+        ] {
+            assert!(asked(url).is_err(), "{url}");
+        }
+    }
+}

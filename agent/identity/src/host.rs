@@ -1,0 +1,350 @@
+//! Processes, as the kernel tells of them through procfs.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use procfs::process::Process;
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, fstat, openat2},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+use tidegate_gate::BoxFuture;
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::{Defect, ends::Ends, token::LONGEST};
+
+/// Longest environment that is read, in bytes.
+const LONGEST_ENVIRONMENT: u64 = 2 << 20;
+/// Ancestors that are looked at, at most.
+const DEEPEST: usize = 64;
+/// What `/proc/pid/sessionid` says where no login session was begun (audit's unset value).
+const NO_LOGIN: u32 = u32::MAX;
+
+/// A process: its id alone may be another's later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProcessId {
+    /// Process id in the initial pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub started: u64,
+}
+
+/// A process as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) id: ProcessId,
+    /// Process id of its parent.
+    pub(crate) parent: u32,
+    /// Process id of its session's leader.
+    pub(crate) session: u32,
+}
+
+/// The host's processes.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// The process that has this id now; none if it has ended, waited for or not.
+    fn seen(&self, pid: u32) -> Option<Seen>;
+    /// Its real user id.
+    fn uid(&self, id: ProcessId) -> Option<u32>;
+    /// The login session that it belongs to, as the kernel's audit counts them.
+    fn login(&self, id: ProcessId) -> Option<u32>;
+    /// Its environment, as it was when its program began and as it left it since.
+    fn environment(&self, id: ProcessId) -> Option<Environment>;
+    /// A file of its own account's that nobody else may read or write, as the process sees the file system.
+    fn file(&self, id: ProcessId, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect>;
+    /// Resolves when it has ended.
+    fn ended(&self, id: ProcessId) -> BoxFuture<'static, ()>;
+}
+
+/// A process' environment; wiped when dropped.
+pub(crate) struct Environment(pub(crate) Zeroizing<Vec<u8>>);
+
+impl Environment {
+    /// A variable's value, if it is there and not empty. Of several the first counts, as getenv(3) has it.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        let mut entries = self.0.split(|byte| *byte == 0);
+        let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        value.filter(|value| !value.is_empty())
+    }
+}
+
+/// An account's part of a login session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Login {
+    /// As the kernel's audit counts them.
+    pub(crate) session: u32,
+    pub(crate) uid: u32,
+}
+
+/// Where a process stands among the others.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Place {
+    /// It and its ancestors, nearest first, without the host's first process.
+    pub(crate) lineage: Vec<Seen>,
+    /// The leader of its session and that one's ancestors, if they are not among its own any more: it descends from
+    /// them, since nobody joins a session that exists.
+    pub(crate) by_session: Vec<Seen>,
+    /// Its login session, and its account in it.
+    pub(crate) login: Option<Login>,
+}
+
+impl Place {
+    /// Finds it; nothing is known of a process that is gone.
+    pub(crate) fn of(host: &dyn Host, id: ProcessId) -> Self {
+        let lineage = lineage(host, id);
+        let Some(own) = lineage.first().copied() else { return Self::default() };
+        let mut by_session = Vec::new();
+        if !lineage.iter().any(|seen| seen.id.pid == own.session)
+            && let Some(leader) = host.seen(own.session).filter(|leader| leader.session == leader.id.pid)
+        {
+            by_session = self::lineage(host, leader.id);
+            // As long as it is in the session, the leader's id is nobody else's.
+            if host.seen(own.id.pid).is_none_or(|again| again.id != own.id || again.session != own.session) {
+                by_session.clear();
+            }
+        }
+        let login = host.login(own.id).and_then(|session| Some(Login { session, uid: host.uid(own.id)? }));
+        Self { lineage, by_session, login }
+    }
+
+    /// Everything that it descends from, nearest first, itself included.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ProcessId> {
+        self.lineage.iter().chain(&self.by_session).map(|seen| seen.id)
+    }
+}
+
+fn lineage(host: &dyn Host, id: ProcessId) -> Vec<Seen> {
+    let mut lineage = Vec::new();
+    let mut next = host.seen(id.pid).filter(|seen| seen.id == id);
+    while let Some(seen) = next {
+        lineage.push(seen);
+        if seen.parent <= 1 || lineage.len() == DEEPEST {
+            break;
+        }
+        let parent = host.seen(seen.parent);
+        // A parent that ended in between has left its child to another, and its id to anybody.
+        next = parent.filter(|_| host.seen(seen.id.pid) == Some(seen));
+    }
+    lineage
+}
+
+/// The processes of this host.
+#[derive(Debug)]
+pub(crate) struct Procfs {
+    ends: Ends,
+}
+
+impl Host for Procfs {
+    fn seen(&self, pid: u32) -> Option<Seen> {
+        let stat = process(pid)?.stat().ok()?;
+        if matches!(stat.state, 'Z' | 'X') {
+            return None;
+        }
+        let id = ProcessId { pid, started: stat.starttime };
+        Some(Seen { id, parent: u32::try_from(stat.ppid).ok()?, session: u32::try_from(stat.session).ok()? })
+    }
+
+    fn uid(&self, id: ProcessId) -> Option<u32> {
+        let uid = process(id.pid)?.status().ok()?.ruid;
+        self.is_still(id).then_some(uid)
+    }
+
+    fn login(&self, id: ProcessId) -> Option<u32> {
+        let text = std::fs::read_to_string(format!("/proc/{}/sessionid", id.pid)).ok()?;
+        let login = text.trim().parse().ok().filter(|login| *login != NO_LOGIN)?;
+        self.is_still(id).then_some(login)
+    }
+
+    fn environment(&self, id: ProcessId) -> Option<Environment> {
+        let file = File::open(format!("/proc/{}/environ", id.pid)).ok()?;
+        let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
+        file.take(LONGEST_ENVIRONMENT).read_to_end(&mut text).ok()?;
+        self.is_still(id).then_some(Environment(text))
+    }
+
+    fn file(&self, id: ProcessId, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect> {
+        let Some(uid) = self.uid(id) else { return Ok(None) };
+        let Ok(root) = File::open(format!("/proc/{}/root", id.pid)) else { return Ok(None) };
+        let path = path.strip_prefix("/").unwrap_or(path);
+        // A link in a root that the process arranges must not lead out of it. Without NONBLOCK a FIFO would stop us.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = match openat2(&root, path, flags, Mode::empty(), resolve) {
+            Ok(file) => File::from(file),
+            Err(_) => return Ok(None),
+        };
+        let refuse = |why: &str| Defect::NotHandedOut(format!("the token's file {why}"));
+        let status = fstat(&file).map_err(|_| refuse("cannot be read"))?;
+        if status.st_mode & 0o170_000 != 0o100_000 {
+            return Err(refuse("is not a regular file"));
+        }
+        if status.st_uid != uid || status.st_mode & 0o077 != 0 {
+            return Err(refuse(
+                "must belong to the account that connects, and be closed to others: chmod 600",
+            ));
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(LONGEST + 2));
+        let limit = u64::try_from(LONGEST + 2).unwrap_or(u64::MAX);
+        file.take(limit).read_to_end(&mut text).map_err(|_| refuse("cannot be read"))?;
+        Ok(self.is_still(id).then_some(text))
+    }
+
+    fn ended(&self, id: ProcessId) -> BoxFuture<'static, ()> {
+        let watched = self.watch(id);
+        Box::pin(async move {
+            match watched {
+                // Not to be told any more is as good as its end.
+                Ok(Some(watched)) => drop(watched.await),
+                Ok(None) => {}
+                Err(error) => tracing::error!(pid = id.pid, %error, "a process cannot be waited for"),
+            }
+        })
+    }
+}
+
+impl Procfs {
+    /// Starts what waits for their ends.
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { ends: Ends::start()? })
+    }
+
+    fn is_still(&self, id: ProcessId) -> bool {
+        self.seen(id.pid).is_some_and(|seen| seen.id == id)
+    }
+
+    /// Resolves at the process' end; none if it has ended.
+    fn watch(&self, id: ProcessId) -> io::Result<Option<oneshot::Receiver<()>>> {
+        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if self.is_still(id) { self.ends.wait(descriptor).map(Some) } else { Ok(None) }
+    }
+}
+
+fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        os::unix::{fs::PermissionsExt, process::CommandExt},
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    fn procfs() -> Procfs {
+        Procfs::open().unwrap()
+    }
+
+    fn id_of(child: &Child) -> ProcessId {
+        procfs().seen(child.id()).unwrap().id
+    }
+
+    /// A process that lives until its input ends, once its program has begun.
+    fn sleeper(command: &mut Command) -> Child {
+        use std::io::BufRead;
+        let mut child = command
+            .args(["sh", "-c", "echo begun; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        child
+    }
+
+    fn end(mut child: Child) {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_descends_from_its_ancestors() {
+        let child = sleeper(&mut Command::new("env"));
+        let place = Place::of(&procfs(), id_of(&child));
+        assert_eq!(place.lineage[0].id.pid, child.id());
+        assert_eq!(place.lineage[1].id.pid, std::process::id());
+        end(child);
+    }
+
+    #[test]
+    fn a_process_that_started_at_another_time_is_another() {
+        let child = sleeper(&mut Command::new("env"));
+        let other = ProcessId { started: id_of(&child).started + 1, ..id_of(&child) };
+        assert!(Place::of(&procfs(), other).lineage.is_empty());
+        assert!(procfs().environment(other).is_none());
+        end(child);
+    }
+
+    #[test]
+    fn an_orphan_descends_from_the_leader_of_its_session() {
+        // The leader's child leaves a grandchild behind, which belongs to somebody else then.
+        let script = "(sh -c 'echo $$; read line' <&3 & ) 3<&0; read line";
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(leader.stdout.as_mut().unwrap()), &mut line).unwrap();
+        let orphan = procfs().seen(line.trim().parse().unwrap()).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while Place::of(&procfs(), orphan.id).by_session.is_empty() && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let place = Place::of(&procfs(), orphan.id);
+        assert_eq!(place.by_session.first().map(|seen| seen.id.pid), Some(orphan.session));
+        leader.stdin.take().unwrap().write_all(b"\n\n").unwrap();
+        leader.wait().unwrap();
+    }
+
+    #[test]
+    fn the_first_of_a_variable_s_values_counts_and_an_empty_one_is_none() {
+        let environment = Environment(Zeroizing::new(b"AB=0\0A=1\0A=2\0B=\0".to_vec()));
+        assert_eq!(environment.get("A"), Some(&b"1"[..]));
+        assert_eq!((environment.get("B"), environment.get("C")), (None, None));
+    }
+
+    #[test]
+    fn an_environment_is_its_process() {
+        let child = sleeper(Command::new("env").env("TOKEN_OF_TEST", "secret"));
+        let environment = procfs().environment(id_of(&child)).unwrap();
+        assert_eq!(environment.get("TOKEN_OF_TEST"), Some(&b"secret"[..]));
+        end(child);
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_or_that_is_none_is_refused() {
+        let child = sleeper(&mut Command::new("env"));
+        let (id, directory) = (id_of(&child), tempfile::tempdir().unwrap());
+        let path = directory.path().join("token");
+        assert_eq!(procfs().file(id, &path), Ok(None));
+        std::fs::write(&path, "text").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(procfs().file(id, &path).unwrap_err().to_string().contains("closed to others"));
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(procfs().file(id, &path).unwrap().unwrap().as_slice(), b"text");
+        assert!(procfs().file(id, directory.path()).unwrap_err().to_string().contains("regular file"));
+        end(child);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told() {
+        let child = sleeper(&mut Command::new("env"));
+        let procfs = procfs();
+        let ended = procfs.ended(id_of(&child));
+        end(child);
+        tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.unwrap();
+    }
+}

@@ -1,0 +1,109 @@
+//! What is fetched from issuers: over verified TLS, without redirects, bounded in size and time.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use reqwest::{Client, Response, redirect};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tidegate_gate::Secret;
+use url::Url;
+use zeroize::Zeroizing;
+
+/// Longest answer, in bytes.
+const LONGEST: usize = 256 * 1024;
+/// How long a request may take, and connecting alone.
+const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Fetches, trusting certain authorities.
+#[derive(Debug, Clone)]
+pub(crate) struct Http(Client);
+
+/// What was answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+}
+
+impl Http {
+    /// Trusts the authorities of this file, or the system's.
+    pub(crate) fn new(ca: Option<&Path>) -> Result<Self, String> {
+        let mut roots = RootCertStore::empty();
+        match ca {
+            Some(path) => {
+                let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+                let pem = fs::read(path).map_err(|error| failed(&error))?;
+                for certificate in CertificateDer::pem_slice_iter(&pem) {
+                    let certificate = certificate.map_err(|error| failed(&error))?;
+                    roots.add(certificate).map_err(|error| failed(&error))?;
+                }
+                if roots.is_empty() {
+                    return Err(failed(&"no certificate is in it"));
+                }
+            }
+            // Those that cannot be read are not trusted.
+            None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        }
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .redirect(redirect::Policy::none())
+            .timeout(PATIENCE)
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self(client))
+    }
+
+    /// GET, with a bearer token if one is given.
+    pub(crate) async fn get(&self, url: Url, bearer: Option<&Secret>) -> Result<Answer, String> {
+        let mut request = self.0.get(url).header("accept", "application/json");
+        if let Some(bearer) = bearer {
+            let text = [b"Bearer ", bearer.expose()].concat();
+            let value = reqwest::header::HeaderValue::from_bytes(&Zeroizing::new(text));
+            let mut value = value.map_err(|_| "the request token is no header's text".to_owned())?;
+            value.set_sensitive(true);
+            request = request.header("authorization", value);
+        }
+        answered(request.send().await).await
+    }
+
+    /// POST of a form.
+    pub(crate) async fn post(&self, url: Url, form: &[(&str, &str)]) -> Result<Answer, String> {
+        answered(self.0.post(url).header("accept", "application/json").form(form).send().await).await
+    }
+}
+
+async fn answered(response: reqwest::Result<Response>) -> Result<Answer, String> {
+    let mut response = response.map_err(worded)?;
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(worded)? {
+        if body.len() + chunk.len() > LONGEST {
+            return Err(format!("the answer is longer than {LONGEST} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status: response.status().as_u16(), body })
+}
+
+/// The innermost cause, which says most; without the URL, which may hold what is nobody's business.
+fn worded(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    if error.is_timeout() {
+        return "no answer in time".into();
+    }
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

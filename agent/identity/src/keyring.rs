@@ -1,0 +1,154 @@
+//! An issuer's metadata and keys, as they were last fetched.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tidegate_policy::Algorithm;
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{Defect, http::Http, keys::KeySet};
+
+/// How old keys may be before they are fetched again.
+const FRESH: Duration = Duration::from_secs(600);
+/// How long the issuer is left alone after it was asked, whatever tokens name.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What an issuer publishes of itself (OpenID Connect Discovery 1.0, section 3; RFC 8628, section 4).
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Metadata {
+    issuer: String,
+    jwks_uri: Url,
+    pub(crate) token_endpoint: Option<Url>,
+    pub(crate) device_authorization_endpoint: Option<Url>,
+    pub(crate) revocation_endpoint: Option<Url>,
+}
+
+/// Keys of one issuer, kept fresh.
+pub(crate) struct Keyring {
+    url: Arc<str>,
+    http: Http,
+    kept: Mutex<Option<Kept>>,
+    /// When the issuer was last asked, and what came of it. Held while it is asked.
+    asked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    metadata: Arc<Metadata>,
+    keys: Arc<KeySet>,
+    since: Instant,
+}
+
+impl Keyring {
+    /// Nothing is fetched before it is needed.
+    pub(crate) fn new(url: Arc<str>, http: Http) -> Self {
+        Self { url, http, kept: Mutex::default(), asked: tokio::sync::Mutex::default() }
+    }
+
+    /// Takes over what a former one knows.
+    pub(crate) fn succeed(former: &Self, http: Http) -> Self {
+        let new = Self::new(former.url.clone(), http);
+        *new.kept.lock().unwrap_or_else(PoisonError::into_inner) = former.kept();
+        new
+    }
+
+    /// Keys with which the token of this header can be verified. Known keys are given out at once, and fetched again
+    /// beside that if they are old; for an unknown one the issuer is asked, but not all the time.
+    pub(crate) async fn keys(
+        self: &Arc<Self>,
+        key_id: Option<&str>,
+        algorithm: Algorithm,
+        offline: Duration,
+    ) -> Result<Arc<KeySet>, Defect> {
+        let known = |kept: &Kept| kept.since.elapsed() < offline && kept.keys.has(key_id, algorithm);
+        if let Some(kept) = self.kept().filter(known) {
+            if kept.since.elapsed() > FRESH {
+                let keyring = self.clone();
+                drop(tokio::spawn(async move { keyring.refresh(kept.since).await }));
+            }
+            return Ok(kept.keys);
+        }
+        let since = self.kept().map(|kept| kept.since);
+        let refreshed = match since {
+            Some(since) => self.refresh(since).await,
+            None => self.refresh_first().await,
+        };
+        match (self.kept().filter(known), refreshed) {
+            (Some(kept), _) => Ok(kept.keys),
+            (None, Ok(())) => Err(Defect::UnknownKey),
+            (None, Err(why)) => Err(Defect::NoKeys(why)),
+        }
+    }
+
+    /// What the issuer publishes of itself, if it can be asked.
+    pub(crate) async fn metadata(&self) -> Result<Arc<Metadata>, Defect> {
+        if let Some(kept) = self.kept() {
+            return Ok(kept.metadata);
+        }
+        self.refresh_first().await.map_err(Defect::NoKeys)?;
+        self.kept().map(|kept| kept.metadata).ok_or_else(|| Defect::NoKeys("it was not asked".into()))
+    }
+
+    async fn refresh_first(&self) -> Result<(), String> {
+        self.ask(|kept| kept.is_some()).await
+    }
+
+    /// Fetches keys that are newer than this, unless somebody else just did.
+    async fn refresh(&self, than: Instant) -> Result<(), String> {
+        self.ask(|kept| kept.is_some_and(|kept| kept.since > than)).await
+    }
+
+    async fn ask(&self, done: impl Fn(Option<&Kept>) -> bool) -> Result<(), String> {
+        let mut asked = self.asked.lock().await;
+        if done(self.kept().as_ref()) {
+            return Ok(());
+        }
+        if let Some((when, outcome)) = &*asked
+            && when.elapsed() < PAUSE
+        {
+            return outcome.clone();
+        }
+        let outcome = match self.fetch().await {
+            Ok(kept) => {
+                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+                Ok(())
+            }
+            Err(why) => {
+                tracing::warn!(issuer = %self.url, why, "the issuer cannot be asked; known keys go on, new ones are refused");
+                Err(why)
+            }
+        };
+        *asked = Some((Instant::now(), outcome.clone()));
+        outcome
+    }
+
+    async fn fetch(&self) -> Result<Kept, String> {
+        let place = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
+        let place = Url::parse(&place).map_err(|error| error.to_string())?;
+        let metadata: Metadata = serde_json::from_slice(&self.get(place).await?)
+            .map_err(|error| format!("its metadata is not what it should be: {error}"))?;
+        if metadata.issuer != *self.url {
+            return Err("its metadata is another issuer's".into());
+        }
+        let keys = KeySet::parse(&self.get(metadata.jwks_uri.clone()).await?)
+            .map_err(|why| format!("its key set is not what it should be: {why}"))?;
+        Ok(Kept { metadata: Arc::new(metadata), keys: Arc::new(keys), since: Instant::now() })
+    }
+
+    async fn get(&self, url: Url) -> Result<Vec<u8>, String> {
+        let answer = self.http.get(url, None).await?;
+        if answer.status == 200 {
+            Ok(answer.body.to_vec())
+        } else {
+            Err(format!("it answered {}", answer.status))
+        }
+    }
+
+    fn kept(&self) -> Option<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

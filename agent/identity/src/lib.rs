@@ -1,0 +1,31 @@
+//! ID tokens: found, verified, and bound to the processes that presented them.
+//!
+//! A [`Registry`] is the agent's [`Identities`](tidegate_gate::Identities). What a governed process says of itself is never
+//! taken for true: a token is verified with its issuer's keys, which the agent fetches itself, and it counts for the
+//! process tree or the login session that presented it and not beyond.
+
+#![forbid(unsafe_code)]
+
+mod defect;
+mod device;
+mod ends;
+mod find;
+mod host;
+mod http;
+mod json;
+mod keyring;
+mod keys;
+mod people;
+mod registry;
+mod renewal;
+#[cfg(test)]
+mod tests;
+mod token;
+mod trees;
+mod verify;
+
+pub use defect::Defect;
+pub use device::Visit;
+pub use host::ProcessId;
+pub use people::Login;
+pub use registry::{Prepared, Registry};

@@ -1,0 +1,173 @@
+//! What people and jobs ask for themselves: to present a token, to log in, to know who they are, to log out.
+
+use std::{future::Future, sync::Arc};
+
+use tidegate_gate::Identified;
+use tidegate_policy::{Identity, Issuer, TokenSource};
+
+use crate::{
+    Defect, ProcessId, Registry, Visit,
+    device::{Client, Flow},
+    host::Place,
+    registry::{Known, trimmed},
+    renewal::Renewal,
+    token::Token,
+    trees::{Claim, How},
+    verify::Verified,
+};
+
+/// A login that waits for the person. Dropped, it is given up.
+pub struct Login {
+    registry: Registry,
+    known: Arc<Known>,
+    caller: ProcessId,
+    flow: Flow,
+}
+
+impl Registry {
+    /// Binds a token to the process tree that the caller was run in: that of its parent.
+    pub async fn present(
+        &self,
+        caller: ProcessId,
+        issuer: Option<&str>,
+        text: &[u8],
+    ) -> Result<Identity, Defect> {
+        let text = trimmed(text);
+        let known = self.of_token(issuer, &text)?;
+        let verified = self.inner.verify(&known, &text, &known.issuer.audience).await?;
+        let place = self.place(caller).await?;
+        let Some(root) = place.lineage.get(1).map(|seen| seen.id) else {
+            return Err(Defect::NoTree("whoever ran this command has ended already"));
+        };
+        let skew = i64::try_from(known.issuer.clock_skew.as_secs()).unwrap_or(0);
+        let identity = verified.identity.clone();
+        self.inner.bind(Claim {
+            issuer: &known.issuer,
+            place: &place,
+            root,
+            login: None,
+            how: How::Presented,
+            siblings: false,
+            used: (verified.key, identity.expires.saturating_add(skew)),
+            verified,
+        })?;
+        Ok(identity)
+    }
+
+    /// Begins a login at this issuer, or at the only one that has logins.
+    pub async fn login(&self, caller: ProcessId, issuer: Option<&str>) -> Result<Login, Defect> {
+        let known = self.of_login(issuer)?;
+        let Some((client, scopes)) = known.issuer.login() else {
+            return Err(Defect::NotTaken(format!("issuer {:?} has no logins", known.issuer.name)));
+        };
+        // Before anybody is sent anywhere.
+        self.session_of(caller, &self.place(caller).await?)?;
+        let metadata = known.keyring.metadata().await?;
+        let client = Client { http: known.http.clone(), metadata, id: client.clone() };
+        let flow = client.begin(scopes).await?;
+        Ok(Login { registry: self.clone(), known, caller, flow })
+    }
+
+    /// Who the caller is.
+    pub fn whoami(&self, caller: ProcessId) -> impl Future<Output = Identified> + '_ {
+        self.identify(caller)
+    }
+
+    /// Ends what was presented for the caller, or logged in with; how many identities that were.
+    pub async fn logout(&self, caller: ProcessId, issuer: Option<&str>) -> Result<usize, Defect> {
+        let place = self.place(caller).await?;
+        Ok(self.inner.trees.log_out(&place, issuer))
+    }
+
+    async fn place(&self, caller: ProcessId) -> Result<Place, Defect> {
+        let host = self.inner.host.clone();
+        let place = tokio::task::spawn_blocking(move || Place::of(&*host, caller)).await;
+        let place = place.map_err(|_| Defect::NoTree("looking for it was cut off"))?;
+        if place.lineage.is_empty() { Err(Defect::NoTree("the caller has ended already")) } else { Ok(place) }
+    }
+
+    /// The process that a login ends with: the leader of the caller's session or, where that is another account's, the
+    /// process that ran the caller.
+    fn session_of(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
+        let host = &*self.inner.host;
+        let uid = host.uid(caller);
+        let own = place.lineage.first().map(|seen| seen.session);
+        let leader = place.lineage.iter().chain(&place.by_session).find(|seen| Some(seen.id.pid) == own);
+        let parent = place.lineage.get(1);
+        let mut candidates = leader.into_iter().chain(parent).map(|seen| seen.id);
+        candidates
+            .find(|id| *id != caller && uid.is_some() && host.uid(*id) == uid)
+            .ok_or(Defect::NoTree("no login session or shell of the caller's account"))
+    }
+
+    fn of_token(&self, name: Option<&str>, text: &[u8]) -> Result<Arc<Known>, Defect> {
+        let taken = |issuer: &Issuer| issuer.tokens.contains(&TokenSource::Present);
+        let issuers = self.taking(name, taken, "tokens by `tidegate present`")?;
+        let token = Token::parse(text)?;
+        let of = issuers.iter().find(|known| token.is_of(&known.issuer)).cloned();
+        of.ok_or_else(|| {
+            let urls: Vec<_> = issuers.iter().map(|known| &*known.issuer.url).collect();
+            Defect::Issuer(urls.join(" and "))
+        })
+    }
+
+    fn of_login(&self, name: Option<&str>) -> Result<Arc<Known>, Defect> {
+        let issuers = self.taking(name, |issuer| issuer.login().is_some(), "logins")?;
+        match &issuers[..] {
+            [only] => Ok(only.clone()),
+            several => {
+                let names: Vec<_> = several.iter().map(|known| &*known.issuer.name).collect();
+                Err(Defect::NotTaken(format!("say which with --issuer: {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// The issuers that take something; that of this name, if one is given.
+    fn taking(
+        &self,
+        name: Option<&str>,
+        takes: impl Fn(&Issuer) -> bool,
+        what: &str,
+    ) -> Result<Vec<Arc<Known>>, Defect> {
+        let issuers = self.inner.issuers();
+        let asked = issuers.iter().filter(|known| name.is_none_or(|name| *known.issuer.name == *name));
+        let taking: Vec<_> = asked.filter(|known| takes(&known.issuer)).cloned().collect();
+        if taking.is_empty() {
+            let which = name.map_or("no issuer".to_owned(), |name| format!("no issuer {name:?}"));
+            return Err(Defect::NotTaken(format!("the bundle in force has {which} that takes {what}")));
+        }
+        Ok(taking)
+    }
+}
+
+impl Login {
+    /// What the person is to do.
+    pub fn visit(&self) -> &Visit {
+        &self.flow.visit
+    }
+
+    /// Waits for the person, then binds the identity to the caller's login session and renews it as long as that lives.
+    pub async fn finish(self) -> Result<Identity, Defect> {
+        let Self { registry, known, caller, flow } = self;
+        let (client, tokens) = flow.finish().await?;
+        let verified = registry.inner.verify(&known, &tokens.id_token, &client.id).await?;
+        let place = registry.place(caller).await?;
+        let root = registry.session_of(caller, &place)?;
+        let Verified { identity, key } = verified.clone();
+        let bound = registry.inner.bind(Claim {
+            issuer: &known.issuer,
+            place: &place,
+            root,
+            login: place.login,
+            how: How::LoggedIn,
+            siblings: false,
+            used: (key, identity.expires),
+            verified: verified.clone(),
+        })?;
+        if let Some(refresh_token) = tokens.refresh_token {
+            let renewal = Renewal::Refresh { client, refresh_token };
+            drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, verified)));
+        }
+        Ok(identity)
+    }
+}

@@ -1,0 +1,342 @@
+//! Where processes are told apart: by the tokens that are found with them or were presented for them.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use tidegate_gate::{BoxFuture, Identified, Identities};
+use tidegate_policy::{Issuer, Process, Unproven};
+use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+use zeroize::Zeroizing;
+
+use crate::{
+    Defect, ProcessId,
+    find::{self, Found, Surroundings, What},
+    host::{Host, Place, Procfs},
+    http::Http,
+    keyring::Keyring,
+    renewal::Renewal,
+    token::{Token, TokenKey},
+    trees::{BindingId, Bound, Claim, How, Trees},
+    verify::{Expected, Verified},
+};
+
+/// How long a connection waits for its identity.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long what could not be had is not asked for again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked for what is past its time.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long the token with which a job asks for ID tokens is remembered: no job takes longer (GitHub's limit is 5 days).
+const LONGEST_JOB: Duration = Duration::from_secs(5 * 24 * 3600);
+/// Most tokens whose failure is remembered.
+const MOST_FAILED: usize = 1_024;
+
+/// Knows who issuers say that processes are.
+#[derive(Clone)]
+pub struct Registry {
+    pub(crate) inner: Arc<Inner>,
+    runtime: Handle,
+    _sweeping: Arc<Sweeping>,
+}
+
+/// Issuers that are ready to be asked, and not yet in force.
+pub struct Prepared(Vec<Arc<Known>>);
+
+/// An issuer and what is known of it.
+pub(crate) struct Known {
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) http: Http,
+    pub(crate) keyring: Arc<Keyring>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) trees: Trees,
+    issuers: ArcSwap<Vec<Arc<Known>>>,
+    /// One at a time gets an identity for the same token.
+    busy: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<()>>>>,
+    failed: Mutex<HashMap<TokenKey, (Instant, Defect)>>,
+}
+
+struct Sweeping(AbortHandle);
+
+impl Drop for Sweeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Registry {
+    /// Without issuers. What takes long is done on this runtime.
+    ///
+    /// # Errors
+    ///
+    /// The ends of processes cannot be waited for.
+    pub fn new(runtime: Handle) -> io::Result<Self> {
+        Ok(Self::on(Arc::new(Procfs::open()?), runtime))
+    }
+
+    pub(crate) fn on(host: Arc<dyn Host>, runtime: Handle) -> Self {
+        let inner = Arc::new(Inner {
+            trees: Trees::new(host.clone()),
+            host,
+            issuers: ArcSwap::default(),
+            busy: Mutex::default(),
+            failed: Mutex::default(),
+        });
+        let sweeping = inner.clone();
+        let task = runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweeping.trees.sweep(now());
+            }
+        });
+        Self { inner, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) }
+    }
+
+    /// Makes a bundle's issuers ready. The error names everything that is wrong.
+    pub fn prepare(&self, issuers: &[Arc<Issuer>]) -> Result<Prepared, Vec<String>> {
+        let former = self.inner.issuers.load_full();
+        let (mut known, mut problems) = (Vec::new(), Vec::new());
+        for issuer in issuers {
+            let http = match Http::new(issuer.ca.as_deref()) {
+                Ok(http) => http,
+                Err(why) => {
+                    problems.push(format!("issuer {:?}: {why}", issuer.name));
+                    continue;
+                }
+            };
+            let same = former.iter().find(|former| former.issuer.url == issuer.url);
+            let keyring = match same {
+                Some(same) => Keyring::succeed(&same.keyring, http.clone()),
+                None => Keyring::new(issuer.url.clone(), http.clone()),
+            };
+            known.push(Arc::new(Known { issuer: issuer.clone(), http, keyring: Arc::new(keyring) }));
+        }
+        if problems.is_empty() { Ok(Prepared(known)) } else { Err(problems) }
+    }
+
+    /// Puts issuers in force. What changed or gone ones said does not count any more.
+    pub fn adopt(&self, prepared: Prepared) {
+        let issuers: Vec<_> = prepared.0.iter().map(|known| known.issuer.clone()).collect();
+        self.inner.issuers.store(Arc::new(prepared.0));
+        self.inner.trees.keep_only(&issuers);
+    }
+
+    /// Who issuers say that a process is.
+    pub async fn identify(&self, id: ProcessId) -> Identified {
+        if self.inner.issuers.load().is_empty() {
+            return Identified::nobody();
+        }
+        let inner = self.inner.clone();
+        // What one connection waits for, the next one wants too: it goes on when this one is gone.
+        let identified = self.runtime.spawn(async move { inner.identify(id).await }).await;
+        identified.unwrap_or_else(|_| Identified::nobody())
+    }
+}
+
+impl Identities for Registry {
+    fn identities<'a>(&'a self, process: &'a Process) -> BoxFuture<'a, Identified> {
+        Box::pin(async move {
+            match process.start_time {
+                Some(started) => self.identify(ProcessId { pid: process.pid, started }).await,
+                None => Identified::nobody(),
+            }
+        })
+    }
+}
+
+/// What there is of one issuer for a process.
+enum There {
+    Bound(BindingId),
+    Found(Vec<Result<Found, Defect>>),
+}
+
+impl Inner {
+    async fn identify(self: Arc<Self>, id: ProcessId) -> Identified {
+        let issuers = self.issuers.load_full();
+        let (looking, asked) = (self.clone(), issuers.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let place = Place::of(&*looking.host, id);
+            let there = looking.look(&asked, &place);
+            (place, there)
+        });
+        let Ok((place, there)) = looked.await else { return Identified::nobody() };
+        let until = Instant::now() + PATIENCE;
+        let (mut bound, mut unproven) = (Vec::new(), Vec::new());
+        for (known, there) in issuers.iter().zip(there) {
+            let redeemed = match there {
+                There::Bound(id) => Ok(Some(id)),
+                There::Found(found) => {
+                    let redeeming = self.redeem_any(known, &place, found);
+                    let late = |_| Err(Defect::NoKeys("no answer in time".into()));
+                    tokio::time::timeout_at(until, redeeming).await.unwrap_or_else(late)
+                }
+            };
+            match redeemed {
+                Ok(id) => bound.extend(id),
+                Err(defect) => {
+                    let issuer = known.issuer.name.clone();
+                    tracing::info!(%issuer, pid = id.pid, %defect, "a token does not count");
+                    unproven.push(Unproven { issuer, why: defect.to_string().into() });
+                }
+            }
+        }
+        Identified { now: self.trees.follow(bound), unproven: unproven.into() }
+    }
+
+    fn look(&self, issuers: &[Arc<Known>], place: &Place) -> Vec<There> {
+        let mut surroundings = Surroundings::new(&*self.host, place);
+        let there = issuers.iter().map(|known| match self.trees.covering(place, &known.issuer.name) {
+            Some((id, _)) => There::Bound(id),
+            None => There::Found(surroundings.look(&known.issuer)),
+        });
+        there.collect()
+    }
+
+    /// Binds the first token that counts; none if there are none. If none counts, what is wrong with the first.
+    async fn redeem_any(
+        self: &Arc<Self>,
+        known: &Arc<Known>,
+        place: &Place,
+        found: Vec<Result<Found, Defect>>,
+    ) -> Result<Option<BindingId>, Defect> {
+        let mut first = None;
+        for found in found {
+            let redeemed = match found {
+                Ok(found) => self.redeem(known, place, found).await,
+                Err(defect) => Err(defect),
+            };
+            match redeemed {
+                Ok(id) => return Ok(Some(id)),
+                Err(defect) => first = first.or(Some(defect)),
+            }
+        }
+        first.map_or(Ok(None), Err)
+    }
+
+    async fn redeem(
+        self: &Arc<Self>,
+        known: &Arc<Known>,
+        place: &Place,
+        found: Found,
+    ) -> Result<BindingId, Defect> {
+        let key = found.what.key();
+        let turn = self.turn(key);
+        let _turn = turn.lock().await;
+        if let Some((id, _)) = self.trees.covering(place, &known.issuer.name) {
+            return Ok(id);
+        }
+        if let Some(defect) = self.failed_just_now(key) {
+            return Err(defect);
+        }
+        let issuer = &known.issuer;
+        let redeemed = async {
+            match &found.what {
+                What::Token(text) => self.verify(known, text, &issuer.audience).await,
+                What::Request { url, bearer } => {
+                    let text = find::request(&known.http, url.clone(), bearer, &issuer.audience).await?;
+                    self.verify(known, &text, &issuer.audience).await
+                }
+            }
+        };
+        let verified = redeemed.await.inspect_err(|defect| self.remember_failure(key, defect))?;
+        let skew = i64::try_from(issuer.clock_skew.as_secs()).unwrap_or(0);
+        let (used, renewal) = match found.what {
+            What::Token(_) => ((verified.key, verified.identity.expires.saturating_add(skew)), None),
+            What::Request { url, bearer } => {
+                let forget = now().saturating_add(i64::try_from(LONGEST_JOB.as_secs()).unwrap_or(i64::MAX));
+                ((key, forget), Some(Renewal::Request { url, bearer }))
+            }
+        };
+        let claim = Claim {
+            issuer,
+            place,
+            root: found.root,
+            login: None,
+            how: How::Found,
+            siblings: found.siblings,
+            used,
+            verified: verified.clone(),
+        };
+        let bound = self.bind(claim)?;
+        let id = bound.id;
+        if let Some(renewal) = renewal {
+            drop(tokio::spawn(renewal.keep(self.clone(), known.clone(), bound, verified)));
+        }
+        Ok(id)
+    }
+
+    /// Binds an identity, and waits for the end of its tree.
+    pub(crate) fn bind(self: &Arc<Self>, claim: Claim<'_>) -> Result<Bound, Defect> {
+        let root = claim.root;
+        let bound = self.trees.bind(claim)?;
+        if bound.is_new_tree {
+            let (inner, ended) = (self.clone(), self.host.ended(root));
+            drop(tokio::spawn(async move {
+                ended.await;
+                inner.trees.end_root(root);
+            }));
+        }
+        Ok(bound)
+    }
+
+    /// Verifies a token of this issuer for this audience.
+    pub(crate) async fn verify(
+        &self,
+        known: &Known,
+        text: &[u8],
+        audience: &str,
+    ) -> Result<Verified, Defect> {
+        let token = Token::parse(text)?;
+        let algorithm = token.algorithm(&known.issuer)?;
+        if !token.is_of(&known.issuer) {
+            return Err(Defect::Issuer(known.issuer.url.to_string()));
+        }
+        let keys = known.keyring.keys(token.key_id.as_deref(), algorithm, known.issuer.offline).await?;
+        Expected { issuer: &known.issuer, audience, now: now() }.verify(&token, &keys)
+    }
+
+    pub(crate) fn issuers(&self) -> Arc<Vec<Arc<Known>>> {
+        self.issuers.load_full()
+    }
+
+    fn turn(&self, key: TokenKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody waits for any more.
+        busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+        busy.entry(key).or_default().clone()
+    }
+
+    fn failed_just_now(&self, key: TokenKey) -> Option<Defect> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.get(&key).filter(|(when, _)| when.elapsed() < PAUSE).map(|(_, defect)| defect.clone())
+    }
+
+    /// Whoever could not be asked is left alone for a while.
+    fn remember_failure(&self, key: TokenKey, defect: &Defect) {
+        if matches!(defect, Defect::NotHandedOut(_)) {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.len() >= MOST_FAILED {
+                failed.clear();
+            }
+            failed.insert(key, (Instant::now(), defect.clone()));
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A token's bytes without what a file or a shell puts around it.
+pub(crate) fn trimmed(text: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(text.trim_ascii().to_vec())
+}

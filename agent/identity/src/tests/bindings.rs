@@ -1,0 +1,379 @@
+//! For whom a token counts, and for whom it does not.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tidegate_policy::{Elsewhere, Identity, Issuer};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    issuer::{Stub, issuer},
+    minted::{Signer, claims},
+    processes::{Told, id},
+};
+use crate::{Defect, ProcessId, Registry, registry::now};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An issuer and a host: the first process, a runner (10) and a job's shell (20) with a command (30).
+struct World {
+    stub: Stub,
+    signer: Signer,
+    issuer: Arc<Issuer>,
+    told: Told,
+    registry: Registry,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Issuer)) -> Self {
+        let signer = Signer::rsa("one");
+        let stub = Stub::start(&[&signer]).await;
+        let mut issuer = issuer(&stub.url, Some(&stub));
+        change(Arc::make_mut(&mut issuer));
+        let told = Told::default();
+        for (parent, pid) in [(0, 1), (1, 10), (10, 20), (20, 30)] {
+            told.fork(parent, pid);
+        }
+        let registry = Registry::on(Arc::new(told.clone()), Handle::current());
+        registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
+        Self { stub, signer, issuer, told, registry }
+    }
+
+    fn token(&self, subject: &str) -> String {
+        self.signer.sign(&claims(&self.issuer, subject))
+    }
+
+    async fn subjects(&self, pid: u32) -> Vec<String> {
+        subjects(&self.registry.identify(id(pid)).await.now.borrow())
+    }
+
+    async fn unproven(&self, pid: u32) -> String {
+        let identified = self.registry.identify(id(pid)).await;
+        assert!(identified.now.borrow().is_empty());
+        identified.unproven.iter().map(|token| token.why.to_string()).collect()
+    }
+
+    async fn present(&self, pid: u32, token: &str) -> Result<Identity, Defect> {
+        self.registry.present(id(pid), None, token.as_bytes()).await
+    }
+
+    /// Answers as GitHub Actions' endpoint does, with a token of this lifetime.
+    fn be_github(&self, seconds: i64) -> Arc<AtomicUsize> {
+        let (issuer, count) = (self.issuer.clone(), Arc::new(AtomicUsize::new(0)));
+        let (signer, counted) = (Signer::rsa("github"), count.clone());
+        self.stub.publish(&[&self.signer, &signer]);
+        self.stub.on("/token", move |request| {
+            if !request.to_lowercase().contains("authorization: bearer of-the-job\r\n") {
+                return (401, String::new());
+            }
+            let number = counted.fetch_add(1, Ordering::SeqCst);
+            let mut claims = claims(&issuer, "repo:acme/shop");
+            claims["exp"] = json!(now() + seconds);
+            claims["jti"] = json!(number);
+            claims["aud"] = audience(request).into();
+            (200, json!({"count": 1, "value": signer.sign(&claims)}).to_string())
+        });
+        count
+    }
+
+    fn github_environment(&self) -> Vec<(&'static str, String)> {
+        let url = format!("{}/token?api-version=2.0&audience=of-the-attacker", self.stub.url);
+        vec![("ACTIONS_ID_TOKEN_REQUEST_URL", url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job".into())]
+    }
+
+    fn give(&self, pid: u32, environment: &[(&'static str, String)]) {
+        let pairs: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.told.set_environment(pid, &pairs);
+    }
+}
+
+fn subjects(identities: &[Identity]) -> Vec<String> {
+    identities.iter().map(|identity| identity.subject.to_string()).collect()
+}
+
+fn audience(request: &str) -> String {
+    let query = request.split(' ').nth(1).unwrap().split_once('?').unwrap().1;
+    let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("audience="));
+    pairs.collect::<Vec<_>>().join("+")
+}
+
+/// Waits until a followed session is whom it should be.
+async fn until(now: &mut watch::Receiver<Arc<[Identity]>>, wanted: &[&str]) {
+    let is_so = now.wait_for(|identities| subjects(identities) == wanted);
+    tokio::time::timeout(PATIENCE, is_so).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_known_without_a_token() {
+    let world = World::new().await;
+    assert!(world.subjects(30).await.is_empty());
+    assert!(world.stub.asked("/keys").is_empty());
+}
+
+#[tokio::test]
+async fn a_token_in_the_environment_counts_for_the_highest_that_holds_it_and_all_below() {
+    let world = World::new().await;
+    let token = world.token("job-1");
+    for pid in [20, 30] {
+        world.told.set_environment(pid, &[("CI_TOKEN", &token)]);
+    }
+    assert_eq!(world.subjects(30).await, ["job-1"]);
+    world.told.fork(20, 31);
+    world.told.set_environment(31, &[]);
+    assert_eq!(world.subjects(31).await, ["job-1"]);
+    assert!(world.subjects(10).await.is_empty());
+    world.told.fork(10, 21);
+    assert!(world.subjects(21).await.is_empty());
+    assert_eq!(world.stub.asked("/keys").len(), 1);
+}
+
+#[tokio::test]
+async fn a_presented_token_counts_for_the_shell_that_ran_the_command_and_not_beyond() {
+    let world = World::new().await;
+    let identity = world.present(30, &format!("{}\n", world.token("job-1"))).await.unwrap();
+    assert_eq!(Value::from(identity.claims), json!({"repository": "acme/shop"}));
+    world.told.end(30);
+    world.told.fork(20, 31);
+    assert_eq!(world.subjects(31).await, ["job-1"]);
+    assert!(world.subjects(10).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_stolen_token_does_not_count_while_the_first_lives_nor_afterwards() {
+    let world = World::new().await;
+    let token = world.token("job-1");
+    world.present(30, &token).await.unwrap();
+    world.told.fork(1, 40);
+    world.told.fork(40, 50);
+    assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Elsewhere);
+    world.told.set_environment(50, &[("CI_TOKEN", &token)]);
+    assert_eq!(world.unproven(50).await, Defect::Elsewhere.to_string());
+    world.told.end(20);
+    assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Replayed);
+    assert_eq!(world.unproven(50).await, Defect::Replayed.to_string());
+}
+
+#[tokio::test]
+async fn a_token_written_another_way_is_the_same_token() {
+    let world = World::new().await;
+    let token = world.token("job-1");
+    world.present(30, &token).await.unwrap();
+    world.told.fork(1, 40);
+    world.told.fork(40, 50);
+    // Another signature of the same claims, as only its issuer makes it, is another token; what is signed names it.
+    for copy in [format!(" {token} "), format!("{token}\n")] {
+        assert_eq!(world.present(50, &copy).await.unwrap_err(), Defect::Elsewhere);
+    }
+    assert_eq!(world.present(50, &format!("{token}=")).await.unwrap_err(), Defect::Signature);
+}
+
+#[tokio::test]
+async fn a_bundle_may_let_a_token_count_elsewhere() {
+    let world = World::with(|issuer| issuer.elsewhere = Elsewhere::Allow).await;
+    let token = world.token("job-1");
+    world.present(30, &token).await.unwrap();
+    world.told.fork(1, 40);
+    world.told.fork(40, 50);
+    world.present(50, &token).await.unwrap();
+    world.told.end(20);
+    assert_eq!(world.subjects(50).await, ["job-1"]);
+}
+
+#[tokio::test]
+async fn an_identity_ends_with_its_tree_and_sessions_are_told() {
+    let world = World::new().await;
+    world.present(30, &world.token("job-1")).await.unwrap();
+    let mut session = world.registry.identify(id(30)).await.now;
+    until(&mut session, &["job-1"]).await;
+    world.told.end(20);
+    until(&mut session, &[]).await;
+}
+
+#[tokio::test]
+async fn an_identity_ends_with_its_token_and_sessions_are_told() {
+    let world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
+    let mut claims = claims(&world.issuer, "job-1");
+    claims["exp"] = json!(now() + 2);
+    world.present(30, &world.signer.sign(&claims)).await.unwrap();
+    let mut session = world.registry.identify(id(30)).await.now;
+    until(&mut session, &["job-1"]).await;
+    until(&mut session, &[]).await;
+    assert!(world.subjects(30).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_process_that_takes_over_the_id_of_a_root_is_nobody() {
+    let world = World::new().await;
+    world.present(30, &world.token("job-1")).await.unwrap();
+    let later = ProcessId { started: 999, ..id(20) };
+    assert!(world.registry.identify(later).await.now.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn an_orphan_that_was_seen_in_the_tree_keeps_its_identity_and_a_stranger_gets_none() {
+    let world = World::new().await;
+    world.told.fork(30, 40);
+    world.present(30, &world.token("job-1")).await.unwrap();
+    assert_eq!(world.subjects(40).await, ["job-1"]);
+    world.told.end(30);
+    world.told.fork(40, 41);
+    assert_eq!(world.subjects(41).await, ["job-1"]);
+    world.told.fork(1, 42);
+    assert!(world.subjects(42).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_orphan_in_a_session_that_the_tree_began_keeps_its_identity() {
+    let world = World::new().await;
+    world.told.set_session(20);
+    world.told.fork(20, 31);
+    world.told.fork(31, 40);
+    world.present(31, &world.token("job-1")).await.unwrap();
+    world.told.end(31);
+    assert_eq!(world.subjects(40).await, ["job-1"]);
+    // 30 shares the session of the first process with everybody.
+    world.told.fork(30, 43);
+    world.told.end(30);
+    assert!(world.subjects(43).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_tree_that_is_somebody_stays_it_and_may_renew_it() {
+    let world = World::new().await;
+    world.present(30, &world.token("job-1")).await.unwrap();
+    assert_eq!(world.present(30, &world.token("job-2")).await.unwrap_err(), Defect::SomebodyElse);
+    world.told.fork(30, 40);
+    assert_eq!(world.present(40, &world.token("job-2")).await.unwrap_err(), Defect::SomebodyElse);
+    world.told.set_environment(40, &[("CI_TOKEN", &world.token("job-2"))]);
+    assert_eq!(world.subjects(40).await, ["job-1"]);
+    let mut session = world.registry.identify(id(40)).await.now;
+    let mut claims = claims(&world.issuer, "job-1");
+    claims["exp"] = json!(now() + 900);
+    world.present(30, &world.signer.sign(&claims)).await.unwrap();
+    let renewed = session.wait_for(|now| now.iter().any(|identity| identity.expires > self::now() + 600));
+    tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn logging_out_ends_what_was_presented() {
+    let world = World::new().await;
+    world.present(30, &world.token("job-1")).await.unwrap();
+    assert_eq!(world.registry.logout(id(30), Some("other")).await, Ok(0));
+    assert_eq!(world.registry.logout(id(10), None).await, Ok(0));
+    assert_eq!(world.subjects(30).await, ["job-1"]);
+    assert_eq!(world.registry.logout(id(30), None).await, Ok(1));
+    assert!(world.subjects(30).await.is_empty());
+    world.present(30, &world.token("job-2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_changed_issuer_said_ends_and_what_an_unchanged_one_said_stays() {
+    let world = World::new().await;
+    world.present(30, &world.token("job-1")).await.unwrap();
+    let same = Arc::new((*world.issuer).clone());
+    world.registry.adopt(world.registry.prepare(&[same]).unwrap());
+    assert_eq!(world.subjects(30).await, ["job-1"]);
+    let mut changed = (*world.issuer).clone();
+    changed.audience = "another".into();
+    world.registry.adopt(world.registry.prepare(&[Arc::new(changed)]).unwrap());
+    assert!(world.subjects(30).await.is_empty());
+    world.registry.adopt(world.registry.prepare(&[]).unwrap());
+    assert!(world.subjects(30).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_of_github_s_is_asked_for_a_token_that_is_for_us_once() {
+    let world = World::new().await;
+    let count = world.be_github(300);
+    world.give(20, &world.github_environment());
+    world.give(30, &world.github_environment());
+    let asking = (0..6).map(|_| {
+        let registry = world.registry.clone();
+        tokio::spawn(async move { subjects(&registry.identify(id(30)).await.now.borrow()) })
+    });
+    for asked in asking.collect::<Vec<_>>() {
+        assert_eq!(asked.await.unwrap(), ["repo:acme/shop"]);
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn the_next_step_of_a_job_is_known_and_another_runner_s_is_not() {
+    let world = World::new().await;
+    world.be_github(300);
+    world.give(20, &world.github_environment());
+    world.give(30, &world.github_environment());
+    assert_eq!(world.subjects(30).await, ["repo:acme/shop"]);
+    world.told.fork(1, 11);
+    world.told.fork(11, 22);
+    world.give(22, &world.github_environment());
+    assert_eq!(world.unproven(22).await, Defect::Elsewhere.to_string());
+    world.told.end(20);
+    world.told.fork(10, 21);
+    world.give(21, &world.github_environment());
+    assert_eq!(world.subjects(21).await, ["repo:acme/shop"]);
+    world.told.end(21);
+    assert_eq!(world.unproven(22).await, Defect::Replayed.to_string());
+}
+
+#[tokio::test]
+async fn a_job_that_outlives_its_token_is_renewed() {
+    let world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
+    let count = world.be_github(8);
+    world.give(30, &world.github_environment());
+    let mut session = world.registry.identify(id(30)).await.now;
+    let first = session.borrow_and_update()[0].expires;
+    let renewed = session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
+    tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
+    assert!(count.load(Ordering::SeqCst) >= 2);
+}
+
+#[tokio::test]
+async fn a_request_url_that_leads_elsewhere_is_told_and_never_asked() {
+    let world = World::new().await;
+    let other = Stub::start(&[&world.signer]).await;
+    let mut environment = world.github_environment();
+    environment[0].1 = format!("{}/token", other.url);
+    world.give(30, &environment);
+    assert!(world.unproven(30).await.contains("leads to a host that the bundle does not name"));
+    assert!(other.asked("/token").is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_gives_nothing_is_left_alone_for_a_while() {
+    let world = World::new().await;
+    world.be_github(300);
+    let mut environment = world.github_environment();
+    environment[1].1 = "of-another".into();
+    world.give(30, &environment);
+    for _ in 0..4 {
+        assert!(world.unproven(30).await.contains("answered 401"));
+    }
+    assert_eq!(world.stub.asked("/token").len(), 1);
+}
+
+#[tokio::test]
+async fn a_defect_of_a_found_token_is_told() {
+    let world = World::new().await;
+    let mut claims = claims(&world.issuer, "job-1");
+    claims["exp"] = json!(now() - 90);
+    world.told.set_environment(30, &[("CI_TOKEN", &world.signer.sign(&claims))]);
+    assert!(world.unproven(30).await.starts_with("it expired 9"));
+}
+
+#[tokio::test]
+async fn a_present_to_an_issuer_that_takes_none_says_so() {
+    let world = World::with(|issuer| issuer.tokens.clear()).await;
+    let refused = world.present(30, &world.token("job-1")).await.unwrap_err().to_string();
+    assert!(refused.contains("no issuer that takes tokens by `tidegate present`"), "{refused}");
+}

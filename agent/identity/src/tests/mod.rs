@@ -1,0 +1,9 @@
+//! Tokens minted with keys of our own, an issuer on loopback, and processes that are only told of.
+
+mod bindings;
+mod defects;
+mod issuer;
+mod keyring;
+mod logins;
+mod minted;
+mod processes;

@@ -1,0 +1,114 @@
+//! Processes that are only told of.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use tidegate_gate::BoxFuture;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use crate::{
+    Defect, ProcessId,
+    host::{Environment, Host, Seen},
+};
+
+/// A host that has the processes a test says. Their start time is 100 and their id.
+#[derive(Clone, Default)]
+pub(super) struct Told(Arc<Mutex<HashMap<u32, Process>>>);
+
+struct Process {
+    seen: Seen,
+    uid: u32,
+    environment: Vec<u8>,
+    login: Option<u32>,
+    ended: watch::Sender<bool>,
+}
+
+pub(super) const UID: u32 = 61_090;
+
+pub(super) fn id(pid: u32) -> ProcessId {
+    ProcessId { pid, started: 100 + u64::from(pid) }
+}
+
+impl Told {
+    /// A process in the session of its parent, with the parent's environment.
+    pub(super) fn fork(&self, parent: u32, pid: u32) {
+        let mut processes = self.0.lock().unwrap();
+        let (session, uid, environment, login) =
+            processes.get(&parent).map_or((pid, UID, Vec::new(), None), |of| {
+                (of.seen.session, of.uid, of.environment.clone(), of.login)
+            });
+        let seen = Seen { id: id(pid), parent, session };
+        let process = Process { seen, uid, environment, login, ended: watch::Sender::new(false) };
+        processes.insert(pid, process);
+    }
+
+    /// Changes a process.
+    fn change(&self, pid: u32, change: impl FnOnce(&mut Process)) {
+        change(self.0.lock().unwrap().get_mut(&pid).unwrap());
+    }
+
+    pub(super) fn set_environment(&self, pid: u32, environment: &[(&str, &str)]) {
+        let text: String = environment.iter().map(|(name, value)| format!("{name}={value}\0")).collect();
+        self.change(pid, |process| process.environment = text.into_bytes());
+    }
+
+    pub(super) fn set_uid(&self, pid: u32, uid: u32) {
+        self.change(pid, |process| process.uid = uid);
+    }
+
+    pub(super) fn set_login(&self, pid: u32, login: u32) {
+        self.change(pid, |process| process.login = Some(login));
+    }
+
+    pub(super) fn set_session(&self, pid: u32) {
+        self.change(pid, |process| process.seen.session = pid);
+    }
+
+    /// Ends a process; its children belong to the first process then.
+    pub(super) fn end(&self, pid: u32) {
+        let mut processes = self.0.lock().unwrap();
+        if let Some(gone) = processes.remove(&pid) {
+            gone.ended.send_replace(true);
+        }
+        for process in processes.values_mut().filter(|process| process.seen.parent == pid) {
+            process.seen.parent = 1;
+        }
+    }
+}
+
+impl Host for Told {
+    fn seen(&self, pid: u32) -> Option<Seen> {
+        self.0.lock().unwrap().get(&pid).map(|process| process.seen)
+    }
+
+    fn uid(&self, id: ProcessId) -> Option<u32> {
+        self.0.lock().unwrap().get(&id.pid).map(|process| process.uid)
+    }
+
+    fn login(&self, id: ProcessId) -> Option<u32> {
+        self.0.lock().unwrap().get(&id.pid)?.login
+    }
+
+    fn environment(&self, id: ProcessId) -> Option<Environment> {
+        let processes = self.0.lock().unwrap();
+        processes.get(&id.pid).map(|process| Environment(Zeroizing::new(process.environment.clone())))
+    }
+
+    fn file(&self, _id: ProcessId, _path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect> {
+        Ok(None)
+    }
+
+    fn ended(&self, id: ProcessId) -> BoxFuture<'static, ()> {
+        let ended = self.0.lock().unwrap().get(&id.pid).map(|process| process.ended.subscribe());
+        Box::pin(async move {
+            if let Some(mut ended) = ended {
+                // A host that is gone has no processes.
+                let _ = ended.wait_for(|ended| *ended).await;
+            }
+        })
+    }
+}

@@ -1,0 +1,379 @@
+//! Which identity counts for which processes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tidegate_policy::{Elsewhere, Identity, Issuer};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Defect,
+    host::{Host, Login, Place, ProcessId},
+    token::TokenKey,
+    verify::Verified,
+};
+
+/// Most bindings at once.
+const MOST: usize = 50_000;
+/// Most processes that are remembered as members of a tree.
+const MOST_MEMBERS: usize = 50_000;
+/// Most tokens that are remembered against a replay.
+const MOST_USED: usize = 200_000;
+
+/// Identities, bound to process trees and login sessions.
+pub(crate) struct Trees {
+    host: Arc<dyn Host>,
+    state: Mutex<State>,
+}
+
+/// A binding's number.
+pub(crate) type BindingId = u64;
+
+/// How a token came to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It was found with the process.
+    Found,
+    /// `tidegate present`.
+    Presented,
+    /// `tidegate login`.
+    LoggedIn,
+}
+
+/// A wish that an identity count for a tree.
+pub(crate) struct Claim<'a> {
+    pub(crate) issuer: &'a Arc<Issuer>,
+    /// Where whoever presents the token stands; `root` is among it.
+    pub(crate) place: &'a Place,
+    /// The process that the tree grows from.
+    pub(crate) root: ProcessId,
+    /// The login session that counts beside the tree.
+    pub(crate) login: Option<Login>,
+    pub(crate) how: How,
+    /// A tree that the same parent starts after the first has ended may use the token too.
+    pub(crate) siblings: bool,
+    /// What the token is known by, and until when a replay of it is to be feared.
+    pub(crate) used: (TokenKey, i64),
+    pub(crate) verified: Verified,
+}
+
+#[derive(Default)]
+struct State {
+    next: BindingId,
+    bindings: HashMap<BindingId, Binding>,
+    by_root: HashMap<ProcessId, Vec<BindingId>>,
+    by_login: HashMap<Login, Vec<BindingId>>,
+    /// Processes that were seen to descend from a root.
+    members: HashMap<ProcessId, ProcessId>,
+    used: HashMap<TokenKey, Use>,
+    followers: Vec<Follower>,
+}
+
+struct Binding {
+    issuer: Arc<Issuer>,
+    root: ProcessId,
+    login: Option<Login>,
+    how: How,
+    identity: Identity,
+    token: TokenKey,
+    /// Resolves for whoever renews it when it is over.
+    _over: oneshot::Sender<()>,
+}
+
+/// Who used a token first.
+struct Use {
+    root: ProcessId,
+    parent: Option<ProcessId>,
+    live: bool,
+    forget: i64,
+}
+
+/// A session that follows bindings.
+struct Follower {
+    of: Vec<BindingId>,
+    sender: watch::Sender<Arc<[Identity]>>,
+}
+
+/// A binding that was made.
+pub(crate) struct Bound {
+    pub(crate) id: BindingId,
+    /// The tree is new: its end must be waited for.
+    pub(crate) is_new_tree: bool,
+    /// Resolves when it is over.
+    pub(crate) over: oneshot::Receiver<()>,
+}
+
+impl Trees {
+    pub(crate) fn new(host: Arc<dyn Host>) -> Self {
+        Self { host, state: Mutex::default() }
+    }
+
+    /// The binding of this issuer that counts for a process: the nearest.
+    pub(crate) fn covering(&self, place: &Place, issuer: &str) -> Option<(BindingId, Identity)> {
+        let mut state = self.state();
+        let (id, root) = state.covering(place, issuer)?;
+        state.remember(&*self.host, place, root);
+        state.bindings.get(&id).map(|binding| (id, binding.identity.clone()))
+    }
+
+    /// Binds an identity to a tree.
+    pub(crate) fn bind(&self, claim: Claim<'_>) -> Result<Bound, Defect> {
+        let mut state = self.state();
+        state.bury(&*self.host, claim.used.0);
+        let at = claim.place.lineage.iter().position(|seen| seen.id == claim.root);
+        let parent = at.and_then(|at| claim.place.lineage.get(at + 1)).map(|seen| seen.id);
+        state.check(&claim, parent)?;
+        state.claim_token(&claim, parent);
+        let Claim { issuer, root, login, how, used: (token, _), verified, .. } = claim;
+        let is_new_tree = !state.by_root.contains_key(&root);
+        let (sender, over) = oneshot::channel();
+        let binding = Binding {
+            issuer: issuer.clone(),
+            root,
+            login,
+            how,
+            identity: verified.identity,
+            token,
+            _over: sender,
+        };
+        let same = state.of_root(root, &issuer.name);
+        let id = same.unwrap_or(state.next);
+        if same.is_none() {
+            state.next += 1;
+            state.by_root.entry(root).or_default().push(id);
+            if let Some(login) = login {
+                state.by_login.entry(login).or_default().push(id);
+            }
+        }
+        let identity = &binding.identity;
+        tracing::info!(
+            issuer = %identity.issuer, subject = %identity.subject, root = root.pid, how = ?how, "identity bound"
+        );
+        let token = binding.token;
+        if let Some(former) = state.bindings.insert(id, binding).filter(|former| former.token != token) {
+            state.is_over(&former);
+        }
+        state.remember(&*self.host, claim.place, root);
+        state.tell(&[id]);
+        Ok(Bound { id, is_new_tree, over })
+    }
+
+    /// The identity was renewed: the same issuer says the same subject again.
+    pub(crate) fn renew(&self, id: BindingId, verified: Verified) {
+        let mut state = self.state();
+        if let Some(binding) = state.bindings.get_mut(&id) {
+            binding.identity = verified.identity;
+            state.tell(&[id]);
+        }
+    }
+
+    /// Ends one binding.
+    pub(crate) fn end(&self, id: BindingId, why: &str) {
+        self.state().end(&[id], why);
+    }
+
+    /// Ends everything of a tree whose root has ended.
+    pub(crate) fn end_root(&self, root: ProcessId) {
+        let mut state = self.state();
+        let ids = state.by_root.get(&root).cloned().unwrap_or_default();
+        state.end(&ids, "its process tree ended");
+        state.members.retain(|_, of| *of != root);
+    }
+
+    /// Ends what was presented or logged in with, of one issuer or all, and counts for this place; how many.
+    pub(crate) fn log_out(&self, place: &Place, issuer: Option<&str>) -> usize {
+        let mut state = self.state();
+        let ids = state.all_covering(place);
+        let asked = |id: &BindingId| {
+            state.bindings.get(id).is_some_and(|binding| {
+                binding.how != How::Found && issuer.is_none_or(|issuer| *binding.issuer.name == *issuer)
+            })
+        };
+        let ids: Vec<BindingId> = ids.into_iter().filter(asked).collect();
+        state.end(&ids, "it was logged out");
+        ids.len()
+    }
+
+    /// Ends what is past its time, and what issuers that changed said.
+    pub(crate) fn sweep(&self, now: i64) {
+        let mut state = self.state();
+        let past = |binding: &Binding| {
+            let skew = i64::try_from(binding.issuer.clock_skew.as_secs()).unwrap_or(0);
+            binding.identity.expires.saturating_add(skew) <= now
+        };
+        let over: Vec<BindingId> =
+            state.bindings.iter().filter(|(_, binding)| past(binding)).map(|(id, _)| *id).collect();
+        state.end(&over, "its token expired");
+        state.used.retain(|_, used| used.live || used.forget > now);
+        state.followers.retain(|follower| !follower.sender.is_closed());
+    }
+
+    /// Ends what no issuer of these said: one that was changed may not say it any more.
+    pub(crate) fn keep_only(&self, issuers: &[Arc<Issuer>]) {
+        let mut state = self.state();
+        let gone = |binding: &Binding| !issuers.iter().any(|issuer| **issuer == *binding.issuer);
+        let over: Vec<BindingId> =
+            state.bindings.iter().filter(|(_, binding)| gone(binding)).map(|(id, _)| *id).collect();
+        state.end(&over, "the bundle's issuer changed");
+    }
+
+    /// Follows bindings for a session.
+    pub(crate) fn follow(&self, of: Vec<BindingId>) -> watch::Receiver<Arc<[Identity]>> {
+        let mut state = self.state();
+        let (sender, receiver) = watch::channel(state.identities(&of));
+        if !of.is_empty() {
+            state.followers.push(Follower { of, sender });
+        }
+        receiver
+    }
+
+    /// A lock whose holder panicked guards maps whose entries are whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of_root(&self, root: ProcessId, issuer: &str) -> Option<BindingId> {
+        let ids = self.by_root.get(&root)?;
+        let of_issuer =
+            |id: &&BindingId| self.bindings.get(id).is_some_and(|binding| *binding.issuer.name == *issuer);
+        ids.iter().find(of_issuer).copied()
+    }
+
+    /// The roots that a place descends from, nearest first.
+    fn roots(&self, place: &Place) -> Vec<ProcessId> {
+        let mut roots = Vec::new();
+        for id in place.ids() {
+            let member = self.members.get(&id).filter(|root| self.by_root.contains_key(root));
+            roots.extend(self.by_root.contains_key(&id).then_some(id).or(member.copied()));
+        }
+        roots
+    }
+
+    fn covering(&self, place: &Place, issuer: &str) -> Option<(BindingId, ProcessId)> {
+        let by_tree =
+            self.roots(place).into_iter().find_map(|root| Some((self.of_root(root, issuer)?, root)));
+        by_tree.or_else(|| {
+            let ids = self.by_login.get(&place.login?)?;
+            let bindings = ids.iter().filter_map(|id| Some((*id, self.bindings.get(id)?)));
+            let mut of_issuer = bindings.filter(|(_, binding)| *binding.issuer.name == *issuer);
+            of_issuer.next().map(|(id, binding)| (id, binding.root))
+        })
+    }
+
+    fn all_covering(&self, place: &Place) -> Vec<BindingId> {
+        let by_tree = self.roots(place).into_iter().filter_map(|root| self.by_root.get(&root));
+        let by_login = place.login.and_then(|login| self.by_login.get(&login));
+        let ids: HashSet<BindingId> = by_tree.chain(by_login).flatten().copied().collect();
+        ids.into_iter().collect()
+    }
+
+    fn check(&self, claim: &Claim<'_>, parent: Option<ProcessId>) -> Result<(), Defect> {
+        if self.bindings.len() >= MOST || self.used.len() >= MOST_USED {
+            return Err(Defect::Full);
+        }
+        let subject = &claim.verified.identity.subject;
+        if let Some((id, _)) = self.covering(claim.place, &claim.issuer.name)
+            && self.bindings.get(&id).is_some_and(|binding| binding.identity.subject != *subject)
+        {
+            return Err(Defect::SomebodyElse);
+        }
+        let Some(used) = self.used.get(&claim.used.0).filter(|used| used.root != claim.root) else {
+            return Ok(());
+        };
+        if used.live && claim.issuer.elsewhere == Elsewhere::Refuse {
+            tracing::warn!(
+                issuer = %claim.issuer.name, %subject, first = used.root.pid, here = claim.root.pid,
+                "a token that counts for one process tree is presented by another: stolen?"
+            );
+            return Err(Defect::Elsewhere);
+        }
+        let is_sibling = claim.siblings && used.parent.is_some() && used.parent == parent;
+        if !used.live && !is_sibling {
+            tracing::warn!(
+                issuer = %claim.issuer.name, %subject, here = claim.root.pid,
+                "a token of a process tree that has ended is presented again: stolen?"
+            );
+            return Err(Defect::Replayed);
+        }
+        Ok(())
+    }
+
+    fn claim_token(&mut self, claim: &Claim<'_>, parent: Option<ProcessId>) {
+        let (key, forget) = claim.used;
+        let first = self.used.get(&key).filter(|used| used.live).map(|used| (used.root, used.parent));
+        // While it counts for the first, it stays the first's.
+        let (root, parent) = first.unwrap_or((claim.root, parent));
+        self.used.insert(key, Use { root, parent, live: true, forget });
+    }
+
+    /// The processes between a place and a root belong to its tree, whatever becomes of those between them.
+    fn remember(&mut self, host: &dyn Host, place: &Place, root: ProcessId) {
+        if self.members.len() >= MOST_MEMBERS {
+            self.members.retain(|id, _| host.seen(id.pid).is_some_and(|seen| seen.id == *id));
+        }
+        if self.members.len() >= MOST_MEMBERS || !place.lineage.iter().any(|seen| seen.id == root) {
+            return;
+        }
+        for seen in place.lineage.iter().take_while(|seen| seen.id != root) {
+            self.members.insert(seen.id, root);
+        }
+    }
+
+    /// A binding's token counts for its tree no longer.
+    fn is_over(&mut self, binding: &Binding) {
+        if let Some(used) = self.used.get_mut(&binding.token).filter(|used| used.root == binding.root) {
+            used.live = false;
+        }
+    }
+
+    /// If whoever used the token first has ended, and that was not told yet, it is over now.
+    fn bury(&mut self, host: &dyn Host, token: TokenKey) {
+        let Some(used) = self.used.get_mut(&token).filter(|used| used.live) else { return };
+        let root = used.root;
+        if host.seen(root.pid).is_none_or(|seen| seen.id != root) {
+            used.live = false;
+            let ids = self.by_root.get(&root).cloned().unwrap_or_default();
+            self.end(&ids, "its process tree ended");
+        }
+    }
+
+    fn end(&mut self, ids: &[BindingId], why: &str) {
+        for id in ids {
+            let Some(binding) = self.bindings.remove(id) else { continue };
+            self.is_over(&binding);
+            forget(&mut self.by_root, &binding.root, *id);
+            if let Some(login) = binding.login {
+                forget(&mut self.by_login, &login, *id);
+            }
+            let identity = &binding.identity;
+            tracing::info!(issuer = %identity.issuer, subject = %identity.subject, why, "identity ended");
+        }
+        self.tell(ids);
+    }
+
+    fn tell(&mut self, changed: &[BindingId]) {
+        self.followers.retain(|follower| !follower.sender.is_closed());
+        for follower in &self.followers {
+            if follower.of.iter().any(|id| changed.contains(id)) {
+                follower.sender.send_replace(self.identities(&follower.of));
+            }
+        }
+    }
+
+    fn identities(&self, of: &[BindingId]) -> Arc<[Identity]> {
+        of.iter().filter_map(|id| self.bindings.get(id)).map(|binding| binding.identity.clone()).collect()
+    }
+}
+
+fn forget<K: std::hash::Hash + Eq>(ids: &mut HashMap<K, Vec<BindingId>>, key: &K, id: BindingId) {
+    if let Some(of_key) = ids.get_mut(key) {
+        of_key.retain(|other| *other != id);
+        if of_key.is_empty() {
+            ids.remove(key);
+        }
+    }
+}
