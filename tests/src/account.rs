@@ -77,6 +77,13 @@ impl Account {
         self.finish(&mut command, input)
     }
 
+    /// Runs a shell on a script, as a CI runner does with a step, with these variables beside its own.
+    pub fn shell(&self, script: &str, variables: &[(&str, &str)]) -> Result<Ran> {
+        let mut command = self.command("timeout");
+        command.args(["--kill-after=5", LIMIT, "sh", "-e", "-s"]).envs(variables.iter().copied());
+        self.finish(&mut command, script)
+    }
+
     /// Runs `psql`, unaligned and with SQLSTATEs in its errors, on a script that goes on after errors.
     pub fn psql(&self, script: &str) -> Result<Ran> {
         self.run("psql", &["-XqAt", "-v", "VERBOSITY=verbose", "-f", "-"], script)

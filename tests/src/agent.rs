@@ -58,8 +58,13 @@ impl Agent {
         let directory = TempDir::with_prefix("tidegate-agent-")?;
         let pins = own_pins();
         let agent = Self { binary: settings.binary.into(), process: None, notify: None, directory, pins };
-        for name in ["bundle", "credentials", "state", "run"] {
+        for name in ["bundle", "credentials", "state"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
+        }
+        // Every account may ask who it is.
+        fs::create_dir(agent.runtime())?;
+        for path in [agent.directory.path(), &agent.runtime()] {
+            fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
         }
         for (name, text) in settings.bundle {
             agent.write_bundle(name, text)?;
@@ -162,9 +167,14 @@ impl Agent {
         self.path("state")
     }
 
-    /// Its runtime directory, with the admin socket.
+    /// Its runtime directory, with its sockets.
     pub fn runtime(&self) -> PathBuf {
         self.path("run")
+    }
+
+    /// Its binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Its log, one JSON object a line.

@@ -11,6 +11,7 @@ mod certificates;
 mod cluster;
 mod leaks;
 mod process;
+mod provider;
 mod secret;
 mod world;
 
@@ -20,5 +21,6 @@ pub use certificates::Certificates;
 pub use cluster::{Cluster, Options, SHOP};
 pub use leaks::leaks;
 pub use process::{Process, run};
+pub use provider::Provider;
 pub use secret::random;
 pub use world::{BUNDLE, World, governed_uid, ungoverned_uid};

@@ -49,8 +49,8 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Packages that may be there in another way: package, program, why.
 const PROGRAMS: &[(&str, &str, &str)] = &[
     ("gcc", "cc", "linking"),
-    ("nodejs", "node", "the Node driver of tests"),
-    ("npm", "npm", "installing the Node driver"),
+    ("nodejs", "node", "the Node driver and the OpenID provider of tests"),
+    ("npm", "npm", "installing them"),
 ];
 
 /// Of the packages, those whose own services are of no use here.
@@ -62,6 +62,9 @@ const PYTHON_DRIVERS: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0"];
 /// The Node driver.
 const NODE_DRIVER: &str = "pg@8.23.1";
 
+/// A certified OpenID provider.
+const PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
+
 /// The linker of the kernel programs; 0.11 and later want LLVM 23.
 const BPF_LINKER: &str = "0.10.3";
 
@@ -71,6 +74,7 @@ enum Missing {
     Packages(Vec<(&'static str, &'static str)>),
     BpfLinker,
     Drivers,
+    Provider,
 }
 
 /// Says what is missing. True if nothing is.
@@ -86,6 +90,9 @@ pub(crate) fn check() -> Result<bool> {
             Missing::BpfLinker => println!("missing: bpf-linker {BPF_LINKER} (linking the kernel programs)"),
             Missing::Drivers => {
                 println!("missing: {} in {CLIENTS} (clients of the tests)", drivers().join(", "))
+            }
+            Missing::Provider => {
+                println!("missing: {} {} in {CLIENTS} (ID tokens of the tests)", PROVIDER.0, PROVIDER.1);
             }
         }
     }
@@ -119,6 +126,7 @@ pub(crate) fn run() -> Result<()> {
             Missing::Packages(packages) => install(&packages)?,
             Missing::BpfLinker => install_bpf_linker()?,
             Missing::Drivers => install_drivers()?,
+            Missing::Provider => install_provider()?,
         }
     }
     Ok(())
@@ -135,6 +143,9 @@ fn missing() -> Result<Vec<Missing>> {
     }
     if fs::read_to_string(stamp()).ok().as_deref() != Some(drivers().join("\n").as_str()) {
         missing.push(Missing::Drivers);
+    }
+    if !has_provider() {
+        missing.push(Missing::Provider);
     }
     Ok(missing)
 }
@@ -265,6 +276,25 @@ fn install_drivers() -> Result<()> {
     fs::write(list.path(), drivers().join("\n"))?;
     let (list, stamp) = (list.path().display().to_string(), stamp().display().to_string());
     command_as_root(&["install", "-m", "0644", &list, &stamp])
+}
+
+fn has_provider() -> bool {
+    #[derive(serde::Deserialize)]
+    struct Package {
+        version: String,
+    }
+    let path = Path::new(CLIENTS).join("node/node_modules").join(PROVIDER.0).join("package.json");
+    let package = fs::read(path).ok().and_then(|text| serde_json::from_slice::<Package>(&text).ok());
+    package.is_some_and(|package| package.version == PROVIDER.1)
+}
+
+fn install_provider() -> Result<()> {
+    let (package, node) = (format!("{}@{}", PROVIDER.0, PROVIDER.1), format!("{CLIENTS}/node"));
+    say(&format!("{package}, in {CLIENTS}: a certified OpenID provider for tests and demo"));
+    command_as_root(&["mkdir", "-p", &node])?;
+    let npm = ["npm", "install", "--prefix", &node, "--no-audit", "--no-fund", "--silent", &package];
+    command_as_root(&npm)?;
+    command_as_root(&["chmod", "-R", "a+rX", &node])
 }
 
 fn command_as_root(words: &[&str]) -> Result<()> {

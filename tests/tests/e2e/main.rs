@@ -5,6 +5,7 @@
 mod attacks;
 mod bad_days;
 mod drivers;
+mod identity;
 mod policy;
 mod psql;
 mod tls;

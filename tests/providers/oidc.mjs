@@ -1,0 +1,49 @@
+// A certified OpenID provider (npm: oidc-provider) on loopback, with device flow and short-lived tokens.
+//
+// Arguments: directory of the modules, certificate, key, lifetime of ID tokens in seconds. Prints its URL when it listens.
+// Everybody is who they say they are; an account's groups are after the dash: `alice-dba`.
+
+import { readFileSync } from "node:fs";
+import { createServer } from "node:https";
+
+// Its advice for production is not for tests, and nobody reads on after the URL.
+console.info = console.warn = () => {};
+
+const [modules, certificate, key, lifetime] = process.argv.slice(2);
+const { Provider } = await import(`${modules}/oidc-provider/lib/index.js`);
+
+const device = "urn:ietf:params:oauth:grant-type:device_code";
+const client = (client_id) => ({
+  client_id,
+  token_endpoint_auth_method: "none",
+  application_type: "native",
+  grant_types: [device, "refresh_token"],
+  response_types: [],
+  redirect_uris: [],
+});
+
+const server = createServer({ cert: readFileSync(certificate), key: readFileSync(key) });
+server.listen(0, "127.0.0.1", () => {
+  const url = `https://localhost:${server.address().port}`;
+  const provider = new Provider(url, {
+    clients: [client("tidegate-cli"), client("ci-job"), client("other-service")],
+    scopes: ["openid", "offline_access", "groups"],
+    claims: { openid: ["sub"], groups: ["groups"] },
+    conformIdTokenClaims: false,
+    features: { deviceFlow: { enabled: true }, revocation: { enabled: true } },
+    issueRefreshToken: async (_ctx, client, code) =>
+      client.grantTypeAllowed("refresh_token") && code.scopes.has("offline_access"),
+    rotateRefreshToken: true,
+    ttl: { IdToken: Number(lifetime), AccessToken: 600, DeviceCode: 600, RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
+    cookies: { keys: ["of a test"] },
+    findAccount: async (_ctx, id) => ({
+      accountId: id,
+      claims: async () => ({ sub: id, groups: id.split("-").slice(1) }),
+    }),
+  });
+  server.on("request", provider.callback());
+  console.log(url);
+});
+
+// Ends with whoever started it.
+process.stdin.on("end", () => process.exit(0)).resume();

@@ -1,0 +1,88 @@
+//! Whoever hands ID tokens out, on loopback: a certified OpenID provider, and what GitHub Actions offers a job.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::User;
+use tempfile::TempDir;
+
+use crate::{CLIENTS, Certificates, Process, run};
+
+/// A running provider. Dropped, it is stopped.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its URL, which is its issuer identifier.
+    pub url: String,
+    certificates: Certificates,
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Provider {
+    /// npm's `oidc-provider`, with ID tokens of this lifetime in seconds.
+    pub fn oidc(lifetime: u32) -> Result<Self> {
+        Self::start("oidc.mjs", |certificates, command| {
+            command.arg(format!("{CLIENTS}/node/node_modules"));
+            command.arg(&certificates.certificate).arg(&certificates.key).arg(lifetime.to_string());
+        })
+    }
+
+    /// What GitHub Actions offers: `jobs` is a JSON object of request token to claims.
+    pub fn github(jobs: &serde_json::Value) -> Result<Self> {
+        Self::start("github.mjs", |certificates, command| {
+            command.arg(&certificates.certificate).arg(&certificates.key).arg(jobs.to_string());
+        })
+    }
+
+    /// The certificate of the authority that vouches for it.
+    pub fn ca(&self) -> &Path {
+        &self.certificates.authority
+    }
+
+    /// The host and port.
+    pub fn host(&self) -> &str {
+        self.url.trim_start_matches("https://")
+    }
+
+    /// An ID token for this client, of this account.
+    pub fn token(&self, client: &str, account: &str) -> Result<String> {
+        let printed = run(self.node("token.mjs").args([&self.url, client, account]))?.stdout;
+        Ok(String::from_utf8(printed)?.trim().to_owned())
+    }
+
+    /// Signs in under this name at the address that a device flow shows, and agrees.
+    pub fn visit(&self, address: &str, account: &str) -> Result<()> {
+        run(self.node("person.mjs").args([address, account])).map(drop)
+    }
+
+    fn start(script: &str, arguments: impl FnOnce(&Certificates, &mut Command)) -> Result<Self> {
+        let directory = TempDir::with_prefix("tidegate-provider-")?;
+        let root = User::from_name("root")?.context("there is no root")?;
+        let certificates = Certificates::make(directory.path(), &root)?;
+        let mut command = Command::new("node");
+        command.arg("--no-warnings").arg(scripts().join(script));
+        arguments(&certificates, &mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = Process::start(&mut command)?;
+        let mut url = String::new();
+        let stdout = process.child().stdout.take().context("standard output")?;
+        BufReader::new(stdout).read_line(&mut url)?;
+        let url = url.trim().to_owned();
+        ensure!(url.starts_with("https://"), "{script} did not start: run `cargo xtask setup`");
+        Ok(Self { url, certificates, _process: process, _directory: directory })
+    }
+
+    fn node(&self, script: &str) -> Command {
+        let mut command = Command::new("node");
+        command.arg("--no-warnings").arg(scripts().join(script)).env("NODE_EXTRA_CA_CERTS", self.ca());
+        command
+    }
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("providers")
+}
