@@ -1,5 +1,6 @@
 //! The demo: unmodified clients of a governed account go through the gate. It checks what it shows.
 
+mod jobs;
 mod stage;
 mod step;
 
@@ -67,6 +68,7 @@ fn show(binary: PathBuf) -> Result<()> {
     println!("    PGHOST={} PGPORT={} PGDATABASE=shop PGUSER=app", server.ip(), server.port());
     governed(&stage, &mut transcript)?;
     ungoverned(&stage, &mut transcript)?;
+    jobs::act(&stage, &mut transcript)?;
     records(&stage, &mut transcript)?;
     stage.end()?;
     let (checked, wrong) = transcript.result();

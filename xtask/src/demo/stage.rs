@@ -79,7 +79,7 @@ impl Stage {
 }
 
 /// The bundle's files: name and text.
-fn bundle() -> Result<Vec<(String, String)>> {
+pub(crate) fn bundle() -> Result<Vec<(String, String)>> {
     let folder = project().join("policies/demo");
     let mut files = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {

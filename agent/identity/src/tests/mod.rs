@@ -7,3 +7,4 @@ mod keyring;
 mod logins;
 mod minted;
 mod processes;
+mod speed;

@@ -1,0 +1,72 @@
+//! What an identity adds to a connection, with the host's own processes.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    issuer::{Stub, issuer},
+    minted::{Signer, claims},
+};
+use crate::{
+    ProcessId, Registry,
+    host::{Host, Procfs},
+};
+
+const ROUNDS: usize = 200;
+
+/// A process with this token in its environment, once its program has begun.
+fn job(token: Option<&str>) -> Child {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo begun; read line"]).envs(token.map(|token| ("CI_TOKEN", token)));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+    child
+}
+
+fn end(mut child: Child) {
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+async fn timed(registry: &Registry, id: ProcessId, known: bool) -> Duration {
+    let since = Instant::now();
+    let identified = registry.identify(id).await;
+    let took = since.elapsed();
+    assert_eq!(!identified.now.borrow().is_empty(), known);
+    took
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_hardly_waits_for_its_identity() {
+    let signer = Signer::rsa("one");
+    let stub = Stub::start(&[&signer]).await;
+    let issuer = issuer(&stub.url, Some(&stub));
+    let registry = Registry::new(Handle::current()).unwrap();
+    registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
+    let procfs = Arc::new(Procfs::open().unwrap());
+    let (mut first, mut bound, mut none) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let child = job(Some(&signer.sign(&claims(&issuer, &format!("job-{round}")))));
+        let id = procfs.seen(child.id()).unwrap().id;
+        first.push(timed(&registry, id, true).await);
+        bound.push(timed(&registry, id, true).await);
+        end(child);
+        let child = job(None);
+        none.push(timed(&registry, procfs.seen(child.id()).unwrap().id, false).await);
+        end(child);
+    }
+    let (first, bound, none) = (median(first), median(bound), median(none));
+    println!("found and verified {first:?}, bound {bound:?}, no token {none:?}; medians of {ROUNDS}");
+    assert!(bound < Duration::from_millis(50) && none < Duration::from_millis(50));
+}
