@@ -9,8 +9,8 @@ use std::{
 
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
-    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, ListenerName, NamePattern, PassRule,
-    Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
+    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, ListenerName, NamePattern, OlderSocket,
+    PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -84,7 +84,12 @@ impl HostKernel {
 
 impl Enforcer for HostKernel {
     fn enforce(&self, rules: &Rules) -> Result<(), String> {
-        self.kernel.replace(rules).map_err(|error| error.to_string())
+        for socket in self.kernel.replace(rules).map_err(|error| error.to_string())? {
+            let OlderSocket { pid, uid, protocol, local, remote, ended } = socket;
+            let protocol = format!("{protocol:?}").to_lowercase();
+            tracing::warn!(pid, uid, protocol, %local, %remote, ended, "a socket was open before its process was governed");
+        }
+        Ok(())
     }
 
     fn counters(&self) -> Result<BTreeMap<String, u64>, String> {

@@ -15,7 +15,8 @@ use crate::log::LogReader;
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Rules, SubjectBits};
 use crate::shield::{Protection, Shield};
-use crate::tables::{AgentTable, CounterTable, HandoffTable, OtherLabels, RuleTables};
+use crate::sockets::{self, OlderSocket};
+use crate::tables::{AgentTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable};
 use crate::{KernelError, programs, running};
 
 /// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
@@ -43,6 +44,7 @@ pub struct Kernel {
 /// The rules in force.
 struct State {
     tables: RuleTables,
+    stamps: StampTable,
     bits: SubjectBits,
     /// Subjects of the active generation.
     active: u64,
@@ -82,6 +84,7 @@ impl Kernel {
         let mut object = programs::load(&pins)?;
         let log = LogReader::start(&mut object)?;
         let tables = RuleTables::take(&mut object)?;
+        let stamps = StampTable::take(&mut object)?;
         let handoffs = HandoffTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
         let mut agent = AgentTable::take(&mut object)?;
@@ -94,7 +97,7 @@ impl Kernel {
         let bits = SubjectBits::adopted(tables.subject_bits()?);
         Ok(Self {
             netns,
-            rules: Mutex::new(State { tables, bits, active: 0, others }),
+            rules: Mutex::new(State { tables, stamps, bits, active: 0, others }),
             handoffs: Mutex::new(handoffs),
             counters,
             agent: Mutex::new(agent),
@@ -145,20 +148,21 @@ impl Kernel {
         lock(&self.rules).tables.set_listeners(self.netns, Listeners { v4: v4_port, v6: v6_port })
     }
 
-    /// Puts a whole new generation of rules into force, then labels the running processes that it governs.
+    /// Puts a whole new generation of rules into force, then labels the running processes that it governs and ends the
+    /// sockets that they opened before. Answers those sockets.
     ///
     /// Processes keep labels that they have: one that a changed subject no longer names stays that subject's until it
     /// ends, and is free once no subject of that name exists.
     ///
     /// # Errors
     ///
-    /// The rules before stay in force, unless the error came from labelling running processes.
-    pub fn replace(&self, rules: &Rules) -> Result<(), KernelError> {
+    /// The rules before stay in force, unless the error came from labelling running processes or ending sockets.
+    pub fn replace(&self, rules: &Rules) -> Result<Vec<OlderSocket>, KernelError> {
         if let (true, Some(missing)) = (rules.shield_required, self.unshielded()) {
             return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
         }
         let mut state = lock(&self.rules);
-        let State { tables, bits, active, others } = &mut *state;
+        let State { tables, stamps, bits, active, others } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
             KernelError::Rules(
                 "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
@@ -173,14 +177,18 @@ impl Kernel {
         *active = compiled.generation.subjects;
         let labelled = running::label(tables, &compiled, &self.hierarchy)?;
         succeed(tables, bits, others)?;
+        let subjects_of =
+            |pid| tables.labelled(pid).ok().flatten().map_or(0, |label| label.subjects & *active);
+        let older = sockets::end_older(stamps, subjects_of, &compiled.users())?;
         tracing::debug!(
             generation = number,
             subjects = compiled.subjects.len(),
             destinations = compiled.destinations.len(),
             labelled,
+            older = older.len(),
             "kernel rules replaced"
         );
-        Ok(())
+        Ok(older)
     }
 
     /// What this kernel can't be asked to shield; none if all of the shield is attached.

@@ -1,6 +1,6 @@
 //! What is governed and what becomes of its connections, and its form in the kernel's maps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -174,6 +174,12 @@ impl Compiled {
         // The trie keeps inner nodes beside the entries that it counts.
         bounded("destinations", destinations.len(), MAX_DESTINATIONS / 2)?;
         Ok(Self { generation, subjects, destinations })
+    }
+
+    /// Real user ids that are governed.
+    pub(crate) fn users(&self) -> HashSet<u32> {
+        let users = self.subjects.keys().filter(|key| key.kind == SubjectKind::User as u32);
+        users.filter_map(|key| u32::try_from(key.id).ok()).collect()
     }
 }
 

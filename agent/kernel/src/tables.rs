@@ -1,14 +1,15 @@
 //! The kernel's maps, as user space writes and reads them.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use tidegate_abi::{
     Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff, HandoffKey, Label,
-    Listeners, MAX_SUBJECTS, SubjectDigest, SubjectKey,
+    Listeners, MAX_SUBJECTS, Stamp, SubjectDigest, SubjectKey,
 };
 
 use crate::KernelError;
@@ -157,6 +158,33 @@ impl HandoffTable {
     /// Entries that wait.
     pub(crate) fn len(&self) -> usize {
         self.0.keys().filter(Result::is_ok).count()
+    }
+}
+
+/// Stamps of sockets.
+pub(crate) struct StampTable(SkStorage<MapData, Stamp>);
+
+impl StampTable {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        take(object, "STAMPS").map(Self)
+    }
+
+    /// Whether a socket is stamped.
+    pub(crate) fn has(&self, socket: &impl AsRawFd) -> Result<bool, KernelError> {
+        match self.0.get(socket, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(named("STAMPS")(error)),
+        }
+    }
+
+    /// Stamps a socket, unless a program has done it meanwhile.
+    pub(crate) fn set(&mut self, socket: &impl AsRawFd, stamp: &Stamp) -> Result<(), KernelError> {
+        match self.0.insert(socket, stamp, NOEXIST) {
+            Err(error) if errno(&error) != Some(libc::EEXIST) => Err(named("STAMPS")(error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use aya::Pod;
 
 use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName};
 use crate::{
-    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, SubjectKey,
+    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, Stamp,
+    SubjectKey,
 };
 
 macro_rules! plain_data {
@@ -26,6 +27,7 @@ plain_data!(
     Host,
     Label,
     Listeners,
+    Stamp,
     SubjectKey,
 );
 plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName,);

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking; the lints' own exception covers only the test functions themselves"
 )]
 
+mod before;
 mod common;
 mod connections;
 mod guard;

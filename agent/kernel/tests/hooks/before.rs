@@ -1,0 +1,149 @@
+//! What governed processes opened before the rules that govern them.
+
+use tidegate_kernel::{Protocol, Rules};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UdpSocket;
+
+use crate::common::{self, GOVERNED, Gate, UNGOVERNED, subjects};
+
+/// Opens what the script says, then prints what becomes of it once the rules are in force.
+fn opened_before(open: &str, then: &str) -> String {
+    format!("{open}\nprint('opened', flush=True)\nsys.stdin.readline()\nattempt(lambda: {then})")
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_connection_is_ended() {
+    let server = common::server().await;
+    let address = server.local_addr().unwrap();
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = format!("s = dial(socket.AF_INET, '127.0.0.1', {})", address.port());
+    let mut client = gate.python(GOVERNED, &opened_before(&open, "s.send(b'x')"));
+    let mut stream = common::accept(&server).await;
+    assert_eq!(client.line(), "opened");
+    let older = gate.kernel.replace(&subjects()).unwrap();
+    assert_eq!(older.len(), 1, "{older:?}");
+    assert_eq!((older[0].pid, older[0].uid), (Some(client.pid()), GOVERNED));
+    assert_eq!((older[0].protocol, older[0].remote, older[0].ended), (Protocol::Tcp, address, true));
+    assert!(stream.read_u8().await.is_err());
+    client.go_on();
+    assert_eq!(client.output().await, "errno ECONNABORTED");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_connected_udp_socket_sends_nothing_more() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open =
+        format!("s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', {port}))");
+    let script = opened_before(&open, "s.send(b'x')") + "\nattempt(lambda: s.send(b'x'))";
+    let mut client = gate.python(GOVERNED, &script);
+    assert_eq!(client.line(), "opened");
+    assert_eq!(gate.kernel.replace(&subjects()).unwrap().len(), 1);
+    client.go_on();
+    assert_eq!(client.output().await, "errno EDESTADDRREQ\nerrno EDESTADDRREQ");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_listener_is_ended_with_what_it_has_not_accepted() {
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = "s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True)";
+    let mut client = gate.python(GOVERNED, &opened_before(open, "s.accept()"));
+    let port: u16 = client.line().parse().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    assert_eq!(client.line(), "opened");
+    assert_eq!(gate.kernel.replace(&subjects()).unwrap().len(), 1);
+    assert!(stream.read_u8().await.is_err());
+    client.go_on();
+    assert_eq!(client.output().await, "errno EINVAL");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_connection_in_another_network_namespace_is_ended() {
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = format!(
+        "
+listener = socket.create_server(('127.0.0.1', 0))
+os.setresgid({GOVERNED}, {GOVERNED}, {GOVERNED})
+os.setresuid({GOVERNED}, {GOVERNED}, {GOVERNED})
+s = socket.create_connection(listener.getsockname())"
+    );
+    let mut client = gate.python_on_a_wire(&opened_before(&open, "s.send(b'x')"));
+    assert_eq!(client.line(), "opened");
+    // The listener's end takes the connection with it, if that doesn't come first.
+    assert!(gate.kernel.replace(&subjects()).unwrap().iter().all(|socket| socket.ended));
+    client.go_on();
+    let outcome = client.output().await;
+    assert!(outcome.starts_with("errno ECONN"), "{outcome}");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_socket_on_its_way_between_processes_is_ended() {
+    let server = common::server().await;
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = format!(
+        "
+ours, theirs = socket.socketpair()
+s = dial(socket.AF_INET, '127.0.0.1', {})
+socket.send_fds(theirs, [b'x'], [s.fileno()])
+s.close()",
+        server.local_addr().unwrap().port()
+    );
+    let then = "socket.socket(fileno=socket.recv_fds(ours, 1, 1)[1][0]).send(b'x')";
+    let mut client = gate.python(GOVERNED, &opened_before(&open, then));
+    assert_eq!(client.line(), "opened");
+    let older = gate.kernel.replace(&subjects()).unwrap();
+    assert_eq!((older.len(), older[0].pid, older[0].uid), (1, None, GOVERNED));
+    client.go_on();
+    assert_eq!(client.output().await, "errno ECONNABORTED");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn what_is_shared_with_an_ungoverned_process_and_what_is_ungoverned_goes_on() {
+    let server = common::server().await;
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    // As sshd does it: made by root, held by root and by the child that has become the user.
+    let mut login = gate.python_as_root(&format!(
+        "
+s = dial(socket.AF_INET, '127.0.0.1', {port})
+if os.fork() == 0:
+    os.setresuid({GOVERNED}, {GOVERNED}, {GOVERNED})
+    print('opened', flush=True)
+    sys.stdin.readline()
+    attempt(lambda: s.send(b'x'))
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()"
+    ));
+    assert_eq!(login.line(), "opened");
+    let open = format!("s = dial(socket.AF_INET, '127.0.0.1', {port})");
+    let mut stranger = gate.python(UNGOVERNED, &opened_before(&open, "s.send(b'x')"));
+    assert_eq!(stranger.line(), "opened");
+    assert_eq!(gate.kernel.replace(&subjects()).unwrap(), []);
+    for client in [&mut login, &mut stranger] {
+        client.go_on();
+    }
+    assert_eq!(login.output().await, "1");
+    assert_eq!(stranger.output().await, "1");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn sockets_made_under_the_rules_outlive_their_replacement() {
+    let server = common::server().await;
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| common::passes("127.0.0.1", port, "governed")).await;
+    let open = format!("s = dial(socket.AF_INET, '127.0.0.1', {port})");
+    let mut client = gate.python(GOVERNED, &opened_before(&open, "s.send(b'x')"));
+    assert_eq!(client.line(), "opened");
+    assert_eq!(gate.kernel.replace(&common::passes("127.0.0.1", port, "governed")).unwrap(), []);
+    client.go_on();
+    assert_eq!(client.output().await, "1");
+}
