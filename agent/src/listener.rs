@@ -1,4 +1,4 @@
-//! The listeners on loopback that the kernel hands governed connections to.
+//! The listeners on loopback that the kernel hands governed connections and DNS questions to.
 
 use std::{
     future::Future,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
     task::{JoinError, JoinSet},
     time::sleep,
@@ -19,26 +19,40 @@ use crate::{config::Listen, error::Error, lanes::Lanes};
 /// How long to wait when the process has no descriptors left: accepting again at once would fail again.
 const RESPITE: Duration = Duration::from_millis(50);
 
+/// Tries to find a port that is free over TCP and UDP.
+const TRIES: usize = 16;
+
 /// The listeners.
 pub(crate) struct Listeners {
     v4: TcpListener,
     v6: Option<TcpListener>,
+    /// At the same addresses and ports, for DNS.
+    datagrams: Vec<UdpSocket>,
 }
 
 impl Listeners {
     /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1. Where the configuration leaves the port open, it is the
     /// one that an earlier agent had, if that is free.
     pub(crate) async fn bind(listen: &Listen, earlier: (u16, u16)) -> Result<Self, Error> {
-        let v4 = bind(Ipv4Addr::LOCALHOST.into(), listen.v4_port, earlier.0).await?;
+        let (v4, questions) = bind(Ipv4Addr::LOCALHOST.into(), listen.v4_port, earlier.0).await?;
+        let mut datagrams = vec![questions];
         let v6 = match bind(Ipv6Addr::LOCALHOST.into(), listen.v6_port, earlier.1).await {
-            Ok(listener) => Some(listener),
+            Ok((listener, questions)) => {
+                datagrams.push(questions);
+                Some(listener)
+            }
             Err(Error::Listen { error, .. }) if is_without_ipv6(&error) => {
                 tracing::warn!("this host has no IPv6 loopback; governed IPv6 connections are refused");
                 None
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6 })
+        Ok(Self { v4, v6, datagrams })
+    }
+
+    /// The sockets that DNS questions come to; they can be had once.
+    pub(crate) fn take_datagrams(&mut self) -> Vec<UdpSocket> {
+        std::mem::take(&mut self.datagrams)
     }
 
     /// The ports; 0 for a family that nobody listens on.
@@ -103,18 +117,33 @@ impl Listeners {
     }
 }
 
-async fn bind(address: IpAddr, asked: u16, earlier: u16) -> Result<TcpListener, Error> {
+async fn bind(address: IpAddr, asked: u16, earlier: u16) -> Result<(TcpListener, UdpSocket), Error> {
     if asked == 0 && earlier != 0 {
         let address = SocketAddr::new(address, earlier);
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+        match bind_both(address).await {
+            Err(Error::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
                 tracing::warn!(%address, "the earlier agent's port is taken; another one is used");
             }
-            bound => return bound.map_err(|error| Error::Listen { address, error }),
+            bound => return bound,
         }
     }
-    let address = SocketAddr::new(address, asked);
-    TcpListener::bind(address).await.map_err(|error| Error::Listen { address, error })
+    bind_both(SocketAddr::new(address, asked)).await
+}
+
+/// Binds an address over TCP and UDP alike; port 0 is any that both are free at.
+async fn bind_both(address: SocketAddr) -> Result<(TcpListener, UdpSocket), Error> {
+    let failed = |error| Error::Listen { address, error };
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        match UdpSocket::bind(listener.local_addr().map_err(failed)?).await {
+            Ok(datagrams) => return Ok((listener, datagrams)),
+            Err(error)
+                if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse && tried < TRIES => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
 }
 
 /// Closes with a reset: nothing can be said in a protocol that was not chosen.

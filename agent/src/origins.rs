@@ -9,8 +9,8 @@ use std::{
 
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
-    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, ListenerName, NamePattern, OlderSocket,
-    PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
+    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, Learned, ListenerName, NamePattern,
+    OlderSocket, PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -18,12 +18,15 @@ use tidegate_policy::{
 };
 use tokio::net::TcpStream;
 
-use crate::routes::Resolved;
+use crate::{dns::Askers, routes::Resolved};
 
 /// What makes rules count, a whole generation at once: on an error the old ones still do.
 pub(crate) trait Enforcer: Send + Sync {
     /// Blocks for as long as the kernel takes.
     fn enforce(&self, rules: &Rules) -> Result<(), String>;
+
+    /// Replaces all that was learned of names, within the generation in force.
+    fn learn(&self, learned: &Learned) -> Result<(), String>;
 
     /// What it counted since it was first attached, by name.
     fn counters(&self) -> Result<BTreeMap<String, u64>, String>;
@@ -92,6 +95,10 @@ impl Enforcer for HostKernel {
         Ok(())
     }
 
+    fn learn(&self, learned: &Learned) -> Result<(), String> {
+        self.kernel.learn(learned).map_err(|error| error.to_string())
+    }
+
     fn counters(&self) -> Result<BTreeMap<String, u64>, String> {
         let counters = self.kernel.counters().map_err(|error| error.to_string())?;
         let named = [
@@ -112,6 +119,16 @@ impl Enforcer for HostKernel {
 
     fn rest(&self) -> Result<(), String> {
         self.kernel.rest().map_err(|error| error.to_string())
+    }
+}
+
+impl Askers for HostKernel {
+    fn asker(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, String> {
+        self.kernel.asker(client, listener).map_err(|error| error.to_string())
+    }
+
+    fn describe(&self, asker: Captured) -> Principal {
+        principal(&self.processes, asker)
     }
 }
 
@@ -136,6 +153,11 @@ impl Origins for HostKernel {
 }
 
 fn origin_of(processes: &Processes, captured: Captured, source: SocketAddr) -> Origin {
+    let destination = captured.destination;
+    Origin { destination, source, principal: principal(processes, captured) }
+}
+
+fn principal(processes: &Processes, captured: Captured) -> Principal {
     let facts = processes.facts(&captured);
     let process = Process {
         pid: facts.pid,
@@ -153,8 +175,7 @@ fn origin_of(processes: &Processes, captured: Captured, source: SocketAddr) -> O
         container: facts.container,
         ancestry: facts.ancestry,
     };
-    let principal = Principal { subjects: captured.subjects, process, ..Principal::default() };
-    Origin { destination: captured.destination, source, principal }
+    Principal { subjects: captured.subjects, process, ..Principal::default() }
 }
 
 /// What the kernel must know of a bundle. Every name that the host does not know is in the error.

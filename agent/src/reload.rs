@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
+use tidegate_dns::Upstream;
 use tidegate_gate::Credentials;
 use tidegate_identity::{Prepared, Registry};
 use tidegate_kernel::Rules;
@@ -14,6 +15,7 @@ use crate::{
     authority::Authority,
     bundle::{self, BundleError},
     error::Error,
+    names::{Names, Uses},
     origins::{self, Enforcer},
     protocols::Protocols,
     routes::{Resolved, Route, Routes},
@@ -23,6 +25,8 @@ use crate::{
 pub(crate) struct InForce {
     policy: Arc<ArcSwap<Policy>>,
     routes: ArcSwap<Routes>,
+    names: Names,
+    upstream: ArcSwap<Upstream>,
     changes: watch::Sender<u64>,
 }
 
@@ -32,6 +36,8 @@ pub(crate) struct Candidate {
     issuers: Prepared,
     routes: Routes,
     rules: Rules,
+    uses: Uses,
+    upstream: Upstream,
 }
 
 /// What a bundle is made from. Host names are looked up each time.
@@ -51,7 +57,6 @@ pub(crate) struct Loader {
 /// Replaces the bundle in force by what is on disk now.
 pub(crate) struct Reloader {
     loader: Loader,
-    enforcer: Arc<dyn Enforcer>,
     in_force: Arc<InForce>,
     one_at_a_time: Mutex<()>,
 }
@@ -81,7 +86,10 @@ impl Loader {
         })
         .await?;
         self.check_credentials(&policy).await?;
-        let resolved = Resolved::of(&policy).await?;
+        let upstream = Upstream::new(&policy.dns.servers)
+            .map_err(|error| BundleError::Unusable(vec![format!("the name servers: {error}")]))?;
+        let resolved = Resolved::of(&policy, &upstream).await?;
+        let uses = Uses::of(&policy, &resolved);
         let routes = Routes::build(servers, &resolved, &self.protocols, &self.authority)?;
         let (policy, rules) = off_thread(move || {
             let rules = origins::rules(&policy, &resolved).map_err(BundleError::Unusable)?;
@@ -94,7 +102,7 @@ impl Loader {
             Ok::<_, BundleError>((policy, issuers))
         })
         .await?;
-        Ok(Candidate { policy, issuers, routes, rules })
+        Ok(Candidate { policy, issuers, routes, rules, uses, upstream })
     }
 
     async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
@@ -110,12 +118,15 @@ impl Loader {
 
 impl Candidate {
     /// Puts it in force as the first one. Nothing is redirected before this returns.
-    pub(crate) fn begin(self, enforcer: &dyn Enforcer, registry: &Registry) -> Result<InForce, Error> {
-        enforcer.enforce(&self.rules).map_err(Error::Kernel)?;
+    pub(crate) fn begin(self, enforcer: Arc<dyn Enforcer>, registry: &Registry) -> Result<InForce, Error> {
+        let names = Names::new(enforcer);
+        names.install(self.uses, self.rules).map_err(Error::Kernel)?;
         registry.adopt(self.issuers);
         Ok(InForce {
             policy: Arc::new(ArcSwap::from_pointee(self.policy)),
             routes: ArcSwap::from_pointee(self.routes),
+            names,
+            upstream: ArcSwap::from_pointee(self.upstream),
             changes: watch::Sender::new(0),
         })
     }
@@ -124,7 +135,21 @@ impl Candidate {
 impl InForce {
     /// The resource that a destination is now.
     pub(crate) fn route(&self, destination: std::net::SocketAddr) -> Option<Arc<Route>> {
-        self.routes.load().choose(destination).cloned()
+        let routes = self.routes.load();
+        if let Some(route) = routes.choose(destination) {
+            return Some(route.clone());
+        }
+        routes.to(&self.names.resource(destination)?).cloned()
+    }
+
+    /// The names that may be asked for.
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Who knows their addresses.
+    pub(crate) fn upstream(&self) -> Arc<Upstream> {
+        self.upstream.load_full()
     }
 
     /// The policy, as sessions follow it.
@@ -149,7 +174,8 @@ impl InForce {
     }
 
     /// Routes go before the policy: a new session meets a policy that is at least as new as its route.
-    fn replace(&self, policy: Policy, routes: Routes) {
+    fn replace(&self, policy: Policy, routes: Routes, upstream: Upstream) {
+        self.upstream.store(Arc::new(upstream));
         self.routes.store(Arc::new(routes));
         self.policy.store(Arc::new(policy));
         self.changes.send_modify(|generation| *generation += 1);
@@ -158,13 +184,13 @@ impl InForce {
 
 impl Reloader {
     /// For the bundle that `loader` loaded first.
-    pub(crate) fn new(loader: Loader, enforcer: Arc<dyn Enforcer>, in_force: Arc<InForce>) -> Self {
-        Self { loader, enforcer, in_force, one_at_a_time: Mutex::default() }
+    pub(crate) fn new(loader: Loader, in_force: Arc<InForce>) -> Self {
+        Self { loader, in_force, one_at_a_time: Mutex::default() }
     }
 
     /// What enforces the bundle.
     pub(crate) fn enforcer(&self) -> &Arc<dyn Enforcer> {
-        &self.enforcer
+        self.in_force.names.enforcer()
     }
 
     /// Loads the bundle again and puts it in force; on an error the old one stays in force whole.
@@ -183,10 +209,11 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Summary, Error> {
-        let Candidate { policy, issuers, routes, rules } = Box::pin(self.loader.load()).await?;
-        let enforcer = self.enforcer.clone();
-        off_thread(move || enforcer.enforce(&rules).map_err(Error::Kernel)).await?;
-        self.in_force.replace(policy, routes);
+        let Candidate { policy, issuers, routes, rules, uses, upstream } =
+            Box::pin(self.loader.load()).await?;
+        let names = self.in_force.names.clone();
+        off_thread(move || names.install(uses, rules).map_err(Error::Kernel)).await?;
+        self.in_force.replace(policy, routes, upstream);
         self.loader.registry.adopt(issuers);
         Ok(self.in_force.summary())
     }

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
+use tidegate_dns::Upstream;
 use tidegate_gate::Server;
 use tidegate_policy::{Address, Host, Policy, Resource};
 use tokio::task::JoinSet;
@@ -20,9 +19,6 @@ use crate::{
     error::Error,
     protocols::Protocols,
 };
-
-/// How long looking one host name up may take.
-const LOOKUP: Duration = Duration::from_secs(10);
 
 /// What serves one resource.
 pub(crate) struct Route {
@@ -74,17 +70,22 @@ impl Routes {
         let found = |(net, port, _): &&(IpNet, u16, _)| *port == destination.port() && net.contains(&address);
         self.0.iter().find(found).map(|(_, _, route)| route)
     }
+
+    /// The route to a resource.
+    pub(crate) fn to(&self, resource: &str) -> Option<&Arc<Route>> {
+        self.0.iter().find(|(.., route)| *route.resource.name == *resource).map(|(.., route)| route)
+    }
 }
 
 impl Resolved {
     /// Looks up every host name of the policy, all at once.
-    pub(crate) async fn of(policy: &Policy) -> Result<Self, BundleError> {
+    pub(crate) async fn of(policy: &Policy, upstream: &Upstream) -> Result<Self, BundleError> {
         let mut lookups = JoinSet::new();
         let addresses = policy.resources.iter().flat_map(|resource| &resource.addresses);
         for address in addresses.chain(policy.passes.iter().flat_map(|pass| &pass.to)) {
             if let Host::Name(name) = &address.host {
-                let name = name.clone();
-                lookups.spawn(async move { (name.clone(), look_up(&name).await) });
+                let (name, upstream) = (name.clone(), upstream.clone());
+                lookups.spawn(async move { (name.clone(), upstream.addresses(&name).await) });
             }
         }
         let (mut resolved, mut problems) = (BTreeMap::new(), Vec::new());
@@ -106,16 +107,6 @@ impl Resolved {
             Host::Name(name) => self.0.get(name).into_iter().flatten().copied().map(IpNet::from).collect(),
         }
     }
-}
-
-async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
-    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((name, 0)))
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
-    addresses.sort();
-    addresses.dedup();
-    Ok(addresses)
 }
 
 /// What clients may call a resource. A range has no name: its members are verified by `localhost` or not at all.
@@ -160,7 +151,8 @@ mod tests {
         let policy = bundle::load(directory.path(), &protocols())?;
         let servers = bundle::configure(&policy, &protocols())?;
         let authority = Arc::new(Authority::open(state.path(), "host")?);
-        Routes::build(servers, &Resolved::of(&policy).await?, &protocols(), &authority)
+        let upstream = Upstream::new(&[]).unwrap();
+        Routes::build(servers, &Resolved::of(&policy, &upstream).await?, &protocols(), &authority)
     }
 
     fn chosen(routes: &Routes, destination: &str) -> Option<String> {

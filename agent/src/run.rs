@@ -24,6 +24,7 @@ use crate::{
     authority::Authority,
     config::Config,
     credentials::Files,
+    dns::Dns,
     error::Error,
     files, hardening,
     heart::Heart,
@@ -115,9 +116,9 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let ports = listeners.ports().map_err(Error::Runtime)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
-    let in_force = Arc::new(candidate.begin(&kernel, &registry)?);
+    let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &registry)?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
-    let reloader = Arc::new(Reloader::new(loader, Arc::new(kernel.clone()), in_force.clone()));
+    let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
     let (stopping, told) = watch::channel(false);
     let (live, stop) = (Live::new(config.limits.clone()), Arc::new(Notify::new()));
     let admin = Admin {
@@ -131,6 +132,8 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
     let identities = Arc::new(registry.clone());
+    let tier: Arc<str> = tier.to_string().into();
+    let dns = Dns::new(in_force.clone(), origins.clone(), records.clone(), tier.clone());
     let sessions = Sessions {
         origins,
         identities,
@@ -138,10 +141,11 @@ async fn start(config: Config) -> Result<Agent, Error> {
         credentials,
         records,
         approvals,
+        dns,
         masker,
         stopping: told,
         live,
-        tier: tier.to_string().into(),
+        tier,
     };
     Ok(Agent {
         config,
@@ -161,13 +165,19 @@ async fn start(config: Config) -> Result<Agent, Error> {
 impl Agent {
     /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
     async fn serve(self) -> Result<(), Error> {
-        let Self { config, listeners, sessions, reloader, socket, admin, .. } = self;
+        let Self { config, mut listeners, sessions, reloader, socket, admin, .. } = self;
         let Self { user_socket, users, stop, stopping, mut signals, .. } = self;
         let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
         administering.spawn(socket.run(admin));
         administering.spawn(users.run(user_socket));
+        let mut resolving = JoinSet::new();
+        for socket in listeners.take_datagrams() {
+            resolving.spawn(sessions.dns.clone().serve_datagrams(socket));
+        }
+        resolving.spawn(sessions.dns.clone().tidy());
+        resolving.spawn(sessions.in_force.names().clone().forget());
         let lanes = Arc::new(Lanes::start().map_err(Error::Runtime)?);
         let (told, assigning) = (stopping.subscribe(), lanes.clone());
         let mut listening = tokio::spawn(async move {
@@ -190,6 +200,7 @@ impl Agent {
         let (tasks, listeners) = ended.map_err(|error| Error::Runtime(error.into()))?;
         drop(tokio::spawn(listeners.refuse()));
         let cut_off = drain(tasks, config.stop_grace, signals.end.next()).await;
+        resolving.shutdown().await;
         drop(lanes);
         tracing::info!(cut_off, "stopped");
         administering.shutdown().await;

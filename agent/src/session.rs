@@ -3,13 +3,15 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
-    Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, OriginError, Origins, Records,
+    Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError, Origins,
+    Records,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{Instrument, Span, field};
 
 use crate::{
     access::Access,
+    dns::{self, Dns},
     listener::reset,
     live::{Live, Refused},
     reload::InForce,
@@ -30,6 +32,8 @@ pub(crate) struct Sessions {
     pub(crate) records: Arc<dyn Records>,
     /// Where people are asked.
     pub(crate) approvals: Arc<dyn Approvals>,
+    /// What answers DNS over TCP.
+    pub(crate) dns: Arc<Dns>,
     /// What applies masks.
     pub(crate) masker: Arc<Masker>,
     /// True once the agent is asked to stop.
@@ -38,6 +42,14 @@ pub(crate) struct Sessions {
     pub(crate) live: Arc<Live>,
     /// What this kernel lets the agent enforce, by name.
     pub(crate) tier: Arc<str>,
+}
+
+/// What a connection is for.
+enum Opened {
+    /// A resource.
+    Resource(Arc<Route>, Gate),
+    /// DNS, whichever server was meant.
+    Questions(Box<Origin>),
 }
 
 impl Sessions {
@@ -54,7 +66,12 @@ impl Sessions {
             // Boxed and dropped at once: an idle session keeps only what its protocol needs.
             let opened = Box::pin(sessions.open(&stream, &mut access)).await;
             match opened {
-                Ok((route, gate)) => {
+                Ok(Opened::Questions(origin)) => {
+                    let dns = sessions.dns.clone();
+                    drop(sessions);
+                    access.ended(Box::pin(async move { dns.serve_connection(stream, *origin).await }).await);
+                }
+                Ok(Opened::Resource(route, gate)) => {
                     drop(sessions);
                     let client = ClientIo { stream, tls: route.tls.clone() };
                     let served = route.server.clone().serve(client, gate);
@@ -72,7 +89,7 @@ impl Sessions {
     }
 
     /// Finds out who connects to what, and begins the session's record.
-    async fn open(&self, stream: &TcpStream, access: &mut Access) -> Result<(Arc<Route>, Gate), Refused> {
+    async fn open(&self, stream: &TcpStream, access: &mut Access) -> Result<Opened, Refused> {
         let place = access.hold(self.live.enter()?);
         let origin = self.origins.origin(stream).await.map_err(|error| match error {
             OriginError::Unknown => Refused::UnknownOrigin,
@@ -81,6 +98,9 @@ impl Sessions {
         let claimed = place.claim(origin.principal.process.uid);
         access.known(origin.destination, &origin.principal);
         claimed?;
+        if origin.destination.port() == dns::PORT {
+            return Ok(Opened::Questions(Box::new(origin)));
+        }
         let route = self.in_force.route(origin.destination).ok_or(Refused::NoResource)?;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "small packets may wait");
@@ -103,7 +123,7 @@ impl Sessions {
         Span::current().record("id", &**gate.session());
         self.live.count_served();
         access.opened(gate.clone());
-        Ok((route, gate))
+        Ok(Opened::Resource(route, gate))
     }
 }
 

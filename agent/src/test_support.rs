@@ -17,7 +17,7 @@ use tidegate_gate::{
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
 };
 use tidegate_identity::Registry;
-use tidegate_kernel::Rules;
+use tidegate_kernel::{Captured, Learned, Rules};
 use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,6 +29,7 @@ use crate::{
     authority::Authority,
     config::Limits,
     credentials::Files,
+    dns::{Askers, Dns},
     files,
     live::Live,
     origins::Enforcer,
@@ -137,6 +138,30 @@ impl Origins for FakeOrigins {
     }
 }
 
+/// Every datagram is a governed process's.
+pub(crate) struct FakeAskers;
+
+impl Askers for FakeAskers {
+    fn asker(&self, _client: SocketAddr, _listener: SocketAddr) -> Result<Option<Captured>, String> {
+        Ok(Some(Captured {
+            destination: "192.0.2.53:53".parse().unwrap(),
+            pid: 1,
+            started: 1,
+            uid: 61_090,
+            gid: 61_090,
+            cgroup_id: 1,
+            command: "asker".into(),
+            connected_at: 1,
+            subjects: vec!["ci".into()],
+        }))
+    }
+
+    fn describe(&self, asker: Captured) -> Principal {
+        let process = Process { pid: asker.pid, uid: asker.uid, ..Process::default() };
+        Principal { subjects: asker.subjects, process, ..Principal::default() }
+    }
+}
+
 /// A kernel that counts the generations it was given.
 #[derive(Default)]
 pub(crate) struct FakeEnforcer {
@@ -146,6 +171,8 @@ pub(crate) struct FakeEnforcer {
     pub(crate) broken: AtomicBool,
     /// Sends connections.
     pub(crate) serving: AtomicBool,
+    /// What it was last told of names.
+    pub(crate) learned: Mutex<Learned>,
 }
 
 impl Enforcer for FakeEnforcer {
@@ -154,6 +181,14 @@ impl Enforcer for FakeEnforcer {
             return Err("broken on purpose".into());
         }
         self.generations.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn learn(&self, learned: &Learned) -> Result<(), String> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err("broken on purpose".into());
+        }
+        *self.learned.lock().unwrap() = learned.clone();
         Ok(())
     }
 
@@ -181,6 +216,8 @@ pub(crate) struct FakeRecords {
     pub(crate) opened: Arc<AtomicU64>,
     /// Begins no more.
     pub(crate) full: Arc<AtomicBool>,
+    /// What was written, as JSON.
+    pub(crate) lines: Arc<Mutex<Vec<String>>>,
 }
 
 struct FakeRecord(FakeRecords, Arc<str>);
@@ -200,11 +237,14 @@ impl Record for FakeRecord {
         &self.1
     }
 
-    fn write(&mut self, _entry: &Entry<'_>) -> Result<(), RecordError> {
+    fn write(&mut self, entry: &Entry<'_>) -> Result<(), RecordError> {
+        self.note(entry);
         Ok(())
     }
 
-    fn note(&mut self, _entry: &Entry<'_>) {}
+    fn note(&mut self, entry: &Entry<'_>) {
+        self.0.lines.lock().unwrap().push(serde_json::to_string(entry).unwrap());
+    }
 
     fn close(self: Box<Self>, reason: &str) {
         self.0.closed.lock().unwrap().push(reason.into());
@@ -249,7 +289,16 @@ impl World {
 
     /// With these limits.
     pub(crate) async fn with_limits(limits: Limits) -> Self {
-        let (state, bundle) = (tempfile::tempdir().unwrap(), write_bundle(BUNDLE));
+        Self::with(BUNDLE, limits).await
+    }
+
+    /// With this bundle in force.
+    pub(crate) async fn with_bundle(text: &str) -> Self {
+        Self::with(text, Limits::default()).await
+    }
+
+    async fn with(text: &str, limits: Limits) -> Self {
+        let (state, bundle) = (tempfile::tempdir().unwrap(), write_bundle(text));
         let credentials = tempfile::tempdir().unwrap();
         files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
         let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
@@ -257,7 +306,7 @@ impl World {
         let registry = Registry::new(tokio::runtime::Handle::current()).unwrap();
         let candidate =
             loader(bundle.path(), credentials.path(), &authority, &registry).load().await.unwrap();
-        let in_force = Arc::new(candidate.begin(&*enforcer, &registry).unwrap());
+        let in_force = Arc::new(candidate.begin(enforcer.clone(), &registry).unwrap());
         Self {
             bundle,
             credentials,
@@ -274,7 +323,12 @@ impl World {
     /// What reloads this world's bundle.
     pub(crate) fn reloader(&self) -> Reloader {
         let loader = loader(self.bundle.path(), self.credentials.path(), &self.authority, &self.registry);
-        Reloader::new(loader, self.enforcer.clone(), self.in_force.clone())
+        Reloader::new(loader, self.in_force.clone())
+    }
+
+    /// What answers this world's questions.
+    pub(crate) fn dns(&self) -> Arc<Dns> {
+        Dns::new(self.in_force.clone(), Arc::new(FakeAskers), Arc::new(self.records.clone()), "full".into())
     }
 
     /// Sessions whose clients meant to connect there.
@@ -287,6 +341,7 @@ impl World {
             credentials: Arc::new(Files::new(None, self.credentials.path().into())),
             records: Arc::new(self.records.clone()),
             approvals: Arc::new(Nobody),
+            dns: self.dns(),
             masker: Arc::new(Masker::new(Secret::new(vec![0; 32]))),
             stopping: self.stopping.subscribe(),
             live: self.live.clone(),

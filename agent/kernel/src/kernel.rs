@@ -4,24 +4,30 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fmt, io, process};
 
 use nix::time::{ClockId, clock_gettime};
-use tidegate_abi::{Agent, Counter, Listeners};
+use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
 use crate::log::LogReader;
 use crate::pins::{OtherLayout, Pins, Removed};
-use crate::rules::{Compiled, Rules, SubjectBits};
+use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
 use crate::shield::{Protection, Shield};
 use crate::sockets::{self, OlderSocket};
-use crate::tables::{AgentTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable};
+use crate::tables::{
+    AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
+};
 use crate::{KernelError, programs, running};
 
 /// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
 /// during the one before.
 const MAX_PASSES: usize = 8;
+
+/// How old an announced question may be when it is read, in ns: the port may be another process's by then.
+const ASKED_LATELY: u64 = 5_000_000_000;
 
 /// The attached programs, as their agent has them. Dropped, they stay attached and in force: connections that would be
 /// redirected are then refused. Only [`detach`](Self::detach) frees the governed.
@@ -30,6 +36,7 @@ pub struct Kernel {
     netns: u64,
     rules: Mutex<State>,
     handoffs: Mutex<HandoffTable>,
+    askers: AskerTable,
     counters: CounterTable,
     agent: Mutex<AgentTable>,
     hierarchy: Hierarchy,
@@ -50,6 +57,8 @@ struct State {
     active: u64,
     /// What agents with maps of another layout left: attached until the first rules are in force here.
     others: Vec<(OtherLayout, OtherLabels)>,
+    /// Its destinations.
+    destinations: Destinations,
 }
 
 /// What the programs counted since they were first attached.
@@ -86,6 +95,7 @@ impl Kernel {
         let tables = RuleTables::take(&mut object)?;
         let stamps = StampTable::take(&mut object)?;
         let handoffs = HandoffTable::take(&mut object)?;
+        let askers = AskerTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
         let mut agent = AgentTable::take(&mut object)?;
         let others = others(&pins)?;
@@ -97,8 +107,16 @@ impl Kernel {
         let bits = SubjectBits::adopted(tables.subject_bits()?);
         Ok(Self {
             netns,
-            rules: Mutex::new(State { tables, stamps, bits, active: 0, others }),
+            rules: Mutex::new(State {
+                tables,
+                stamps,
+                bits,
+                active: 0,
+                others,
+                destinations: Destinations::default(),
+            }),
             handoffs: Mutex::new(handoffs),
+            askers,
             counters,
             agent: Mutex::new(agent),
             hierarchy,
@@ -122,9 +140,7 @@ impl Kernel {
 
     /// A sign of life: connections are redirected for the next five seconds. To be repeated well within them.
     pub fn live(&self) -> Result<(), KernelError> {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map_err(|errno| KernelError::System { what: "the clock", error: errno.into() })?;
-        let seen = u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(u64::MAX);
+        let seen = since_boot()?;
         let mut agent = lock(&self.agent);
         let known = agent.get()?;
         agent.set(Agent { seen, serving: 1, ..known })
@@ -142,8 +158,8 @@ impl Kernel {
         self.pins.remove()
     }
 
-    /// Says where the agent listens in its own network namespace: on 127.0.0.1 and on ::1. Until then, and in every other
-    /// namespace, connects that would be redirected are refused.
+    /// Says where the agent listens in its own network namespace, on 127.0.0.1 and on ::1: over TCP for connections, over
+    /// UDP at the same ports for DNS. Until then, and in every other namespace, what would be redirected is refused.
     pub fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), KernelError> {
         lock(&self.rules).tables.set_listeners(self.netns, Listeners { v4: v4_port, v6: v6_port })
     }
@@ -162,7 +178,7 @@ impl Kernel {
             return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
         }
         let mut state = lock(&self.rules);
-        let State { tables, stamps, bits, active, others } = &mut *state;
+        let State { tables, stamps, bits, active, others, destinations } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
             KernelError::Rules(
                 "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
@@ -175,20 +191,36 @@ impl Kernel {
         }
         tables.swap(&compiled)?;
         *active = compiled.generation.subjects;
-        let labelled = running::label(tables, &compiled, &self.hierarchy)?;
-        succeed(tables, bits, others)?;
-        let subjects_of =
-            |pid| tables.labelled(pid).ok().flatten().map_or(0, |label| label.subjects & *active);
-        let older = sockets::end_older(stamps, subjects_of, &compiled.users())?;
+        let labelled = running::label(tables, &compiled, &self.hierarchy);
         tracing::debug!(
             generation = number,
             subjects = compiled.subjects.len(),
             destinations = compiled.destinations.len(),
-            labelled,
-            older = older.len(),
+            labelled = labelled.as_ref().ok(),
             "kernel rules replaced"
         );
-        Ok(older)
+        let users = compiled.users();
+        *destinations = compiled.into_destinations();
+        labelled?;
+        succeed(tables, bits, others)?;
+        let subjects_of =
+            |pid| tables.labelled(pid).ok().flatten().map_or(0, |label| label.subjects & *active);
+        sockets::end_older(stamps, subjects_of, &users)
+    }
+
+    /// Replaces all that is learned, in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// What was learned before stays in force, and of what is new perhaps a part.
+    pub fn learn(&self, learned: &Learned) -> Result<(), KernelError> {
+        let mut state = lock(&self.rules);
+        let State { tables, bits, destinations, .. } = &mut *state;
+        let change = destinations.learn(learned, bits)?;
+        destinations.trying(&change);
+        tables.change(&change)?;
+        destinations.changed(change);
+        Ok(())
     }
 
     /// What this kernel can't be asked to shield; none if all of the shield is attached.
@@ -219,6 +251,17 @@ impl Kernel {
         };
         let state = lock(&self.rules);
         Ok(Some(Captured::new(&handoff, &state.bits, state.active)))
+    }
+
+    /// Who sent a DNS question that has just arrived, and to which server it was meant to go; none if no governed process
+    /// did, and it must not be answered.
+    pub fn asker(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, KernelError> {
+        let asker = self.askers.get(&captured::key(self.netns, client, listener))?;
+        let now = since_boot()?;
+        let fresh = |asker: &Handoff| now.saturating_sub(asker.connected_at) <= ASKED_LATELY;
+        let Some(asker) = asker.filter(fresh) else { return Ok(None) };
+        let state = lock(&self.rules);
+        Ok(Some(Captured::new(&asker, &state.bits, state.active)))
     }
 
     /// Redirected connections that nobody has asked the origin of.
@@ -292,6 +335,13 @@ fn own_start() -> Result<u64, KernelError> {
     let failed =
         |error| KernelError::System { what: "this process's own start", error: io::Error::other(error) };
     stat.map(|stat| stat.starttime).map_err(failed)
+}
+
+/// Time since boot in ns, as the programs have it.
+fn since_boot() -> Result<u64, KernelError> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_err(|errno| KernelError::System { what: "the clock", error: errno.into() })?;
+    Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Cookie of this process's network namespace (`SO_NETNS_COOKIE`, Linux 5.14).

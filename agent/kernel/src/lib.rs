@@ -34,7 +34,7 @@ pub use pins::{LAYOUT, Pins, Removed};
 pub use probe::{Probe, probe};
 pub use process::{Process, Processes};
 pub use programs::TOOLCHAIN;
-pub use rules::{Destination, PassRule, Rules, SubjectRule};
+pub use rules::{Destination, Learned, PassRule, Rules, SubjectRule};
 pub use shield::{FileRule, ListenerName, NamePattern, Protection, UnixRule};
 pub use sockets::{OlderSocket, Protocol};
 pub use tier::{Feature, Found, Missing, Tier, features};

@@ -45,6 +45,8 @@ const PROGRAMS: &[(&str, Hook)] = &[
     ("socket_created", Hook::Cgroup),
     ("getpeername4", Hook::Cgroup),
     ("getpeername6", Hook::Cgroup),
+    ("recvmsg4", Hook::Cgroup),
+    ("recvmsg6", Hook::Cgroup),
     ("sendmsg4", Hook::Cgroup),
     ("sendmsg6", Hook::Cgroup),
     ("connect4", Hook::Cgroup),

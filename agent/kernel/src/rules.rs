@@ -1,6 +1,6 @@
 //! What is governed and what becomes of its connections, and its form in the kernel's maps.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,6 +28,17 @@ pub struct Rules {
     pub unix: Vec<UnixRule>,
     /// They are only put into force by the whole shield.
     pub shield_required: bool,
+    /// What was learned since the bundle was loaded.
+    pub learned: Learned,
+}
+
+/// Addresses that names of the bundle turned out to have. Only single addresses, never ranges.
+#[derive(Debug, Clone, Default)]
+pub struct Learned {
+    /// As [`Rules::resources`].
+    pub resources: Vec<Destination>,
+    /// As [`Rules::passes`].
+    pub passes: Vec<PassRule>,
 }
 
 /// One subject and the ids that make a process its own. Any one of them does.
@@ -148,9 +159,16 @@ fn digest(name: &str) -> SubjectDigest {
 pub(crate) struct Compiled {
     pub(crate) generation: Generation,
     pub(crate) subjects: HashMap<SubjectKey, u64>,
-    /// Prefix length in bits (of the whole key), key and value.
-    pub(crate) destinations: Vec<(u32, DestinationKey, Entry)>,
+    pub(crate) destinations: Vec<Row>,
+    declared: Table,
+    learned: Table,
 }
+
+/// Prefix length in bits (of the whole key), key and value.
+pub(crate) type Row = (u32, DestinationKey, Entry);
+
+/// What rules say of each prefix, apart from what they say of those that contain it.
+pub(crate) type Table = BTreeMap<Prefix, Entry>;
 
 impl Compiled {
     /// # Errors
@@ -170,10 +188,71 @@ impl Compiled {
             }
         }
         bounded("user, group and cgroup ids of subjects", subjects.len(), MAX_SUBJECT_IDS / 2)?;
-        let destinations = destinations(rules, number, bits)?;
+        let declared = table(&rules.resources, &rules.passes, bits)?;
+        let learned = table(&rules.learned.resources, &rules.learned.passes, bits)?;
+        let prefixes: BTreeSet<Prefix> = declared.keys().chain(learned.keys()).copied().collect();
+        let destinations: Vec<Row> =
+            prefixes.into_iter().map(|prefix| row(prefix, number, [&declared, &learned])).collect();
         // The trie keeps inner nodes beside the entries that it counts.
         bounded("destinations", destinations.len(), MAX_DESTINATIONS / 2)?;
-        Ok(Self { generation, subjects, destinations })
+        Ok(Self { generation, subjects, destinations, declared, learned })
+    }
+
+    /// What destinations were made from, for [`Destinations::learn`].
+    pub(crate) fn into_destinations(self) -> Destinations {
+        Destinations { generation: self.generation.number, declared: self.declared, learned: self.learned }
+    }
+}
+
+/// The destinations in force, to be changed one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Destinations {
+    generation: u32,
+    declared: Table,
+    learned: Table,
+}
+
+/// What changes between two states of [`Destinations`].
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(crate) written: Vec<Row>,
+    pub(crate) removed: Vec<(u32, DestinationKey)>,
+    learned: Table,
+}
+
+impl Destinations {
+    /// What changes if this is all that is learned.
+    pub(crate) fn learn(&self, learned: &Learned, bits: &SubjectBits) -> Result<Change, KernelError> {
+        let learned = table(&learned.resources, &learned.passes, bits)?;
+        bounded("destinations", self.declared.len() + learned.len(), MAX_DESTINATIONS / 2)?;
+        let written = learned.iter().filter(|(prefix, entry)| self.learned.get(prefix) != Some(entry));
+        let written = written.map(|(prefix, _)| *prefix);
+        let gone = self.learned.keys().filter(|prefix| !learned.contains_key(prefix)).copied();
+        let mut change = Change::default();
+        for prefix in written.chain(gone) {
+            let (bits, key, entry) = row(prefix, self.generation, [&self.declared, &learned]);
+            if learned.contains_key(&prefix) || self.declared.contains_key(&prefix) {
+                change.written.push((bits, key, entry));
+            } else {
+                change.removed.push((bits, key));
+            }
+        }
+        change.learned = learned;
+        Ok(change)
+    }
+
+    /// Takes note that it is about to be made: until it was, what it writes is neither there nor not there.
+    pub(crate) fn trying(&mut self, change: &Change) {
+        for (prefix, entry) in &change.learned {
+            if self.learned.get(prefix) != Some(entry) {
+                self.learned.insert(*prefix, Entry::default());
+            }
+        }
+    }
+
+    /// Takes note that it was made.
+    pub(crate) fn changed(&mut self, change: Change) {
+        self.learned = change.learned;
     }
 
     /// Real user ids that are governed.
@@ -201,7 +280,7 @@ fn bounded(what: &str, count: usize, most: usize) -> Result<(), KernelError> {
 
 /// One prefix of the table of one port (zero: any).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Prefix {
+pub(crate) struct Prefix {
     port: u16,
     bits: u8,
     address: u128,
@@ -234,20 +313,16 @@ pub(crate) fn mapped(address: IpAddr) -> Address {
     }
 }
 
-/// All destinations. A longest-prefix lookup finds one entry, so each says what all rules that contain it say.
-fn destinations(
-    rules: &Rules,
-    generation: u32,
-    bits: &SubjectBits,
-) -> Result<Vec<(u32, DestinationKey, Entry)>, KernelError> {
-    let mut own: BTreeMap<Prefix, Entry> = BTreeMap::new();
-    for resource in &rules.resources {
+/// What rules say of each of their prefixes.
+fn table(resources: &[Destination], passes: &[PassRule], bits: &SubjectBits) -> Result<Table, KernelError> {
+    let mut own = Table::new();
+    for resource in resources {
         if resource.port == 0 {
             return Err(KernelError::Rules(format!("resource address {}: port 0 is no port", resource.net)));
         }
         own.entry(Prefix::new(resource.net, resource.port)).or_default().redirect = 1;
     }
-    for pass in &rules.passes {
+    for pass in passes {
         let entry = own.entry(Prefix::new(pass.net, pass.port.unwrap_or(0))).or_default();
         for name in &pass.subjects {
             entry.pass |= bits.get(name).ok_or_else(|| {
@@ -258,23 +333,21 @@ fn destinations(
             })?;
         }
     }
-    let merged = own.keys().map(|prefix| {
-        let mut entry = Entry::default();
-        for shorter in 0..=prefix.bits {
-            if let Some(containing) = own.get(&prefix.cut(shorter)) {
-                entry.pass |= containing.pass;
-                entry.redirect |= containing.redirect;
-            }
+    Ok(own)
+}
+
+/// The entry of a prefix. A longest-prefix lookup finds one entry, so each says what all rules that contain it say.
+fn row(prefix: Prefix, generation: u32, tables: [&Table; 2]) -> Row {
+    let mut entry = Entry::default();
+    for shorter in 0..=prefix.bits {
+        for containing in tables.iter().filter_map(|table| table.get(&prefix.cut(shorter))) {
+            entry.pass |= containing.pass;
+            entry.redirect |= containing.redirect;
         }
-        let key = DestinationKey {
-            generation,
-            port: prefix.port,
-            address: prefix.address.to_be_bytes(),
-            reserved: 0,
-        };
-        (DestinationKey::FIXED_BITS + u32::from(prefix.bits), key, entry)
-    });
-    Ok(merged.collect())
+    }
+    let key =
+        DestinationKey { generation, port: prefix.port, address: prefix.address.to_be_bytes(), reserved: 0 };
+    (DestinationKey::FIXED_BITS + u32::from(prefix.bits), key, entry)
 }
 
 #[cfg(test)]
@@ -286,7 +359,8 @@ mod tests {
     }
 
     fn resource(net: &str, port: u16) -> Destination {
-        Destination { net: net.parse().unwrap(), port }
+        let net = net.parse().or_else(|_| net.parse::<IpAddr>().map(IpNet::from)).unwrap();
+        Destination { net, port }
     }
 
     fn pass(net: &str, port: Option<u16>, subjects: &[&str]) -> PassRule {
@@ -302,6 +376,39 @@ mod tests {
                 && u128::from_be_bytes(key.address) == wanted.address
         });
         found.unwrap().2
+    }
+
+    #[test]
+    fn what_is_learned_says_what_the_rules_around_it_say_and_goes_as_it_came() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules {
+            subjects: vec![subject("a", 1)],
+            passes: vec![pass("10.0.0.0/8", Some(5432), &["a"])],
+            ..Rules::default()
+        };
+        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_destinations();
+        let learned = Learned { resources: vec![resource("10.0.0.7", 5432)], ..Learned::default() };
+        let change = destinations.learn(&learned, &bits).unwrap();
+        assert_eq!(
+            change.written.iter().map(|row| row.2).collect::<Vec<_>>(),
+            [Entry { pass: 1, redirect: 1 }]
+        );
+        destinations.changed(change);
+        assert!(destinations.learn(&learned, &bits).unwrap().written.is_empty());
+        let change = destinations.learn(&Learned::default(), &bits).unwrap();
+        assert_eq!((change.written.len(), change.removed.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_change_that_failed_half_way_is_made_again_or_undone() {
+        let mut bits = SubjectBits::default();
+        let rules = Rules { subjects: vec![subject("a", 1)], ..Rules::default() };
+        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_destinations();
+        let learned = Learned { resources: vec![resource("10.0.0.7", 5432)], ..Learned::default() };
+        let change = destinations.learn(&learned, &bits).unwrap();
+        destinations.trying(&change);
+        assert_eq!(destinations.learn(&learned, &bits).unwrap().written.len(), 1);
+        assert_eq!(destinations.learn(&Learned::default(), &bits).unwrap().removed.len(), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tidegate_abi::{
 };
 
 use crate::KernelError;
-use crate::rules::{Compiled, SubjectBits};
+use crate::rules::{Change, Compiled, SubjectBits};
 
 /// `BPF_NOEXIST`: insert only.
 const NOEXIST: u64 = 1;
@@ -65,6 +65,17 @@ impl RuleTables {
         let slot = compiled.generation.number % GENERATION_SLOTS;
         self.generations.set(slot, compiled.generation, 0).map_err(named("GENERATIONS"))?;
         self.active.set(0, u64::from(compiled.generation.number), 0).map_err(named("ACTIVE"))
+    }
+
+    /// Changes destinations of the active generation, what is added first.
+    pub(crate) fn change(&mut self, change: &Change) -> Result<(), KernelError> {
+        for (bits, key, entry) in &change.written {
+            self.destinations.insert(&Key::new(*bits, *key), entry, 0).map_err(named("DESTINATIONS"))?;
+        }
+        for (bits, key) in &change.removed {
+            self.destinations.remove(&Key::new(*bits, *key)).or_else(gone).map_err(named("DESTINATIONS"))?;
+        }
+        Ok(())
     }
 
     fn forget_all_but(&mut self, number: u32) -> Result<(), KernelError> {
@@ -184,6 +195,24 @@ impl StampTable {
         match self.0.insert(socket, stamp, NOEXIST) {
             Err(error) if errno(&error) != Some(libc::EEXIST) => Err(named("STAMPS")(error)),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Who sent the DNS questions of late.
+pub(crate) struct AskerTable(HashMap<MapData, HandoffKey, Handoff>);
+
+impl AskerTable {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        take(object, "ASKERS").map(Self)
+    }
+
+    /// Whoever last sent a question between these two ends.
+    pub(crate) fn get(&self, key: &HandoffKey) -> Result<Option<Handoff>, KernelError> {
+        match self.0.get(key, 0) {
+            Ok(asker) => Ok(Some(asker)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(named("ASKERS")(error)),
         }
     }
 }

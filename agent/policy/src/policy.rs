@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile, Subject,
+    Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile, Subject,
     UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load, raw::RawFile,
 };
 
@@ -28,6 +28,8 @@ pub struct Policy {
     pub unix: Vec<UnixPass>,
     /// What the kernel must be able to do.
     pub required: Vec<Requirement>,
+    /// Which names they may ask for, beside those of resources and passes.
+    pub dns: Dns,
     pub(crate) engine: Engine,
     pub(crate) cases: Vec<Case>,
 }

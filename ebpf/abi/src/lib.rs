@@ -24,6 +24,9 @@ pub const MAX_LABELS: usize = 65_536;
 /// Most redirected connections that wait to be accepted.
 pub const MAX_HANDOFFS: usize = 65_536;
 
+/// Most senders of DNS questions that are remembered, the latest ones.
+pub const MAX_ASKERS: usize = 16_384;
+
 /// Most user, group and cgroup ids of the old and the new generation together.
 pub const MAX_SUBJECT_IDS: usize = 32_768;
 
@@ -154,7 +157,7 @@ pub struct Destination {
     pub redirect: u64,
 }
 
-/// The agent's listeners in one network namespace.
+/// The agent's listeners in one network namespace: TCP for connections, UDP at the same ports for DNS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Listeners {
@@ -240,9 +243,14 @@ pub struct Stamp {
     pub handoff: Handoff,
     /// Cookie of the network namespace that the socket belongs to; zero only in a stamp that is being made.
     pub netns: u64,
-    /// One if the socket's last connect was redirected.
+    /// Zero, or [`ASKING`], or [`CONNECTED`].
     pub redirected: u64,
 }
+
+/// [`Stamp::redirected`]: a datagram of the socket was sent to the agent.
+pub const ASKING: u64 = 1;
+/// [`Stamp::redirected`]: the socket's last connect was redirected to the agent.
+pub const CONNECTED: u64 = 2;
 
 /// Names the hand-off that a socket (either end) answers for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use tidegate_abi::{Counter, Listeners, Stamp};
+use tidegate_abi::{ASKING, CONNECTED, Counter, Listeners, Stamp};
 
 use crate::count::count;
 use crate::decide::{Flow, Transport, Verdict, decide};
@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::label::{Standing, standing};
 use crate::log::{self, Reason};
 use crate::maps::{LISTENERS, STAMPS};
-use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, stamp, task};
+use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, resolver, stamp, task};
 
 /// IPv4 sockets, TCP Fast Open included.
 #[cgroup_sock_addr(connect4)]
@@ -98,16 +98,19 @@ fn connect(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpo
             count(Counter::Passed);
             Ok(Some(*destination))
         }
-        Verdict::Redirect => redirect(ctx, stamp, task, destination).map(Some),
+        Verdict::Redirect | Verdict::Ask => redirect(ctx, stamp, task, destination, CONNECTED).map(Some),
         Verdict::Refuse => Err(Reason::Undeclared),
     }
 }
 
-/// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams.
+/// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams but DNS.
 #[inline(always)]
 fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
     // SAFETY: the hook's socket, which is never null.
-    let carried = unsafe { stamp::carried(socket(ctx).cast()) };
+    let (carried, asking) = match unsafe { STAMPS.get(socket(ctx).cast()) } {
+        Some(stamp) => (stamp.handoff.identity.subjects, resolver::is_asked(stamp, destination)),
+        None => (0, false),
+    };
     // Only UDP sockets come here as governed ones; the protocol of others is refused.
     let udp = transport(ctx).and_then(|transport| match transport {
         Transport::Udp => Ok(Transport::Udp),
@@ -115,9 +118,14 @@ fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint
     });
     match judge(ctx, carried, udp, destination)? {
         None => Ok(None),
+        // IPv6 sockets that are connected to an IPv4 address come here with each datagram.
+        Some(_) if asking => Ok(None),
         Some(Governed { verdict: Verdict::Pass, .. }) => {
             count(Counter::Passed);
             Ok(Some(*destination))
+        }
+        Some(Governed { verdict: Verdict::Ask, task, stamp }) => {
+            redirect(ctx, stamp, task, destination, ASKING).map(Some)
         }
         Some(_) => Err(Reason::Undeclared),
     }
@@ -160,6 +168,7 @@ fn redirect(
     stamp: &mut Stamp,
     task: u64,
     destination: &Endpoint,
+    redirected: u64,
 ) -> Result<Endpoint, Reason> {
     // SAFETY: the hook's socket, which is never null; the field is readable.
     let interface = unsafe { (&raw const (*socket(ctx)).bound_dev_if).read_volatile() };
@@ -187,7 +196,7 @@ fn redirect(
     stamp.handoff.address = destination.address();
     stamp.handoff.port = destination.port;
     stamp.handoff.arrived = 0;
-    stamp.redirected = 1;
+    stamp.redirected = stamp.redirected.max(redirected);
     count(Counter::Redirected);
     Ok(destination.loopback(port))
 }

@@ -7,7 +7,7 @@ use tidegate_abi::{Destination, DestinationKey};
 
 use crate::endpoint::Endpoint;
 use crate::maps::DESTINATIONS;
-use crate::neighbour;
+use crate::{neighbour, resolver};
 
 /// What a governed process speaks.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -52,14 +52,17 @@ pub enum Verdict {
     Pass,
     /// It goes to the gate.
     Redirect,
+    /// It is a question that goes to the agent's resolver.
+    Ask,
     /// It doesn't go.
     Refuse,
 }
 
 /// Decides for IPv4, IPv6 and IPv4-mapped destinations alike.
 ///
-/// A declared resource wins over a pass. UDP to a declared resource is refused, so that clients fall back to TCP. Beside what
-/// the bundle says, a subject's processes may talk to each other on loopback, where nobody else is listening.
+/// DNS goes to the agent whatever the rules say: a server that is asked directly is a tunnel. Else a declared resource wins
+/// over a pass. UDP to a declared resource is refused, so that clients fall back to TCP. Beside what the bundle says, a
+/// subject's processes may talk to each other on loopback, where nobody else is listening.
 ///
 /// # Safety
 ///
@@ -67,6 +70,9 @@ pub enum Verdict {
 #[inline(always)]
 pub unsafe fn decide(ctx: *mut c_void, generation: u32, subjects: u64, flow: &Flow) -> Verdict {
     let destination = &flow.destination;
+    if destination.port == resolver::PORT {
+        return if flow.transport == Transport::Tcp { Verdict::Redirect } else { Verdict::Ask };
+    }
     let here = rules(generation, destination.port, destination);
     let anywhere = rules(generation, 0, destination);
     let redirect = (here.redirect | anywhere.redirect) != 0;

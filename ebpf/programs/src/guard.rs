@@ -14,8 +14,7 @@ use crate::count::count;
 use crate::decide::{Flow, Transport, Verdict, decide};
 use crate::endpoint::Endpoint;
 use crate::maps::{LISTENERS, STAMPS};
-use crate::packet;
-use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, log, rules};
+use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, log, packet, resolver, rules};
 
 /// Packets of IPv4 and IPv6 sockets. Packets without one are the kernel's own or forwarded; those of connections that are
 /// being accepted come with their listener.
@@ -70,6 +69,9 @@ fn allows(ctx: &SkBuffContext, generation: u32, subjects: u64, stamp: &Stamp, fl
     // SAFETY: copied at once.
     if let Some(listeners) = unsafe { LISTENERS.get(stamp.netns) }.copied() {
         if stamp.redirected != 0 && leads_to_the_agent(&listeners, flow) {
+            if flow.transport == Transport::Udp {
+                resolver::announce(stamp, flow);
+            }
             return true;
         }
         // Whoever has taken the agent's port must not pass for the agent.
@@ -81,10 +83,10 @@ fn allows(ctx: &SkBuffContext, generation: u32, subjects: u64, stamp: &Stamp, fl
     unsafe { decide(ctx.as_ptr(), generation, subjects, flow) == Verdict::Pass }
 }
 
-/// Whether this goes to where the agent listens.
+/// Whether this goes to where the agent listens, over TCP for the gate, over UDP for the resolver.
 #[inline(always)]
 fn leads_to_the_agent(listeners: &Listeners, flow: &Flow) -> bool {
     let to: &Endpoint = &flow.destination;
     let port = if to.is_v4() { listeners.v4 } else { listeners.v6 };
-    flow.transport == Transport::Tcp && to.is_loopback() && to.port == port
+    port != 0 && to.is_loopback() && to.port == port
 }

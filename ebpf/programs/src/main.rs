@@ -1,4 +1,5 @@
-//! The eBPF programs: label processes, stamp their sockets, send their connections to the gate, let nothing else out.
+//! The eBPF programs: label processes, stamp their sockets, send their connections to the gate and their DNS questions to
+//! the resolver, let nothing else out.
 //!
 //! Only contexts that are stable UAPI, and raw tracepoints whose `task_struct` offsets user space reads from the
 //! running kernel's BTF. Everything fails closed: what can't be looked up, kept or understood is refused.
@@ -20,6 +21,7 @@ mod neighbour;
 mod options;
 mod packet;
 mod peer;
+mod resolver;
 mod rules;
 mod socket;
 mod stamp;

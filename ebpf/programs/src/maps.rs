@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use tidegate_abi as abi;
@@ -46,6 +46,10 @@ pub static LISTENERS: HashMap<u64, abi::Listeners, { abi::MAX_LISTENERS }> = Has
 /// Redirected connections that the agent hasn't accepted yet. Never LRU: an entry must not vanish under load.
 #[btf_map]
 pub static HANDOFFS: HashMap<abi::HandoffKey, abi::Handoff, { abi::MAX_HANDOFFS }> = HashMap::new();
+
+/// Who sent the DNS questions of late, by the two ends that the agent sees. LRU: what is lost is only asked again.
+#[btf_map]
+pub static ASKERS: LruHashMap<abi::HandoffKey, abi::Handoff, { abi::MAX_ASKERS }> = LruHashMap::new();
 
 /// What happened, per CPU.
 #[btf_map]

@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
+use tidegate_abi::CONNECTED;
 
 use crate::ALLOW;
 use crate::endpoint::Endpoint;
@@ -31,5 +32,5 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 fn original(ctx: &SockAddrContext) -> Option<Endpoint> {
     // SAFETY: the hook's own context, which always has a socket.
     let stamp = unsafe { STAMPS.get((*ctx.sock_addr).__bindgen_anon_1.sk.cast()) }?;
-    (stamp.redirected != 0).then(|| Endpoint::new(&stamp.handoff.address, stamp.handoff.port))
+    (stamp.redirected == CONNECTED).then(|| Endpoint::new(&stamp.handoff.address, stamp.handoff.port))
 }

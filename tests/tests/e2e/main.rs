@@ -6,6 +6,7 @@ mod attacks;
 mod bad_days;
 mod drivers;
 mod identity;
+mod names;
 mod policy;
 mod psql;
 mod tls;

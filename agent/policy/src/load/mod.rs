@@ -2,6 +2,7 @@
 
 mod approve;
 mod cases;
+mod dns;
 mod issuers;
 mod masks;
 mod reach;
@@ -59,6 +60,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let resources: Vec<Arc<Resource>> = loader.resources(raw).into_iter().map(Arc::new).collect();
     let passes = loader.passes(raw, &resources);
     let (files, unix, required) = (loader.files(raw), loader.unix(raw), loader.required(raw));
+    let dns = loader.dns(raw);
     let masks = loader.masks(raw);
     let mask_names: Vec<Arc<str>> = masks.iter().map(|mask| mask.name.clone()).collect();
     let rules = loader.rules(raw, &mask_names);
@@ -79,6 +81,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
         issuers,
         resources,
         passes,
+        dns,
         files,
         unix,
         required,

@@ -53,6 +53,7 @@ impl Loader<'_> {
                 if address.port.is_none() {
                     self.problems.report_with(*at, "a resource's address needs a port", "write host:port");
                 }
+                self.not_dns(*at, address);
                 self.free(*at, address, name, &taken);
                 taken.push((address.clone(), *at, name));
             }
@@ -78,6 +79,7 @@ impl Loader<'_> {
             };
             let to = self.addresses(&pass.to);
             for (at, address) in &to {
+                self.not_dns(*at, address);
                 let bypassed =
                     |resource: &&Arc<Resource>| resource.addresses.iter().any(|at| at.overlaps(address));
                 if let Some(resource) = resources.iter().find(bypassed) {
@@ -214,15 +216,17 @@ fn host(written: &str) -> Result<Host, String> {
     if written.contains(':') || written.chars().all(|char| char.is_ascii_digit() || char == '.') {
         return Err("its host is not valid".into());
     }
+    host_name(written).map(Host::Name).ok_or_else(|| "its host is not a name".into())
+}
+
+/// A host's name in lower case and without a final dot (RFC 1123, 2.1, and underscores); none if it isn't one.
+pub(super) fn host_name(written: &str) -> Option<Arc<str>> {
     let label = |label: &str| {
         let fits = !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-');
         fits && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     let name = written.strip_suffix('.').unwrap_or(written);
-    if name.len() > 253 || !name.split('.').all(label) {
-        return Err("its host is not a name".into());
-    }
-    Ok(Host::Name(name.to_ascii_lowercase().into()))
+    (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_ascii_lowercase().into())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod approve;
 mod case;
+mod dns;
 mod issuer;
 mod mask;
 mod matching;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 pub(crate) use approve::{RawApprove, RawReason};
 pub(crate) use case::{RawCase, RawDeed, RawExpect, RawWho};
+pub(crate) use dns::RawDns;
 pub(crate) use issuer::{RawIdentity, RawIssuer, RawTokens, RawWhoIs};
 pub(crate) use mask::{RawDoubt, RawMask, RawShow};
 pub(crate) use matching::{RawMatch, Scalar};
@@ -54,6 +56,8 @@ pub(crate) struct RawFile {
     pub(crate) unix: Option<At<List<RawUnix>>>,
     /// What the kernel must be able to do: without it the bundle is not put into force.
     pub(crate) require: Option<At<List<Requirement>>>,
+    /// Which names governed processes may ask for.
+    pub(crate) dns: Option<At<RawDns>>,
     /// Who may do what where. Whatever no rule allows is denied; their order never matters.
     pub(crate) rules: Option<At<List<RawRule>>>,
     /// How sensitive values are shown, by name.
