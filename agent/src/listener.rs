@@ -1,7 +1,7 @@
 //! The listeners on loopback that the kernel hands governed connections and DNS questions to.
 
 use std::{
-    future::Future,
+    future::{self, Future},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinError, JoinSet},
     time::sleep,
 };
@@ -28,7 +28,12 @@ pub(crate) struct Listeners {
     v6: Option<TcpListener>,
     /// At the same addresses and ports, for DNS.
     datagrams: Vec<UdpSocket>,
+    /// Connections that were accepted in other network namespaces.
+    elsewhere: Option<mpsc::Receiver<Accepted>>,
 }
+
+/// A connection and its client.
+pub(crate) type Accepted = (TcpStream, SocketAddr);
 
 impl Listeners {
     /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1. Where the configuration leaves the port open, it is the
@@ -47,7 +52,12 @@ impl Listeners {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { v4, v6, datagrams })
+        Ok(Self { v4, v6, datagrams, elsewhere: None })
+    }
+
+    /// Takes what is accepted elsewhere for its own.
+    pub(crate) fn also(&mut self, elsewhere: mpsc::Receiver<Accepted>) {
+        self.elsewhere = Some(elsewhere);
     }
 
     /// The sockets that DNS questions come to; they can be had once.
@@ -65,7 +75,7 @@ impl Listeners {
     /// Serves connections, a task each, until the agent is asked to stop. Returns the tasks that still run, and itself:
     /// as long as the kernel redirects to its ports, they must be nobody else's.
     pub(crate) async fn run<F>(
-        self,
+        mut self,
         lanes: &Lanes,
         serve: impl Fn(TcpStream, SocketAddr) -> F,
         mut stopping: watch::Receiver<bool>,
@@ -96,7 +106,7 @@ impl Listeners {
     }
 
     /// Resets every connection, until dropped.
-    pub(crate) async fn refuse(self) {
+    pub(crate) async fn refuse(mut self) {
         loop {
             match self.accept().await {
                 Ok((stream, client)) => {
@@ -108,11 +118,24 @@ impl Listeners {
         }
     }
 
-    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let Some(v6) = &self.v6 else { return self.v4.accept().await };
+    async fn accept(&mut self) -> io::Result<Accepted> {
+        let Self { v4, v6, elsewhere, .. } = self;
+        let v6 = async {
+            match v6 {
+                Some(v6) => v6.accept().await,
+                None => future::pending().await,
+            }
+        };
+        let elsewhere = async {
+            match elsewhere {
+                Some(elsewhere) => elsewhere.recv().await,
+                None => None,
+            }
+        };
         tokio::select! {
-            accepted = self.v4.accept() => accepted,
-            accepted = v6.accept() => accepted,
+            accepted = v4.accept() => accepted,
+            accepted = v6 => accepted,
+            Some(accepted) = elsewhere => Ok(accepted),
         }
     }
 }

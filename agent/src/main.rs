@@ -20,6 +20,7 @@ mod listener;
 mod live;
 mod log;
 mod names;
+mod namespaces;
 mod notify;
 mod origins;
 mod protocols;

@@ -1,8 +1,9 @@
 //! The seam to the kernel: origins out of it, rules into it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +11,7 @@ use std::{
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, Learned, ListenerName, NamePattern,
-    OlderSocket, PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule,
+    OlderSocket, PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule, netns,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -18,7 +19,7 @@ use tidegate_policy::{
 };
 use tokio::net::TcpStream;
 
-use crate::{dns::Askers, routes::Resolved};
+use crate::{dns::Askers, namespaces::Places, routes::Resolved};
 
 /// What makes rules count, a whole generation at once: on an error the old ones still do.
 pub(crate) trait Enforcer: Send + Sync {
@@ -60,6 +61,16 @@ impl HostKernel {
     }
 
     /// Says where connections are to be sent; a port of 0 refuses that family.
+    /// Cookie of the agent's own network namespace.
+    pub(crate) fn netns(&self) -> u64 {
+        self.kernel.netns()
+    }
+
+    /// The other namespaces that governed processes are in; they can be had once.
+    pub(crate) fn namespaces(&self) -> Option<netns::Namespaces> {
+        self.kernel.namespaces()
+    }
+
     pub(crate) fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), String> {
         self.kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())
     }
@@ -82,6 +93,16 @@ impl HostKernel {
     /// Whether an earlier agent's programs were found in force.
     pub(crate) fn adopted(&self) -> bool {
         self.kernel.adopted()
+    }
+}
+
+impl Places for HostKernel {
+    fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), String> {
+        self.kernel.listen_in(netns, ports).map_err(|error| error.to_string())
+    }
+
+    fn inhabited(&self) -> HashSet<u64> {
+        netns::of_processes(&self.kernel.labelled())
     }
 }
 
@@ -123,8 +144,13 @@ impl Enforcer for HostKernel {
 }
 
 impl Askers for HostKernel {
-    fn asker(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, String> {
-        self.kernel.asker(client, listener).map_err(|error| error.to_string())
+    fn asker(
+        &self,
+        netns: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Result<Option<Captured>, String> {
+        self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())
     }
 
     fn describe(&self, asker: Captured) -> Principal {
@@ -138,11 +164,12 @@ impl Origins for HostKernel {
             let failed = |error: std::io::Error| OriginError::Kernel(error.to_string());
             let source = connection.peer_addr().map_err(failed)?;
             let listener = connection.local_addr().map_err(failed)?;
+            let netns = netns::cookie(connection.as_fd()).map_err(failed)?;
             let Self { kernel, processes } = self.clone();
             // Facts hash the executable the first time it is seen.
             tokio::task::spawn_blocking(move || {
                 let captured = kernel
-                    .origin(source, listener)
+                    .origin(netns, source, listener)
                     .map_err(|error| OriginError::Kernel(error.to_string()))?;
                 captured.map(|captured| origin_of(&processes, captured, source)).ok_or(OriginError::Unknown)
             })

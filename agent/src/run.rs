@@ -31,6 +31,7 @@ use crate::{
     lanes::Lanes,
     listener::{Listeners, drain},
     live::Live,
+    namespaces::Namespaces,
     notify,
     origins::HostKernel,
     protocols::Protocols,
@@ -47,6 +48,9 @@ const BLOCKING_THREADS: usize = 16;
 struct Agent {
     config: Config,
     listeners: Listeners,
+    /// Cookie of its own network namespace.
+    netns: u64,
+    namespaces: Namespaces,
     sessions: Arc<Sessions>,
     reloader: Arc<Reloader>,
     socket: Socket,
@@ -112,7 +116,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
     // From here on nothing that is governed gets out, with this agent or without it.
     let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
-    let listeners = Listeners::bind(&config.listen, earlier).await?;
+    let mut listeners = Listeners::bind(&config.listen, earlier).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
@@ -129,11 +133,14 @@ async fn start(config: Config) -> Result<Agent, Error> {
         since,
         stop: stop.clone(),
     };
+    let (netns, seen) = (kernel.netns(), kernel.namespaces());
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
     let identities = Arc::new(registry.clone());
     let tier: Arc<str> = tier.to_string().into();
     let dns = Dns::new(in_force.clone(), origins.clone(), records.clone(), tier.clone());
+    let (namespaces, elsewhere) = Namespaces::new(seen, origins.clone(), dns.clone());
+    listeners.also(elsewhere);
     let sessions = Sessions {
         origins,
         identities,
@@ -150,6 +157,8 @@ async fn start(config: Config) -> Result<Agent, Error> {
     Ok(Agent {
         config,
         listeners,
+        netns,
+        namespaces,
         sessions: Arc::new(sessions),
         reloader,
         socket,
@@ -165,7 +174,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
 impl Agent {
     /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
     async fn serve(self) -> Result<(), Error> {
-        let Self { config, mut listeners, sessions, reloader, socket, admin, .. } = self;
+        let Self { config, mut listeners, netns, namespaces, sessions, reloader, socket, admin, .. } = self;
         let Self { user_socket, users, stop, stopping, mut signals, .. } = self;
         let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
@@ -174,8 +183,9 @@ impl Agent {
         administering.spawn(users.run(user_socket));
         let mut resolving = JoinSet::new();
         for socket in listeners.take_datagrams() {
-            resolving.spawn(sessions.dns.clone().serve_datagrams(socket));
+            resolving.spawn(sessions.dns.clone().serve_datagrams(netns, socket));
         }
+        resolving.spawn(namespaces.run());
         resolving.spawn(sessions.dns.clone().tidy());
         resolving.spawn(sessions.in_force.names().clone().forget());
         let lanes = Arc::new(Lanes::start().map_err(Error::Runtime)?);
@@ -317,7 +327,7 @@ mod tests {
     use super::*;
     use crate::{
         admin::{self, Answer, Request},
-        test_support::World,
+        test_support::{FakeAskers, World},
     };
 
     /// An agent that has everything but a kernel.
@@ -325,6 +335,8 @@ mod tests {
         let config = Config { runtime: world.bundle.path().into(), ..Config::default() };
         let listeners = Listeners::bind(&config.listen, (0, 0)).await.unwrap();
         let (reloader, stop) = (Arc::new(world.reloader()), Arc::new(Notify::new()));
+        let sessions = world.sessions(Some("127.0.0.1:7"));
+        let (namespaces, _) = Namespaces::new(None, Arc::new(FakeAskers), sessions.dns.clone());
         let admin = Admin {
             reloader: reloader.clone(),
             in_force: world.in_force.clone(),
@@ -339,7 +351,9 @@ mod tests {
             users: Users::new(world.registry.clone()),
             config,
             listeners,
-            sessions: world.sessions(Some("127.0.0.1:7")),
+            netns: 0,
+            namespaces,
+            sessions,
             reloader,
             admin: Arc::new(admin),
             stop,

@@ -1,7 +1,7 @@
 //! A small world for tests: a bundle, a protocol that echoes, and stand-ins for kernel and store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     net::SocketAddr,
     path::Path,
@@ -32,6 +32,7 @@ use crate::{
     dns::{Askers, Dns},
     files,
     live::Live,
+    namespaces::Places,
     origins::Enforcer,
     protocols::{Protocols, registered},
     reload::{InForce, Loader, Reloader},
@@ -142,7 +143,12 @@ impl Origins for FakeOrigins {
 pub(crate) struct FakeAskers;
 
 impl Askers for FakeAskers {
-    fn asker(&self, _client: SocketAddr, _listener: SocketAddr) -> Result<Option<Captured>, String> {
+    fn asker(
+        &self,
+        _netns: u64,
+        _client: SocketAddr,
+        _listener: SocketAddr,
+    ) -> Result<Option<Captured>, String> {
         Ok(Some(Captured {
             destination: "192.0.2.53:53".parse().unwrap(),
             pid: 1,
@@ -159,6 +165,16 @@ impl Askers for FakeAskers {
     fn describe(&self, asker: Captured) -> Principal {
         let process = Process { pid: asker.pid, uid: asker.uid, ..Process::default() };
         Principal { subjects: asker.subjects, process, ..Principal::default() }
+    }
+}
+
+impl Places for FakeAskers {
+    fn listen_in(&self, _netns: u64, _ports: Option<(u16, u16)>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn inhabited(&self) -> HashSet<u64> {
+        HashSet::new()
     }
 }
 

@@ -22,6 +22,16 @@ pub(crate) struct TaskLayout {
     pub(crate) tgid: u32,
     pub(crate) group_leader: u32,
     pub(crate) start_boottime: u32,
+    /// The way to the cookie of a task's network namespace; none before Linux 5.14.
+    pub(crate) netns: Option<NetnsLayout>,
+}
+
+/// Offsets on the way from a task to its network namespace's cookie, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NetnsLayout {
+    pub(crate) nsproxy: u32,
+    pub(crate) net_ns: u32,
+    pub(crate) cookie: u32,
 }
 
 impl TaskLayout {
@@ -43,6 +53,15 @@ impl TaskLayout {
             start_boottime: types
                 .offset(task, "start_boottime", 0)
                 .ok_or("task_struct has no start_boottime")?,
+            netns: Self::netns(&types, task),
+        })
+    }
+
+    fn netns(types: &Types<'_>, task: &[u8]) -> Option<NetnsLayout> {
+        Some(NetnsLayout {
+            nsproxy: types.offset(task, "nsproxy", 0)?,
+            net_ns: types.offset(types.find_struct("nsproxy")?, "net_ns", 0)?,
+            cookie: types.offset(types.find_struct("net")?, "net_cookie", 0)?,
         })
     }
 }
@@ -214,7 +233,10 @@ mod tests {
     #[test]
     fn members_of_anonymous_structs_count_from_the_outer_one() {
         let layout = TaskLayout::parse(&blob(&task())).unwrap();
-        assert_eq!(layout, TaskLayout { pid: 0, tgid: 20, group_leader: 24, start_boottime: 40 });
+        assert_eq!(
+            layout,
+            TaskLayout { pid: 0, tgid: 20, group_leader: 24, start_boottime: 40, netns: None }
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The attached programs and what the agent asks of them.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
 use crate::log::LogReader;
+use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
 use crate::shield::{Protection, Shield};
@@ -20,7 +21,7 @@ use crate::sockets::{self, OlderSocket};
 use crate::tables::{
     AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
 };
-use crate::{KernelError, programs, running};
+use crate::{KernelError, programs, running, tables};
 
 /// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
 /// during the one before.
@@ -39,6 +40,7 @@ pub struct Kernel {
     askers: AskerTable,
     counters: CounterTable,
     agent: Mutex<AgentTable>,
+    namespaces: Mutex<Option<Namespaces>>,
     hierarchy: Hierarchy,
     adopted: bool,
     /// The LSM programs, or why there are none.
@@ -92,11 +94,14 @@ impl Kernel {
         let (hierarchy, netns, started) = (Hierarchy::find()?, own_netns_cookie()?, own_start()?);
         let mut object = programs::load(&pins)?;
         let log = LogReader::start(&mut object)?;
-        let tables = RuleTables::take(&mut object)?;
+        let mut tables = RuleTables::take(&mut object)?;
+        // An earlier agent's sockets in other namespaces went with it.
+        tables.forget_listeners_but(netns)?;
         let stamps = StampTable::take(&mut object)?;
         let handoffs = HandoffTable::take(&mut object)?;
         let askers = AskerTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
+        let namespaces = Namespaces::new(tables::take(&mut object, "NAMESPACES")?)?;
         let mut agent = AgentTable::take(&mut object)?;
         let others = others(&pins)?;
         let adopted = agent.get()?.process != 0 || !others.is_empty();
@@ -119,6 +124,7 @@ impl Kernel {
             askers,
             counters,
             agent: Mutex::new(agent),
+            namespaces: Mutex::new(Some(namespaces)),
             hierarchy,
             adopted,
             shield,
@@ -130,6 +136,30 @@ impl Kernel {
     /// Whether an earlier agent's programs were found in force: then nothing governed was open without them.
     pub fn adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// Cookie of the agent's own network namespace.
+    pub fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    /// The other namespaces that governed processes are in, as they are seen; they can be had once.
+    pub fn namespaces(&self) -> Option<Namespaces> {
+        lock(&self.namespaces).take()
+    }
+
+    /// Says where the agent listens in another network namespace; without ports, that it doesn't any more.
+    pub fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), KernelError> {
+        let mut state = lock(&self.rules);
+        match ports {
+            Some((v4, v6)) => state.tables.set_listeners(netns, Listeners { v4, v6 }),
+            None => state.tables.forget_listeners(netns),
+        }
+    }
+
+    /// Every process that is labelled.
+    pub fn labelled(&self) -> Vec<u32> {
+        lock(&self.rules).tables.labelled_processes()
     }
 
     /// Where an earlier agent listened in this network namespace: on 127.0.0.1 and on ::1.
@@ -243,10 +273,15 @@ impl Kernel {
         }
     }
 
-    /// The origin of an accepted connection, given both its ends. It can be had once; none means that the kernel
-    /// redirected no such connection, and it must be closed.
-    pub fn origin(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, KernelError> {
-        let Some(handoff) = lock(&self.handoffs).remove(&captured::key(self.netns, client, listener))? else {
+    /// The origin of an accepted connection, given its namespace and both its ends. It can be had once; none means that the
+    /// kernel redirected no such connection, and it must be closed.
+    pub fn origin(
+        &self,
+        netns: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Result<Option<Captured>, KernelError> {
+        let Some(handoff) = lock(&self.handoffs).remove(&captured::key(netns, client, listener))? else {
             return Ok(None);
         };
         let state = lock(&self.rules);
@@ -255,8 +290,13 @@ impl Kernel {
 
     /// Who sent a DNS question that has just arrived, and to which server it was meant to go; none if no governed process
     /// did, and it must not be answered.
-    pub fn asker(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, KernelError> {
-        let asker = self.askers.get(&captured::key(self.netns, client, listener))?;
+    pub fn asker(
+        &self,
+        netns: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Result<Option<Captured>, KernelError> {
+        let asker = self.askers.get(&captured::key(netns, client, listener))?;
         let now = since_boot()?;
         let fresh = |asker: &Handoff| now.saturating_sub(asker.connected_at) <= ASKED_LATELY;
         let Some(asker) = asker.filter(fresh) else { return Ok(None) };
@@ -344,25 +384,10 @@ fn since_boot() -> Result<u64, KernelError> {
     Ok(u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Cookie of this process's network namespace (`SO_NETNS_COOKIE`, Linux 5.14).
+/// Cookie of this process's network namespace.
 pub(crate) fn own_netns_cookie() -> Result<u64, KernelError> {
-    let failed = |error| KernelError::System { what: "the network namespace's cookie", error };
     // Never sent from, only asked.
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).map_err(failed)?;
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and value and length are valid for writes of their sizes.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result < 0 {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    Ok(cookie)
+    let socket = UdpSocket::bind(("127.0.0.1", 0));
+    let cookie = socket.and_then(|socket| netns::cookie(socket.as_fd()));
+    cookie.map_err(|error| KernelError::System { what: "the network namespace's cookie", error })
 }

@@ -11,6 +11,7 @@ mod digest;
 mod error;
 mod kernel;
 mod log;
+pub mod netns;
 mod peer;
 mod pins;
 pub mod placement;

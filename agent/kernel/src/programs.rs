@@ -9,7 +9,7 @@ use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError
 use aya::{Ebpf, EbpfLoader};
 use tidegate_abi::Host;
 
-use crate::btf::TaskLayout;
+use crate::btf::{NetnsLayout, TaskLayout};
 use crate::cgroup::Hierarchy;
 use crate::pins::Pins;
 use crate::{KernelError, bpf};
@@ -182,11 +182,15 @@ fn find<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program,
 
 fn host() -> Result<Host, KernelError> {
     let layout = TaskLayout::of_running_kernel()?;
+    let netns = layout.netns.unwrap_or(NetnsLayout { nsproxy: 0, net_ns: 0, cookie: 0 });
     Ok(Host {
         task_pid: layout.pid,
         task_tgid: layout.tgid,
         task_group_leader: layout.group_leader,
         task_start_boottime: layout.start_boottime,
+        task_nsproxy: netns.nsproxy,
+        nsproxy_net_ns: netns.net_ns,
+        net_cookie: netns.cookie,
     })
 }
 

@@ -119,6 +119,23 @@ impl RuleTables {
         Ok(())
     }
 
+    /// Nowhere, from now on.
+    pub(crate) fn forget_listeners(&mut self, netns: u64) -> Result<(), KernelError> {
+        self.listeners.remove(&netns).or_else(gone).map_err(named("LISTENERS"))
+    }
+
+    /// Nowhere but in this namespace, from now on.
+    pub(crate) fn forget_listeners_but(&mut self, own: u64) -> Result<(), KernelError> {
+        let others: Vec<u64> =
+            self.listeners.keys().filter_map(Result::ok).filter(|netns| *netns != own).collect();
+        others.into_iter().try_for_each(|netns| self.forget_listeners(netns))
+    }
+
+    /// Ids of labelled processes.
+    pub(crate) fn labelled_processes(&self) -> Vec<u32> {
+        self.labels.keys().filter_map(Result::ok).collect()
+    }
+
     /// Labels a process that the programs haven't met; false if they have, for then they know it better.
     pub(crate) fn label(&mut self, pid: u32, subjects: u64) -> Result<bool, KernelError> {
         match self.labels.insert(pid, Label { subjects, started: 0 }, NOEXIST) {
@@ -323,7 +340,7 @@ fn found<T>(result: Result<T, MapError>, map: &'static str) -> Result<Option<T>,
     }
 }
 
-fn take<M>(object: &mut Ebpf, map: &'static str) -> Result<M, KernelError>
+pub(crate) fn take<M>(object: &mut Ebpf, map: &'static str) -> Result<M, KernelError>
 where
     M: TryFrom<Map, Error = MapError>,
 {

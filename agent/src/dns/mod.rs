@@ -31,8 +31,9 @@ const RESPITE: Duration = Duration::from_millis(50);
 
 /// Who sends datagrams to the agent.
 pub(crate) trait Askers: Send + Sync {
-    /// Whoever has just sent a question between these two ends; none if no governed process did.
-    fn asker(&self, client: SocketAddr, listener: SocketAddr) -> Result<Option<Captured>, String>;
+    /// Whoever has just sent a question between these two ends in a network namespace; none if no governed process did.
+    fn asker(&self, netns: u64, client: SocketAddr, listener: SocketAddr)
+    -> Result<Option<Captured>, String>;
 
     /// Everything that is known of it. Reads files.
     fn describe(&self, asker: Captured) -> Principal;
@@ -69,8 +70,8 @@ impl Dns {
         self.journal.tidy().await;
     }
 
-    /// Answers the datagrams of one socket, until dropped.
-    pub(crate) async fn serve_datagrams(self: Arc<Self>, socket: UdpSocket) {
+    /// Answers the datagrams of one socket, in the network namespace of this cookie, until dropped.
+    pub(crate) async fn serve_datagrams(self: Arc<Self>, netns: u64, socket: UdpSocket) {
         let socket = Arc::new(socket);
         // A byte more than any question, so that one that was cut off is seen to be too long.
         let mut message = [0; LONGEST + 1];
@@ -81,7 +82,7 @@ impl Dns {
                     let message = message.get(..length).unwrap_or_default().to_vec();
                     let (dns, socket) = (self.clone(), socket.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = dns.serve_datagram(&socket, client, &message).await {
+                        if let Err(error) = dns.serve_datagram(netns, &socket, client, &message).await {
                             tracing::debug!(%client, %error, "a question was not answered");
                         }
                         drop(turn);
@@ -95,8 +96,14 @@ impl Dns {
         }
     }
 
-    async fn serve_datagram(&self, socket: &UdpSocket, client: SocketAddr, message: &[u8]) -> io::Result<()> {
-        let asker = self.askers.asker(client, socket.local_addr()?).map_err(io::Error::other)?;
+    async fn serve_datagram(
+        &self,
+        netns: u64,
+        socket: &UdpSocket,
+        client: SocketAddr,
+        message: &[u8],
+    ) -> io::Result<()> {
+        let asker = self.askers.asker(netns, client, socket.local_addr()?).map_err(io::Error::other)?;
         let Some(asker) = asker else {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no governed process asked it"));
         };
@@ -207,7 +214,7 @@ mod tests {
     async fn asking(world: &World) -> (UdpSocket, SocketAddr) {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap();
-        tokio::spawn(world.dns().serve_datagrams(server));
+        tokio::spawn(world.dns().serve_datagrams(0, server));
         (UdpSocket::bind("127.0.0.1:0").await.unwrap(), address)
     }
 

@@ -54,6 +54,12 @@ pub struct Host {
     pub task_group_leader: u32,
     /// Offset of `start_boottime`.
     pub task_start_boottime: u32,
+    /// Offset of `nsproxy`.
+    pub task_nsproxy: u32,
+    /// Offset of `net_ns` in `struct nsproxy`.
+    pub nsproxy_net_ns: u32,
+    /// Offset of `net_cookie` in `struct net`.
+    pub net_cookie: u32,
 }
 
 /// How old the agent's last sign of life may be, in ns, for connections to be sent to it.
@@ -173,6 +179,24 @@ impl Listeners {
         port == self.v4 || port == self.v6
     }
 }
+
+/// A network namespace that a governed process is in and the agent doesn't listen in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamespaceSeen {
+    /// Its cookie.
+    pub netns: u64,
+    /// The process, by its id in the initial pid namespace.
+    pub pid: u32,
+    /// Its real user id in the initial user namespace.
+    pub uid: u32,
+}
+
+/// Size of the ring that namespaces are told through, in bytes.
+pub const NAMESPACES_BYTES: usize = 64 * 1024;
+
+/// How soon a namespace is told again, in ns.
+pub const TOLD_AGAIN_AFTER: u64 = 10_000_000;
 
 /// The process that made or connected a socket, as the kernel saw it then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,7 +328,7 @@ pub struct LogBudget {
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
-    assert!(size_of::<Host>() == 16);
+    assert!(size_of::<Host>() == 28);
     assert!(size_of::<Agent>() == 24 && offset_of!(Agent, process) == 16);
     assert!(size_of::<Generation>() == 16 && offset_of!(Generation, subjects) == 8);
     assert!(size_of::<SubjectKey>() == 16 && offset_of!(SubjectKey, id) == 8);
@@ -314,6 +338,7 @@ const _: () = {
     assert!(offset_of!(DestinationKey, address) * 8 == DestinationKey::FIXED_BITS as usize);
     assert!(size_of::<Destination>() == 16);
     assert!(size_of::<Listeners>() == 4);
+    assert!(size_of::<NamespaceSeen>() == 16);
     assert!(size_of::<Identity>() == 56 && offset_of!(Identity, command) == 40);
     assert!(size_of::<Handoff>() == 96);
     assert!(offset_of!(Handoff, address) == 72 && offset_of!(Handoff, port) == 88);

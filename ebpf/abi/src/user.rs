@@ -4,8 +4,8 @@ use aya::Pod;
 
 use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName};
 use crate::{
-    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners, Stamp,
-    SubjectKey,
+    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners,
+    NamespaceSeen, Stamp, SubjectKey,
 };
 
 macro_rules! plain_data {
@@ -27,6 +27,7 @@ plain_data!(
     Host,
     Label,
     Listeners,
+    NamespaceSeen,
     Stamp,
     SubjectKey,
 );

@@ -14,7 +14,7 @@ use tidegate_abi::{Counter, Generation, Label, MAX_CGROUP_DEPTH, SubjectKey, Sub
 use crate::count::count;
 use crate::maps::{LABELS, SUBJECTS};
 use crate::task::{self, Task};
-use crate::{agent, rules};
+use crate::{agent, namespace, rules};
 
 const SIGKILL: u32 = 9;
 
@@ -151,8 +151,12 @@ pub fn process_executed(_ctx: RawTracePointContext) -> i32 {
     if agent::is_current() {
         return 0;
     }
-    if of_current(&rules::active().unwrap_or_default()).is_err() {
-        unlabelled();
+    let generation = rules::active().unwrap_or_default();
+    match of_current(&generation) {
+        // Long before it connects, so that it needn't be refused.
+        Ok(subjects) if subjects & generation.subjects != 0 => namespace::seen(task::netns()),
+        Ok(_) => {}
+        Err(Full) => unlabelled(),
     }
     0
 }

@@ -17,6 +17,7 @@ mod handoff;
 mod label;
 mod log;
 mod maps;
+mod namespace;
 mod neighbour;
 mod options;
 mod packet;

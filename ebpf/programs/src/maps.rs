@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::btf_map;
 use tidegate_abi as abi;
@@ -46,6 +46,14 @@ pub static LISTENERS: HashMap<u64, abi::Listeners, { abi::MAX_LISTENERS }> = Has
 /// Redirected connections that the agent hasn't accepted yet. Never LRU: an entry must not vanish under load.
 #[btf_map]
 pub static HANDOFFS: HashMap<abi::HandoffKey, abi::Handoff, { abi::MAX_HANDOFFS }> = HashMap::new();
+
+/// Namespaces that governed processes were seen in and the agent doesn't listen in.
+#[btf_map]
+pub static NAMESPACES: RingBuf<abi::NamespaceSeen, { abi::NAMESPACES_BYTES }> = RingBuf::new();
+
+/// When the agent was last told of a namespace, in ns since boot. LRU: what is lost is only told again.
+#[btf_map]
+pub static TOLD: LruHashMap<u64, u64, { abi::MAX_LISTENERS }> = LruHashMap::new();
 
 /// Who sent the DNS questions of late, by the two ends that the agent sees. LRU: what is lost is only asked again.
 #[btf_map]

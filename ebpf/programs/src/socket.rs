@@ -9,7 +9,7 @@ use crate::count::count;
 use crate::decide::Transport;
 use crate::label::{Standing, standing};
 use crate::log;
-use crate::{ALLOW, REFUSE, stamp};
+use crate::{ALLOW, REFUSE, namespace, stamp};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
@@ -27,9 +27,10 @@ pub fn socket_created(ctx: SockContext) -> i32 {
         return refuse(&ctx);
     }
     // SAFETY: the hook's context is the new socket.
-    if unsafe { stamp::stamp(ctx.as_ptr(), ctx.as_ptr(), subjects) }.is_none() {
+    let Some(stamp) = (unsafe { stamp::stamp(ctx.as_ptr(), ctx.as_ptr(), subjects) }) else {
         return refuse(&ctx);
-    }
+    };
+    namespace::seen(stamp.netns);
     ALLOW
 }
 

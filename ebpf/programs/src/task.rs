@@ -9,8 +9,15 @@ use tidegate_abi::{Host, Identity};
 
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
-static HOST: Global<Host> =
-    Global::new(Host { task_pid: 0, task_tgid: 0, task_group_leader: 0, task_start_boottime: 0 });
+static HOST: Global<Host> = Global::new(Host {
+    task_pid: 0,
+    task_tgid: 0,
+    task_group_leader: 0,
+    task_start_boottime: 0,
+    task_nsproxy: 0,
+    nsproxy_net_ns: 0,
+    net_cookie: 0,
+});
 
 /// Process id of the current task.
 #[inline(always)]
@@ -37,6 +44,23 @@ pub fn started() -> u64 {
     }
 }
 
+/// Cookie of the current task's network namespace; zero if it can't be read, or the kernel has no such thing in its BTF.
+#[inline(always)]
+pub fn netns() -> u64 {
+    let host = HOST.load();
+    if host.net_cookie == 0 {
+        return 0;
+    }
+    // SAFETY: no arguments; the answer is only ever read through a checking helper.
+    let task = Task(unsafe { bpf_get_current_task() } as *const u8);
+    let cookie = || {
+        let proxy = Task(task.field::<*const u8>(host.task_nsproxy)?);
+        let net = Task(proxy.field::<*const u8>(host.nsproxy_net_ns)?);
+        net.field::<u64>(host.net_cookie)
+    };
+    cookie().unwrap_or(0)
+}
+
 /// Who the current task is. `subjects` is left to the caller.
 #[inline(always)]
 pub fn identify(identity: &mut Identity) {
@@ -50,7 +74,7 @@ pub fn identify(identity: &mut Identity) {
     }
 }
 
-/// A `struct task_struct` of the running kernel.
+/// A `struct task_struct` of the running kernel, or another of its structures.
 #[derive(Clone, Copy)]
 pub struct Task(pub *const u8);
 

@@ -7,6 +7,7 @@ mod bad_days;
 mod drivers;
 mod identity;
 mod names;
+mod namespaces;
 mod policy;
 mod psql;
 mod tls;

@@ -124,7 +124,9 @@ impl Gate {
 
     /// The origin of an accepted connection.
     pub(crate) fn origin(&self, stream: &TcpStream) -> Option<Captured> {
-        self.kernel.origin(stream.peer_addr().unwrap(), stream.local_addr().unwrap()).unwrap()
+        self.kernel
+            .origin(self.kernel.netns(), stream.peer_addr().unwrap(), stream.local_addr().unwrap())
+            .unwrap()
     }
 
     /// Where its pins are.

@@ -18,7 +18,7 @@ async fn resolve(gate: &Gate, socket: &UdpSocket) -> Option<Captured> {
             .await
             .expect("a question")
             .unwrap();
-    let asker = gate.kernel.asker(client, socket.local_addr().unwrap()).unwrap();
+    let asker = gate.kernel.asker(gate.kernel.netns(), client, socket.local_addr().unwrap()).unwrap();
     socket.send_to(b"yes", client).await.unwrap();
     asker
 }
