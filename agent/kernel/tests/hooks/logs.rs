@@ -9,9 +9,29 @@ use tidegate_kernel::probe;
 use crate::common::{GOVERNED, Gate, V4, V6, connect_to, resources};
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
+    /// What this thread logs, until the second is dropped.
+    pub(crate) fn captured() -> (Self, tracing::subscriber::DefaultGuard) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+        (lines, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// Waits until this is in what was logged.
+    pub(crate) async fn have(&self, text: &str) {
+        let logged = async {
+            while !self.text().contains(text) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let logged = tokio::time::timeout(Duration::from_secs(10), logged).await;
+        assert!(logged.is_ok(), "{text:?} is not in {}", self.text());
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
@@ -30,10 +50,7 @@ impl io::Write for Lines {
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_refusal_is_logged_with_process_user_and_destination() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let (lines, _logging) = Lines::captured();
     let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
     let client = gate.python(GOVERNED, &connect_to("AF_INET6", V6, 443));
     let expected = format!(
@@ -41,13 +58,7 @@ async fn a_refusal_is_logged_with_process_user_and_destination() {
         client.pid()
     );
     assert_eq!(client.output().await, "errno EPERM");
-    let logged = async {
-        while !lines.text().contains(&expected) {
-            tokio::task::yield_now().await;
-        }
-    };
-    let logged = tokio::time::timeout(Duration::from_secs(10), logged).await;
-    assert!(logged.is_ok(), "{expected:?} is not in {}", lines.text());
+    lines.have(&expected).await;
 }
 
 #[tokio::test]

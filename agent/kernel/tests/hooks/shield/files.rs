@@ -4,6 +4,7 @@ use tidegate_kernel::{NamePattern, Protection};
 
 use super::{Folder, enter, governing, shielding};
 use crate::common::{Cgroup, GOVERNED, Gate, OTHER, UNGOVERNED};
+use crate::logs::Lines;
 
 const READ: &str = "
 def read(path):
@@ -24,6 +25,32 @@ async fn a_shielded_file_opens_for_everybody_but_whom_it_is_shielded_from() {
     assert_eq!(gate.python(GOVERNED, &script).output().await, "errno EPERM");
     assert_eq!(gate.python(OTHER, &script).output().await, "a secret");
     assert_eq!(gate.python(UNGOVERNED, &script).output().await, "a secret");
+}
+
+#[tokio::test]
+#[ignore = "needs a guest: cargo xtask vm-test"]
+async fn a_refusal_is_logged_with_process_user_and_file() {
+    let (lines, _logging) = Lines::captured();
+    let folder = Folder::new();
+    let path = folder.file("home/.pgpass");
+    let gate = Gate::new(|_| shielding(&[(None, is(".pgpass"))])).await;
+    let client = gate.python(GOVERNED, &format!("{READ}attempt(lambda: read({path:?}))"));
+    let pid = client.pid();
+    assert_eq!(client.output().await, "errno EPERM");
+    let who = format!("pid={pid} uid={GOVERNED} gid={GOVERNED} command=python3");
+    lines.have("refused the shielded file home/.pgpass").await;
+    lines.have(&who).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a guest: cargo xtask vm-test"]
+async fn the_shield_stands_while_no_agent_runs() {
+    let folder = Folder::new();
+    let path = folder.file("home/.pgpass");
+    let gate = Gate::new(|_| shielding(&[(None, is(".pgpass"))])).await;
+    let pins = gate.die();
+    let client = pins.python(GOVERNED, &format!("{READ}attempt(lambda: read({path:?}))"));
+    assert_eq!(client.output().await, "errno EPERM");
 }
 
 #[tokio::test]
