@@ -44,9 +44,6 @@ pub(super) struct Doctor {
     key: Option<PathBuf>,
 }
 
-/// Whether this version has LSM programs to load where the kernel takes them.
-const HAS_SHIELD: bool = false;
-
 /// What was found, and what follows from it.
 pub(super) struct Findings {
     /// What the kernel lets the agent enforce.
@@ -116,7 +113,7 @@ impl Findings {
     fn exit(&self) -> Exit {
         if !self.works() {
             Exit::Failed
-        } else if self.tier < Tier::Full || self.leaves_open(Layer::Shield) {
+        } else if self.tier < Tier::Full {
             Exit::Open
         } else {
             Exit::Done
@@ -127,7 +124,7 @@ impl Findings {
     pub(super) fn leaves_open(&self, layer: Layer) -> bool {
         match layer {
             Layer::Outside => true,
-            Layer::Shield => !HAS_SHIELD || self.misses(Feature::Lsm).is_some(),
+            Layer::Shield => self.misses(Feature::Lsm).is_some(),
             _ => false,
         }
     }
@@ -144,7 +141,6 @@ impl Findings {
                 tries: attack.tries,
                 closed_by: match attack.layer {
                     Layer::Outside => None,
-                    _ if !HAS_SHIELD => Some("LSM programs, which this version does not have".to_owned()),
                     _ => self.misses(Feature::Lsm).map(str::to_owned),
                 },
             })
@@ -236,7 +232,7 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_whether_it_works_and_whether_something_is_open() {
-        assert_eq!(findings(&[]).exit(), if HAS_SHIELD { Exit::Done } else { Exit::Open });
+        assert_eq!(findings(&[]).exit(), Exit::Done);
         assert_eq!(findings(&[Feature::Lsm]).exit(), Exit::Open);
         assert_eq!(findings(&[Feature::Connects]).exit(), Exit::Failed);
         let refused = Probe { feature: "a program", missing: Some("the verifier refuses it".into()) };
@@ -247,7 +243,8 @@ mod tests {
     fn what_is_open_is_named_with_what_would_close_it() {
         let open = findings(&[Feature::Lsm]).open();
         let named = |name: &str| open.iter().find(|way| way.name == name);
-        assert!(named("unix-stream").unwrap().closed_by.as_ref().unwrap().contains("LSM") || HAS_SHIELD);
+        assert_eq!(named("unix-stream").unwrap().closed_by.as_deref(), Some("lsm=bpf on the command line"));
+        assert!(findings(&[]).open().iter().all(|way| way.closed_by.is_none()));
         assert_eq!(named("named-pipe").unwrap().closed_by, None);
         assert!(named("tcp").is_none());
         let mut shown = Vec::new();

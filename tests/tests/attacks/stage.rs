@@ -88,6 +88,15 @@ impl Stage {
         })
     }
 
+    /// Whether this kernel takes LSM programs, by `tidegate doctor`.
+    pub(crate) fn takes_lsm_programs(&self) -> Result<bool> {
+        let found: Value =
+            serde_json::from_slice(&self.agent()?.command(&["doctor", "--json"]).output()?.stdout)?;
+        let features = found.get("features").and_then(Value::as_array).context("doctor without features")?;
+        let lsm = features.iter().find(|found| found["feature"] == "LSM programs refuse");
+        Ok(lsm.context("doctor says nothing of LSM programs")?["missing"].is_null())
+    }
+
     /// Checks that the agent survived, and answers.
     pub(crate) fn agent_is_alive(&self) -> Result<()> {
         self.agent()?.ask(&["status"]).context("the agent did not survive the attacks")?;
