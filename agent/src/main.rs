@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod answering;
 mod approvals;
 mod authority;
 mod bundle;

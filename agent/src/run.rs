@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     admin::{Admin, Socket},
+    answering::Answering,
     approvals,
     authority::Authority,
     config::Config,
@@ -54,6 +55,7 @@ struct Agent {
     sessions: Arc<Sessions>,
     reloader: Arc<Reloader>,
     socket: Socket,
+    people: (Socket, Arc<Answering>),
     admin: Arc<Admin>,
     user_socket: Socket,
     users: Arc<Users>,
@@ -113,6 +115,8 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let socket = Socket::bind(&config.admin_socket())?;
     let user_socket = Users::bind(&config.user_socket())?;
     let tier = Tier::of(&tidegate_kernel::features());
+    let answering = Answering::new(desk.clone(), Arc::new(registry.clone()));
+    let people = (Answering::bind(&config.approvals_socket())?, answering);
     // From here on nothing that is governed gets out, with this agent or without it.
     let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
@@ -162,6 +166,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
         sessions: Arc::new(sessions),
         reloader,
         socket,
+        people,
         admin: Arc::new(admin),
         user_socket,
         users: Users::new(registry),
@@ -175,12 +180,14 @@ impl Agent {
     /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
     async fn serve(self) -> Result<(), Error> {
         let Self { config, mut listeners, netns, namespaces, sessions, reloader, socket, admin, .. } = self;
-        let Self { user_socket, users, stop, stopping, mut signals, .. } = self;
+        let Self { people, user_socket, users, stop, stopping, mut signals, .. } = self;
         let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
         administering.spawn(socket.run(admin));
         administering.spawn(users.run(user_socket));
+        let (people_socket, answering) = people;
+        administering.spawn(answering.run(people_socket));
         let mut resolving = JoinSet::new();
         for socket in listeners.take_datagrams() {
             resolving.spawn(sessions.dns.clone().serve_datagrams(netns, socket));
@@ -349,6 +356,10 @@ mod tests {
             socket: Socket::bind(&config.admin_socket()).unwrap(),
             user_socket: Users::bind(&config.user_socket()).unwrap(),
             users: Users::new(world.registry.clone()),
+            people: (
+                Answering::bind(&config.approvals_socket()).unwrap(),
+                Answering::new(world.desk(), Arc::new(world.registry.clone())),
+            ),
             config,
             listeners,
             netns: 0,

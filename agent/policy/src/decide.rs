@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     Effect, Held, Issuer, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
     rule::{Mask, NotFor, Rule},
@@ -23,8 +24,7 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 struct Standing {
     vocabulary: &'static Vocabulary,
-    /// Indices of rules, ascending.
-    by_subject: HashMap<Arc<str>, Vec<usize>>,
+    by_subject: HashMap<Arc<str>, Index>,
 }
 
 /// What the rules alone say, before masks are planned.
@@ -50,9 +50,9 @@ impl Engine {
             let by_subject = subjects.iter().map(|subject| {
                 let applies =
                     |rule: &Rule| rule.resources.contains(&resource) && rule.subjects.contains(subject);
-                let indices =
-                    rules.iter().enumerate().filter(|(_, rule)| applies(rule)).map(|(index, _)| index);
-                (subject.clone(), indices.collect())
+                let numbered = rules.iter().enumerate().filter(|(_, rule)| applies(rule));
+                let indices: Vec<usize> = numbered.map(|(index, _)| index).collect();
+                (subject.clone(), Index::new(&rules, &indices, vocabulary))
             });
             let by_subject = by_subject.collect();
             (resource, Standing { vocabulary, by_subject })
@@ -83,13 +83,17 @@ impl Engine {
         let Some(standing) = self.standings.get(resource) else {
             return refused(format!("the policy has no resource {resource:?}"));
         };
-        let rules = self.rules_for(standing, principal);
-        let judgement = judge(&rules, shape, standing.vocabulary);
+        let indices = Indices::new(principal, |subject| standing.by_subject.get(subject));
+        let about: Vec<&Rule> = self.rules_for(principal, indices.about(shape)).collect();
+        let judgement = judge(&about, shape, standing.vocabulary);
         let matched = judgement.matched.iter().map(|rule| rule.name.clone()).collect();
         if judgement.effect == Effect::Deny {
-            let content = plan::content(&self.active(rules.iter().copied()));
-            let wanted = judgement.ungranted.and_then(|item| self.would_grant(standing, principal, item));
-            let mut denied = wanted.unwrap_or_else(|| denied(&rules, &judgement));
+            let content = plan::content(&self.active(self.rules_for(principal, indices.masking())));
+            let wanted = judgement
+                .ungranted
+                .and_then(|item| self.would_grant(standing.vocabulary, &indices, principal, item));
+            let mut denied =
+                wanted.unwrap_or_else(|| denied(&judgement, self.near_hint(principal, &indices)));
             if let Some((rule, who)) = judgement.rule.and_then(|rule| Some((rule, rule.who.as_ref()?)))
                 && principal.identity(&who.issuer).is_none()
             {
@@ -100,7 +104,7 @@ impl Engine {
         let matching = self.active(judgement.matched.iter().copied());
         let content = plan::content(&matching);
         // A masked column stays masked whichever rule lets an action through; content is looked for where a rule says.
-        let mut active = self.active(rules.iter().copied());
+        let mut active = self.active(self.rules_for(principal, indices.masking()));
         active.retain(|one| {
             one.mask.columns.is_some() || matching.iter().any(|other| other.mask.name == one.mask.name)
         });
@@ -130,18 +134,36 @@ impl Engine {
         }
     }
 
-    /// The rules for this principal.
-    fn rules_for<'a>(&'a self, standing: &'a Standing, principal: &Principal) -> Vec<&'a Rule> {
-        let rules = self.rules_about(standing, principal);
-        rules.filter(|rule| rule.is_for(principal).is_ok()).collect()
+    /// Those of these rules that are for this principal.
+    fn rules_for<'a>(
+        &'a self,
+        principal: &Principal,
+        indices: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = &'a Rule> {
+        let rules = indices.into_iter().filter_map(|index| self.rules.get(index));
+        rules.filter(|rule| rule.is_for(principal).is_ok())
+    }
+
+    /// What an allow that is near tells: one of this principal on this resource, the first by name.
+    fn near_hint(&self, principal: &Principal, indices: &Indices<'_>) -> Option<Arc<str>> {
+        let first = |of_subject: &[usize]| self.rules_for(principal, of_subject.iter().copied()).next();
+        let near = indices.hinting().filter_map(first).min_by(|a, b| a.name.cmp(&b.name))?;
+        near.hint.clone()
     }
 
     /// The refusal of an item that a rule would allow if an issuer said who is asking, or said somebody else; none if
     /// there is no such rule. The first one by name counts, and not knowing before being another.
-    fn would_grant(&self, standing: &Standing, principal: &Principal, item: &Item) -> Option<Verdict> {
-        let asking = self.rules_about(standing, principal).filter_map(|rule| {
+    fn would_grant(
+        &self,
+        vocabulary: &Vocabulary,
+        indices: &Indices<'_>,
+        principal: &Principal,
+        item: &Item,
+    ) -> Option<Verdict> {
+        let about = indices.about_items(std::slice::from_ref(item));
+        let asking = about.into_iter().filter_map(|index| self.rules.get(index)).filter_map(|rule| {
             let why = rule.is_for(principal).err()?;
-            let grants = rule.effect == Some(Effect::Allow) && rule.grants(item, standing.vocabulary).is_ok();
+            let grants = rule.effect == Some(Effect::Allow) && rule.grants(item, vocabulary).is_ok();
             grants.then_some((matches!(why, NotFor::Other(..)), rule, why))
         });
         let (_, rule, why) = asking.min_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)))?;
@@ -180,21 +202,6 @@ impl Engine {
         Some(hints.join("; ").into())
     }
 
-    /// The rules for this principal's subjects on a resource.
-    fn rules_about<'a>(
-        &'a self,
-        standing: &'a Standing,
-        principal: &Principal,
-    ) -> impl Iterator<Item = &'a Rule> {
-        let of_subject = |subject: &Arc<str>| standing.by_subject.get(subject).map_or(&[][..], Vec::as_slice);
-        let mut indices: Vec<usize> = principal.subjects.iter().flat_map(of_subject).copied().collect();
-        if principal.subjects.len() > 1 {
-            indices.sort_unstable();
-            indices.dedup();
-        }
-        indices.into_iter().filter_map(|index| self.rules.get(index))
-    }
-
     /// The masks of these rules, each once, by name; a mask is told of by the first of its rules by name.
     fn active<'a>(&'a self, rules: impl Iterator<Item = &'a Rule>) -> Vec<Active<'a>> {
         let hiding = rules.filter(|rule| rule.effect != Some(Effect::Deny));
@@ -206,9 +213,8 @@ impl Engine {
     }
 }
 
-/// What the rules deny. Where none of them decided, the hint is that of an allow that is near: one of this principal
-/// on this resource.
-fn denied(rules: &[&Rule], judgement: &Judgement<'_>) -> Verdict {
+/// What the rules deny. Where none of them decided, the hint is that of an allow that is near.
+fn denied(judgement: &Judgement<'_>, hint: Option<Arc<str>>) -> Verdict {
     if let Some(rule) = judgement.rule {
         return Verdict {
             rule: Some(rule.name.clone()),
@@ -216,8 +222,6 @@ fn denied(rules: &[&Rule], judgement: &Judgement<'_>) -> Verdict {
             ..refused(format!("denied by rule {:?}", rule.name))
         };
     }
-    let allows = rules.iter().filter(|rule| rule.effect == Some(Effect::Allow) && rule.hint.is_some());
-    let hint = allows.min_by(|a, b| a.name.cmp(&b.name)).and_then(|rule| rule.hint.clone());
     match judgement.ungranted {
         Some(item) => Verdict { hint, ..refused(format!("no rule allows {}", Told(item))) },
         None => Verdict { hint, ..refused("an action that does nothing known is not allowed".into()) },

@@ -10,6 +10,7 @@ mod decide;
 mod dns;
 mod explain;
 mod identity;
+mod index;
 mod issuer;
 mod load;
 mod matcher;

@@ -96,6 +96,16 @@ impl Rule {
         asked.map(|(issuer, name)| (issuer.clone(), name.clone()))
     }
 
+    /// Whether its masks hide anything: a deny shows nothing that could be hidden.
+    pub(crate) fn hides(&self) -> bool {
+        self.effect != Some(Effect::Deny) && !self.masks.is_empty()
+    }
+
+    /// Whether it tells others how to get access.
+    pub(crate) fn hints(&self) -> bool {
+        self.effect == Some(Effect::Allow) && self.hint.is_some()
+    }
+
     /// The match blocks for a protocol.
     pub(crate) fn blocks(&self, protocol: &str) -> &[Block] {
         self.blocks.iter().find(|(name, _)| *name == protocol).map_or(&[], |(_, blocks)| blocks)

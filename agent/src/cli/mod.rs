@@ -1,6 +1,7 @@
 //! The command line.
 
 mod agent;
+mod approvals;
 mod attack;
 mod bundles;
 mod doctor;
@@ -89,6 +90,9 @@ accounts then reach only what the bundle passes. This is the way to free them; a
     /// List, show, replay and export recorded sessions
     #[command(subcommand)]
     Sessions(sessions::Sessions),
+    /// Answer what waits for people
+    #[command(subcommand)]
+    Approvals(approvals::Approvals),
     /// Check the records
     #[command(subcommand)]
     Records(sessions::Records),
@@ -171,6 +175,7 @@ fn dispatch(places: &Places, command: Command) -> Result<Exit> {
         Command::Whoami(whoami) => whoami.run(&places.config()?),
         Command::Logout(logout) => logout.run(&places.config()?),
         Command::Sessions(sessions) => sessions.run(&places.config()?),
+        Command::Approvals(approvals) => approvals.run(&places.config()?),
         Command::Records(records) => records.run(&places.config()?),
         Command::Ca(ca) => ca.run(&places.config()?),
         Command::Doctor(doctor) => doctor.run(&places.config()?),

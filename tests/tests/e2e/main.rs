@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod attacks;
 mod bad_days;
 mod drivers;

@@ -16,7 +16,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     build, setup,
-    shell::{as_root, is_root, project, say},
+    shell::{as_root, cargo, is_root, project, say},
 };
 pub(crate) use client::Client;
 use hops::Hops;
@@ -31,6 +31,8 @@ const TABLE: &str = "tests/BENCH.md";
 pub(crate) enum Bench {
     /// PostgreSQL: direct, pgbouncer, haproxy, the gate, and the gate with masks.
     Pg(Arguments),
+    /// What a decision costs with 10, 1,000 and 10,000 rules.
+    Decide,
 }
 
 /// How much is measured.
@@ -57,15 +59,31 @@ pub(crate) struct Arguments {
 }
 
 /// Builds, measures as root, and reports.
-pub(crate) fn run(Bench::Pg(arguments): Bench) -> Result<()> {
+pub(crate) fn run(bench: Bench) -> Result<()> {
+    match bench {
+        Bench::Pg(arguments) => pg(&arguments),
+        Bench::Decide => decide(),
+    }
+}
+
+/// The measurement is one of the policy's own tests, optimised: nothing but the policy is in it.
+fn decide() -> Result<()> {
+    let test = ["test", "--release", "--package", "tidegate-policy", "--test", "bundles"];
+    let only = ["--", "--ignored", "--nocapture", "--exact"];
+    let name = "speed::a_decision_costs_the_same_however_many_rules_cannot_match";
+    let status = cargo(&test).args(only).arg(name).status()?;
+    ensure!(status.success(), "the measurement failed ({status})");
+    Ok(())
+}
+
+fn pg(arguments: &Arguments) -> Result<()> {
     if let Some(binary) = &arguments.binary {
-        println!("{}", serde_json::to_string(&measure(&arguments, binary)?)?);
+        println!("{}", serde_json::to_string(&measure(arguments, binary)?)?);
         return Ok(());
     }
     setup::run()?;
     let binary = build::agent(true)?;
-    let report =
-        if is_root() { measure(&arguments, &binary)? } else { measure_as_root(&arguments, &binary)? };
+    let report = if is_root() { measure(arguments, &binary)? } else { measure_as_root(arguments, &binary)? };
     fs::write(project().join(TABLE), report.markdown()).with_context(|| format!("writing {TABLE}"))?;
     if arguments.json {
         println!("{}", report.json());

@@ -10,3 +10,4 @@ mod masks;
 mod problems;
 mod properties;
 mod shield;
+mod speed;

@@ -112,6 +112,19 @@ proptest! {
     }
 
     #[test]
+    fn what_a_decision_finds_is_what_a_look_at_each_rule_finds(
+        rules in vec(rule(), 0..8),
+        shape in shape(),
+    ) {
+        let rules: Vec<(usize, String)> = rules.into_iter().enumerate().collect();
+        let deny = "  - {name: no, subjects: [\"*\"], resources: [shop], deny: [{table: public.b}, {statement: drop}]}";
+        let policy = bundle(&rules, deny);
+        let looked = policy.explain(&runner(), "shop", &shape).rules;
+        let looked: Vec<_> = looked.into_iter().filter(|rule| rule.matched).map(|rule| rule.rule).collect();
+        prop_assert_eq!(policy.decide(&runner(), "shop", &shape).matched, looked);
+    }
+
+    #[test]
     fn another_deny_never_permits_anything(
         rules in vec(rule(), 1..6),
         deny in select(vec!["{table: public.b}", "{statement: drop}", "{columns: [public.a.y]}"]),

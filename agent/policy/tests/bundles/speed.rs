@@ -1,0 +1,84 @@
+//! What a decision costs as a bundle grows: `cargo xtask bench decide`.
+
+use std::{
+    fmt::Write,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use tidegate_policy::{Effect, Policy, Principal, Shape};
+
+use crate::common::{runner, shape, sound, statement};
+
+/// Each figure is the median of so many rounds of so many decisions.
+const ROUNDS: usize = 15;
+const DECISIONS: u32 = 2_000;
+
+/// Rules that cannot match, each in one way: by resource and subject, by statement, by table, by a table's prefix.
+const KINDS: [&str; 5] = [
+    "subjects: [other], resources: [shop], allow: [{statement: select, table: \"public.*\"}]",
+    "subjects: [ci], resources: [other], allow: [{statement: select, table: \"public.*\"}]",
+    "subjects: [ci], resources: [shop], deny: [{statement: [vacuum, comment], table: \"public.*\"}]",
+    "subjects: [ci], resources: [shop], allow: [{statement: select, table: \"tenant-{n}.orders\"}]",
+    "subjects: [ci], resources: [shop], deny: [{statement: \"*\", table: \"archive-{n}.*\"}]",
+];
+
+fn bundle(rules: usize) -> Policy {
+    let mut text = String::from(
+        r#"tidegate: 1
+name: test
+subjects: {ci: {users: [ci-runner]}, other: {users: [other]}}
+resources:
+  shop: {protocol: postgres, addresses: ["10.1.2.3:5432"], credential: shop-app}
+  other: {protocol: postgres, addresses: ["10.1.2.4:5432"], credential: shop-app}
+masks:
+  cards: {columns: ["public.customers.card"], show: token}
+rules:
+  - {name: read, subjects: [ci], resources: [shop], allow: [{statement: select, table: "public.*"}], masks: [cards]}
+  - {name: no-drop, subjects: ["*"], resources: [shop], deny: [{statement: [drop, truncate]}]}
+"#,
+    );
+    for (number, kind) in (2..rules).zip(KINDS.iter().cycle()) {
+        let kind = kind.replace("{n}", &number.to_string());
+        writeln!(text, "  - {{name: r{number}, {kind}}}").unwrap();
+    }
+    sound(&text)
+}
+
+/// Time for one decision.
+fn measure(policy: &Policy, principal: &Principal, shape: &Shape, expected: Effect) -> Duration {
+    let mut rounds: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let begun = Instant::now();
+            for _ in 0..DECISIONS {
+                let verdict = policy.decide(black_box(principal), "shop", black_box(shape));
+                assert_eq!(black_box(verdict).effect, expected);
+            }
+            begun.elapsed() / DECISIONS
+        })
+        .collect();
+    rounds.sort_unstable();
+    rounds.into_iter().nth(ROUNDS / 2).unwrap()
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_decision_costs_the_same_however_many_rules_cannot_match() {
+    let allowed = shape(vec![statement("select", "public.orders"), statement("select", "public.customers")]);
+    let denied = shape(vec![statement("drop", "public.orders")]);
+    let ungranted = shape(vec![statement("insert", "public.orders")]);
+    println!("| rules | allowed (two tables) | denied by a rule | allowed by none |\n|---:|---:|---:|---:|");
+    for rules in [10, 1_000, 10_000] {
+        let policy = bundle(rules);
+        let figure = |shape: &Shape, expected| {
+            let time = measure(&policy, &runner(), shape, expected);
+            format!("{:.2} µs", time.as_secs_f64() * 1e6)
+        };
+        let figures = [
+            figure(&allowed, Effect::Allow),
+            figure(&denied, Effect::Deny),
+            figure(&ungranted, Effect::Deny),
+        ];
+        println!("| {rules} | {} |", figures.join(" | "));
+    }
+}

@@ -1,0 +1,166 @@
+//! Statements that wait for a person, from the client to the approver's terminal.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tidegate_tests::{Account, World};
+
+use crate::together::{Session, eventually};
+
+/// What waits in these tests.
+const DELETE: &str = "DELETE FROM store.wishes WHERE id = 1";
+
+/// Deletes of `store.wishes` wait for `ops`, and count for half an hour in their session.
+fn hold(world: &World, terms: &str) -> Result<()> {
+    world.server.sql("shop", "CREATE TABLE store.wishes (id int); GRANT ALL ON store.wishes TO app")?;
+    world.server.sql("shop", "INSERT INTO store.wishes VALUES (1), (1)")?;
+    let rule = format!(
+        "  - name: ask\n    subjects: [ci]\n    resources: [shop]\n    \
+         hold: [{{statement: delete, table: store.wishes}}]\n    \
+         approve: {{by: {{users: [\"{}\"]}}, {terms}}}\n\n  - name: no-drop",
+        world.ops.uid
+    );
+    world.change_bundle("  - name: no-drop", &rule)?;
+    world.agent.ask(&["reload"])?;
+    // The world is private to root: the socket is for every account.
+    let runtime = world.agent.runtime();
+    for directory in [runtime.as_path(), runtime.parent().context("the agent's directory")?] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o711))?;
+    }
+    Ok(())
+}
+
+/// `tidegate approvals ...` as somebody.
+fn approvals(world: &World, who: &Account, arguments: &[&str]) -> Result<(bool, String)> {
+    let told = world.agent.command(&[]);
+    let runtime = world.agent.runtime();
+    let mut command = who.command(told.get_program());
+    command.arg("approvals").args(arguments).arg("--runtime").arg(runtime);
+    said(&mut command)
+}
+
+fn said(command: &mut Command) -> Result<(bool, String)> {
+    let output = command.output()?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(text)?))
+}
+
+/// The question that waits, once it does.
+fn waiting(world: &World, who: &Account) -> Result<String> {
+    let mut id = String::new();
+    eventually("a question waits", || {
+        let (_, listed) = approvals(world, who, &["list", "--json"])?;
+        let listed: Value = serde_json::from_str(&listed).with_context(|| listed.clone())?;
+        let first = listed.as_array().and_then(|all| all.iter().find(|one| one["state"] == "waiting"));
+        id = first.map_or("", |one| one["id"].as_str().unwrap_or_default()).to_owned();
+        Ok(!id.is_empty())
+    })?;
+    Ok(id)
+}
+
+fn wishes(world: &World) -> Result<String> {
+    world.server.sql("shop", "SELECT count(*) FROM store.wishes")
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_held_delete_is_approved_by_another_account_and_goes_on_in_its_connection() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m, reason: required")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say("BEGIN")?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        let (_, shown) = approvals(world, &world.ops, &["show", &id])?;
+        for part in [DELETE, "with database: shop", "psql", "rule       ask"] {
+            ensure!(shown.contains(part), "no {part:?} in:\n{shown}");
+        }
+        let (done, own) = approvals(world, &world.ci, &["approve", &id, "--reason", "me"])?;
+        ensure!(!done && own.contains("you asked"), "{own}");
+        let (done, silent) = approvals(world, &world.ops, &["approve", &id])?;
+        ensure!(!done && silent.contains("--reason"), "{silent}");
+        let (done, stranger) = approvals(world, &world.stranger, &["approve", &id, "--reason", "x"])?;
+        ensure!(!done && stranger.contains("no question"), "{stranger}");
+        ensure!(wishes(world)? == "2", "it ran unapproved");
+        let (done, said) = approvals(world, &world.ops, &["approve", &id, "--reason", "ticket 7"])?;
+        ensure!(done && said.contains("is approved"), "{said}");
+        // The same session, the same transaction.
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "it did not run");
+        session.say("COMMIT")?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("NOTICE") && complaints.contains(&id), "{complaints}");
+        ensure!(wishes(world)? == "0", "it was not committed");
+        let sessions = world.agent.ask(&["sessions", "list", "--json"])?;
+        let sessions: Value = serde_json::from_str(&sessions)?;
+        let record =
+            world.agent.ask(&["sessions", "show", sessions[0]["id"].as_str().unwrap_or_default()])?;
+        for part in ["held by ask", &format!("approval {id} asked"), "seen by", "ticket 7"] {
+            ensure!(record.contains(part), "no {part:?} in:\n{record}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_denied_delete_is_an_error_and_the_session_goes_on() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        approvals(world, &world.ops, &["deny", &id, "--reason", "not today"])?;
+        ensure!(session.ask("SELECT 'here'")? == "here", "the session is gone");
+        let complaints = session.end()?;
+        ensure!(complaints.contains("42501") && complaints.contains("not today"), "{complaints}");
+        ensure!(wishes(world)? == "2", "it ran");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_cancel_from_psql_takes_the_question_back() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        session.process().signal(Signal::SIGINT)?;
+        eventually("the question is taken back", || {
+            let (_, shown) = approvals(world, &world.ops, &["show", &id])?;
+            Ok(shown.contains("(cancelled)"))
+        })?;
+        let (done, late) = approvals(world, &world.ops, &["approve", &id])?;
+        ensure!(!done && late.contains("cancelled already"), "{late}");
+        ensure!(wishes(world)? == "2", "it ran");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_killed_agent_loses_no_question_and_the_answer_counts_for_the_retry() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        world.agent.kill();
+        drop(session);
+        world.agent.launch()?;
+        ensure!(waiting(world, &world.ops)? == id, "another question waits");
+        approvals(world, &world.ops, &["approve", &id])?;
+        let other = world.ci.run(
+            "timeout",
+            &["3", "psql", "-XqAt", "-c", "DELETE FROM store.wishes WHERE id = 2"],
+            "",
+        )?;
+        ensure!(other.code == 124, "a yes counted for something else: {other:?}");
+        world.ci.psql(&format!("{DELETE};"))?.clean()?;
+        ensure!(wishes(world)? == "0", "it did not run");
+        Ok(())
+    })
+}
