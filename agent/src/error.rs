@@ -32,6 +32,14 @@ pub(crate) enum Error {
         /// The kernel's answer.
         errno: nix::Error,
     },
+    /// The process could not be confined to what it needs.
+    #[error("confinement: {what}: {problem}")]
+    Confinement {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        problem: String,
+    },
     /// A file or directory of the agent's own.
     #[error("{}: {error}", path.display())]
     File {

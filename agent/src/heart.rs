@@ -7,12 +7,12 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{error::Error, origins::Enforcer};
+use crate::{error::Error, notify, origins::Enforcer};
 
 /// Well within the five seconds that the kernel waits.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Shows signs of life from the thread that accepts connections: if that one hangs, they end.
+/// Shows signs of life, to the kernel and to the service manager, from the thread that accepts connections: if that one hangs, they end.
 pub(crate) struct Heart {
     enforcer: Arc<dyn Enforcer>,
     beating: JoinHandle<()>,
@@ -28,6 +28,9 @@ impl Heart {
             beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 beats.tick().await;
+                if let Err(error) = notify::alive() {
+                    tracing::warn!(%error, "the service manager was not told");
+                }
                 if let Err(error) = shown.live() {
                     tracing::error!(
                         error,
@@ -37,6 +40,11 @@ impl Heart {
             }
         });
         Ok(Self { enforcer, beating })
+    }
+
+    /// Ends them. Connections are sent here for seconds more: somebody else accepts them.
+    pub(crate) fn leave(self) {
+        self.beating.abort();
     }
 
     /// Ends them, and has connections refused at once.

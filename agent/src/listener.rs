@@ -3,7 +3,8 @@
 use std::{
     future::{self, Future},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
@@ -14,13 +15,16 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{config::Listen, error::Error, lanes::Lanes};
+use crate::{config::Listen, error::Error, lanes::Lanes, notify};
 
 /// How long to wait when the process has no descriptors left: accepting again at once would fail again.
 const RESPITE: Duration = Duration::from_millis(50);
 
 /// Tries to find a port that is free over TCP and UDP.
 const TRIES: usize = 16;
+
+/// What the service manager kept from an earlier agent, by name.
+pub(crate) type Kept = Vec<(String, OwnedFd)>;
 
 /// The listeners.
 pub(crate) struct Listeners {
@@ -36,12 +40,16 @@ pub(crate) struct Listeners {
 pub(crate) type Accepted = (TcpStream, SocketAddr);
 
 impl Listeners {
-    /// Binds 127.0.0.1 and, where the host has IPv6 at all, ::1. Where the configuration leaves the port open, it is the
-    /// one that an earlier agent had, if that is free.
-    pub(crate) async fn bind(listen: &Listen, earlier: (u16, u16)) -> Result<Self, Error> {
-        let (v4, questions) = bind(Ipv4Addr::LOCALHOST.into(), listen.v4_port, earlier.0).await?;
+    /// Listens on 127.0.0.1 and, where the host has IPv6 at all, ::1: with what the service manager `kept`, connections that
+    /// wait there included, or anew. Where the configuration leaves the port open, it is the one that an earlier agent
+    /// had, if that is free.
+    pub(crate) async fn bind(listen: &Listen, earlier: (u16, u16), kept: Kept) -> Result<Self, Error> {
+        let kept: Vec<_> = kept.into_iter().map(|(_, descriptor)| descriptor.into()).collect();
+        let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.v4_port);
+        let (v4, questions) = bind(address, earlier.0, &kept).await?;
         let mut datagrams = vec![questions];
-        let v6 = match bind(Ipv6Addr::LOCALHOST.into(), listen.v6_port, earlier.1).await {
+        let address = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), listen.v6_port);
+        let v6 = match bind(address, earlier.1, &kept).await {
             Ok((listener, questions)) => {
                 datagrams.push(questions);
                 Some(listener)
@@ -70,6 +78,12 @@ impl Listeners {
         let v6 =
             self.v6.as_ref().map_or(Ok(0), |listener| listener.local_addr().map(|address| address.port()))?;
         Ok((self.v4.local_addr()?.port(), v6))
+    }
+
+    /// Has the service manager keep them for the next agent.
+    pub(crate) fn keep(&self) -> io::Result<()> {
+        notify::keep("v4", self.v4.as_fd())?;
+        self.v6.as_ref().map_or(Ok(()), |v6| notify::keep("v6", v6.as_fd()))
     }
 
     /// Serves connections, a task each, until the agent is asked to stop. Returns the tasks that still run, and itself:
@@ -140,9 +154,21 @@ impl Listeners {
     }
 }
 
-async fn bind(address: IpAddr, asked: u16, earlier: u16) -> Result<(TcpListener, UdpSocket), Error> {
-    if asked == 0 && earlier != 0 {
-        let address = SocketAddr::new(address, earlier);
+async fn bind(
+    address: SocketAddr,
+    earlier: u16,
+    kept: &[std::net::TcpListener],
+) -> Result<(TcpListener, UdpSocket), Error> {
+    let failed = |error| Error::Listen { address, error };
+    let fits = |local: SocketAddr| local.ip() == address.ip() && [0, local.port()].contains(&address.port());
+    if let Some(kept) = kept.iter().find(|kept| kept.local_addr().is_ok_and(fits)) {
+        kept.set_nonblocking(true).map_err(failed)?;
+        let listener = kept.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
+        let datagrams = UdpSocket::bind(listener.local_addr().map_err(failed)?).await.map_err(failed)?;
+        return Ok((listener, datagrams));
+    }
+    if address.port() == 0 && earlier != 0 {
+        let address = SocketAddr::new(address.ip(), earlier);
         match bind_both(address).await {
             Err(Error::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
                 tracing::warn!(%address, "the earlier agent's port is taken; another one is used");
@@ -150,7 +176,7 @@ async fn bind(address: IpAddr, asked: u16, earlier: u16) -> Result<(TcpListener,
             bound => return bound,
         }
     }
-    bind_both(SocketAddr::new(address, asked)).await
+    bind_both(address).await
 }
 
 /// Binds an address over TCP and UDP alike; port 0 is any that both are free at.
@@ -222,16 +248,32 @@ mod tests {
     async fn a_port_that_is_taken_is_named() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let v4_port = taken.local_addr().unwrap().port();
-        let error = Listeners::bind(&Listen { v4_port, v6_port: 0 }, (0, 0)).await.err().unwrap().to_string();
+        let error = Listeners::bind(&Listen { v4_port, v6_port: 0 }, (0, 0), Vec::new())
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(&format!("127.0.0.1:{v4_port}")), "{error}");
     }
 
     #[tokio::test]
     async fn the_earlier_agents_ports_are_taken_again_and_others_if_somebody_has_them() {
-        let earlier = Listeners::bind(&Listen::default(), (0, 0)).await.unwrap().ports().unwrap();
-        let again = Listeners::bind(&Listen::default(), earlier).await.unwrap();
+        let earlier = Listeners::bind(&Listen::default(), (0, 0), Vec::new()).await.unwrap().ports().unwrap();
+        let again = Listeners::bind(&Listen::default(), earlier, Vec::new()).await.unwrap();
         assert_eq!(again.ports().unwrap(), earlier);
-        let beside = Listeners::bind(&Listen::default(), earlier).await.unwrap();
+        let beside = Listeners::bind(&Listen::default(), earlier, Vec::new()).await.unwrap();
         assert_ne!(beside.ports().unwrap().0, earlier.0);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_was_kept_is_used_with_the_connections_that_wait_there() {
+        let before = Listeners::bind(&Listen::default(), (0, 0), Vec::new()).await.unwrap();
+        let ports = before.ports().unwrap();
+        let kept = ("v4".to_owned(), before.v4.as_fd().try_clone_to_owned().unwrap());
+        let client = TcpStream::connect(("127.0.0.1", ports.0)).await.unwrap();
+        drop(before);
+        let after = Listeners::bind(&Listen::default(), ports, vec![kept]).await.unwrap();
+        assert_eq!(after.ports().unwrap(), ports);
+        assert_eq!(after.accept().await.unwrap().1, client.local_addr().unwrap());
     }
 }

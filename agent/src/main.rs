@@ -10,6 +10,7 @@ mod authority;
 mod bundle;
 mod cli;
 mod config;
+mod confinement;
 mod credentials;
 mod dns;
 mod error;

@@ -55,6 +55,11 @@ impl HostKernel {
         Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes) })
     }
 
+    /// Has a task of the current runtime read the programs' log.
+    pub(crate) fn read_log(&self) -> Result<(), String> {
+        self.kernel.read_log().map_err(|error| error.to_string())
+    }
+
     /// Where an earlier agent listened; 0 where it did not.
     pub(crate) fn earlier_ports(&self) -> Result<(u16, u16), String> {
         Ok(self.kernel.earlier_ports().map_err(|error| error.to_string())?.unwrap_or_default())
@@ -67,8 +72,8 @@ impl HostKernel {
     }
 
     /// The other namespaces that governed processes are in; they can be had once.
-    pub(crate) fn namespaces(&self) -> Option<netns::Namespaces> {
-        self.kernel.namespaces()
+    pub(crate) fn namespaces(&self) -> Result<Option<netns::Namespaces>, String> {
+        self.kernel.namespaces().map_err(|error| error.to_string())
     }
 
     pub(crate) fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), String> {

@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::rand;
 use tidegate_gate::{Masker, Records, Secret};
 use tidegate_identity::Registry;
-use tidegate_kernel::{Protection, Tier};
+use tidegate_kernel::{Protection, Tier, inherited};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -24,13 +24,14 @@ use crate::{
     approvals,
     authority::Authority,
     config::Config,
+    confinement,
     credentials::Files,
     dns::Dns,
     error::Error,
     files, hardening,
     heart::Heart,
     lanes::Lanes,
-    listener::{Listeners, drain},
+    listener::{Kept, Listeners, drain},
     live::Live,
     namespaces::Namespaces,
     notify,
@@ -80,6 +81,13 @@ struct End {
 pub(crate) fn run(config: Config) -> Result<(), Error> {
     hardening::require_root()?;
     hardening::apply(config.core_dumps)?;
+    let kept = inherited::descriptors();
+    make_directories(&config)?;
+    let tier = Tier::of(&tidegate_kernel::features());
+    // From here on nothing that is governed gets out, with this agent or without it.
+    let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
+    // Before there are other threads: they are confined from their beginning.
+    confinement::process()?;
     let runtime = Builder::new_multi_thread()
         .enable_all()
         .worker_threads(1)
@@ -88,15 +96,15 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
         .build()
         .map_err(Error::Runtime)?;
     runtime.block_on(async {
-        let agent = Box::pin(start(config)).await?;
+        let agent = Box::pin(start(config, kernel, kept, tier)).await?;
         agent.serve().await
     })
 }
 
-async fn start(config: Config) -> Result<Agent, Error> {
+async fn start(config: Config, kernel: HostKernel, kept: Kept, tier: Tier) -> Result<Agent, Error> {
     let since = Instant::now();
     let signals = Signals::listen().map_err(Error::Runtime)?;
-    make_directories(&config)?;
+    kernel.read_log().map_err(Error::Kernel)?;
     let records: Arc<dyn Records> = store::open(&config.records(), &host_name()).map_err(Error::Records)?;
     let authority = Arc::new(Authority::open(&config.authority(), &host_name())?);
     let masker = Arc::new(Masker::new(token_key(&config.state.join("token.key"))?));
@@ -114,14 +122,16 @@ async fn start(config: Config) -> Result<Agent, Error> {
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
     let user_socket = Users::bind(&config.user_socket())?;
-    let tier = Tier::of(&tidegate_kernel::features());
     let answering = Answering::new(desk.clone(), Arc::new(registry.clone()));
     let people = (Answering::bind(&config.approvals_socket())?, answering);
-    // From here on nothing that is governed gets out, with this agent or without it.
-    let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
-    let mut listeners = Listeners::bind(&config.listen, earlier).await?;
+    let mut listeners = Listeners::bind(&config.listen, earlier, kept).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
+    if notify::keeps()
+        && let Err(error) = listeners.keep()
+    {
+        tracing::warn!(%error, "the service manager was not given the listeners to keep");
+    }
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
     let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &registry)?);
@@ -137,7 +147,7 @@ async fn start(config: Config) -> Result<Agent, Error> {
         since,
         stop: stop.clone(),
     };
-    let (netns, seen) = (kernel.netns(), kernel.namespaces());
+    let (netns, seen) = (kernel.netns(), kernel.namespaces().map_err(Error::Kernel)?);
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
     let identities = Arc::new(registry.clone());
@@ -208,14 +218,22 @@ impl Agent {
         if let Err(error) = notify::stopping() {
             tracing::warn!(%error, "the service manager was not told");
         }
-        heart.stop().await;
+        let kept = notify::keeps();
+        // With listeners that are kept, connections wait for the next agent; for five seconds, if none comes.
+        if kept {
+            heart.leave()
+        } else {
+            heart.stop().await
+        }
         stopping.send_replace(true);
         let ended = match ended {
             Some(failed) => failed,
             None => listening.await,
         };
         let (tasks, listeners) = ended.map_err(|error| Error::Runtime(error.into()))?;
-        drop(tokio::spawn(listeners.refuse()));
+        if !kept {
+            drop(tokio::spawn(listeners.refuse()));
+        }
         let cut_off = drain(tasks, config.stop_grace, signals.end.next()).await;
         resolving.shutdown().await;
         drop(lanes);
@@ -340,7 +358,7 @@ mod tests {
     /// An agent that has everything but a kernel.
     async fn agent(world: &World) -> Agent {
         let config = Config { runtime: world.bundle.path().into(), ..Config::default() };
-        let listeners = Listeners::bind(&config.listen, (0, 0)).await.unwrap();
+        let listeners = Listeners::bind(&config.listen, (0, 0), Vec::new()).await.unwrap();
         let (reloader, stop) = (Arc::new(world.reloader()), Arc::new(Notify::new()));
         let sessions = world.sessions(Some("127.0.0.1:7"));
         let (namespaces, _) = Namespaces::new(None, Arc::new(FakeAskers), sessions.dns.clone());

@@ -202,7 +202,7 @@ mod tests {
             let (sender, lines) = mpsc::unbounded_channel();
             LOG.call_once(|| tracing_subscriber::registry().with(AccessLines).init());
             LINES.set(Some(sender));
-            let listeners = Listeners::bind(&Listen::default(), (0, 0)).await.unwrap();
+            let listeners = Listeners::bind(&Listen::default(), (0, 0), Vec::new()).await.unwrap();
             let address = ([127, 0, 0, 1], listeners.ports().unwrap().0).into();
             let (sessions, told) = (world.sessions(destination), world.stopping.subscribe());
             let serve = move |stream, client| sessions.serve(stream, client);

@@ -78,13 +78,27 @@ impl Agent {
 
     /// Starts it (again); returns when it says that it is ready.
     pub fn launch(&mut self) -> Result<()> {
+        self.begin()?;
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.said_ready() {
+            let ended = self.process.as_mut().map(Process::ended).transpose()?.flatten();
+            if let Some(status) = ended {
+                bail!("the agent ended at its start ({status}):\n{}", self.read_log()?);
+            }
+            ensure!(Instant::now() < deadline, "the agent did not get ready:\n{}", self.read_log()?);
+        }
+        Ok(())
+    }
+
+    /// Starts it (again), without waiting until it is ready.
+    pub fn begin(&mut self) -> Result<()> {
         // The socket of sd_notify(3).
         let path = self.path("notify");
         fs::remove_file(&path).ok();
         let socket = UnixDatagram::bind(&path)?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = OpenOptions::new().append(true).create(true).open(self.log())?;
-        let mut process = Process::start(
+        let process = Process::start(
             Command::new(&self.binary)
                 .args(["run", "--config"])
                 .arg(self.path("tidegate.yaml"))
@@ -94,13 +108,6 @@ impl Agent {
                 .stdout(log.try_clone()?)
                 .stderr(log),
         )?;
-        let deadline = Instant::now() + START_LIMIT;
-        while !self.said_ready(&socket) {
-            if let Some(status) = process.ended()? {
-                bail!("the agent ended at its start ({status}):\n{}", self.read_log()?);
-            }
-            ensure!(Instant::now() < deadline, "the agent did not get ready:\n{}", self.read_log()?);
-        }
         self.process = Some(process);
         self.notify = Some(socket);
         Ok(())
@@ -191,9 +198,10 @@ impl Agent {
         self.directory.path().join(name)
     }
 
-    fn said_ready(&self, socket: &UnixDatagram) -> bool {
+    fn said_ready(&self) -> bool {
         let mut message = [0; 256];
-        let received = socket.recv(&mut message).ok().and_then(|length| message.get(..length));
+        let received = self.notify.as_ref().and_then(|socket| socket.recv(&mut message).ok());
+        let received = received.and_then(|length| message.get(..length));
         received.is_some_and(|bytes| bytes.split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))
     }
 

@@ -5,14 +5,15 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{fmt, io, process};
+use std::{fmt, io, mem, process};
 
+use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
-use crate::log::LogReader;
+use crate::log::{LogReader, ProgramLog};
 use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
@@ -40,14 +41,22 @@ pub struct Kernel {
     askers: AskerTable,
     counters: CounterTable,
     agent: Mutex<AgentTable>,
-    namespaces: Mutex<Option<Namespaces>>,
+    namespaces: Mutex<Option<RingBuf<MapData>>>,
     hierarchy: Hierarchy,
     adopted: bool,
     /// The LSM programs, or why there are none.
     shield: Result<Mutex<Shield>, KernelError>,
-    _log: LogReader,
+    log: Mutex<Log>,
     /// Held to the end: nobody else may adopt what this one uses.
     pins: Pins,
+}
+
+/// The programs' log.
+enum Log {
+    Unread(ProgramLog),
+    Read(#[expect(dead_code, reason = "read for as long as it is held")] LogReader),
+    /// Reading could not begin.
+    Lost,
 }
 
 /// The rules in force.
@@ -85,7 +94,7 @@ pub struct Counters {
 impl Kernel {
     /// Attaches the programs at the cgroup v2 root, or adopts those that an earlier agent left there and puts this build's
     /// in their place. What was in force stays in force until the first [`replace`](Self::replace); connections are
-    /// refused until the first [`live`](Self::live). The programs' log is read by a task on the current Tokio runtime.
+    /// refused until the first [`live`](Self::live).
     ///
     /// # Errors
     ///
@@ -93,7 +102,7 @@ impl Kernel {
     pub fn load(pins: Pins) -> Result<Self, KernelError> {
         let (hierarchy, netns, started) = (Hierarchy::find()?, own_netns_cookie()?, own_start()?);
         let mut object = programs::load(&pins)?;
-        let log = LogReader::start(&mut object)?;
+        let log = ProgramLog::take(&mut object)?;
         let mut tables = RuleTables::take(&mut object)?;
         // An earlier agent's sockets in other namespaces went with it.
         tables.forget_listeners_but(netns)?;
@@ -101,7 +110,7 @@ impl Kernel {
         let handoffs = HandoffTable::take(&mut object)?;
         let askers = AskerTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
-        let namespaces = Namespaces::new(tables::take(&mut object, "NAMESPACES")?)?;
+        let namespaces = tables::take(&mut object, "NAMESPACES")?;
         let mut agent = AgentTable::take(&mut object)?;
         let others = others(&pins)?;
         let adopted = agent.get()?.process != 0 || !others.is_empty();
@@ -128,9 +137,19 @@ impl Kernel {
             hierarchy,
             adopted,
             shield,
-            _log: log,
+            log: Mutex::new(Log::Unread(log)),
             pins,
         })
+    }
+
+    /// Has a task of the current Tokio runtime read the programs' log, from what was written while no agent ran.
+    pub fn read_log(&self) -> Result<(), KernelError> {
+        let mut log = lock(&self.log);
+        *log = match mem::replace(&mut *log, Log::Lost) {
+            Log::Unread(log) => Log::Read(log.read()?),
+            other => other,
+        };
+        Ok(())
     }
 
     /// Whether an earlier agent's programs were found in force: then nothing governed was open without them.
@@ -144,8 +163,12 @@ impl Kernel {
     }
 
     /// The other namespaces that governed processes are in, as they are seen; they can be had once.
-    pub fn namespaces(&self) -> Option<Namespaces> {
-        lock(&self.namespaces).take()
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub fn namespaces(&self) -> Result<Option<Namespaces>, KernelError> {
+        lock(&self.namespaces).take().map(Namespaces::new).transpose()
     }
 
     /// Says where the agent listens in another network namespace; without ports, that it doesn't any more.

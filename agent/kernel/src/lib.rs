@@ -9,6 +9,7 @@ mod captured;
 mod cgroup;
 mod digest;
 mod error;
+pub mod inherited;
 mod kernel;
 mod log;
 pub mod netns;

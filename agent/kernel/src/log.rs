@@ -9,22 +9,33 @@ use tokio::task::JoinHandle;
 
 use crate::KernelError;
 
-/// Reads the programs' lines until it is dropped. The programs need it for loading, too: it holds their ring buffer.
+/// The programs' log, which nobody reads yet. The programs need it for loading: it holds their ring buffer.
+pub(crate) struct ProgramLog(EbpfLogger<ToTracing>);
+
+/// Reads the programs' lines until it is dropped.
 pub(crate) struct LogReader(JoinHandle<()>);
 
-impl LogReader {
+impl ProgramLog {
     /// # Errors
     ///
-    /// Outside a Tokio runtime, or when the programs have no log.
-    pub(crate) fn start(object: &mut Ebpf) -> Result<Self, KernelError> {
+    /// The programs have no log.
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
+        EbpfLogger::init_with_logger(object, ToTracing)
+            .map(Self)
+            .map_err(|error| KernelError::Log(error.to_string()))
+    }
+
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(crate) fn read(self) -> Result<LogReader, KernelError> {
         let failed = |error: &dyn std::fmt::Display| KernelError::Log(error.to_string());
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(&error))?;
-        let logger = EbpfLogger::init_with_logger(object, ToTracing).map_err(|error| failed(&error))?;
         let _inside = runtime.enter();
         // SAFETY: the logger owns its descriptor and is moved into the `AsyncFd`, which deregisters before dropping it.
-        let mut logger = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) }
+        let mut logger = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) }
             .map_err(|error| failed(&error))?;
-        Ok(Self(runtime.spawn(async move {
+        Ok(LogReader(runtime.spawn(async move {
             while let Ok(mut ready) = logger.readable_mut().await {
                 ready.get_inner_mut().flush();
                 ready.clear_ready();

@@ -5,8 +5,10 @@
 mod approvals;
 mod attacks;
 mod bad_days;
+mod confinement;
 mod drivers;
 mod identity;
+mod kills;
 mod names;
 mod namespaces;
 mod policy;

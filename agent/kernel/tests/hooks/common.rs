@@ -74,6 +74,7 @@ impl Gate {
         let mut gate = Self { heart: None, kernel, pins, v4, v6 };
         gate.kernel.listen(gate.v4_port(), gate.v6_port()).unwrap();
         gate.kernel.replace(&rules(gate.v4_port())).unwrap();
+        gate.kernel.read_log().unwrap();
         gate.heart = Some(Heart::start(gate.kernel.clone()));
         gate
     }
