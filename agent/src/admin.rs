@@ -71,6 +71,12 @@ pub(crate) struct Status {
     pub(crate) v4_port: u16,
     /// Loopback port of the IPv6 listener; 0 if there is none.
     pub(crate) v6_port: u16,
+    /// Directory of what stays in the kernel without an agent.
+    pub(crate) pins: String,
+    /// Whether an earlier agent's programs and rules were found in force.
+    pub(crate) adopted: bool,
+    /// Milliseconds from the start until connections were accepted.
+    pub(crate) ready_after_ms: u64,
     /// The bundle in force.
     #[serde(flatten)]
     pub(crate) in_force: Summary,
@@ -84,6 +90,19 @@ pub(crate) struct Status {
     pub(crate) kernel: BTreeMap<String, u64>,
 }
 
+/// How an agent began.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    /// When.
+    pub(crate) since: Instant,
+    /// How long it took until connections were accepted.
+    pub(crate) took: Duration,
+    /// Where its pins are.
+    pub(crate) pins: PathBuf,
+    /// Whether it took over from an earlier one.
+    pub(crate) adopted: bool,
+}
+
 /// Answers requests.
 pub(crate) struct Admin {
     /// Replaces the bundle.
@@ -94,8 +113,8 @@ pub(crate) struct Admin {
     pub(crate) live: Arc<Live>,
     /// Ports of the listeners, IPv4's first.
     pub(crate) ports: (u16, u16),
-    /// When the agent began.
-    pub(crate) since: Instant,
+    /// How the agent began.
+    pub(crate) start: Start,
     /// Told to end the agent.
     pub(crate) stop: Arc<Notify>,
 }
@@ -200,7 +219,10 @@ impl Admin {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            uptime_seconds: self.since.elapsed().as_secs(),
+            uptime_seconds: self.start.since.elapsed().as_secs(),
+            pins: self.start.pins.display().to_string(),
+            adopted: self.start.adopted,
+            ready_after_ms: u64::try_from(self.start.took.as_millis()).unwrap_or(u64::MAX),
             v4_port: self.ports.0,
             v6_port: self.ports.1,
             in_force: self.in_force.summary(),
@@ -238,7 +260,12 @@ mod tests {
             in_force: world.in_force.clone(),
             live: world.live.clone(),
             ports: (1, 2),
-            since: Instant::now(),
+            start: Start {
+                since: Instant::now(),
+                took: Duration::from_millis(7),
+                pins: "/sys/fs/bpf/test".into(),
+                adopted: true,
+            },
             stop: stop.clone(),
         };
         let serving = tokio::spawn(socket.run(Arc::new(admin)));
@@ -258,6 +285,7 @@ mod tests {
         };
         assert_eq!(status.in_force, world.in_force.summary());
         assert_eq!((status.v4_port, status.v6_port), (1, 2));
+        assert_eq!((&*status.pins, status.adopted, status.ready_after_ms), ("/sys/fs/bpf/test", true, 7));
         assert_eq!(status.kernel["generations"], 1);
     }
 

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Admin, Socket},
+    admin::{Admin, Socket, Start},
     answering::Answering,
     approvals,
     authority::Authority,
@@ -77,15 +77,24 @@ struct End {
     interrupt: Signal,
 }
 
+/// What takes more privilege than a running agent has.
+struct Privileged {
+    /// When the agent began.
+    since: Instant,
+    /// Listeners that the service manager kept.
+    kept: Kept,
+    /// What the kernel was found to have.
+    tier: Tier,
+    /// The programs, attached.
+    kernel: HostKernel,
+}
+
 /// Runs the agent until it is asked to stop. Logging has begun already.
 pub(crate) fn run(config: Config) -> Result<(), Error> {
+    let since = Instant::now();
     hardening::require_root()?;
     hardening::apply(config.core_dumps)?;
-    let kept = inherited::descriptors();
-    make_directories(&config)?;
-    let tier = Tier::of(&tidegate_kernel::features());
-    // From here on nothing that is governed gets out, with this agent or without it.
-    let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
+    let privileged = Privileged::take(&config, since)?;
     // Before there are other threads: they are confined from their beginning.
     confinement::process()?;
     let runtime = Builder::new_multi_thread()
@@ -96,13 +105,24 @@ pub(crate) fn run(config: Config) -> Result<(), Error> {
         .build()
         .map_err(Error::Runtime)?;
     runtime.block_on(async {
-        let agent = Box::pin(start(config, kernel, kept, tier)).await?;
+        let agent = Box::pin(start(config, privileged)).await?;
         agent.serve().await
     })
 }
 
-async fn start(config: Config, kernel: HostKernel, kept: Kept, tier: Tier) -> Result<Agent, Error> {
-    let since = Instant::now();
+impl Privileged {
+    fn take(config: &Config, since: Instant) -> Result<Self, Error> {
+        let kept = inherited::descriptors();
+        make_directories(config)?;
+        let tier = Tier::of(&tidegate_kernel::features());
+        // From here on nothing that is governed gets out, with this agent or without it.
+        let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
+        Ok(Self { since, kept, tier, kernel })
+    }
+}
+
+async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
+    let Privileged { since, kept, tier, kernel } = privileged;
     let signals = Signals::listen().map_err(Error::Runtime)?;
     kernel.read_log().map_err(Error::Kernel)?;
     let records: Arc<dyn Records> = store::open(&config.records(), &host_name()).map_err(Error::Records)?;
@@ -144,7 +164,7 @@ async fn start(config: Config, kernel: HostKernel, kept: Kept, tier: Tier) -> Re
         in_force: in_force.clone(),
         live: live.clone(),
         ports,
-        since,
+        start: Start { since, took: since.elapsed(), pins: config.pins.clone(), adopted: kernel.adopted() },
         stop: stop.clone(),
     };
     let (netns, seen) = (kernel.netns(), kernel.namespaces().map_err(Error::Kernel)?);
@@ -291,6 +311,7 @@ fn announce(sessions: &Sessions, admin: &Admin) {
         resources = summary.resources,
         v4_port = admin.ports.0,
         v6_port = admin.ports.1,
+        after_ms = admin.start.took.as_millis(),
         "ready"
     );
     if let Err(error) = notify::ready() {
@@ -342,7 +363,7 @@ fn token_key(path: &Path) -> Result<Secret, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::{sync::atomic::Ordering, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -367,7 +388,12 @@ mod tests {
             in_force: world.in_force.clone(),
             live: world.live.clone(),
             ports: listeners.ports().unwrap(),
-            since: Instant::now(),
+            start: Start {
+                since: Instant::now(),
+                took: Duration::ZERO,
+                pins: config.pins.clone(),
+                adopted: false,
+            },
             stop: stop.clone(),
         };
         Agent {

@@ -32,7 +32,8 @@ const MAX_PASSES: usize = 8;
 const ASKED_LATELY: u64 = 5_000_000_000;
 
 /// The attached programs, as their agent has them. Dropped, they stay attached and in force: connections that would be
-/// redirected are then refused. Only [`detach`](Self::detach) frees the governed.
+/// redirected are then refused. Only [`detach`](Self::detach) frees the governed. Programs that nobody was ever governed by
+/// go with this.
 pub struct Kernel {
     /// Cookie of the agent's own network namespace.
     netns: u64,
@@ -113,13 +114,10 @@ impl Kernel {
         let namespaces = tables::take(&mut object, "NAMESPACES")?;
         let mut agent = AgentTable::take(&mut object)?;
         let others = others(&pins)?;
-        let adopted = agent.get()?.process != 0 || !others.is_empty();
+        let adopted = tables.active()? != 0 || !others.is_empty();
         agent.set(Agent { started, seen: 0, process: process::id(), serving: 0 })?;
-        programs::attach(&mut object, &hierarchy, &pins)?;
-        let shield = Shield::load(&pins).map(Mutex::new);
-        tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
         let bits = SubjectBits::adopted(tables.subject_bits()?);
-        Ok(Self {
+        let mut kernel = Self {
             netns,
             rules: Mutex::new(State {
                 tables,
@@ -136,10 +134,14 @@ impl Kernel {
             namespaces: Mutex::new(Some(namespaces)),
             hierarchy,
             adopted,
-            shield,
+            shield: Err(KernelError::Shield("it is not attached yet".to_owned())),
             log: Mutex::new(Log::Unread(log)),
             pins,
-        })
+        };
+        programs::attach(&mut object, &kernel.hierarchy, &kernel.pins)?;
+        kernel.shield = Shield::load(&kernel.pins).map(Mutex::new);
+        tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
+        Ok(kernel)
     }
 
     /// Has a task of the current Tokio runtime read the programs' log, from what was written while no agent ran.
@@ -149,10 +151,10 @@ impl Kernel {
             Log::Unread(log) => Log::Read(log.read()?),
             other => other,
         };
-        Ok(())
+        self.shield.as_ref().map_or(Ok(()), |shield| lock(shield).read_events())
     }
 
-    /// Whether an earlier agent's programs were found in force: then nothing governed was open without them.
+    /// Whether an earlier agent's programs and rules were found in force.
     pub fn adopted(&self) -> bool {
         self.adopted
     }
@@ -345,6 +347,15 @@ impl Kernel {
             unlogged: of(Counter::Unlogged),
             dropped: of(Counter::Dropped),
         })
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let governing = self.adopted || !matches!(lock(&self.rules).tables.active(), Ok(0));
+        if !governing && let Err(error) = self.pins.remove() {
+            tracing::warn!(%error, "programs that govern nobody stay attached");
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Pins {
     }
 
     /// Takes everything down: what was governed no longer is.
-    pub fn remove(self) -> Result<Removed, KernelError> {
+    pub fn remove(&self) -> Result<Removed, KernelError> {
         let mut removed = Removed::default();
         for layout in directories(&self.root)? {
             removed += remove_layout(&layout)?;

@@ -198,6 +198,12 @@ impl Compiled {
         Ok(Self { generation, subjects, destinations, declared, learned })
     }
 
+    /// Real user ids that are governed.
+    pub(crate) fn users(&self) -> HashSet<u32> {
+        let users = self.subjects.keys().filter(|key| key.kind == SubjectKind::User as u32);
+        users.filter_map(|key| u32::try_from(key.id).ok()).collect()
+    }
+
     /// What destinations were made from, for [`Destinations::learn`].
     pub(crate) fn into_destinations(self) -> Destinations {
         Destinations { generation: self.generation.number, declared: self.declared, learned: self.learned }
@@ -253,12 +259,6 @@ impl Destinations {
     /// Takes note that it was made.
     pub(crate) fn changed(&mut self, change: Change) {
         self.learned = change.learned;
-    }
-
-    /// Real user ids that are governed.
-    pub(crate) fn users(&self) -> HashSet<u32> {
-        let users = self.subjects.keys().filter(|key| key.kind == SubjectKind::User as u32);
-        users.filter_map(|key| u32::try_from(key.id).ok()).collect()
     }
 }
 

@@ -102,6 +102,8 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     let Status { version, pid, uptime_seconds, v4_port, v6_port, in_force, .. } = status;
     writeln!(out, "agent      {version}, pid {pid}, up {uptime_seconds} s")?;
     writeln!(out, "bundle     {} ({})", in_force.bundle, in_force.digest)?;
+    let found = if status.adopted { "adopted" } else { "attached anew" };
+    writeln!(out, "kernel     {} in {}, ready after {} ms", found, status.pins, status.ready_after_ms)?;
     let (subjects, resources) =
         (counted(in_force.subjects, "subject"), counted(in_force.resources, "resource"));
     writeln!(out, "governs    {subjects}, {resources}")?;
@@ -111,7 +113,7 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
         writeln!(out, "refused    {count} for {reason}")?;
     }
     let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    writeln!(out, "kernel     {}", counted.join(", "))
+    writeln!(out, "counted    {}", counted.join(", "))
 }
 
 impl Ca {

@@ -23,8 +23,8 @@ pub(crate) struct Shield {
     tables: Tables,
     /// Hooks that this kernel doesn't have.
     without: Vec<&'static str>,
-    _programs: Ebpf,
-    _events: EventReader,
+    programs: Ebpf,
+    events: Option<EventReader>,
 }
 
 /// What holds for a file or folder of the agent's own, and all below it.
@@ -37,7 +37,7 @@ pub enum Protection {
 }
 
 impl Shield {
-    /// Attaches the programs, in the place of those that an earlier agent left. Their events become tracing events, by a task on the current Tokio runtime.
+    /// Attaches the programs, in the place of those that an earlier agent left.
     ///
     /// # Errors
     ///
@@ -45,11 +45,18 @@ impl Shield {
     pub(crate) fn load(pins: &Pins) -> Result<Self, KernelError> {
         let (mut object, without) = attach::load(pins)?;
         let tables = Tables::take(&mut object)?;
-        let events = EventReader::start(&mut object)?;
         if !without.is_empty() {
             tracing::warn!(?without, "the shield does without hooks that this kernel lacks");
         }
-        Ok(Self { tables, without, _programs: object, _events: events })
+        Ok(Self { tables, without, programs: object, events: None })
+    }
+
+    /// Makes their events tracing events, by a task on the current Tokio runtime.
+    pub(crate) fn read_events(&mut self) -> Result<(), KernelError> {
+        if self.events.is_none() {
+            self.events = Some(EventReader::start(&mut self.programs)?);
+        }
+        Ok(())
     }
 
     /// Puts the shield's part of the rules into force.

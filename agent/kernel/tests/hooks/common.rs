@@ -241,7 +241,7 @@ impl Drop for TestPins {
         if !self.0.exists() {
             return;
         }
-        if let Err(error) = Pins::hold(&self.0).and_then(Pins::remove) {
+        if let Err(error) = Pins::hold(&self.0).and_then(|pins| pins.remove()) {
             eprintln!("{}: {error}", self.0.display());
         }
     }

@@ -223,3 +223,11 @@ async fn governed_processes_see_nothing_of_the_pins() {
     );
     assert_eq!(gate.python(GOVERNED, &script).output().await, "errno EACCES\nerrno EACCES");
 }
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn programs_that_nobody_was_governed_by_go_with_the_agent_that_failed() {
+    let pins = TestPins::new();
+    drop(Kernel::load(pins.hold()).unwrap());
+    assert!(!pins.path().exists());
+}
