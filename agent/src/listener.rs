@@ -15,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{config::Listen, error::Error, lanes::Lanes, notify};
+use crate::{config::Listen, error::Error, lanes::Lanes, notify, origins::HostKernel};
 
 /// How long to wait when the process has no descriptors left: accepting again at once would fail again.
 const RESPITE: Duration = Duration::from_millis(50);
@@ -78,6 +78,12 @@ impl Listeners {
         let v6 =
             self.v6.as_ref().map_or(Ok(0), |listener| listener.local_addr().map(|address| address.port()))?;
         Ok((self.v4.local_addr()?.port(), v6))
+    }
+
+    /// Marks them as the agent's own.
+    pub(crate) fn mark(&self, kernel: &HostKernel) -> Result<(), String> {
+        kernel.mark(&self.v4)?;
+        self.v6.as_ref().map_or(Ok(()), |v6| kernel.mark(v6))
     }
 
     /// Has the service manager keep them for the next agent.
@@ -272,7 +278,7 @@ mod tests {
         let kept = ("v4".to_owned(), before.v4.as_fd().try_clone_to_owned().unwrap());
         let client = TcpStream::connect(("127.0.0.1", ports.0)).await.unwrap();
         drop(before);
-        let after = Listeners::bind(&Listen::default(), ports, vec![kept]).await.unwrap();
+        let mut after = Listeners::bind(&Listen::default(), ports, vec![kept]).await.unwrap();
         assert_eq!(after.ports().unwrap(), ports);
         assert_eq!(after.accept().await.unwrap().1, client.local_addr().unwrap());
     }

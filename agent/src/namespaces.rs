@@ -31,6 +31,9 @@ const RESPITE: Duration = Duration::from_millis(50);
 
 /// What knows where the agent listens.
 pub(crate) trait Places: Send + Sync {
+    /// Marks a listener as the agent's own: connections are sent to such ones only.
+    fn mark(&self, listener: &std::net::TcpListener) -> Result<(), String>;
+
     /// From now on the agent listens there, at these ports of 127.0.0.1 and ::1, or nowhere in it.
     fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), String>;
 
@@ -123,6 +126,7 @@ impl Namespaces {
         let ports = (port(&v4)?, v6.as_ref().map_or(Ok(0), port)?);
         let mut serving = JoinSet::new();
         for (listener, datagrams) in [Some(v4), v6].into_iter().flatten() {
+            self.places.mark(&listener).map_err(io::Error::other)?;
             serving.spawn(accept_all(TcpListener::from_std(listener)?, self.connections.clone()));
             serving.spawn(self.dns.clone().serve_datagrams(cookie, UdpSocket::from_std(datagrams)?));
         }

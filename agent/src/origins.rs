@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -65,7 +65,6 @@ impl HostKernel {
         Ok(self.kernel.earlier_ports().map_err(|error| error.to_string())?.unwrap_or_default())
     }
 
-    /// Says where connections are to be sent; a port of 0 refuses that family.
     /// Cookie of the agent's own network namespace.
     pub(crate) fn netns(&self) -> u64 {
         self.kernel.netns()
@@ -76,6 +75,7 @@ impl HostKernel {
         self.kernel.namespaces().map_err(|error| error.to_string())
     }
 
+    /// Says where connections are to be sent; a port of 0 refuses that family.
     pub(crate) fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), String> {
         self.kernel.listen(v4_port, v6_port).map_err(|error| error.to_string())
     }
@@ -95,6 +95,11 @@ impl HostKernel {
             .map_err(|error| error.to_string())
     }
 
+    /// Marks a listener as the agent's own: connections are sent to such ones only.
+    pub(crate) fn mark(&self, listener: &impl AsRawFd) -> Result<(), String> {
+        self.kernel.mark(listener).map_err(|error| error.to_string())
+    }
+
     /// Whether an earlier agent's programs were found in force.
     pub(crate) fn adopted(&self) -> bool {
         self.kernel.adopted()
@@ -102,6 +107,10 @@ impl HostKernel {
 }
 
 impl Places for HostKernel {
+    fn mark(&self, listener: &std::net::TcpListener) -> Result<(), String> {
+        self.kernel.mark(listener).map_err(|error| error.to_string())
+    }
+
     fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), String> {
         self.kernel.listen_in(netns, ports).map_err(|error| error.to_string())
     }

@@ -152,6 +152,7 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
     {
         tracing::warn!(%error, "the service manager was not given the listeners to keep");
     }
+    listeners.mark(&kernel).map_err(Error::Kernel)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(&config)).map_err(Error::Kernel)?;
     let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &registry)?);

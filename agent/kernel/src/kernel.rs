@@ -1,7 +1,7 @@
 //! The attached programs and what the agent asks of them.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -217,6 +217,12 @@ impl Kernel {
     /// UDP at the same ports for DNS. Until then, and in every other namespace, what would be redirected is refused.
     pub fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), KernelError> {
         lock(&self.rules).tables.set_listeners(self.netns, Listeners { v4: v4_port, v6: v6_port })
+    }
+
+    /// Marks a listener as the agent's own. Connections are sent to such ones only: whoever takes the port once the agent is
+    /// gone gets none.
+    pub fn mark(&self, listener: &impl AsRawFd) -> Result<(), KernelError> {
+        lock(&self.rules).tables.mark_listener(listener)
     }
 
     /// Puts a whole new generation of rules into force, then labels the running processes that it governs and ends the

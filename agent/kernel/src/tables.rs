@@ -27,6 +27,7 @@ pub(crate) struct RuleTables {
     listeners: HashMap<MapData, u64, Listeners>,
     labels: HashMap<MapData, u32, Label>,
     bits: Array<MapData, SubjectDigest>,
+    listening: SkStorage<MapData, u64>,
 }
 
 impl RuleTables {
@@ -39,6 +40,7 @@ impl RuleTables {
             listeners: take(object, "LISTENERS")?,
             labels: take(object, "LABELS")?,
             bits: take(object, "SUBJECT_BITS")?,
+            listening: take(object, "LISTENING")?,
         })
     }
 
@@ -99,6 +101,11 @@ impl RuleTables {
     /// Where to send connections that are made in a network namespace.
     pub(crate) fn set_listeners(&mut self, netns: u64, listeners: Listeners) -> Result<(), KernelError> {
         self.listeners.insert(netns, listeners, 0).map_err(named("LISTENERS"))
+    }
+
+    /// Marks a listener as the agent's, until it is closed.
+    pub(crate) fn mark_listener(&mut self, listener: &impl AsRawFd) -> Result<(), KernelError> {
+        self.listening.insert(listener, 1, 0).map_err(named("LISTENING"))
     }
 
     /// Where connections of a network namespace are sent.

@@ -258,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn questions_come_over_connections_too_one_after_the_other() {
         let world = world().await;
-        let mut listener = Listeners::bind(&Listen::default(), (0, 0)).await.unwrap();
+        let mut listener = Listeners::bind(&Listen::default(), (0, 0), Vec::new()).await.unwrap();
         drop(listener.take_datagrams());
         let address: SocketAddr = ([127, 0, 0, 1], listener.ports().unwrap().0).into();
         let (sessions, told) = (world.sessions(Some("127.0.0.53:53")), world.stopping.subscribe());

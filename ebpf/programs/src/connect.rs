@@ -185,6 +185,10 @@ fn redirect(
     if port == 0 {
         return Err(Reason::NoListener);
     }
+    let listener = destination.loopback(port);
+    if !agent::listens(ctx, &listener) {
+        return Err(Reason::NoAgent);
+    }
     if task != 0 {
         task::identify(&mut stamp.handoff.identity);
     }
@@ -198,7 +202,7 @@ fn redirect(
     stamp.handoff.arrived = 0;
     stamp.redirected = stamp.redirected.max(redirected);
     count(Counter::Redirected);
-    Ok(destination.loopback(port))
+    Ok(listener)
 }
 
 #[inline(always)]

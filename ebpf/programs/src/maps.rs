@@ -76,6 +76,10 @@ pub static STAMPS: SocketStorage<abi::Stamp, { (BPF_F_NO_PREALLOC | BPF_F_CLONE)
 #[btf_map]
 pub static PENDING: SocketStorage<abi::Pending, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
 
+/// Marks the agent's own listeners: whoever takes their ports after it has no such mark.
+#[btf_map]
+pub static LISTENING: SocketStorage<u64, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
+
 /// Storage that lives and dies with a socket. aya's own takes only one kind of context and no flags.
 #[repr(C)]
 pub struct SocketStorage<T, const FLAGS: usize> {

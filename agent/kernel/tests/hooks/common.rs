@@ -72,6 +72,8 @@ impl Gate {
         let kernel = Arc::new(kernel);
         let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
         let mut gate = Self { heart: None, kernel, pins, v4, v6 };
+        gate.kernel.mark(&gate.v4).unwrap();
+        gate.kernel.mark(&gate.v6).unwrap();
         gate.kernel.listen(gate.v4_port(), gate.v6_port()).unwrap();
         gate.kernel.replace(&rules(gate.v4_port())).unwrap();
         gate.kernel.read_log().unwrap();

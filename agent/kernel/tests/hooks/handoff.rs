@@ -44,12 +44,12 @@ print('done')"
 
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
-async fn entries_of_connections_that_nobody_listens_for_go_at_once() {
+async fn connections_that_nobody_listens_for_are_refused_and_leave_no_entry() {
     let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
     let nobody = gate.unused_port();
     gate.kernel.listen(nobody, nobody).unwrap();
     let client = gate.python(GOVERNED, &crate::common::connect_to("AF_INET", V4, 5432));
-    assert_eq!(client.output().await, "errno ECONNREFUSED");
+    assert_eq!(client.output().await, "errno EPERM");
     assert_eq!(gate.kernel.waiting(), 0);
 }
 
