@@ -92,6 +92,7 @@ const THREADS: &[i64] = &[
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
     libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
 ];
 
 /// Of the process itself.

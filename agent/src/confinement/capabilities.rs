@@ -6,7 +6,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 const KEPT: [(Capability, &str); 6] = [
     (Capability::CAP_BPF, "reading and writing the programs' maps"),
     (Capability::CAP_NET_ADMIN, "destroying sockets that were open before their process was governed"),
-    (Capability::CAP_SYS_ADMIN, "entering the network namespaces of containers"),
+    (Capability::CAP_SYS_ADMIN, "entering the network namespaces of governed processes"),
     (Capability::CAP_NET_BIND_SERVICE, "listeners at ports below 1024"),
     (Capability::CAP_SYS_PTRACE, "reading in /proc who connects"),
     (Capability::CAP_DAC_READ_SEARCH, "executables that only their owner may read, and cgroups by their id"),
