@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The client's parameters that are not passed on: who signs in is the gate's matter, and so is the text's encoding.
-const OWN: [&str; 4] = ["user", "client_encoding", "options", "replication"];
+const OWN: [&str; 5] = ["user", "client_encoding", "standard_conforming_strings", "options", "replication"];
 
 /// What came of a StartupMessage.
 pub(crate) enum Opened {
@@ -172,6 +172,8 @@ impl<'a> Parameters<'a> {
             .collect();
         passed.push(("database".into(), self.database.clone()));
         passed.push(("client_encoding".into(), "UTF8".into()));
+        // Whatever the role or the database sets: the gate reads strings this way.
+        passed.push(("standard_conforming_strings".into(), "on".into()));
         passed.extend(self.replication.iter().map(|value| ("replication".to_owned(), value.clone())));
         passed.extend(self.settings.iter().cloned());
         passed

@@ -83,6 +83,7 @@ impl Tracer<'_> {
     ) -> Result<()> {
         let excluded = Range { alias: "excluded".into(), columns: excluded, ..Range::default() };
         let own = Scope { statement: target.statement, ..Scope::within(with, vec![target.range.clone()]) };
+        self.arbiter(conflict, target);
         if let Some(infer) = &conflict.infer {
             for element in &infer.index_elems {
                 // It names an index and is not run.
@@ -96,6 +97,28 @@ impl Tracer<'_> {
         let scope = Scope { statement: target.statement, ..Scope::within(with, ranges) };
         self.assignments(&conflict.target_list, target, &scope)?;
         self.deciding(conflict.where_clause.as_deref(), &scope)
+    }
+
+    /// Whether a row conflicts tells whether the values given are in the arbiter's columns: those that it names, or
+    /// any of the table's where it names a constraint, an expression or nothing.
+    fn arbiter(&mut self, conflict: &OnConflictClause, target: &Target) {
+        let elements = conflict.infer.as_ref().map_or(&[][..], |infer| infer.index_elems.as_slice());
+        let named: Option<Vec<&str>> = elements
+            .iter()
+            .map(|element| match inner(element) {
+                Some(NodeEnum::IndexElem(element)) if !element.name.is_empty() => Some(&*element.name),
+                _ => None,
+            })
+            .collect();
+        let named = named.filter(|named| !named.is_empty());
+        let counts = |name: &str| named.as_ref().is_none_or(|named| named.contains(&name));
+        let columns = target.range.columns.clone();
+        for column in columns.list.iter().filter(|column| counts(&column.name)) {
+            self.influence(&column.flow);
+        }
+        if let Some(rest) = &columns.rest {
+            self.influence(rest);
+        }
     }
 
     pub(super) fn update(&mut self, update: &UpdateStmt, outer: &Scope<'_>) -> Result<Columns> {

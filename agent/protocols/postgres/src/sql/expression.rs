@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{self, AIndirection, FuncCall, JsonValueExpr, Node, SubLink, SubLinkType, WindowDef},
+    protobuf::{
+        self, AExpr, AExprKind, AIndirection, FuncCall, JsonValueExpr, Node, SubLink, SubLinkType, WindowDef,
+    },
 };
 
 use super::{
@@ -50,7 +52,7 @@ impl Tracer<'_> {
             NodeEnum::ResTarget(target) => self.optional(target.val.as_deref(), scope),
             NodeEnum::TypeCast(cast) => Ok(self.optional(cast.arg.as_deref(), scope)?.into_computed()),
             NodeEnum::AExpr(expr) => {
-                self.operator(scope.statement, &strings(&expr.name));
+                self.operators_of(expr, scope);
                 self.computed(expr.lexpr.as_deref().into_iter().chain(expr.rexpr.as_deref()), scope)
             }
             NodeEnum::BoolExpr(expr) => self.computed(&expr.args, scope),
@@ -78,6 +80,16 @@ impl Tracer<'_> {
             NodeEnum::XmlSerialize(expr) => self.computed(expr.expr.as_deref(), scope),
             other => self.json(other, scope),
         }
+    }
+
+    /// BETWEEN bears its keyword as its name and runs the two comparisons.
+    fn operators_of(&mut self, expr: &AExpr, scope: &Scope<'_>) {
+        let names: &[&[&str]] = match AExprKind::try_from(expr.kind) {
+            Ok(AExprKind::AexprBetween | AExprKind::AexprBetweenSym) => &[&[">="], &["<="]],
+            Ok(AExprKind::AexprNotBetween | AExprKind::AexprNotBetweenSym) => &[&["<"], &[">"]],
+            _ => &[&strings(&expr.name)],
+        };
+        names.iter().for_each(|name| self.operator(scope.statement, name));
     }
 
     /// The flow of what is computed from all of these.
@@ -209,11 +221,15 @@ impl Tracer<'_> {
 
     /// Functions that do what statements do.
     fn session_function(&mut self, schema: Option<&str>, name: &str, call: &FuncCall) -> Result<()> {
-        if schema.is_some_and(|schema| schema != "pg_catalog") || self.in_view > 0 {
+        if schema.is_some_and(|schema| schema != "pg_catalog") {
             return Ok(());
         }
         match name {
             "pg_notify" => self.bare("notify"),
+            "set_config" if self.in_view > 0 => {
+                self.view_sets = true;
+                return Err(NotUnderstood::new("a view that calls set_config is refused"));
+            }
             "set_config" => {
                 self.literals_matter = true;
                 self.set_config(call)?;
@@ -226,7 +242,7 @@ impl Tracer<'_> {
     fn set_config(&mut self, call: &FuncCall) -> Result<()> {
         let mut constants = call.args.iter().map(|arg| match inner(arg) {
             Some(NodeEnum::NamedArgExpr(_)) => None,
-            _ => constant_text(arg),
+            _ => literal_text(arg),
         });
         let (setting, value) = (constants.next().flatten(), constants.next().flatten());
         let Some(setting) = setting else {
@@ -234,13 +250,15 @@ impl Tracer<'_> {
                 self.bare("set");
                 return Ok(());
             }
-            return Err(NotUnderstood::new("set_config is refused unless the setting's name is a constant"));
+            return Err(NotUnderstood::new(
+                "set_config is refused unless the setting's name is a plain literal",
+            ));
         };
         match value {
             Some(value) => settings::setting_is_safe(&setting, &value).map_err(NotUnderstood::new)?,
             _ if settings::value_matters(&setting) => {
                 return Err(NotUnderstood::new(format!(
-                    "set_config of {setting} is refused unless its value is a constant"
+                    "set_config of {setting} is refused unless its value is a plain literal"
                 )));
             }
             _ => {}
@@ -360,8 +378,8 @@ pub(super) fn function_name(call: &FuncCall) -> Result<(Option<&str>, &str)> {
     }
 }
 
-/// A constant as text; casts of constants count.
-pub(super) fn constant_text(node: &Node) -> Option<String> {
+/// The text of a plain literal. A cast one has none, as a cast may change it: `'%x'::char(1)` is `%`.
+pub(super) fn literal_text(node: &Node) -> Option<String> {
     use protobuf::a_const::Val;
     match inner(node)? {
         NodeEnum::AConst(constant) => match constant.val.as_ref()? {
@@ -371,7 +389,6 @@ pub(super) fn constant_text(node: &Node) -> Option<String> {
             Val::Boolval(flag) => Some(flag.boolval.to_string()),
             Val::Bsval(_) => None,
         },
-        NodeEnum::TypeCast(cast) => constant_text(cast.arg.as_deref()?),
         NodeEnum::String(text) => Some(text.sval.clone()),
         NodeEnum::Integer(number) => Some(number.ival.to_string()),
         NodeEnum::Float(number) => Some(number.fval.clone()),

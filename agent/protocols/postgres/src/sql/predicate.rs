@@ -17,7 +17,7 @@ use pg_query::{
 };
 
 use super::{
-    expression::{constant_text, inner},
+    expression::{inner, literal_text},
     flow::Found,
     scope::{Range, Scope},
     tracer::strings,
@@ -118,8 +118,7 @@ impl Reader<'_> {
         let kind = AExprKind::try_from(expr.kind).ok()?;
         if matches!(kind, AExprKind::AexprLike | AExprKind::AexprIlike | AExprKind::AexprSimilar) {
             self.literals_matter = true;
-            let text = constant_text(right);
-            if text.is_some_and(|text| text.chars().all(|c| c == '%')) {
+            if cut_short(right) || literal_text(right).is_some_and(|text| text.chars().all(|c| c == '%')) {
                 return None;
             }
         }
@@ -248,6 +247,19 @@ impl Reader<'_> {
             }
             [] => None,
         }
+    }
+}
+
+/// Whether a literal is cast to something other than text: what is left of it may match everything.
+fn cut_short(pattern: &Node) -> bool {
+    let Some(NodeEnum::TypeCast(cast)) = inner(pattern) else { return false };
+    let Some(arg) = cast.arg.as_deref() else { return true };
+    let to_text = cast.type_name.as_ref().is_some_and(|to| {
+        to.typmods.is_empty() && matches!(strings(&to.names).as_slice(), ["text"] | ["pg_catalog", "text"])
+    });
+    match literal_text(arg) {
+        Some(text) => !to_text || text.chars().all(|c| c == '%'),
+        None => cut_short(arg),
     }
 }
 

@@ -8,7 +8,7 @@ use pg_query::{
 };
 
 use super::{
-    expression::{constant_text, inner, sort_operator},
+    expression::{inner, literal_text, sort_operator},
     flow::{Columns, Flow, Found},
     names::output_name,
     parse::NotUnderstood,
@@ -209,7 +209,7 @@ impl Tracer<'_> {
         match inner(node) {
             Some(NodeEnum::AConst(_)) => {
                 self.literals_matter = true;
-                let number = constant_text(node).and_then(|text| text.parse::<usize>().ok());
+                let number = literal_text(node).and_then(|text| text.parse::<usize>().ok());
                 let output = number.and_then(|number| columns.list.get(number.checked_sub(1)?));
                 let flow = match (output, &columns.rest) {
                     (Some(column), None) => column.flow.clone(),

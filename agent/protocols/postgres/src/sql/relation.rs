@@ -188,6 +188,7 @@ impl Tracer<'_> {
                 columns.renamed(&names)
             }
             Ok(columns) => self.untraceable(view, &format!("its {} columns don't show", columns.list.len())),
+            Err(error) if self.view_sets => return Err(error),
             Err(error) => self.untraceable(view, &error.reason),
         };
         let own = |column: &super::flow::Column| Path::from(format!("{}.{}", view.path(), column.name));

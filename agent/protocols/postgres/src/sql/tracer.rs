@@ -31,6 +31,8 @@ pub(super) struct Tracer<'a> {
     pub(super) doubtful: bool,
     /// Inside a view's definition, whose items and conditions are its owner's.
     pub(super) in_view: usize,
+    /// Whether a view was met that changes settings: what reads it is refused, not merely untraced.
+    pub(super) view_sets: bool,
     /// Columns of the views met so far, by oid.
     pub(super) views: HashMap<u32, Columns>,
     items: BTreeMap<Key, Part>,
@@ -82,6 +84,7 @@ impl<'a> Tracer<'a> {
             ddl: false,
             doubtful: false,
             in_view: 0,
+            view_sets: false,
             views: HashMap::new(),
             items: BTreeMap::new(),
             absorbed: Vec::new(),

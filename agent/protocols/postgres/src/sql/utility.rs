@@ -12,7 +12,7 @@ use pg_query::{
 use tidegate_policy::{Lineage, Output};
 
 use super::{
-    expression::{constant_text, inner},
+    expression::{inner, literal_text},
     flow::Columns,
     parse::NotUnderstood,
     relation::range_var,
@@ -291,7 +291,7 @@ pub(super) fn safe_setting(set: &VariableSetStmt) -> Result<()> {
     if set.kind != VariableSetKind::VarSetValue as i32 {
         return Ok(());
     }
-    let parts: Option<Vec<String>> = set.args.iter().map(constant_text).collect();
+    let parts: Option<Vec<String>> = set.args.iter().map(literal_text).collect();
     match parts {
         Some(parts) => settings::setting_is_safe(&set.name, &parts.join(", ")).map_err(NotUnderstood::new),
         None if settings::value_matters(&set.name) => {
@@ -319,7 +319,7 @@ fn copy_options(list: &[Node]) -> Result<CopyOptions> {
     let mut options = CopyOptions::default();
     for node in list {
         let Some(NodeEnum::DefElem(option)) = inner(node) else { continue };
-        let value = option.arg.as_deref().and_then(constant_text);
+        let value = option.arg.as_deref().and_then(literal_text);
         let flag = || value.as_deref().is_none_or(|text| !matches!(text, "false" | "off" | "0"));
         match option.defname.as_str() {
             "format" => match value.as_deref() {

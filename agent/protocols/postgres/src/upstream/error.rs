@@ -45,6 +45,9 @@ pub(crate) enum SignInError {
     /// SCRAM failed: above all, the server didn't prove that it knows the password.
     #[error("SCRAM failed: {0}")]
     Scram(String),
+    /// The session begins with a setting that makes the server read statements otherwise than the gate.
+    #[error("the session begins with a setting that it may not have: {0}")]
+    Setting(&'static str),
     /// The credential can't be used.
     #[error("the credential can't be used: {0}")]
     Unusable(&'static str),
@@ -82,6 +85,11 @@ impl SignInError {
             ),
             Self::Protocol(_) | Self::Wire(_) => {
                 ErrorFields::new("FATAL", "08P01", "the server broke the protocol during the gate's sign-in")
+            }
+            Self::Setting(why) => {
+                let message =
+                    format!("the server began the session with a setting that it may not have: {why}");
+                ErrorFields::new("FATAL", "08004", &message).with(code::HINT, hint).into_owned()
             }
             Self::TlsNotOffered
             | Self::Tls(_)

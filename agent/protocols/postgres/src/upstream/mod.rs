@@ -23,6 +23,7 @@ pub(crate) use error::SignInError;
 pub(crate) use settings::UpstreamSettings;
 
 use crate::{
+    sql,
     startup::MaybeTls,
     wire::{
         ErrorFields, HEADER_BYTES,
@@ -220,6 +221,9 @@ async fn until_ready<S: AsyncRead + AsyncWrite + Unpin>(
         match kind {
             tag::PARAMETER_STATUS => {
                 let ParameterStatus { name, value } = ParameterStatus::parse(&body)?;
+                let (shown, set) =
+                    (String::from_utf8_lossy(name.as_bytes()), String::from_utf8_lossy(value.as_bytes()));
+                sql::setting_is_safe(&shown, &set).map_err(SignInError::Setting)?;
                 parameters.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
             }
             tag::BACKEND_KEY_DATA => {

@@ -155,6 +155,11 @@ fn whatever_decides_rows_or_their_order_is_an_influence() {
         "merge into orders o using customers c on c.email = 'a' when matched then delete",
         "merge into orders o using customers c on true when matched and c.email = 'a' then delete",
         "insert into customers (id) values (1) on conflict (id) do update set name = 'a' where customers.email = 'b'",
+        "insert into customers (id, email) values (1, 'a') on conflict (email) do nothing returning id",
+        "insert into customers (id, email) values (1, 'a') on conflict (id, email) do update set name = 'b' returning id",
+        "insert into customers (id, email) values (1, 'a') on conflict (lower(email)) do nothing",
+        "insert into customers (id, email) values (1, 'a') on conflict on constraint customers_email_key do nothing",
+        "insert into customers (id, email) values (1, 'a') on conflict do nothing",
         "select a from mails2 where a = 'x'",
         "explain analyze select 1 from customers where email = 'a'",
         "prepare p as select 1 from customers where email = 'a'",
@@ -183,8 +188,8 @@ fn what_is_merely_shown_is_no_influence() {
     for text in [
         "select email from customers where id = 1 order by name",
         "select id from customers union all select id from orders",
-        "insert into customers (id, email) values (1, 'a') on conflict (email) do nothing",
-        "insert into customers (id, email) values (1, 'a') on conflict (email) do update set email = excluded.email",
+        "insert into customers (id, email) values (1, 'a') on conflict (id) do nothing",
+        "insert into customers (id, email) values (1, 'a') on conflict (id) do update set email = excluded.email",
         "select * from mails where id = 1",
     ] {
         assert!(!paths(&understood(text, &shop()).shape.influences).contains(&EMAIL), "{text}");

@@ -25,6 +25,7 @@ const RELATIONS: &[Row] = &[
     ("public", "mails", "SELECT c.id, c.email AS address FROM public.customers c;", &["id", "address"], &[]),
     ("public", "mails2", "SELECT m.address AS a FROM public.mails m WHERE (m.id > 0);", &["a"], &[]),
     ("public", "odd", "SELECT not sql", &["z"], &[]),
+    ("public", "setter", "SELECT set_config('client_encoding', 'SJIS', false) AS z;", &["z"], &[]),
     ("pg_catalog", "pg_class", "", &["oid", "relname"], &[]),
     ("pg_catalog", "pg_stats", "", &["tablename", "most_common_vals"], &[]),
 ];

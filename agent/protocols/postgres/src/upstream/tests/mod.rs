@@ -102,6 +102,16 @@ async fn what_the_server_says_of_itself_is_handed_on() {
 }
 
 #[tokio::test]
+async fn a_session_that_begins_with_strings_read_otherwise_is_refused() {
+    for setting in [&b"standard_conforming_strings\0off\0"[..], b"client_encoding\0SJIS\0"] {
+        let refused = plain(&Credential::default(), &[OK, (b'S', setting), READY]).await;
+        assert!(matches!(refused, Err(SignInError::Setting(_))), "{refused:?}");
+    }
+    let fine = [OK, (b'S', b"standard_conforming_strings\0on\0"), (b'S', b"client_encoding\0UTF8\0"), READY];
+    assert!(plain(&Credential::default(), &fine).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_refused_session_is_told_in_the_servers_words_and_a_refused_credential_is_not() {
     let refused =
         plain(&Credential::default(), &[(b'E', b"SFATAL\0C3D000\0Mno such database\0\0")]).await.unwrap_err();
