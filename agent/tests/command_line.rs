@@ -41,6 +41,17 @@ fn no_agent_to_reach_exits_with_3_and_names_the_socket() {
 }
 
 #[test]
+fn every_case_of_the_demo_passes() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/demo");
+    let output = tidegate(&["test", text(&demo), "--json"]);
+    let told = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{told}{}", complaint(&output));
+    let reports: Vec<serde_json::Value> = serde_json::from_str(&told).unwrap();
+    let of_sql = reports.iter().filter(|report| report["name"].as_str().unwrap().starts_with("as SQL"));
+    assert!(of_sql.count() >= 5, "{told}");
+}
+
+#[test]
 fn a_broken_bundle_exits_with_1_and_tells_where() {
     let bundle = tempfile::tempdir().unwrap();
     let file = bundle.path().join("shop.yaml");

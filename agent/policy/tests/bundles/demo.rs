@@ -1,18 +1,26 @@
 //! The bundles that come with the project, and the committed schema.
 
-use std::path::Path;
+use std::{cell::Cell, path::Path};
 
+/// No protocol is at hand here to understand SQL. The agent's tests run those cases too, with `tidegate test`.
 #[test]
-fn every_case_of_the_demo_passes() {
+fn every_case_of_the_demo_that_is_not_sql_passes() {
+    const NOT_HERE: &str = "no protocol here understands SQL";
     let policy = crate::common::folder("policies/demo")
         .unwrap_or_else(|problems| panic!("{}", crate::common::told(&problems)));
-    // Cases written as SQL are for a protocol that understands them: `tidegate test policies/demo`.
-    const NOT_HERE: &str = "no protocol here understands it";
-    let mut reports = policy.test(&|_, _| Err(NOT_HERE.to_owned()));
-    reports.retain(|report| !report.failures.iter().any(|failure| failure.contains(NOT_HERE)));
-    assert!(reports.len() >= 12, "only {} cases ran", reports.len());
-    let failed: Vec<String> =
-        reports.iter().filter(|report| !report.passed()).map(ToString::to_string).collect();
+    let texts = Cell::new(0);
+    let reports = policy.test(&|_, _| {
+        texts.set(texts.get() + 1);
+        Err(NOT_HERE.into())
+    });
+    let others = reports.len() - texts.get();
+    assert!(others >= 12, "only {others} cases ran");
+    let of_sql = |failure: &String| failure.ends_with(NOT_HERE);
+    let failed: Vec<String> = reports
+        .iter()
+        .filter(|report| !report.passed() && !report.failures.iter().all(of_sql))
+        .map(ToString::to_string)
+        .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
