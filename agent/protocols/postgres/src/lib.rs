@@ -52,7 +52,7 @@ impl Postgres {
 
 /// The shape of a statement as far as its text alone tells. Without a catalog, each relation is supposed to be a table
 /// (in schema `public` where the text writes none) whose columns are whatever the text names, and each function a
-/// harmless built-in one.
+/// built-in one, harmless unless its name is known for another.
 pub fn shape_of_sql(
     options: &serde_json::Map<String, serde_json::Value>,
     text: &str,

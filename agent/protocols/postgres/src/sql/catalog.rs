@@ -50,7 +50,8 @@ SELECT pg_catalog.json_build_object(
     JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
 )::pg_catalog.text FROM found f ORDER BY f.nspname";
 
-/// One row and one column (JSON as text) per function; `$1` is a `text[]` of names.
+/// One row and one column (JSON as text) per function, and per operator of another schema than `pg_catalog` that no
+/// extension brought; `$1` is a `text[]` of names.
 pub(crate) const FUNCTIONS: &str = "\
 SELECT pg_catalog.json_build_object(
   'schema', n.nspname, 'name', p.proname, 'kind', p.prokind, 'volatility', p.provolatile,
@@ -68,7 +69,18 @@ SELECT pg_catalog.json_build_object(
 )::pg_catalog.text
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_type t ON t.oid = p.prorettype
-WHERE p.proname = ANY ($1::pg_catalog.text[]) ORDER BY n.nspname";
+WHERE p.proname = ANY ($1::pg_catalog.text[])
+UNION ALL
+SELECT pg_catalog.json_build_object(
+  'schema', n.nspname, 'name', o.oprname, 'kind', 'o', 'volatility', p.provolatile,
+  'returns_set', p.proretset, 'outputs', NULL, 'scalar', true
+)::pg_catalog.text
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+WHERE o.oprname = ANY ($1::pg_catalog.text[]) AND n.nspname <> 'pg_catalog' AND NOT EXISTS (
+  SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e'
+    AND d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass)
+ORDER BY 1";
 
 /// Names as a `text[]` in PostgreSQL's text format, for `$1`.
 pub(crate) fn names_parameter<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> String {
@@ -135,7 +147,7 @@ pub(crate) struct Attribute {
     pub(crate) made_from: Vec<Arc<str>>,
 }
 
-/// A function, aggregate or procedure.
+/// A function, aggregate, procedure or operator.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Function {
@@ -143,7 +155,7 @@ pub(crate) struct Function {
     pub(crate) schema: Arc<str>,
     /// Its name.
     pub(crate) name: Arc<str>,
-    /// `pg_proc.prokind`.
+    /// `pg_proc.prokind`, or `o` for an operator.
     pub(crate) kind: char,
     /// `pg_proc.provolatile`.
     pub(crate) volatility: char,

@@ -66,6 +66,9 @@ impl Tracer<'_> {
             NodeEnum::GroupingFunc(expr) => self.computed(&expr.args, scope),
             NodeEnum::MultiAssignRef(expr) => self.computed(expr.source.as_deref(), scope),
             NodeEnum::CaseExpr(expr) => {
+                if expr.arg.is_some() {
+                    self.operator(scope.statement, &["="]);
+                }
                 let parts =
                     expr.arg.as_deref().into_iter().chain(&expr.args).chain(expr.defresult.as_deref());
                 self.computed(parts, scope)
@@ -274,7 +277,10 @@ impl Tracer<'_> {
         };
         let outer = Scope { statement: "select", ctes: HashMap::new(), ..Scope::within(scope, Vec::new()) };
         let columns = self.query(query, &outer)?;
-        self.operator(scope.statement, &strings(&link.oper_name));
+        match strings(&link.oper_name).as_slice() {
+            [] if link.testexpr.is_some() => self.operator(scope.statement, &["="]),
+            name => self.operator(scope.statement, name),
+        }
         let test = self.optional(link.testexpr.as_deref(), scope)?;
         Ok(match SubLinkType::try_from(link.sub_link_type) {
             Ok(SubLinkType::ExistsSublink) => {

@@ -101,6 +101,9 @@ impl Tracer<'_> {
         self.spend(ranges.len() + left.star.cost() + right.star.cost());
         self.bounded()?;
         let using = self.merged_names(join, &left, &right)?;
+        if !using.is_empty() || join.is_natural {
+            self.operator("select", &["="]);
+        }
         self.spend((left.star.list.len() + right.star.list.len()).saturating_mul(using.len()));
         self.bounded()?;
         let mut merged = Columns::default();

@@ -21,9 +21,38 @@ pub(super) fn relations(text: &str, request: &CatalogRequest) -> Vec<(Arc<str>, 
     request.relations.iter().map(|name| (name.clone(), Arc::from([table(name)]))).collect()
 }
 
-/// A built-in function without side effects for every one that is asked for.
+/// What PostgreSQL's own functions that act on the server are called, or begin with. Of others too few are known by
+/// their names alone to suppose anything but that they are harmless.
+const ACTING: &[&str] = &[
+    "pg_backup_",
+    "pg_cancel_backend",
+    "pg_copy_",
+    "pg_create_",
+    "pg_drop_",
+    "pg_import_system_collations",
+    "pg_log_",
+    "pg_logical_",
+    "pg_promote",
+    "pg_reload_conf",
+    "pg_replication_",
+    "pg_restore_",
+    "pg_rotate_",
+    "pg_start_backup",
+    "pg_stat_reset",
+    "pg_stop_backup",
+    "pg_switch_wal",
+    "pg_sync_",
+    "pg_terminate_backend",
+    "pg_wal_replay_",
+];
+
+/// A built-in function for every one that is asked for: volatile if it is known to act, else without side effects.
 pub(super) fn functions(request: &CatalogRequest) -> Vec<(Arc<str>, Arc<[Function]>)> {
-    let built_in = |name: &Arc<str>| Function::supposed(name.clone());
+    let acts = |name: &str| ACTING.iter().any(|acting| name.starts_with(acting));
+    let built_in = |name: &Arc<str>| Function {
+        volatility: if acts(name) { 'v' } else { 'i' },
+        ..Function::supposed(name.clone())
+    };
     request.functions.iter().map(|name| (name.clone(), Arc::from([built_in(name)]))).collect()
 }
 
@@ -53,6 +82,25 @@ mod tests {
     fn sources(text: &str) -> Vec<String> {
         let shape = shape_of(text, &Limits::default()).unwrap();
         shape.results[0].outputs.iter().flat_map(|output| &output.sources).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_function_that_acts_on_the_server_must_be_named_as_in_a_session() {
+        let must_name = |text: &str| {
+            let shape = shape_of(text, &Limits::default()).unwrap();
+            shape.items.iter().any(|item| item.must_name == Some("function"))
+        };
+        for text in ["SELECT pg_terminate_backend(1)", "SELECT pg_reload_conf()", "SELECT pg_read_file('x')"]
+        {
+            assert!(must_name(text), "{text}");
+        }
+        for text in [
+            "SELECT now()",
+            "SELECT lower(name) || 'x' FROM customers",
+            "SELECT set_config('a.b', 'c', true)",
+        ] {
+            assert!(!must_name(text), "{text}");
+        }
     }
 
     #[test]

@@ -282,7 +282,8 @@ impl<'a> Tracer<'a> {
         self.item(Key { statement, function, ..Key::default() });
     }
 
-    /// An operator: PostgreSQL's own are harmless; any other is a function by its name.
+    /// An operator: PostgreSQL's own are harmless; any other is a function by its name. One without a schema stands
+    /// for every operator of that name.
     pub(super) fn operator(&mut self, statement: &'static str, name: &[&str]) {
         let (schema, name) = match name {
             [name] => (None, *name),
@@ -291,6 +292,14 @@ impl<'a> Tracer<'a> {
         };
         if schema.is_some_and(|schema| schema != "pg_catalog") || !BUILT_IN_OPERATORS.contains(&name) {
             self.function_item(statement, schema.unwrap_or("?"), name);
+        } else if schema.is_none() {
+            let Some(all) = self.catalog.functions(name) else {
+                self.wanted.functions.insert(name.into());
+                return;
+            };
+            for operator in all.iter().filter(|function| function.kind == 'o') {
+                self.function_item(statement, &operator.schema, name);
+            }
         }
     }
 }

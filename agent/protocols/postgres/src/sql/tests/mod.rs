@@ -47,6 +47,7 @@ const FUNCTIONS: &[(&str, &str, char)] = &[
     ("pg_catalog", "query_to_xml", 'v'),
     ("public", "mine", 's'),
     ("public", "pure", 'i'),
+    ("public", "->", 'o'),
 ];
 
 /// Answers a request as the shop's server would.
@@ -74,7 +75,7 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
         .filter(|function| request.functions.contains(function.1))
         .map(|(schema, name, volatility)| {
             let (kind, volatility) =
-                if matches!(volatility, 'a' | 'w') { (*volatility, 'i') } else { ('f', *volatility) };
+                if matches!(volatility, 'a' | 'w' | 'o') { (*volatility, 'i') } else { ('f', *volatility) };
             serde_json::json!({"schema": schema, "name": name, "kind": kind, "volatility": volatility,
                 "returns_set": *name == "generate_series", "outputs": null, "scalar": true})
             .to_string()

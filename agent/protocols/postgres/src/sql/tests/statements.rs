@@ -53,6 +53,9 @@ fn statements_are_called_by_their_kind() {
         ("select unheard_of()", "select ?.unheard_of!"),
         ("select 1 operator(public.+) 2", "select public.+!"),
         ("select 1 <~> 2", "select ?.<~>!"),
+        // A built-in name that another schema has too.
+        ("select 'a'::text -> 1", "select public.->!"),
+        ("select '{}'::json operator(pg_catalog.->) 'a', '{}'::json ->> 'a'", "select none"),
         ("select 1 from notes where id between 1 and 2", "select public.notes read"),
         ("select 1 from notes where id not between 1 and 2", "select public.notes read"),
         ("select 1 from notes where id between symmetric 2 and 1", "select public.notes read"),
