@@ -57,7 +57,10 @@ impl Agent {
     pub fn prepare(settings: &Settings<'_>) -> Result<Self> {
         let directory = TempDir::with_prefix("tidegate-agent-")?;
         let pins = own_pins();
-        let agent = Self { binary: settings.binary.into(), process: None, notify: None, directory, pins };
+        // Where cargo built it, not every account may be able to look.
+        let binary = directory.path().join("tidegate");
+        fs::hard_link(settings.binary, &binary).or_else(|_| fs::copy(settings.binary, &binary).map(drop))?;
+        let agent = Self { binary, process: None, notify: None, directory, pins };
         for name in ["bundle", "credentials", "state"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
         }

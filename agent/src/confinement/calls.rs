@@ -45,6 +45,7 @@ const FILES: &[i64] = &[
     libc::SYS_fadvise64,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
+    libc::SYS_syncfs,
     libc::SYS_sync_file_range,
     libc::SYS_flock,
     libc::SYS_fcntl,
