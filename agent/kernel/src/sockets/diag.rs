@@ -66,7 +66,7 @@ pub(super) struct Listed {
     pub(super) remote: SocketAddr,
     /// In this process's user namespace.
     pub(super) uid: u32,
-    /// Zero if no descriptor refers to it.
+    /// Zero if it is closed, or not accepted yet.
     pub(super) inode: u64,
     family: u8,
     id: [u8; ID],

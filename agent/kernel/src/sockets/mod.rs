@@ -3,7 +3,8 @@
 //!
 //! A socket counts as a process's by its descriptors. One that the process shares with an ungoverned process is that one's
 //! and stays, such as the connection that an SSH login came by; unless a governed user made it. One that nobody holds, on
-//! its way between processes, counts by the user who made it.
+//! its way between processes, counts by the user who made it. One that is closed, and only sends what it had been given,
+//! is left to end by itself.
 
 mod diag;
 mod holders;
@@ -76,7 +77,7 @@ fn end_here(holders: &Holders, users: &HashSet<u32>) -> io::Result<Vec<OlderSock
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for socket in diag.list(family, protocol)? {
-                if holders.is_older(socket.inode, users.contains(&socket.uid)) {
+                if socket.inode != 0 && holders.is_older(socket.inode, users.contains(&socket.uid)) {
                     found.extend(end(&diag, &socket, holders));
                 }
             }
