@@ -1,5 +1,6 @@
 //! The attached programs and what the agent asks of them.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::Path;
@@ -67,6 +68,8 @@ struct State {
     bits: SubjectBits,
     /// Subjects of the active generation.
     active: u64,
+    /// Whom the active generation governs; none before there is one.
+    governed: Option<BTreeMap<(u32, u64), u64>>,
     /// What agents with maps of another layout left: attached until the first rules are in force here.
     others: Vec<(OtherLayout, OtherLabels)>,
     /// Its destinations.
@@ -125,6 +128,7 @@ impl Kernel {
                 bits,
                 active: 0,
                 others,
+                governed: None,
                 destinations: Destinations::default(),
             }),
             handoffs: Mutex::new(handoffs),
@@ -226,7 +230,7 @@ impl Kernel {
     }
 
     /// Puts a whole new generation of rules into force, then labels the running processes that it governs and ends the
-    /// sockets that they opened before. Answers those sockets.
+    /// sockets that they opened before, if it governs others than the generation before. Answers those sockets.
     ///
     /// Processes keep labels that they have: one that a changed subject no longer names stays that subject's until it
     /// ends, and is free once no subject of that name exists.
@@ -239,7 +243,7 @@ impl Kernel {
             return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
         }
         let mut state = lock(&self.rules);
-        let State { tables, stamps, bits, active, others, destinations } = &mut *state;
+        let State { tables, stamps, bits, active, governed, others, destinations } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
             KernelError::Rules(
                 "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
@@ -260,13 +264,18 @@ impl Kernel {
             labelled = labelled.as_ref().ok(),
             "kernel rules replaced"
         );
-        let users = compiled.users();
+        let (users, governs) = (compiled.users(), compiled.governed());
         *destinations = compiled.into_destinations();
         labelled?;
         succeed(tables, bits, others)?;
         let subjects_of =
             |pid| tables.labelled(pid).ok().flatten().map_or(0, |label| label.subjects & *active);
-        sockets::end_older(stamps, subjects_of, &users)
+        if governed.as_ref() == Some(&governs) {
+            return Ok(Vec::new());
+        }
+        let older = sockets::end_older(stamps, subjects_of, &users)?;
+        *governed = Some(governs);
+        Ok(older)
     }
 
     /// Replaces all that is learned, in the generation in force.

@@ -198,6 +198,11 @@ impl Compiled {
         Ok(Self { generation, subjects, destinations, declared, learned })
     }
 
+    /// Whom it governs, by kind and id, whatever its number.
+    pub(crate) fn governed(&self) -> BTreeMap<(u32, u64), u64> {
+        self.subjects.iter().map(|(key, subjects)| ((key.kind, key.id), *subjects)).collect()
+    }
+
     /// Real user ids that are governed.
     pub(crate) fn users(&self) -> HashSet<u32> {
         let users = self.subjects.keys().filter(|key| key.kind == SubjectKind::User as u32);
