@@ -1,4 +1,4 @@
-//! The agent is killed at any moment, and nothing governed gets out meanwhile.
+//! The agent is killed at any moment; nothing governed gets out meanwhile, and no record is lost or broken.
 
 use std::{
     env,
@@ -53,6 +53,7 @@ fn however_often_the_agent_is_killed_nothing_governed_gets_out() -> Result<()> {
         let (adopted, fresh) =
             (log.matches(r#""adopted":true"#).count(), log.matches(r#""adopted":false"#).count());
         ensure!(fresh == 1 && adopted >= 1, "{fresh} starts attached anew, {adopted} adopted");
+        world.agent.ask(&["records", "verify"])?;
         println!("{kills} kills, {adopted} adoptions, {tried} attempts, {served} sessions");
         Ok(())
     })
