@@ -58,6 +58,8 @@ impl Http {
             .redirect(redirect::Policy::none())
             .timeout(PATIENCE)
             .connect_timeout(CONNECT)
+            // Requests are rare, and one on a connection that the server is just closing would fail.
+            .pool_max_idle_per_host(0)
             .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| error.to_string())?;
