@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use crate::shell::{cargo, find, run, say, shown};
+use crate::{
+    setup,
+    shell::{cargo, run, say, shown},
+};
 
 /// An executable that cargo built.
 #[derive(Debug, Clone)]
@@ -103,15 +106,24 @@ fn executables(mut command: Command) -> Result<Vec<Built>> {
 
 /// Checks format, lints and dependencies.
 pub(crate) fn lint() -> Result<()> {
+    setup::linting()?;
     say("checking the format");
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     say("linting");
     run(cargo(&["clippy", "--all-targets"]).args(HOST).args(["--", "-D", "warnings"]))?;
-    if find("cargo-deny").is_some() {
-        say("checking the dependencies");
-        run(&mut cargo(&["deny", "--all-features", "check"]))
+    say("checking the dependencies: licences, bans, sources");
+    run(&mut deny(&["check", "bans", "licenses", "sources"]))?;
+    if deny(&["fetch", "db"]).output()?.status.success() {
+        say("checking the dependencies: advisories");
+        run(&mut deny(&["check", "--disable-fetch", "advisories"]))
     } else {
-        say("dependencies not checked: cargo-deny is not installed (cargo install cargo-deny)");
+        say("SKIPPED the dependencies' advisories: their database can't be fetched from here");
         Ok(())
     }
+}
+
+fn deny(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["deny", "--all-features", "--log-level", "error"]);
+    command.args(arguments);
+    command
 }

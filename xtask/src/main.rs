@@ -37,9 +37,9 @@ enum Task {
         #[arg(long)]
         release: bool,
     },
-    /// Check format, lints and, if cargo-deny is installed, dependencies.
+    /// Check format, lints and dependencies.
     Lint,
-    /// Run tests; those that need root get it through sudo.
+    /// Run tests; those that need root get it through sudo. All of them: lint before.
     Test {
         /// Which ones.
         #[arg(default_value = "all")]
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<bool> {
     match task {
         Task::Setup { check: true } => setup::check(),
-        Task::Setup { check: false } => setup::run().and_then(|()| setup::kernels()).map(|()| true),
+        Task::Setup { check: false } => setup::everything().map(|()| true),
         Task::Build { release } => {
             setup::run()?;
             build::agent(release).map(|_| true)

@@ -65,21 +65,45 @@ const NODE_DRIVER: &str = "pg@8.23.1";
 /// A certified OpenID provider.
 const PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
 
-/// The linker of the kernel programs; 0.11 and later want LLVM 23.
-const BPF_LINKER: &str = "0.10.3";
+/// A program that cargo installs, in one exact version.
+#[derive(Debug)]
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    why: &'static str,
+    features: &'static [&'static str],
+}
+
+/// 0.11 and later want LLVM 23.
+const BPF_LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.10.3",
+    why: "linking the kernel programs",
+    features: &["--no-default-features", "--features", "llvm-22"],
+};
+
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    why: "checking licences, sources and advisories of dependencies",
+    features: &[],
+};
 
 /// Something that is missing.
 #[derive(Debug)]
 enum Missing {
     Packages(Vec<(&'static str, &'static str)>),
-    BpfLinker,
+    Tool(&'static Tool),
     Drivers,
     Provider,
 }
 
 /// Says what is missing. True if nothing is.
 pub(crate) fn check() -> Result<bool> {
-    let missing = missing()?;
+    let mut missing = missing()?;
+    if !CARGO_DENY.is_installed() {
+        missing.push(Missing::Tool(&CARGO_DENY));
+    }
     for item in &missing {
         match item {
             Missing::Packages(packages) => {
@@ -87,7 +111,7 @@ pub(crate) fn check() -> Result<bool> {
                     println!("missing: package {name} ({why})");
                 }
             }
-            Missing::BpfLinker => println!("missing: bpf-linker {BPF_LINKER} (linking the kernel programs)"),
+            Missing::Tool(Tool { name, version, why, .. }) => println!("missing: {name} {version} ({why})"),
             Missing::Drivers => {
                 println!("missing: {} in {CLIENTS} (clients of the tests)", drivers().join(", "))
             }
@@ -107,7 +131,7 @@ pub(crate) fn check() -> Result<bool> {
 
 /// Fetches the kernels of the matrix that aren't there yet. Only the matrix needs them, so one that can't be had is said and
 /// not an error, except in CI.
-pub(crate) fn kernels() -> Result<()> {
+fn kernels() -> Result<()> {
     for kernel in MATRIX.iter().filter(|kernel| kernel.image().is_none()) {
         if let Err(error) = kernel.fetch() {
             if in_ci() {
@@ -119,17 +143,29 @@ pub(crate) fn kernels() -> Result<()> {
     Ok(())
 }
 
+/// Installs all that any task needs.
+pub(crate) fn everything() -> Result<()> {
+    run()?;
+    linting()?;
+    kernels()
+}
+
 /// Installs what is missing. Quick when nothing is.
 pub(crate) fn run() -> Result<()> {
     for item in missing()? {
         match item {
             Missing::Packages(packages) => install(&packages)?,
-            Missing::BpfLinker => install_bpf_linker()?,
+            Missing::Tool(tool) => tool.install()?,
             Missing::Drivers => install_drivers()?,
             Missing::Provider => install_provider()?,
         }
     }
     Ok(())
+}
+
+/// Installs what only checking the code takes.
+pub(crate) fn linting() -> Result<()> {
+    if CARGO_DENY.is_installed() { Ok(()) } else { CARGO_DENY.install() }
 }
 
 fn missing() -> Result<Vec<Missing>> {
@@ -138,8 +174,8 @@ fn missing() -> Result<Vec<Missing>> {
     if !packages.is_empty() {
         missing.push(Missing::Packages(packages));
     }
-    if !has_bpf_linker() {
-        missing.push(Missing::BpfLinker);
+    if !BPF_LINKER.is_installed() {
+        missing.push(Missing::Tool(&BPF_LINKER));
     }
     if fs::read_to_string(stamp()).ok().as_deref() != Some(drivers().join("\n").as_str()) {
         missing.push(Missing::Drivers);
@@ -227,25 +263,27 @@ impl Drop for NoServices {
     }
 }
 
-fn has_bpf_linker() -> bool {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
-    let in_home = home.map(|home| home.join("bin/bpf-linker")).filter(|path| path.is_file());
-    let Some(linker) = find("bpf-linker").or(in_home) else { return false };
-    let version = Command::new(linker).arg("--version").output();
-    version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(BPF_LINKER))
-}
+impl Tool {
+    fn is_installed(&self) -> bool {
+        let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+        let in_home = home.map(|home| home.join("bin").join(self.name)).filter(|path| path.is_file());
+        let Some(tool) = find(self.name).or(in_home) else { return false };
+        let version = Command::new(tool).arg("--version").output();
+        version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(self.version))
+    }
 
-fn install_bpf_linker() -> Result<()> {
-    say(&format!("bpf-linker {BPF_LINKER}: linking the kernel programs (about two minutes, once)"));
-    let features = ["--no-default-features", "--features", "llvm-22"];
-    let mut command = cargo(&["install", "bpf-linker", "--version", BPF_LINKER, "--force"]);
-    command
-        .args(features)
-        .env("LLVM_PREFIX", "/usr/lib/llvm-22")
-        .env_remove("CARGO_TARGET_DIR")
-        .current_dir("/");
-    run_shown(&mut command)
+    fn install(&self) -> Result<()> {
+        let Self { name, version, why, features } = self;
+        say(&format!("{name} {version}: {why} (some minutes, once)"));
+        let mut command = cargo(&["install", name, "--version", version, "--force", "--locked"]);
+        command
+            .args(*features)
+            .env("LLVM_PREFIX", "/usr/lib/llvm-22")
+            .env_remove("CARGO_TARGET_DIR")
+            .current_dir("/");
+        run_shown(&mut command)
+    }
 }
 
 fn drivers() -> Vec<&'static str> {

@@ -29,7 +29,7 @@ pub(crate) enum Suite {
     Vm,
     /// Real clients and servers through the built agent, as root.
     E2e,
-    /// All of them.
+    /// All of them, after format, lints and dependencies were checked.
     All,
 }
 
@@ -55,6 +55,9 @@ pub(crate) struct Count {
 /// Runs tests. True if none failed and none was left out that had to run.
 pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
     setup::run()?;
+    if suite == Suite::All && filter.is_none() {
+        build::lint()?;
+    }
     let built = build::all()?;
     let binary = |name: &str| {
         let found = built.iter().find(|built| !built.test && built.target == name);
