@@ -1,6 +1,5 @@
 //! The protocols that the gate speaks: one line each.
 
-use serde_json::{Map, Value};
 use tidegate_gate::Protocol;
 use tidegate_policy::{Resource, Shape, Vocabulary};
 
@@ -13,18 +12,24 @@ pub(crate) struct Registered {
     pub(crate) protocol: Box<dyn Protocol>,
     /// What its clients offer in TLS' ALPN extension (RFC 7301).
     pub(crate) alpn: &'static [&'static [u8]],
-    /// The shape of an action written as text, as cases and `explain --sql` give it, by a resource's options.
-    pub(crate) shape: fn(&Map<String, Value>, &str) -> Result<Shape, String>,
+    /// The shape of an action on a resource that is written as text, as cases and `explain` give it.
+    pub(crate) shape: Read,
+    /// What that supposes, where a session would know.
+    pub(crate) supposes: Option<&'static str>,
 }
+
+/// Reads an action that is written as text.
+pub(crate) type Read = fn(&Resource, &str) -> Result<Shape, String>;
 
 impl Protocols {
     /// What this agent was built with.
     pub(crate) fn built_in() -> Self {
-        Self(vec![registered(
+        let postgres = registered(
             tidegate_postgres::Postgres::default(),
             &[b"postgresql"],
             tidegate_postgres::shape_of_sql,
-        )])
+        );
+        Self(vec![Registered { supposes: Some(tidegate_postgres::SUPPOSED), ..postgres }])
     }
 
     /// Exactly these.
@@ -48,7 +53,7 @@ impl Protocols {
         let registered = self
             .find(&resource.protocol)
             .ok_or_else(|| format!("the gate does not speak {:?}", resource.protocol))?;
-        (registered.shape)(&resource.options, text)
+        (registered.shape)(resource, text)
     }
 }
 
@@ -56,7 +61,7 @@ impl Protocols {
 pub(crate) fn registered(
     protocol: impl Protocol + 'static,
     alpn: &'static [&'static [u8]],
-    shape: fn(&Map<String, Value>, &str) -> Result<Shape, String>,
+    shape: Read,
 ) -> Registered {
-    Registered { protocol: Box::new(protocol), alpn, shape }
+    Registered { protocol: Box::new(protocol), alpn, shape, supposes: None }
 }

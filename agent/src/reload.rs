@@ -108,7 +108,8 @@ impl Loader {
     async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
         let mut problems = Vec::new();
         for resource in &policy.resources {
-            if let Err(error) = self.credentials.credential(&resource.credential).await {
+            let Some(credential) = &resource.credential else { continue };
+            if let Err(error) = self.credentials.credential(credential).await {
                 problems.push(format!("resource {:?}: {error}", resource.name));
             }
         }

@@ -49,7 +49,8 @@ impl Routes {
         let mut routes = Vec::new();
         for (resource, server) in servers {
             let alpn = protocols.find(&resource.protocol).map_or(&[][..], |registered| registered.alpn);
-            let (names, addresses) = names(&resource, resolved);
+            let (mut names, addresses) = names(&resource, resolved);
+            names.extend(server.names());
             let tls = authority.server_config(&names, &addresses, alpn)?;
             let route = Arc::new(Route { resource: resource.clone(), server, tls });
             for address in &resource.addresses {

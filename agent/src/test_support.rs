@@ -65,6 +65,7 @@ static VOCABULARY: Vocabulary = Vocabulary {
         kind: FieldKind::Word(&[Word { name: "say", spelled_out: false }]),
         about: "What is done.",
     }],
+    text: "sql",
     path: "word",
 };
 

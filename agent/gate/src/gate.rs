@@ -73,7 +73,8 @@ pub struct Action<'a> {
     pub text: &'a str,
 }
 
-/// A connection to the upstream, and what to sign in with. Only [`Gate::admit`] and [`Gate::consult`] make one.
+/// A connection to the upstream, and what to sign in with. Only [`Gate::admit`], [`Gate::upstream`] and [`Gate::consult`]
+/// make one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Upstream {
@@ -81,7 +82,7 @@ pub struct Upstream {
     pub stream: TcpStream,
     /// Where it leads.
     pub address: SocketAddr,
-    /// What to sign in with.
+    /// What to sign in with; empty where the resource names no credential.
     pub credential: Credential,
 }
 
@@ -165,6 +166,11 @@ impl Gate {
         &self.0.resource
     }
 
+    /// Where the client meant to connect.
+    pub fn destination(&self) -> SocketAddr {
+        self.0.destination
+    }
+
     /// What applies masks outside of a permit: to texts that belong to no action.
     pub fn masker(&self) -> &Arc<Masker> {
         &self.0.masker
@@ -189,6 +195,15 @@ impl Gate {
         Ok((self.dial().await?, permit))
     }
 
+    /// A connection to the upstream for an action that was permitted: for protocols whose every action is admitted by
+    /// itself.
+    pub async fn upstream(&self, permit: &Permit) -> Result<Upstream, Refusal> {
+        if !permit.is_of(&self.0) {
+            return Err(refusal(Cause::Policy, "the permit is another session's"));
+        }
+        self.dial().await
+    }
+
     /// A second connection to the upstream, for the gate's own questions about it. Refused before [`Gate::admit`].
     pub async fn consult(&self) -> Result<Upstream, Refusal> {
         if lock(&self.0.login).is_none() {
@@ -199,18 +214,10 @@ impl Gate {
 
     async fn dial(&self) -> Result<Upstream, Refusal> {
         let resource = &self.0.resource;
-        let credential = self.0.credentials.credential(&resource.credential).await.map_err(|error| {
-            self.event("credential-unavailable", &error.to_string());
-            Refusal {
-                message: format!(
-                    "the gate has no usable credential {:?} for {:?}",
-                    resource.credential, resource.name
-                )
-                .into(),
-                hint: Some(self.ask_who_runs_it()),
-                cause: Cause::Credential,
-            }
-        })?;
+        let credential = match &resource.credential {
+            Some(name) => self.credential(name).await?,
+            None => Credential::default(),
+        };
         let address = self.0.destination;
         let stream = connect(address, resource.connect_timeout).await.map_err(|error| {
             self.event("upstream-unreachable", &error.to_string());
@@ -220,6 +227,18 @@ impl Gate {
             )
         })?;
         Ok(Upstream { stream, address, credential })
+    }
+
+    async fn credential(&self, name: &str) -> Result<Credential, Refusal> {
+        self.0.credentials.credential(name).await.map_err(|error| {
+            self.event("credential-unavailable", &error.to_string());
+            let resource = &self.0.resource.name;
+            Refusal {
+                message: format!("the gate has no usable credential {name:?} for {resource:?}").into(),
+                hint: Some(self.ask_who_runs_it()),
+                cause: Cause::Credential,
+            }
+        })
     }
 
     /// What to do about a sign-in upstream that failed for the gate's own credential: a hint for the client.
@@ -248,7 +267,9 @@ impl Gate {
                 Decision::Refuse(refusal(Cause::Record, "the gate cannot record this, so it may not run"))
             }
             Ok(id) => match verdict.effect {
-                Effect::Allow => Decision::Permit(Permit::new(self.0.clone(), id, verdict)),
+                Effect::Allow => {
+                    Decision::Permit(Permit::new(self.0.clone(), id, verdict, action.shape.clone()))
+                }
                 Effect::Hold => {
                     let said = (action.name, self.0.as_recorded(action.text, &verdict).into_owned());
                     Decision::Hold(Hold::new(self.0.clone(), id, verdict, action.shape.clone(), said))
@@ -269,6 +290,7 @@ impl Gate {
             message: reason.into(),
             hint: None,
             results: Vec::new(),
+            fields: None,
             content: None,
             withhold_errors: true,
             record_rows: false,
@@ -425,14 +447,19 @@ impl Inner {
             return Some(refusal(Cause::Shutdown, "the gate is stopping"));
         }
         let login = lock(&self.login).clone()?;
-        let verdict = self.verdict_now(&login.shape);
+        self.no_longer("session", &login.shape, &login.holds)
+    }
+
+    /// Why what was allowed may not go on, if so; `holds` is what was approved for it.
+    pub(crate) fn no_longer(&self, what: &str, shape: &Arc<Shape>, holds: &[Held]) -> Option<Refusal> {
+        let verdict = self.verdict_now(shape);
         let stands = match verdict.effect {
             Effect::Allow => true,
-            Effect::Hold => verdict.holds.iter().all(|held| login.holds.contains(held)),
+            Effect::Hold => verdict.holds.iter().all(|held| holds.contains(held)),
             Effect::Deny => false,
         };
         (!stands).then(|| Refusal {
-            message: format!("this session is no longer allowed: {}", verdict.message).into(),
+            message: format!("this {what} is no longer allowed: {}", verdict.message).into(),
             hint: verdict.hint.clone(),
             cause: Cause::Policy,
         })

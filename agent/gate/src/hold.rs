@@ -123,7 +123,7 @@ impl Hold {
             Ok(Answer::Known { id, by }) => {
                 self.record("granted", Some(&by), None, &id)?;
                 let (gate, action, verdict) = (self.gate.clone(), self.id, self.verdict.clone());
-                Ok(Put::Permit(Permit::new(gate, action, verdict)))
+                Ok(Put::Permit(Permit::new(gate, action, verdict, self.shape)))
             }
             Ok(Answer::Waits(inquiry)) => {
                 let id = inquiry.id().clone();
@@ -244,6 +244,12 @@ impl Waiting {
         self.withdraw("cancelled");
     }
 
+    /// Goes away and leaves the question standing: whoever asks for the same again takes it up, and an answer that came
+    /// meanwhile counts.
+    pub fn leave(mut self) {
+        self.inquiry = None;
+    }
+
     /// That the policy now in force still holds it, or the refusal.
     fn still_held(&self) -> Result<(), Refusal> {
         let verdict = self.hold.gate.verdict_now(&self.hold.shape);
@@ -291,7 +297,7 @@ impl Approved {
             let message = format!("approval {id}: {what} changed while it waited; ask again");
             return Err(hold.refusal(Cause::Policy, &message));
         }
-        Ok(Permit::new(hold.gate.clone(), hold.id, verdict))
+        Ok(Permit::new(hold.gate.clone(), hold.id, verdict, shape.clone()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_policy::Verdict;
+use tidegate_policy::{Shape, Verdict};
 
 use crate::{Entry, Hold, Masker, Refusal, gate::Inner};
 
@@ -29,6 +29,8 @@ pub struct Outcome {
     pub rows: u64,
     /// Bytes shown.
     pub bytes: u64,
+    /// What the upstream answered, in the protocol's words, where that is more than rows.
+    pub answer: Option<String>,
 }
 
 /// The proof that one action was allowed and that this is in the record. Dropping it records that the action was cut off.
@@ -37,13 +39,29 @@ pub struct Permit {
     gate: Arc<Inner>,
     id: u64,
     verdict: Arc<Verdict>,
+    shape: Arc<Shape>,
     since: Instant,
     settled: bool,
 }
 
 impl Permit {
-    pub(crate) fn new(gate: Arc<Inner>, id: u64, verdict: Arc<Verdict>) -> Self {
-        Self { gate, id, verdict, since: Instant::now(), settled: false }
+    pub(crate) fn new(gate: Arc<Inner>, id: u64, verdict: Arc<Verdict>, shape: Arc<Shape>) -> Self {
+        Self { gate, id, verdict, shape, since: Instant::now(), settled: false }
+    }
+
+    pub(crate) fn is_of(&self, gate: &Arc<Inner>) -> bool {
+        Arc::ptr_eq(&self.gate, gate)
+    }
+
+    /// Resolves when the action would no longer be allowed: by the policy as it is now, to whoever the process is now.
+    pub async fn revoked(&self) -> Refusal {
+        loop {
+            let changed = self.gate.changed();
+            if let Some(refusal) = self.gate.no_longer("action", &self.shape, &self.verdict.holds) {
+                return refusal;
+            }
+            changed.await;
+        }
     }
 
     /// What was decided, with the masks of every result.
@@ -84,6 +102,7 @@ impl Permit {
             error: outcome.error.as_deref().map(Into::into),
             rows: outcome.rows,
             bytes: outcome.bytes,
+            answer: outcome.answer.as_deref().map(Into::into),
             microseconds: micros(self.since.elapsed()),
         });
     }

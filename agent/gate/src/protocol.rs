@@ -21,6 +21,10 @@ pub trait Protocol: Send + Sync {
 
 /// Serves the connections to one resource.
 pub trait Server: Send + Sync {
+    /// Names that clients may call the resource by, beside the hosts among its addresses: the gate's certificate bears them.
+    fn names(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
     /// Serves one connection to its end; words every refusal as this protocol's clients expect it.
     fn serve(self: Arc<Self>, client: ClientIo, gate: Gate) -> BoxFuture<'static, Result<(), ServeError>>;
 }

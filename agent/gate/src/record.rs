@@ -97,6 +97,9 @@ pub enum Entry<'a> {
         rows: u64,
         /// Bytes shown.
         bytes: u64,
+        /// What the upstream answered, in the protocol's words: a response's head.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        answer: Option<Cow<'a, str>>,
         /// Time from decision to outcome, in microseconds.
         microseconds: u64,
     },

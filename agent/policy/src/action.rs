@@ -21,6 +21,9 @@ pub struct Shape {
     pub computed: Vec<Path>,
     /// Why what decides rows, or what is copied, could not be traced; refused where a mask could apply.
     pub untraced: Option<Arc<str>>,
+    /// Fields of the answer are known only when it comes: masks on fields are then looked up one by one, in
+    /// [`Verdict::fields`](crate::Verdict::fields).
+    pub open: bool,
     /// Tables (or what the protocol has instead) that the action touches at all: its errors may show their values.
     pub touched: Vec<Path>,
 }

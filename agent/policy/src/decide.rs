@@ -116,7 +116,7 @@ impl Engine {
                 hint: refusal.rule.hint.clone(),
                 ..refused(refusal.message)
             },
-            Ok(Planned { results, withhold_errors }) => Verdict {
+            Ok(Planned { results, fields, withhold_errors }) => Verdict {
                 effect: judgement.effect,
                 rule: judgement.rule.map(|rule| rule.name.clone()),
                 matched,
@@ -127,6 +127,7 @@ impl Engine {
                     .filter(|_| judgement.effect == Effect::Hold)
                     .and_then(|rule| rule.hint.clone()),
                 results,
+                fields,
                 content,
                 withhold_errors,
                 record_rows: judgement.matched.iter().any(|rule| rule.record_rows),
@@ -288,6 +289,7 @@ fn refused(message: String) -> Verdict {
         message: message.into(),
         hint: None,
         results: Vec::new(),
+        fields: None,
         content: None,
         withhold_errors: true,
         record_rows: false,
@@ -305,9 +307,9 @@ impl fmt::Display for Told<'_> {
         });
         let mut words = words.take(2);
         match (words.next(), words.next()) {
-            // `action: statement, statement: drop` says statement once.
-            (Some((_, kind)), Some((field, word))) if kind == field => write!(f, "{field} {word}")?,
-            (Some((_, word)), _) => f.write_str(word)?,
+            // `action: statement, statement: drop` is statement drop; `action: request, method: GET` is request GET.
+            (Some((_, kind)), Some((_, word))) => write!(f, "{kind} {word}")?,
+            (Some((_, word)), None) => f.write_str(word)?,
             (None, _) => f.write_str("this")?,
         }
         let texts = self.0.fields.iter().filter_map(|(field, value)| match value {

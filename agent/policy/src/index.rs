@@ -143,7 +143,9 @@ fn keys(block: &Block, vocabulary: &Vocabulary) -> Vec<Option<(&'static str, &'s
 impl Gathered {
     fn add(&mut self, block: &Block, index: usize) {
         let texts = block.fields.iter().find_map(|(field, matcher)| match matcher {
-            Matcher::Texts(globs) if !globs.written.iter().any(|glob| glob == "*") => Some((field, globs)),
+            Matcher::Texts(globs) if !globs.written.iter().any(|glob| glob == "*" || glob == "**") => {
+                Some((field, globs))
+            }
             _ => None,
         });
         match texts {

@@ -26,6 +26,18 @@ impl Globs {
         Ok(Self { set: builder.build()?, written: kept })
     }
 
+    /// Compiles globs on paths: `*` stays within a segment, `**` doesn't.
+    pub(crate) fn of_paths<'a>(written: impl IntoIterator<Item = &'a str>) -> Result<Self, globset::Error> {
+        let mut builder = GlobSetBuilder::new();
+        let mut kept = Vec::new();
+        for text in written {
+            let text = path_glob(text);
+            builder.add(GlobBuilder::new(&text).literal_separator(true).backslash_escape(true).build()?);
+            kept.push(text);
+        }
+        Ok(Self { set: builder.build()?, written: kept })
+    }
+
     /// Whether any matches.
     pub(crate) fn matches(&self, text: &str) -> bool {
         self.set.is_match(text)
@@ -35,6 +47,33 @@ impl Globs {
 /// One glob.
 pub(crate) fn glob(text: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()
+}
+
+/// A glob on paths, with `*` for each `{name}`. Read as a glob on text, it matches what it matches as one on paths, and more.
+fn path_glob(written: &str) -> String {
+    if written == "*" {
+        return "**".to_owned();
+    }
+    let mut glob = String::with_capacity(written.len());
+    let mut rest = written;
+    while let Some((before, after)) = rest.split_once('{') {
+        glob.push_str(before);
+        let is_name = |name: &&str| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        };
+        match after.split_once('}').filter(|(name, _)| is_name(name)) {
+            Some((_, behind)) => {
+                glob.push('*');
+                rest = behind;
+            }
+            None => {
+                glob.push('{');
+                rest = after;
+            }
+        }
+    }
+    glob.push_str(rest);
+    glob
 }
 
 /// What a block asks of one field.
@@ -87,7 +126,8 @@ impl Matcher {
             }
             (Self::Texts(ours), Self::Texts(theirs)) => theirs.written.iter().all(|text| {
                 let literal = !text.contains(['*', '?', '[', '{', '\\']);
-                ours.written.iter().any(|glob| glob == "*" || glob == text) || (literal && ours.matches(text))
+                ours.written.iter().any(|glob| glob == "*" || glob == "**" || glob == text)
+                    || (literal && ours.matches(text))
             }),
             (Self::Flag(ours), Self::Flag(theirs)) => ours == theirs,
             (Self::Absent, Self::Absent) => true,
@@ -184,6 +224,37 @@ impl Vocabulary {
         match self.field(field).map(|field| &field.kind) {
             Some(FieldKind::Word(words)) => words.iter().any(|known| known.name == word && known.spelled_out),
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_in_a_path_stays_within_its_segment() {
+        let matches = |glob: &str, path: &str| Globs::of_paths([glob]).unwrap().matches(path);
+        assert!(matches("/repos/*/pulls", "/repos/acme/pulls"));
+        assert!(!matches("/repos/*/pulls", "/repos/acme/evil/pulls"));
+        assert!(matches("/repos/{owner}/{repo}", "/repos/acme/shop"));
+        assert!(!matches("/repos/{owner}/{repo}", "/repos/acme/shop/contents"));
+        assert!(matches("/simple/**", "/simple/a/b"));
+        assert!(!matches("/simple/**", "/simpler/a"));
+        assert!(matches("/{v1,v2}/x", "/v2/x"));
+        for everything in ["*", "**"] {
+            assert!(matches(everything, "/a/b") && matches(everything, "/"), "{everything}");
+        }
+    }
+
+    #[test]
+    fn as_text_a_glob_on_paths_matches_no_less() {
+        for (written, path) in
+            [("/repos/*/pulls", "/repos/a/pulls"), ("/a/**/b", "/a/x/y/b"), ("/{id}", "/7")]
+        {
+            let kept = Globs::of_paths([written]).unwrap();
+            assert!(kept.matches(path), "{written}");
+            assert!(Globs::new(kept.written.iter().map(String::as_str)).unwrap().matches(path), "{written}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
-    Content, ContentMask, Lineage, Output, ResultMasks, Shape, Show, Shown,
+    Content, ContentMask, FieldMasks, Lineage, Output, ResultMasks, Shape, Show, Shown,
     rule::{Columns, Doubt, Mask, Rule},
 };
 
@@ -18,6 +18,7 @@ pub(crate) struct Active<'a> {
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) results: Vec<ResultMasks>,
+    pub(crate) fields: Option<Arc<FieldMasks>>,
     pub(crate) withhold_errors: bool,
 }
 
@@ -46,7 +47,7 @@ pub(crate) fn content(active: &[Active<'_>]) -> Option<Arc<ContentMask>> {
         .flat_map(|active| active.mask.content.iter().map(|content| (content, &active.mask.show)))
     {
         match finds.iter_mut().find(|(known, _)| known.name() == content.name()) {
-            Some((_, known)) => *known = stricter(known, show),
+            Some((_, known)) => *known = stricter(known, show).clone(),
             None => finds.push((content.clone(), show.clone())),
         }
     }
@@ -66,8 +67,17 @@ pub(crate) fn plan<'a>(
     let results = shape.results.iter().map(|lineage| result(active, content, lineage, influenced));
     Ok(Planned {
         results: results.collect::<Result<_, _>>()?,
+        fields: if shape.open { fields(active) } else { None },
         withhold_errors: withhold_errors(active, shape),
     })
+}
+
+/// The masks on fields, to be looked up when the answer comes.
+fn fields(active: &[Active<'_>]) -> Option<Arc<FieldMasks>> {
+    let masks =
+        active.iter().filter_map(|active| Some((active.mask.columns.clone()?, active.mask.show.clone())));
+    let masks: Vec<_> = masks.collect();
+    (!masks.is_empty()).then(|| Arc::new(FieldMasks(masks)))
 }
 
 /// Refuses what is computed from a masked field, where its mask says so, even if no result shows it.
@@ -152,7 +162,7 @@ fn output<'a>(
                     return Err(covering.refuses(&format!("a value is computed from {path}")));
                 }
             };
-            show = Some(show.map_or_else(|| shown.clone(), |known| stricter(&known, &shown)));
+            show = Some(show.map_or_else(|| shown.clone(), |known| stricter(&known, &shown).clone()));
         }
     }
     Ok(match (show, content) {
@@ -164,7 +174,7 @@ fn output<'a>(
 
 /// Whether the upstream's error details may carry the value of a masked field.
 fn withhold_errors(active: &[Active<'_>], shape: &Shape) -> bool {
-    let columns: Vec<&Columns> = active.iter().filter_map(|active| active.mask.columns.as_ref()).collect();
+    let columns: Vec<&Columns> = active.iter().filter_map(|active| active.mask.columns.as_deref()).collect();
     if columns.is_empty() {
         return false;
     }
@@ -185,7 +195,7 @@ fn redacted() -> Arc<Show> {
 }
 
 /// The one that shows less. Total, so that the order of masks never matters.
-fn stricter(a: &Arc<Show>, b: &Arc<Show>) -> Arc<Show> {
+pub(crate) fn stricter<'a>(a: &'a Arc<Show>, b: &'a Arc<Show>) -> &'a Arc<Show> {
     fn openness(show: &Show) -> (u8, usize, usize, Reverse<&str>) {
         match show {
             Show::Null => (0, 0, 0, Reverse("")),
@@ -194,7 +204,7 @@ fn stricter(a: &Arc<Show>, b: &Arc<Show>) -> Arc<Show> {
             Show::Keep { first, last } => (3, first.saturating_add(*last), *last, Reverse("")),
         }
     }
-    if openness(a) <= openness(b) { a.clone() } else { b.clone() }
+    if openness(a) <= openness(b) { a } else { b }
 }
 
 impl Default for Show {

@@ -28,8 +28,8 @@ pub struct Resource {
     pub addresses: Vec<Address>,
     /// TLS towards the upstream.
     pub tls: UpstreamTls,
-    /// Name of the credential to sign in with.
-    pub credential: Arc<str>,
+    /// Name of the credential to sign in with, if the gate signs in at all.
+    pub credential: Option<Arc<str>>,
     /// How long connecting and signing in may take.
     pub connect_timeout: Duration,
     /// The protocol's own options.
@@ -81,11 +81,11 @@ impl Address {
     }
 }
 
-/// TLS towards an upstream, with the meaning of libpq's `sslmode`.
+/// TLS towards an upstream, in the words of libpq's `sslmode`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
-    /// How much is asked of the upstream.
-    pub mode: TlsMode,
+    /// How much is asked of the upstream; none where the bundle leaves it to the protocol.
+    pub mode: Option<TlsMode>,
     /// PEM file of the authorities that are trusted; none for the system's.
     pub ca: Option<PathBuf>,
     /// The name the upstream's certificate must bear, if not the host it is reached by.

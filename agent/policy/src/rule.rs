@@ -143,7 +143,7 @@ fn nearest(results: impl Iterator<Item = Result<(), Mismatch>>) -> Result<(), Op
 #[derive(Debug)]
 pub(crate) struct Mask {
     pub(crate) name: Arc<str>,
-    pub(crate) columns: Option<Columns>,
+    pub(crate) columns: Option<Arc<Columns>>,
     pub(crate) content: Vec<Content>,
     pub(crate) show: Arc<Show>,
     pub(crate) derived: Doubt,

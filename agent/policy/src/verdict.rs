@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Held, content::Content};
+use crate::{Held, content::Content, plan, rule::Columns};
 
 /// The answer to one action's shape.
 #[derive(Debug, Clone)]
@@ -23,12 +23,27 @@ pub struct Verdict {
     pub hint: Option<Arc<str>>,
     /// How each result is shown, parallel to [`Shape::results`](crate::Shape::results).
     pub results: Vec<ResultMasks>,
+    /// Masks on fields that are known only when the answer comes; none if nothing is masked, or the action is not
+    /// [`open`](crate::Shape::open).
+    pub fields: Option<Arc<FieldMasks>>,
     /// Content masks for everything that is no result column: notices, errors, notifications.
     pub content: Option<Arc<ContentMask>>,
     /// Error details may carry a masked field's value and are withheld.
     pub withhold_errors: bool,
     /// The rows as shown go into the record.
     pub record_rows: bool,
+}
+
+/// Masks on fields by their address.
+#[derive(Debug)]
+pub struct FieldMasks(pub(crate) Vec<(Arc<Columns>, Arc<Show>)>);
+
+impl FieldMasks {
+    /// How the field at this address is shown, where it is masked: the way that shows least.
+    pub fn show(&self, field: &str) -> Option<&Arc<Show>> {
+        let covering = self.0.iter().filter(|(columns, _)| columns.cover(field)).map(|(_, show)| show);
+        covering.reduce(|a, b| plan::stricter(a, b))
+    }
 }
 
 /// Allowed, held or denied.

@@ -7,6 +7,8 @@ pub struct Vocabulary {
     pub protocol: &'static str,
     /// The fields that a rule may match on.
     pub fields: &'static [FieldSpec],
+    /// The key under which cases give an action as text: `sql`.
+    pub text: &'static str,
     /// How a maskable field is written in `masks:`, for error messages: `schema.table.column`.
     pub path: &'static str,
 }
@@ -29,6 +31,9 @@ pub enum FieldKind {
     Word(&'static [Word]),
     /// Text, matched by globs whose `*` stops at no separator; matching is case-sensitive.
     Text,
+    /// A path of segments between slashes, matched by globs whose `*` stays within a segment while `**` does not;
+    /// `{name}` is a segment. `*` alone is any path.
+    Path,
     /// `true` or `false`.
     Flag,
     /// A whole number, matched by value or by range (`">= 10"`).

@@ -154,13 +154,20 @@ impl fmt::Display for Line {
                 }
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", Plain(reason)))
             }
-            Entry::Outcome { id, outcome, error, rows, bytes, microseconds } => {
+            Entry::Outcome { id, outcome, error, rows, bytes, answer, microseconds } => {
                 write!(f, "#{id} {}", Plain(outcome))?;
                 if let Some(error) = error {
                     write!(f, " ({})", Plain(error))?;
                 }
                 let (whole, part) = (microseconds / 1000, microseconds % 1000);
-                write!(f, ": {}, {}, {whole}.{part:03} ms", count(*rows, "row"), count(*bytes, "byte"))
+                match answer {
+                    Some(_) => write!(f, ": {}, {whole}.{part:03} ms", count(*bytes, "byte"))?,
+                    None => {
+                        let (rows, bytes) = (count(*rows, "row"), count(*bytes, "byte"));
+                        write!(f, ": {rows}, {bytes}, {whole}.{part:03} ms")?;
+                    }
+                }
+                answer.as_ref().map_or(Ok(()), |answer| write!(f, "\n    {}", Block(answer)))
             }
             Entry::Shown { id, data } => match data.strip_prefix("base64:") {
                 Some(data) => write!(f, "#{id} shown (binary, base64): {}", Plain(data)),

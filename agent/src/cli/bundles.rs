@@ -33,7 +33,7 @@ pub(super) struct Test {
 #[command(after_help = "\
 Example:
   tidegate explain policies/demo --as subject=ci --executable /usr/bin/psql --on shop \\
-      --sql 'DELETE FROM public.orders'")]
+      --do 'DELETE FROM public.orders'")]
 pub(super) struct Explain {
     /// Directory of the bundle
     bundle: PathBuf,
@@ -55,9 +55,9 @@ pub(super) struct Explain {
     /// The resource
     #[arg(long, value_name = "RESOURCE")]
     on: String,
-    /// The statement
-    #[arg(long, value_name = "TEXT")]
-    sql: String,
+    /// What is asked, in the resource's own words: a statement, or `GET /path`
+    #[arg(long = "do", visible_alias = "sql", value_name = "TEXT")]
+    text: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -113,7 +113,7 @@ impl Explain {
         }
         let resource =
             policy.resource(&self.on).with_context(|| format!("the bundle has no resource {:?}", self.on))?;
-        let shape = protocols.shape(resource, &self.sql).map_err(anyhow::Error::msg)?;
+        let shape = protocols.shape(resource, &self.text).map_err(anyhow::Error::msg)?;
         let principal = Principal {
             subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
             process: Process { executable: self.executable.as_deref().map(Into::into), ..Process::default() },
@@ -126,11 +126,9 @@ impl Explain {
             writeln!(out, "{}", serde_json::to_string(&explanation)?)?;
         } else {
             write!(out, "{explanation}")?;
-            writeln!(
-                out,
-                "note: decided on the text alone: each relation is supposed to be a table, of schema public where none is \
-                 written, with the columns that the text names. The gate asks the database's catalog."
-            )?;
+            if let Some(supposes) = protocols.find(&resource.protocol).and_then(|known| known.supposes) {
+                writeln!(out, "note: decided on the text alone: {supposes}")?;
+            }
         }
         Ok(Exit::Done)
     }

@@ -73,14 +73,26 @@ impl Loader<'_> {
     }
 
     fn deed(&self, at: Position, raw: &RawDeed, vocabulary: &'static Vocabulary) -> Option<Deed> {
-        let ways = [!raw.fields.is_empty(), raw.items.is_some(), raw.sql.is_some()];
+        let is_text = |(key, _): &&(At<String>, _)| key.get().is_some_and(|key| key == vocabulary.text);
+        let text = raw.fields.iter().find(is_text);
+        let ways = [
+            text.is_some(),
+            text.is_none() && !raw.fields.is_empty() || raw.fields.len() > 1,
+            raw.items.is_some(),
+        ];
         if ways.iter().filter(|given| **given).count() != 1 {
-            self.problems
-                .report(at, "a case does one thing: the fields of an item, `items: [...]` or `sql: ...`");
+            let text = vocabulary.text;
+            let message =
+                format!("a case does one thing: the fields of an item, `items: [...]` or `{text}: ...`");
+            self.problems.report(at, message);
             return None;
         }
-        if let Some(sql) = &raw.sql {
-            return sql.get().map(|sql| Deed::Text(sql.as_str().into()));
+        if let Some((key, value)) = text {
+            let RawMatch::One(Scalar::Text(text)) = value.get()? else {
+                self.problems.report(key.at, format!("`{}:` is text", vocabulary.text));
+                return None;
+            };
+            return Some(Deed::Text(text.as_str().into()));
         }
         let written: Vec<&[(At<String>, At<RawMatch>)]> = match &raw.items {
             Some(items) => list(Some(items)).map(|(_, item)| item.0.as_slice()).collect(),
@@ -130,7 +142,9 @@ impl Loader<'_> {
                 };
                 Some(Value::Word(word.name))
             }
-            (FieldKind::Text, RawMatch::One(Scalar::Text(text))) => Some(Value::Text(text.as_str().into())),
+            (FieldKind::Text | FieldKind::Path, RawMatch::One(Scalar::Text(text))) => {
+                Some(Value::Text(text.as_str().into()))
+            }
             (FieldKind::Text, RawMatch::One(Scalar::Number(number))) => {
                 Some(Value::Text(number.to_string().into()))
             }

@@ -42,7 +42,7 @@ impl Loader<'_> {
             }
             masks.push(Mask {
                 name: name.into(),
-                columns: self.columns(mask),
+                columns: self.columns(mask).map(Arc::new),
                 content: self.content(mask, &patterns),
                 show: Arc::new(show(mask)),
                 derived: doubt(mask.derived.as_ref()),

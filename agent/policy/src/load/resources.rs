@@ -62,7 +62,7 @@ impl Loader<'_> {
                 protocol: resource.protocol.get().map_or("", String::as_str).into(),
                 addresses: addresses.into_iter().map(|(_, address)| address).collect(),
                 tls: self.tls(resource.tls.as_ref()),
-                credential: resource.credential.get().map_or("", String::as_str).into(),
+                credential: resource.credential.as_ref().and_then(At::get).map(|name| name.as_str().into()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
                 options: resource.options.as_ref().and_then(At::get).cloned().unwrap_or_default(),
             });
@@ -143,9 +143,9 @@ impl Loader<'_> {
         let Some((at, raw)) = raw.and_then(|raw| Some((raw.at, raw.get()?))) else {
             return UpstreamTls::default();
         };
-        let default = if raw.ca.is_some() { TlsMode::VerifyFull } else { TlsMode::default() };
-        let mode = raw.mode.as_ref().and_then(At::get).copied().unwrap_or(default);
-        if raw.ca.is_some() && !matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull) {
+        let default = raw.ca.is_some().then_some(TlsMode::VerifyFull);
+        let mode = raw.mode.as_ref().and_then(At::get).copied().or(default);
+        if raw.ca.is_some() && !matches!(mode, Some(TlsMode::VerifyCa | TlsMode::VerifyFull)) {
             self.problems.report_with(
                 raw.mode.as_ref().map_or(at, |mode| mode.at),
                 "a `ca` is named, but this mode verifies nothing",

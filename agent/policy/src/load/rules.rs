@@ -173,6 +173,10 @@ impl Loader<'_> {
                 let texts = values.iter().filter_map(|(at, value)| self.text(*at, value, spec));
                 Globs::new(texts.collect::<Vec<_>>().iter().map(String::as_str)).ok().map(Matcher::Texts)
             }
+            FieldKind::Path => {
+                let texts = values.iter().filter_map(|(at, value)| self.text(*at, value, spec));
+                Globs::of_paths(texts.collect::<Vec<_>>().iter().map(String::as_str)).ok().map(Matcher::Texts)
+            }
             FieldKind::Flag => match values.as_slice() {
                 [(_, Scalar::Flag(flag))] => Some(Matcher::Flag(*flag)),
                 _ => self.wrong(raw.at, spec, "true or false"),

@@ -26,7 +26,7 @@ pub(crate) struct RawCase {
     pub(crate) who: At<RawWho>,
     /// Name of the resource.
     pub(crate) on: At<String>,
-    /// What is asked: the fields of one item, `items: [...]`, or `sql: ...`.
+    /// What is asked: the fields of one item, `items: [...]`, or text in the protocol's own words (`sql: ...`, `request: ...`).
     #[serde(rename = "do")]
     pub(crate) deed: At<RawDeed>,
     /// `allow`, `deny` or `hold`, or a mapping that says more.
@@ -62,10 +62,9 @@ pub(crate) struct RawExpectation {
 /// What a case asks.
 #[derive(Debug, Default)]
 pub(crate) struct RawDeed {
-    /// One item's fields, if it is written that way.
+    /// One item's fields, or the one key under which the protocol takes text.
     pub(crate) fields: Vec<(At<String>, At<RawMatch>)>,
     pub(crate) items: Option<At<List<Entries<RawMatch>>>>,
-    pub(crate) sql: Option<At<String>>,
     pub(crate) outputs: Option<At<List<String>>>,
     pub(crate) influences: Option<At<List<String>>>,
 }
@@ -83,7 +82,7 @@ impl<'de> Visitor<'de> for DeedVisitor {
     type Value = RawDeed;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the fields of an item, `items: [...]` or `sql: ...`")
+        f.write_str("the fields of an item, `items: [...]` or text")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawDeed, A::Error> {
@@ -91,7 +90,6 @@ impl<'de> Visitor<'de> for DeedVisitor {
         while let Some(key) = map.next_key::<At<String>>()? {
             match key.get().map(String::as_str) {
                 Some("items") => deed.items = Some(map.next_value()?),
-                Some("sql") => deed.sql = Some(map.next_value()?),
                 Some("outputs") => deed.outputs = Some(map.next_value()?),
                 Some("influences") => deed.influences = Some(map.next_value()?),
                 _ => deed.fields.push((key, map.next_value()?)),
@@ -116,11 +114,10 @@ impl JsonSchema for RawDeed {
         let field = generator.subschema_for::<RawMatch>();
         let paths = serde_json::json!({"type": "array", "items": {"type": "string"}});
         json_schema!({
-            "description": "The fields of one item, or `items`, or `sql`; with items, what they show and depend on.",
+            "description": "The fields of one item, or `items`, or text under the protocol's own key (`sql`, `request`); with items, what they show and depend on.",
             "type": "object",
             "properties": {
                 "items": {"type": "array", "items": {"type": "object", "additionalProperties": field}},
-                "sql": {"type": "string"},
                 "outputs": paths,
                 "influences": paths
             },

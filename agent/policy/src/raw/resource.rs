@@ -11,14 +11,14 @@ use crate::{TlsMode, yaml::At};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Resource")]
 pub(crate) struct RawResource {
-    /// The protocol spoken there: `postgres`.
+    /// The protocol spoken there: `postgres`, `http`.
     pub(crate) protocol: At<String>,
     /// Destinations: `host:port`, `10.2.0.0/16:5432`, `[::1]:5432`.
     pub(crate) addresses: At<List<String>>,
     /// TLS towards the upstream.
     pub(crate) tls: Option<At<RawTls>>,
-    /// Name of the credential to sign in with.
-    pub(crate) credential: At<String>,
+    /// Name of the credential to sign in with, where the gate signs in.
+    pub(crate) credential: Option<At<String>>,
     /// How long connecting and signing in may take, with its unit: `10s` (the default).
     pub(crate) connect_timeout: Option<At<String>>,
     /// The protocol's own options.
@@ -30,7 +30,8 @@ pub(crate) struct RawResource {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "Tls")]
 pub(crate) struct RawTls {
-    /// How much is asked of the upstream; `verify-full` where a `ca` is named, else `prefer`.
+    /// How much is asked of the upstream; `verify-full` where a `ca` is named, else `prefer` for `postgres` and `verify-full` for
+    /// `http`.
     pub(crate) mode: Option<At<TlsMode>>,
     /// PEM file of the authorities that are trusted; without it the system's.
     pub(crate) ca: Option<At<String>>,

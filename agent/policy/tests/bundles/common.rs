@@ -76,6 +76,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec { name: "rows", kind: FieldKind::Number, about: "rows at most" },
         FieldSpec { name: "quiet", kind: FieldKind::Flag, about: "a flag" },
     ],
+    text: "sql",
     path: "schema.table.column",
 };
 

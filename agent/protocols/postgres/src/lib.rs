@@ -50,14 +50,15 @@ impl Postgres {
     }
 }
 
+/// What [`shape_of_sql`] supposes, for whoever reads what was decided on it.
+pub const SUPPOSED: &str = "each relation is supposed to be a table, of schema public where none is written, with the columns \
+                            that the text names. The gate asks the database's catalog.";
+
 /// The shape of a statement as far as its text alone tells. Without a catalog, each relation is supposed to be a table
 /// (in schema `public` where the text writes none) whose columns are whatever the text names, and each function a
 /// built-in one, harmless unless its name is known for another.
-pub fn shape_of_sql(
-    options: &serde_json::Map<String, serde_json::Value>,
-    text: &str,
-) -> Result<Shape, String> {
-    let limits = Options::read(options)?.limits();
+pub fn shape_of_sql(resource: &Resource, text: &str) -> Result<Shape, String> {
+    let limits = Options::read(&resource.options)?.limits();
     sql::shape_of(text, &limits).map_err(|not| not.to_string())
 }
 
@@ -67,6 +68,9 @@ impl Protocol for Postgres {
     }
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
+        if resource.credential.is_none() {
+            return Err(ConfigError { message: "it names no credential to sign in with".into() });
+        }
         Ok(Arc::new(PostgresServer {
             options: Options::of(resource)?,
             settings: Arc::new(UpstreamSettings::new(resource, startup::NEWEST_MINOR)?),

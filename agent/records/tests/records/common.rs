@@ -56,7 +56,15 @@ pub(crate) fn action(id: u64, text: &str, decision: Effect) -> Entry<'_> {
 }
 
 pub(crate) fn outcome(id: u64, rows: u64) -> Entry<'static> {
-    Entry::Outcome { id, outcome: "done".into(), error: None, rows, bytes: rows * 10, microseconds: 1234 }
+    Entry::Outcome {
+        id,
+        outcome: "done".into(),
+        error: None,
+        rows,
+        bytes: rows * 10,
+        answer: None,
+        microseconds: 1234,
+    }
 }
 
 /// A session of so many allowed statements, open.

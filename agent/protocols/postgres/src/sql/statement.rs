@@ -179,6 +179,7 @@ impl Statements {
         cursor: impl Fn(&str) -> Option<Arc<Self>>,
     ) -> Option<Shape> {
         let mut shape = Shape {
+            open: false,
             items: self.shape.items.clone(),
             results: self.shape.results.clone(),
             influences: self.shape.influences.clone(),

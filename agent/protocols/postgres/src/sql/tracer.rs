@@ -121,6 +121,7 @@ impl<'a> Tracer<'a> {
         let mut items: Vec<Item> = self.items.into_iter().map(|(key, part)| item(key, part)).collect();
         add(&mut items, &self.absorbed);
         let shape = Shape {
+            open: false,
             items,
             results: self.results,
             influences: self.influences.into_iter().collect(),

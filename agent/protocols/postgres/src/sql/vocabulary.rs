@@ -93,5 +93,6 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
             about: "what is created, altered or dropped: table, view, ...",
         },
     ],
+    text: "sql",
     path: "schema.table.column",
 };

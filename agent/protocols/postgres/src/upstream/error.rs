@@ -99,7 +99,7 @@ impl SignInError {
             | Self::Scram(_)
             | Self::Unusable(_)
             | Self::Rejected(_) => {
-                let (name, credential) = (&resource.name, &resource.credential);
+                let (name, credential) = (&resource.name, resource.credential.as_deref().unwrap_or_default());
                 let message =
                     format!("the gate could not sign in to {name:?} with its credential {credential:?}");
                 ErrorFields::new("FATAL", "08004", &message).with(code::HINT, hint).into_owned()

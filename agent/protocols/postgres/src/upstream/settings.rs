@@ -38,7 +38,7 @@ impl UpstreamSettings {
             None => None,
         };
         let connect_timeout = resource.connect_timeout;
-        Ok(Self { mode: tls.mode, server_name, tls: config, connect_timeout, minor })
+        Ok(Self { mode: tls.mode.unwrap_or_default(), server_name, tls: config, connect_timeout, minor })
     }
 
     pub(super) fn mode(&self) -> TlsMode {
@@ -106,7 +106,7 @@ fn server_name(resource: &Resource) -> Result<Option<ServerName<'static>>, Strin
         (Some(name), _, _) => &**name,
         (None, None, _) => return Ok(None),
         (None, Some(host), None) => host,
-        (None, Some(_), Some(_)) if resource.tls.mode == TlsMode::VerifyFull => {
+        (None, Some(_), Some(_)) if resource.tls.mode == Some(TlsMode::VerifyFull) => {
             return Err(
                 "it has several hosts: say which name their certificates bear in tls.server_name".into()
             );
@@ -124,7 +124,7 @@ fn verifier(tls: &UpstreamTls) -> Result<Option<Verifier>, String> {
         Some(path) => from_file(path),
         None => from_system(),
     };
-    match tls.mode {
+    match tls.mode.unwrap_or_default() {
         TlsMode::Disable | TlsMode::Prefer if tls.ca.is_some() => {
             Err("tls.ca is never looked at in this mode: use verify-full, or leave ca out".to_owned())
         }

@@ -22,14 +22,14 @@ pub(super) fn resource(tls: UpstreamTls) -> Resource {
         protocol: "postgres".into(),
         addresses: vec![Address { host: Host::Name("db.test".into()), port: Some(5432) }],
         tls,
-        credential: "shop".into(),
+        credential: Some("shop".into()),
         connect_timeout: std::time::Duration::from_secs(20),
         options: serde_json::Map::new(),
     }
 }
 
 fn settings(mode: TlsMode) -> UpstreamSettings {
-    UpstreamSettings::new(&resource(UpstreamTls { mode, ..UpstreamTls::default() }), 0).unwrap()
+    UpstreamSettings::new(&resource(UpstreamTls { mode: Some(mode), ..UpstreamTls::default() }), 0).unwrap()
 }
 
 pub(super) fn password(password: &str) -> Credential {
@@ -84,8 +84,10 @@ async fn what_the_server_says_of_itself_is_handed_on() {
         READY,
         (b'S', b"x\0y\0"),
     ]);
-    let asking =
-        UpstreamSettings::new(&resource(UpstreamTls { mode: TlsMode::Disable, ..UpstreamTls::default() }), 2);
+    let asking = UpstreamSettings::new(
+        &resource(UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() }),
+        2,
+    );
     let (result, sent) = signed_in(&asking.unwrap(), &Credential::default(), &script).await;
     let signed_in = result.unwrap();
     let mut expected = Vec::new();
@@ -255,7 +257,7 @@ async fn a_version_that_was_not_asked_for_is_refused() {
 
 #[tokio::test]
 async fn a_silent_server_is_given_up() {
-    let mut resource = resource(UpstreamTls { mode: TlsMode::Disable, ..UpstreamTls::default() });
+    let mut resource = resource(UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() });
     resource.connect_timeout = std::time::Duration::ZERO;
     let settings = UpstreamSettings::new(&resource, 0).unwrap();
     let (client, _server) = duplex(1024);
@@ -276,7 +278,8 @@ async fn a_user_name_cannot_carry_parameters() {
 #[test]
 fn an_authority_that_cannot_be_read_is_named() {
     let ca = |path: &Path| {
-        let tls = UpstreamTls { mode: TlsMode::VerifyFull, ca: Some(path.to_owned()), server_name: None };
+        let tls =
+            UpstreamTls { mode: Some(TlsMode::VerifyFull), ca: Some(path.to_owned()), server_name: None };
         UpstreamSettings::new(&resource(tls), 0).unwrap_err().message
     };
     let folder = tempfile::tempdir().unwrap();
@@ -293,21 +296,21 @@ fn an_authority_that_cannot_be_read_is_named() {
 #[test]
 fn an_authority_that_would_never_be_looked_at_is_an_error() {
     for mode in [TlsMode::Disable, TlsMode::Prefer] {
-        let tls = UpstreamTls { mode, ca: Some("ca.pem".into()), server_name: None };
+        let tls = UpstreamTls { mode: Some(mode), ca: Some("ca.pem".into()), server_name: None };
         assert!(UpstreamSettings::new(&resource(tls), 0).unwrap_err().message.contains("tls.ca"));
     }
 }
 
 #[test]
 fn the_name_to_verify_is_never_guessed() {
-    let mut several = resource(UpstreamTls { mode: TlsMode::Require, ..UpstreamTls::default() });
+    let mut several = resource(UpstreamTls { mode: Some(TlsMode::Require), ..UpstreamTls::default() });
     assert_eq!(
         UpstreamSettings::new(&several, 0).unwrap().server_name().map(ServerName::to_str).as_deref(),
         Some("db.test")
     );
     several.addresses.push(Address { host: Host::Name("db2.test".into()), port: None });
     assert_eq!(UpstreamSettings::new(&several, 0).unwrap().server_name(), None);
-    several.tls.mode = TlsMode::VerifyFull;
+    several.tls.mode = Some(TlsMode::VerifyFull);
     assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("tls.server_name"));
     several.tls.server_name = Some("not a name".into());
     assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("not a name"));

@@ -7,7 +7,7 @@ use crate::wire::{backend::tag, fields::code};
 use tidegate_gate::{Secret, policy::UpstreamTls};
 
 fn settings(mode: TlsMode, ca: Option<&Path>, name: &str) -> UpstreamSettings {
-    let tls = UpstreamTls { mode, ca: ca.map(Path::to_owned), server_name: Some(name.into()) };
+    let tls = UpstreamTls { mode: Some(mode), ca: ca.map(Path::to_owned), server_name: Some(name.into()) };
     UpstreamSettings::new(&resource(tls), 0).unwrap()
 }
 
@@ -131,7 +131,7 @@ async fn each_mode_asks_of_the_certificate_what_libpqs_does() {
 #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
 async fn a_server_of_before_3_2_settles_on_3_0() {
     let server = Server::shared();
-    let tls = UpstreamTls { mode: TlsMode::Disable, ..UpstreamTls::default() };
+    let tls = UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() };
     let settings = UpstreamSettings::new(&resource(tls), 2).unwrap();
     let signed_in = attempt(&server, &settings, "trusted_user", &Credential::default()).await.unwrap();
     let version = signed_in.parameters.iter().find(|(name, _)| name == b"server_version").unwrap();
