@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_gate::Stopping;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{mpsc, watch},
@@ -98,7 +99,7 @@ impl Listeners {
         mut self,
         lanes: &Lanes,
         serve: impl Fn(TcpStream, SocketAddr) -> F,
-        mut stopping: watch::Receiver<bool>,
+        mut stopping: watch::Receiver<Stopping>,
     ) -> (JoinSet<()>, Self)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -107,7 +108,7 @@ impl Listeners {
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stopping.wait_for(|stopping| *stopping) => break,
+                _ = stopping.wait_for(|stopping| *stopping > Stopping::No) => break,
                 Some(ended) = tasks.join_next() => {
                     report(ended);
                     continue;
@@ -208,8 +209,12 @@ pub(crate) fn reset(stream: TcpStream) {
     }
 }
 
-/// Waits for the tasks to end, up to `grace` or until `hurry` resolves, then cuts the rest off. Returns how many.
-pub(crate) async fn drain(mut tasks: JoinSet<()>, grace: Duration, hurry: impl Future<Output = ()>) -> usize {
+/// Waits for the tasks to end, up to `limit` or until `hurry` resolves. Returns how many are left.
+pub(crate) async fn drain(
+    tasks: &mut JoinSet<()>,
+    limit: Duration,
+    hurry: impl Future<Output = ()>,
+) -> usize {
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
@@ -217,12 +222,10 @@ pub(crate) async fn drain(mut tasks: JoinSet<()>, grace: Duration, hurry: impl F
     };
     tokio::select! {
         () = all => {}
-        () = sleep(grace) => {}
+        () = sleep(limit) => {}
         () = hurry => {}
     }
-    let rest = tasks.len();
-    tasks.shutdown().await;
-    rest
+    tasks.len()
 }
 
 fn report(ended: Result<(), JoinError>) {

@@ -4,11 +4,11 @@ use std::{
     future,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::rand;
-use tidegate_gate::{Masker, Records, Secret};
+use tidegate_gate::{Masker, Records, Secret, Stopping};
 use tidegate_identity::Registry;
 use tidegate_kernel::{Protection, Tier, inherited};
 use tokio::{
@@ -46,6 +46,9 @@ use crate::{
 /// Threads for what blocks beside the sessions: files, the name service.
 const BLOCKING_THREADS: usize = 16;
 
+/// How long sessions have to break off what they run and tell their clients, once the grace is over.
+const LAST: Duration = Duration::from_secs(8);
+
 /// A started agent: everything that must be there is.
 struct Agent {
     config: Config,
@@ -61,7 +64,7 @@ struct Agent {
     user_socket: Socket,
     users: Arc<Users>,
     stop: Arc<Notify>,
-    stopping: watch::Sender<bool>,
+    stopping: watch::Sender<Stopping>,
     signals: Signals,
 }
 
@@ -158,7 +161,7 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
     let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &registry)?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
-    let (stopping, told) = watch::channel(false);
+    let (stopping, told) = watch::channel(Stopping::No);
     let (live, stop) = (Live::new(config.limits.clone()), Arc::new(Notify::new()));
     let admin = Admin {
         reloader: reloader.clone(),
@@ -208,7 +211,8 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
 }
 
 impl Agent {
-    /// Serves until asked to stop, then ends sessions within the grace, or at once when asked again.
+    /// Serves until asked to stop, then ends sessions within the grace, or when asked again; what they still run is
+    /// broken off, and whoever takes no notice is cut off, [`LAST`] later or when asked a third time.
     async fn serve(self) -> Result<(), Error> {
         let Self { config, mut listeners, netns, namespaces, sessions, reloader, socket, admin, .. } = self;
         let Self { people, user_socket, users, stop, stopping, mut signals, .. } = self;
@@ -246,16 +250,21 @@ impl Agent {
         } else {
             heart.stop().await
         }
-        stopping.send_replace(true);
+        stopping.send_replace(Stopping::Asked);
         let ended = match ended {
             Some(failed) => failed,
             None => listening.await,
         };
-        let (tasks, listeners) = ended.map_err(|error| Error::Runtime(error.into()))?;
+        let (mut tasks, listeners) = ended.map_err(|error| Error::Runtime(error.into()))?;
         if !kept {
             drop(tokio::spawn(listeners.refuse()));
         }
-        let cut_off = drain(tasks, config.stop_grace, signals.end.next()).await;
+        if drain(&mut tasks, config.stop_grace, signals.end.next()).await > 0 {
+            tracing::info!(sessions = tasks.len(), "the grace is over");
+            stopping.send_replace(Stopping::Now);
+        }
+        let cut_off = drain(&mut tasks, LAST, signals.end.next()).await;
+        tasks.shutdown().await;
         resolving.shutdown().await;
         drop(lanes);
         tracing::info!(cut_off, "stopped");
@@ -364,7 +373,7 @@ fn token_key(path: &Path) -> Result<Secret, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::Ordering, time::Duration};
+    use std::sync::atomic::Ordering;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},

@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
     Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError, Origins,
-    Records,
+    Records, Stopping,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tracing::{Instrument, Span, field};
@@ -36,8 +36,8 @@ pub(crate) struct Sessions {
     pub(crate) dns: Arc<Dns>,
     /// What applies masks.
     pub(crate) masker: Arc<Masker>,
-    /// True once the agent is asked to stop.
-    pub(crate) stopping: watch::Receiver<bool>,
+    /// How far the agent's end has come.
+    pub(crate) stopping: watch::Receiver<Stopping>,
     /// Limits and counters.
     pub(crate) live: Arc<Live>,
     /// What this kernel lets the agent enforce, by name.
@@ -259,10 +259,10 @@ mod tests {
         let mut served = Served::begin(&world, ECHO).await;
         let mut client = served.connect().await;
         say(&mut client, "hang").await;
-        world.stopping.send_replace(true);
-        let (tasks, _) = (&mut served.running).await.unwrap();
-        assert_eq!(tasks.len(), 1);
-        assert_eq!(drain(tasks, Duration::ZERO, std::future::pending()).await, 1);
+        world.stopping.send_replace(Stopping::Asked);
+        let (mut tasks, _) = (&mut served.running).await.unwrap();
+        assert_eq!(drain(&mut tasks, Duration::ZERO, std::future::pending()).await, 1);
+        tasks.shutdown().await;
         assert_eq!(served.line().await["outcome"], "cut-off");
         served.no_more_lines();
         assert_eq!(closed(&world), ["the session was cut off"]);
@@ -275,9 +275,9 @@ mod tests {
         let mut served = Served::begin(&world, ECHO).await;
         let mut client = served.connect().await;
         say(&mut client, "hello").await;
-        world.stopping.send_replace(true);
-        let (tasks, _) = (&mut served.running).await.unwrap();
-        assert_eq!(drain(tasks, LONG, std::future::pending()).await, 0);
+        world.stopping.send_replace(Stopping::Asked);
+        let (mut tasks, _) = (&mut served.running).await.unwrap();
+        assert_eq!(drain(&mut tasks, LONG, std::future::pending()).await, 0);
         assert_eq!(served.line().await["reason"], "policy: the gate is stopping");
         assert_eq!(closed(&world), ["policy: the gate is stopping"]);
     }
@@ -286,7 +286,7 @@ mod tests {
     async fn a_stopping_agent_keeps_its_port_and_resets_who_comes() {
         let world = World::new().await;
         let mut served = Served::begin(&world, ECHO).await;
-        world.stopping.send_replace(true);
+        world.stopping.send_replace(Stopping::Asked);
         let (_, listeners) = (&mut served.running).await.unwrap();
         let refusing = tokio::spawn(listeners.refuse());
         let error = served.connect().await.read(&mut [0; 1]).await.unwrap_err();
@@ -296,10 +296,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_signal_cuts_sessions_off_before_the_grace_is_over() {
+    async fn a_second_signal_ends_the_grace() {
         let mut tasks = JoinSet::new();
         tasks.spawn(std::future::pending());
-        assert_eq!(drain(tasks, LONG, std::future::ready(())).await, 1);
+        assert_eq!(drain(&mut tasks, LONG, std::future::ready(())).await, 1);
     }
 
     #[tokio::test]

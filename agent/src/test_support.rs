@@ -16,6 +16,7 @@ use tidegate_approvals::{Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
     Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
+    Stopping,
 };
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
@@ -297,7 +298,7 @@ pub(crate) struct World {
     /// The store.
     pub(crate) records: FakeRecords,
     /// Ends the sessions.
-    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) stopping: watch::Sender<Stopping>,
     /// What asks issuers: there are none.
     pub(crate) registry: Registry,
     authority: Arc<Authority>,
@@ -336,7 +337,7 @@ impl World {
             enforcer,
             live: Live::new(limits),
             records: FakeRecords::default(),
-            stopping: watch::Sender::new(false),
+            stopping: watch::Sender::new(Stopping::No),
             registry,
             authority,
         }

@@ -8,7 +8,7 @@ use tidegate_policy::{Effect, Held, Principal, Shape, Value, Verdict};
 use crate::{
     Cause, Entry, Permit, Question, Refusal,
     approvals::{Answer, Inquiry, Step},
-    gate::Inner,
+    inner::Inner,
 };
 
 /// An action that the policy holds. It is in the record; nobody was asked yet.

@@ -7,7 +7,7 @@ use std::{
 
 use tidegate_policy::{Shape, Verdict};
 
-use crate::{Entry, Hold, Masker, Refusal, gate::Inner};
+use crate::{Entry, Hold, Masker, Refusal, inner::Inner};
 
 /// The answer to an action.
 #[derive(Debug)]

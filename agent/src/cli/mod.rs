@@ -58,7 +58,7 @@ Examples:
   tidegate run
   tidegate run --config /etc/tidegate/staging.yaml --log tidegate=debug
 
-SIGHUP loads the bundle again. SIGTERM and SIGINT end sessions within the grace; a second one ends them at once.")]
+SIGHUP loads the bundle again. SIGTERM and SIGINT end sessions within the grace; a second one ends the grace.")]
     Run(Run),
     /// Check a bundle: every problem, with file, line and column
     Check(bundles::Check),

@@ -86,6 +86,28 @@ fn a_stopping_agent_tells_its_clients_and_closes_their_records() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn what_still_runs_when_the_agents_grace_is_over_is_cancelled_and_its_client_told() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        session.say("UPDATE orders SET quantity = 98 WHERE id = 1 AND pg_sleep(60) IS NOT NULL")?;
+        let sleeping = format!("{LIVE} AND wait_event = 'PgSleep'");
+        eventually("it runs", || Ok(world.server.sql("shop", &sleeping)? == "1"))?;
+        world.agent.signal(Signal::SIGTERM)?;
+        eventually("the agent stops", || Ok(world.agent.read_log()?.contains(r#""stopping""#)))?;
+        // Asked again, it waits for the grace no longer.
+        world.agent.stop()?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("FATAL:  57P01"), "{complaints}");
+        ensure!(world.server.sql("shop", LIVE)? == "0", "its upstream session is still there");
+        let listed = world.agent.ask(&["sessions", "list", "--json"])?;
+        ensure!(!listed.contains("the agent stopped without closing"), "a record was left open: {listed}");
+        ensure!(world.agent.read_log()?.contains(r#""cut_off":0"#), "the session did not end by itself");
+        world.agent.launch()
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_statement_that_cannot_be_recorded_is_refused() -> Result<()> {
     World::with(|world| {
         world.agent.stop()?;

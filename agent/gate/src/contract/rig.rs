@@ -18,7 +18,7 @@ use tokio::{
 use super::People;
 use crate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Identified, Masker, Opening,
-    Origin, Protocol, Record, RecordError, Records, Secret, ServeError, Server,
+    Origin, Protocol, Record, RecordError, Records, Secret, ServeError, Server, Stopping,
 };
 
 /// How long anything is waited for before a promise counts as broken.
@@ -39,7 +39,7 @@ pub struct Rig {
     vocabulary: &'static Vocabulary,
     policy: Arc<ArcSwap<Policy>>,
     changes: watch::Sender<u64>,
-    stopping: watch::Sender<bool>,
+    stopping: watch::Sender<Stopping>,
 }
 
 impl Rig {
@@ -52,7 +52,7 @@ impl Rig {
         let resource = policy.resources.first().expect("the bundle has a resource").clone();
         let server = protocol.configure(&resource).expect("the resource can be served");
         let policy = Arc::new(ArcSwap::from_pointee(policy));
-        let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(Stopping::No));
         let people = People::default();
         let (client, session) =
             serve(&server, address, &policy, (&changes, &stopping), (&memory, &people)).await;
@@ -83,7 +83,12 @@ impl Rig {
 
     /// Asks the agent to stop.
     pub fn stop(&self) {
-        self.stopping.send_replace(true);
+        self.stopping.send_replace(Stopping::Asked);
+    }
+
+    /// The grace of the agent that was asked to stop is over.
+    pub fn grace_ends(&self) {
+        self.stopping.send_replace(Stopping::Now);
     }
 }
 
@@ -103,7 +108,7 @@ async fn serve(
     server: &Arc<dyn Server>,
     address: SocketAddr,
     policy: &Arc<ArcSwap<Policy>>,
-    (changes, stopping): (&watch::Sender<u64>, &watch::Sender<bool>),
+    (changes, stopping): (&watch::Sender<u64>, &watch::Sender<Stopping>),
     (memory, people): (&Memory, &People),
 ) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
     let (client, stream) = pair().await;

@@ -101,6 +101,13 @@ impl CancelKey {
         self.process_id
     }
 
+    /// What the upstream takes as a cancel request for this session.
+    pub(crate) fn target(&self) -> Option<Target> {
+        let keys = self.keys.lock();
+        let (_, target) = keys.get(&self.process_id)?.iter().find(|(secret, _)| *secret == self.secret)?;
+        Some(target.clone())
+    }
+
     /// The secret that the client is told.
     pub(crate) fn secret(&self) -> &[u8] {
         &self.secret
@@ -135,6 +142,7 @@ mod tests {
         let key = keys.register(target(), 32).unwrap();
         let secret = key.secret().to_vec();
         assert!(keys.find(7, &secret, 1000).is_some());
+        assert_eq!(key.target().map(|target| target.process_id), Some(7));
         drop(key);
         assert!(keys.find(7, &secret, 1000).is_none());
     }

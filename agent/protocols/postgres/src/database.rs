@@ -86,6 +86,11 @@ impl Database {
         &self.name
     }
 
+    /// How the gate connects to it.
+    pub(crate) fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
     /// The longest statement that is looked at, in bytes.
     pub(crate) fn longest_statement(&self) -> usize {
         self.limits.bytes

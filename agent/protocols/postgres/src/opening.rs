@@ -45,6 +45,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let admitted = tokio::select! {
         admitted = gate.admit(login) => admitted,
         left = leaves(&mut client, &mut early) => return Err(left),
+        over = gate.over() => Err(over),
     };
     let (upstream, permit) = match admitted {
         Ok(admitted) => admitted,

@@ -7,6 +7,7 @@ use tidegate_gate::{Decision, ServeError};
 
 use super::{
     Session,
+    ending::Phase,
     expect::{Expect, Run},
     holding::Stop,
     names::{Known, Name, Parameters, Prepared, Space},
@@ -58,7 +59,7 @@ impl Session {
                 at += self.pass_body(body, rest);
                 continue;
             }
-            if self.stopping && !self.copying_in {
+            if self.phase != Phase::Serving && !self.copying_in {
                 break;
             }
             let Some(header) = wire::header(rest).map_err(client)? else { break };
@@ -90,7 +91,7 @@ impl Session {
         }
         let left = body.left - now.len();
         self.body = (left > 0).then_some(Body { left, ..body });
-        if self.body.is_none() && self.stopping && !self.copying_in {
+        if self.body.is_none() && self.phase != Phase::Serving && !self.copying_in {
             write::flush(&mut self.server.outbound);
         }
         now.len()
@@ -173,7 +174,7 @@ impl Session {
             tag::COPY_DONE | tag::COPY_FAIL => {
                 self.copying_in = false;
                 self.server.outbound.extend_from_slice(message);
-                if self.stopping {
+                if self.phase != Phase::Serving {
                     // The Sync that would fetch the server's answer is not taken any more.
                     write::flush(&mut self.server.outbound);
                 }

@@ -7,6 +7,7 @@ use tidegate_gate::ServeError;
 
 use super::{
     Session,
+    ending::{ADMIN_SHUTDOWN, Phase},
     expect::{Expect, Run},
     transcript,
 };
@@ -23,6 +24,9 @@ use crate::{
 
 /// A message that must be seen whole may not be longer, in bytes.
 const WHOLE: usize = 64 << 20;
+
+/// The server's code for a statement that a cancel request ended.
+const QUERY_CANCELED: &str = "57014";
 
 impl Session {
     /// Takes in what was read from the server; whole spans that nothing changes are passed on in one piece.
@@ -265,6 +269,9 @@ impl Session {
         if let Some(run) = self.running() {
             run.failed(&code);
         }
+        if self.phase == Phase::BrokenOff && code == QUERY_CANCELED {
+            return Err(self.broken_off());
+        }
         let fields = self.shown(fields);
         write::error_response(&mut self.client.outbound, &fields);
         if !fatal
@@ -273,6 +280,14 @@ impl Session {
             self.skip_to_sync(&code);
         }
         Ok(())
+    }
+
+    /// The server has cancelled what ran: the client is told why.
+    fn broken_off(&mut self) -> ServeError {
+        if let Some(Expect::Query(run) | Expect::Execute(run) | Expect::FunctionCall(run)) = self.owed.pop() {
+            self.settle(run, true);
+        }
+        ServeError::Policy(ADMIN_SHUTDOWN.into())
     }
 
     /// The server has answered the message that stands for a refused one.

@@ -1,6 +1,7 @@
 //! The engine: both directions of one connection, in one task.
 
 mod asking;
+mod ending;
 mod expect;
 mod from_client;
 mod from_server;
@@ -12,21 +13,27 @@ mod results;
 mod transcript;
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tidegate_gate::{
-    Cause, Gate, Masker, Refusal, ServeError,
+    Gate, Masker, Refusal, ServeError,
     policy::{ContentMask, Verdict},
 };
-use tokio::{task::unconstrained, time::timeout};
+use tokio::time::timeout;
 
 pub(crate) use self::refuse::sqlstate;
-use self::{expect::Owed, from_client::Body, holding::Holding, link::Link, names::Names};
+use self::{
+    ending::{Ending, Phase},
+    expect::Owed,
+    from_client::Body,
+    holding::Holding,
+    link::Link,
+    names::Names,
+};
 use crate::{
     cancel::{CancelKey, Interrupt},
     database::{Changing, Database},
@@ -59,7 +66,7 @@ pub(crate) struct Session {
     user: Arc<str>,
     interrupt: Interrupt,
     /// Kept for as long as the session may be cancelled.
-    _cancel_key: CancelKey,
+    cancel_key: CancelKey,
     owed: Owed,
     names: Names,
     /// Relations that this session created and that the catalog may not show yet.
@@ -78,8 +85,8 @@ pub(crate) struct Session {
     left_lying: bool,
     /// The server takes copy data.
     copying_in: bool,
-    /// The agent is asked to stop: what runs is finished, and nothing more is begun.
-    stopping: bool,
+    /// How far the session's end has come, if nobody but the agent ends it.
+    phase: Phase,
     /// The client has been told already why the session ends.
     told: bool,
     /// The client has said goodbye.
@@ -105,7 +112,8 @@ enum Turn {
     Server,
     ClientGone,
     ServerGone,
-    Revoked(Refusal),
+    /// The phase is over.
+    Ending(Refusal),
     /// A person has answered.
     Answered,
     Idle,
@@ -130,7 +138,7 @@ impl Session {
             database: place.database,
             user: place.user,
             interrupt: place.interrupt,
-            _cancel_key: cancel_key,
+            cancel_key,
             owed: Owed::default(),
             names: Names::default(),
             overlay: Overlay::default(),
@@ -141,7 +149,7 @@ impl Session {
             holding: None,
             left_lying,
             copying_in: false,
-            stopping: false,
+            phase: Phase::Serving,
             told: false,
             ended: false,
             changing: None,
@@ -175,11 +183,9 @@ impl Session {
     }
 
     async fn turns(&mut self) -> Result<(), ServeError> {
-        let gate = self.gate.clone();
-        // Unconstrained: a session that always has something to do is let go of regularly, and just then this must be seen.
-        let mut revoked = pin!(unconstrained(async move { gate.revoked().await }));
+        let mut ending = self.ending();
         loop {
-            match self.turn(if self.stopping { None } else { Some(revoked.as_mut()) }).await? {
+            match self.turn(&mut ending).await? {
                 Turn::Client => self.serve_client().await?,
                 Turn::Server => {
                     self.take_from_server()?;
@@ -192,8 +198,10 @@ impl Session {
                     self.waiting = false;
                     self.serve_client().await?;
                 }
-                Turn::Revoked(refusal) if refusal.cause == Cause::Shutdown => self.stop(),
-                Turn::Revoked(refusal) => return Err(ServeError::Policy(refusal.message.to_string())),
+                Turn::Ending(refusal) => {
+                    self.next_phase(refusal).await?;
+                    ending = self.ending();
+                }
                 Turn::ClientGone => return Ok(()),
                 Turn::ServerGone => return Err(ServeError::Upstream("it closed the connection".into())),
                 Turn::Idle => {
@@ -213,12 +221,10 @@ impl Session {
         Ok(())
     }
 
-    /// Writes what waits, then reads from whichever side has something. Without `revoked` the agent is stopping:
-    /// no new statement is taken, and the session is idle once nothing is owed.
-    async fn turn(
-        &mut self,
-        mut revoked: Option<Pin<&mut impl Future<Output = Refusal>>>,
-    ) -> Result<Turn, ServeError> {
+    /// Writes what waits, then reads from whichever side has something. When the agent is stopping, no new statement is
+    /// taken, and the session is idle once nothing is owed.
+    async fn turn(&mut self, ending: &mut Ending) -> Result<Turn, ServeError> {
+        let is_stopping = self.phase != Phase::Serving;
         poll_fn(|context| {
             self.tell_held();
             if let Poll::Ready(Err(_)) = self.client.poll_drain(context) {
@@ -230,10 +236,10 @@ impl Session {
             if let Poll::Ready(turn) = self.poll_server(context) {
                 return Poll::Ready(turn);
             }
-            if revoked.is_none() && self.owed.is_empty() && self.passing == 0 {
+            if is_stopping && self.owed.is_empty() && self.passing == 0 {
                 return Poll::Ready(Ok(Turn::Idle));
             }
-            if (revoked.is_some() || self.copying_in || self.body.is_some())
+            if (!is_stopping || self.copying_in || self.body.is_some())
                 && let Poll::Ready(turn) = self.poll_client(context)
             {
                 return Poll::Ready(Ok(turn));
@@ -241,10 +247,8 @@ impl Session {
             if self.poll_answer(context).is_ready() {
                 return Poll::Ready(Ok(Turn::Answered));
             }
-            if let Some(revoked) = &mut revoked
-                && let Poll::Ready(refusal) = revoked.as_mut().poll(context)
-            {
-                return Poll::Ready(Ok(Turn::Revoked(refusal)));
+            if let Poll::Ready(refusal) = ending.as_mut().poll(context) {
+                return Poll::Ready(Ok(Turn::Ending(refusal)));
             }
             self.client.rest();
             self.server.rest();
@@ -287,20 +291,6 @@ impl Session {
             }
         }
         Poll::Pending
-    }
-
-    /// What the server owes is fetched: the client's own Sync or Flush is not taken any more.
-    fn stop(&mut self) {
-        self.stopping = true;
-        if self.body.is_none() {
-            write::flush(&mut self.server.outbound);
-        }
-    }
-
-    fn farewell(&mut self, code: &str, message: &str, hint: Option<&str>) {
-        if self.passing == 0 && !self.told {
-            refuse::fatal(&mut self.client.outbound, code, message, hint);
-        }
     }
 
     fn masker(&self) -> Arc<Masker> {

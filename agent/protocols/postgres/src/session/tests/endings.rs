@@ -86,6 +86,62 @@ async fn a_running_statement_is_finished_when_the_agent_stops_and_no_other_is_be
 }
 
 #[tokio::test]
+async fn what_still_runs_when_the_grace_is_over_is_cancelled_and_the_client_told() {
+    for sent in [query("select 60"), run("select 60")] {
+        let mut stage = Stage::open().await;
+        stage.say(&sent).await;
+        stage.server_gets(&sent).await;
+        stage.rig.stop();
+        stage.server_gets(&flush()).await;
+        stage.rig.grace_ends();
+        assert_eq!(stage.cancelled().await, cancel_request(&(42, vec![1, 2, 3, 4])));
+        if sent[0] == b'P' {
+            let begun = [acknowledged(b'1'), acknowledged(b'2')].concat();
+            stage.answer(&begun).await;
+            stage.client_gets(&begun).await;
+        }
+        stage.answer(&error("57014")).await;
+        let ended = stage.ends().await;
+        ended.with("57P01");
+        assert_eq!(outcomes(&ended.memory), ["done", "failed"]);
+        let events = ended.memory.lines().into_iter().filter(|line| line["event"] == "broken-off");
+        assert_eq!(events.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_a_cancel_request_holds_nobody_up() {
+    let mut stage = Stage::open().await;
+    let sent = query("select 60");
+    stage.say(&sent).await;
+    stage.server_gets(&sent).await;
+    stage.rig.stop();
+    stage.server_gets(&flush()).await;
+    stage.rig.grace_ends();
+    let ended = stage.ends().await;
+    ended.with("57P01");
+    assert_eq!(outcomes(&ended.memory), ["done", "aborted"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_cancel_request_is_not_lost() {
+    let mut stage = Stage::open().await;
+    let sent = query("select 1");
+    stage.say(&sent).await;
+    stage.server_gets(&sent).await;
+    stage.rig.stop();
+    stage.server_gets(&flush()).await;
+    stage.rig.grace_ends();
+    stage.cancelled().await;
+    let answer = [rows("one", &["1"]), complete("SELECT 1"), ready()].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    let ended = stage.ends().await;
+    ended.with("57P01");
+    assert_eq!(outcomes(&ended.memory), ["done", "done"]);
+}
+
+#[tokio::test]
 async fn a_copy_from_the_client_is_finished_when_the_agent_stops() {
     for copy in [query("copy customers from stdin"), run("copy customers from stdin")] {
         let mut stage = Stage::open().await;
