@@ -49,6 +49,7 @@ const RESTORE: &str = r#"rules:
       - {statement: [create, alter], table: false, object: schema}
       - {statement: comment, table: false, object: table}
       - {statement: [create, alter], table: "store.*"}
+      - {statement: select, function: pg_catalog.setval}
 "#;
 
 /// What a dump may hold beside plain tables.

@@ -15,7 +15,9 @@ use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeou
 
 use crate::{
     catalog_line::CatalogLine,
-    sql::{self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Shapes, Statements},
+    sql::{
+        self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes, Statements,
+    },
     upstream::UpstreamSettings,
 };
 
@@ -180,12 +182,13 @@ impl Database {
         gate: &Gate,
     ) -> Result<(), Misunderstood> {
         let mut line = self.line.lock().await;
-        let relations = self.rows(&mut line, sql::RELATIONS, &request.relations, gate).await?;
-        let functions = self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?;
-        let (relations, functions) =
-            (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
+        let rows = Rows {
+            relations: self.rows(&mut line, sql::RELATIONS, &request.relations, gate).await?,
+            functions: self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?,
+            types: self.rows(&mut line, sql::TYPES, &request.types, gate).await?,
+        };
         self.catalog
-            .learn(generation, request, relations, functions)
+            .learn(generation, request, &rows)
             .map_err(|error| Misunderstood::Catalog(error.to_string()))
     }
 

@@ -1,7 +1,7 @@
-//! What the gate knows of a database's relations and functions.
+//! What the gate knows of a database's relations, functions and types.
 //!
 //! An unqualified name stands for every relation or function of that name in any schema, so nothing depends on
-//! `search_path`. Facts are asked for by name, in two queries over the gate's own connection, and kept until
+//! `search_path`. Facts are asked for by name, in three queries over the gate's own connection, and kept until
 //! [`Catalog::clear`], names that don't exist included.
 
 use std::{
@@ -15,98 +15,45 @@ use tidegate_policy::Path;
 
 use super::suppose;
 
-/// To be run once on the gate's own connection: with it, view definitions name every relation's schema.
-pub(crate) const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
-
-/// One row and one column (JSON as text) per relation; `$1` is a `text[]` of names.
-pub(crate) const RELATIONS: &str = "\
-WITH RECURSIVE found AS (
-  SELECT c.oid, c.relname, c.relkind, n.nspname FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S', 't')
-    AND n.nspname NOT LIKE 'pg\\_temp\\_%'
-), above AS (
-  SELECT f.oid AS start, i.inhparent AS oid FROM found f JOIN pg_catalog.pg_inherits i ON i.inhrelid = f.oid
-  UNION SELECT a.start, i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.oid
-), below AS (
-  SELECT f.oid AS start, i.inhrelid AS oid FROM found f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
-  UNION SELECT b.start, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
-)
-SELECT pg_catalog.json_build_object(
-  'schema', f.nspname, 'name', f.relname, 'oid', f.oid::pg_catalog.int8,
-  'definition', CASE WHEN f.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(f.oid) END,
-  'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
-      'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'made_from',
-      (SELECT pg_catalog.json_agg(DISTINCT s.attname) FROM pg_catalog.pg_attrdef d
-       JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
-         OR p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.objid = d.adrelid AND p.objsubid = d.adnum
-       JOIN pg_catalog.pg_attribute s ON s.attrelid = p.refobjid AND s.attnum = p.refobjsubid
-       WHERE a.attgenerated <> '' AND d.adrelid = a.attrelid AND d.adnum = a.attnum
-         AND p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.refobjid = a.attrelid
-         AND s.attnum <> a.attnum)) ORDER BY a.attnum)
-    FROM pg_catalog.pg_attribute a WHERE a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  'relatives', (SELECT pg_catalog.json_agg(DISTINCT n.nspname || '.' || c.relname)
-    FROM (SELECT oid FROM above WHERE start = f.oid UNION SELECT oid FROM below WHERE start = f.oid) r
-    JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
-)::pg_catalog.text FROM found f ORDER BY f.nspname";
-
-/// One row and one column (JSON as text) per function, and per operator of another schema than `pg_catalog` that no
-/// extension brought; `$1` is a `text[]` of names.
-pub(crate) const FUNCTIONS: &str = "\
-SELECT pg_catalog.json_build_object(
-  'schema', n.nspname, 'name', p.proname, 'kind', p.prokind, 'volatility', p.provolatile,
-  'returns_set', p.proretset,
-  'outputs', CASE
-    WHEN p.proargmodes IS NOT NULL AND p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[] THEN
-      (SELECT pg_catalog.json_agg(COALESCE(p.proargnames[i], '') ORDER BY i)
-       FROM pg_catalog.generate_subscripts(p.proargmodes, 1) i WHERE p.proargmodes[i] IN ('o', 'b', 't'))
-    WHEN t.typtype = 'c' THEN
-      (SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-       WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
-  END,
-  'scalar', t.typtype <> 'p' AND t.typtype <> 'c' AND (p.proargmodes IS NULL
-    OR NOT p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[])
-)::pg_catalog.text
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-JOIN pg_catalog.pg_type t ON t.oid = p.prorettype
-WHERE p.proname = ANY ($1::pg_catalog.text[])
-UNION ALL
-SELECT pg_catalog.json_build_object(
-  'schema', n.nspname, 'name', o.oprname, 'kind', 'o', 'volatility', p.provolatile,
-  'returns_set', p.proretset, 'outputs', NULL, 'scalar', true
-)::pg_catalog.text
-FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
-JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
-WHERE o.oprname = ANY ($1::pg_catalog.text[]) AND n.nspname <> 'pg_catalog' AND NOT EXISTS (
-  SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e'
-    AND d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass)
-ORDER BY 1";
-
-/// Names as a `text[]` in PostgreSQL's text format, for `$1`.
-pub(crate) fn names_parameter<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> String {
-    let quoted = |name: &Arc<str>| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
-    format!("{{{}}}", names.into_iter().map(quoted).collect::<Vec<_>>().join(","))
-}
-
 /// How many names are remembered before all are forgotten: names that nothing bears cost their inventor nothing.
 const MOST: usize = 20_000;
 
 /// Names that must be looked up before a statement can be understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CatalogRequest {
-    /// For [`RELATIONS`].
+    /// For [`RELATIONS`](super::RELATIONS).
     pub(crate) relations: BTreeSet<Arc<str>>,
-    /// For [`FUNCTIONS`].
+    /// For [`FUNCTIONS`](super::FUNCTIONS).
     pub(crate) functions: BTreeSet<Arc<str>>,
+    /// For [`TYPES`](super::TYPES).
+    pub(crate) types: BTreeSet<Arc<str>>,
+}
+
+/// The rows that the catalog's queries gave for a request.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    /// Of [`RELATIONS`](super::RELATIONS).
+    pub(crate) relations: Vec<String>,
+    /// Of [`FUNCTIONS`](super::FUNCTIONS).
+    pub(crate) functions: Vec<String>,
+    /// Of [`TYPES`](super::TYPES).
+    pub(crate) types: Vec<String>,
 }
 
 impl CatalogRequest {
     pub(super) fn len(&self) -> usize {
-        self.relations.len() + self.functions.len()
+        self.relations.len() + self.functions.len() + self.types.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.relations.is_empty() && self.functions.is_empty()
+        self.len() == 0
+    }
+
+    /// Also asks for what `other` does.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.relations.append(&mut other.relations);
+        self.functions.append(&mut other.functions);
+        self.types.append(&mut other.types);
     }
 }
 
@@ -123,6 +70,9 @@ pub(crate) struct Relation {
     /// The query of a view or materialized view.
     #[serde(default)]
     pub(crate) definition: Option<String>,
+    /// It is a materialized view: reading it doesn't run its query.
+    #[serde(default)]
+    pub(crate) materialized: bool,
     /// Its columns in order.
     #[serde(default, deserialize_with = "absent_is_empty")]
     pub(crate) columns: Vec<Attribute>,
@@ -168,6 +118,16 @@ pub(crate) struct Function {
     pub(crate) scalar: bool,
 }
 
+/// A type whose values take somebody's functions.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Type {
+    /// Its name, in whichever schema.
+    pub(crate) name: Arc<str>,
+    /// What may run, as `schema.name`.
+    pub(crate) functions: Vec<Arc<str>>,
+}
+
 impl Relation {
     pub(super) fn path(&self) -> Path {
         format!("{}.{}", self.schema, self.name).into()
@@ -203,6 +163,7 @@ struct Known {
     generation: u64,
     relations: HashMap<Arc<str>, Arc<[Relation]>>,
     functions: HashMap<Arc<str>, Arc<[Function]>>,
+    types: HashMap<Arc<str>, Arc<[Type]>>,
 }
 
 impl Catalog {
@@ -217,24 +178,27 @@ impl Catalog {
         self.read().generation
     }
 
-    /// Takes in the rows that [`RELATIONS`] and [`FUNCTIONS`] gave for a request that was made at `generation`; what
-    /// was read before a later `clear` is dropped. Names without rows are remembered as unknown to the server.
-    pub(crate) fn learn<'a>(
+    /// Takes in the rows for a request that was made at `generation`; what was read before a later `clear` is dropped.
+    /// Names without rows are remembered as unknown to the server, or, if types', as harmless.
+    pub(crate) fn learn(
         &self,
         generation: u64,
         request: &CatalogRequest,
-        relations: impl IntoIterator<Item = &'a str>,
-        functions: impl IntoIterator<Item = &'a str>,
+        rows: &Rows,
     ) -> Result<(), CatalogError> {
-        let relations = by_name(&request.relations, relations, |relation: &Relation| relation.name.clone())?;
-        let functions = by_name(&request.functions, functions, |function: &Function| function.name.clone())?;
+        let relations =
+            by_name(&request.relations, &rows.relations, |relation: &Relation| relation.name.clone())?;
+        let functions =
+            by_name(&request.functions, &rows.functions, |function: &Function| function.name.clone())?;
+        let types = by_name(&request.types, &rows.types, |one: &Type| one.name.clone())?;
         let mut known = self.write();
-        if known.relations.len() + known.functions.len() > MOST {
+        if known.relations.len() + known.functions.len() + known.types.len() > MOST {
             *known = Known { generation: known.generation + 1, ..Known::default() };
         }
         if known.generation == generation {
             known.relations.extend(relations);
             known.functions.extend(functions);
+            known.types.extend(types);
         }
         Ok(())
     }
@@ -244,6 +208,7 @@ impl Catalog {
         let mut known = self.write();
         known.relations.extend(suppose::relations(text, request));
         known.functions.extend(suppose::functions(request));
+        known.types.extend(request.types.iter().map(|name| (name.clone(), Arc::from([]))));
     }
 
     pub(super) fn relations(&self, name: &str) -> Option<Arc<[Relation]>> {
@@ -252,6 +217,11 @@ impl Catalog {
 
     pub(super) fn functions(&self, name: &str) -> Option<Arc<[Function]>> {
         self.read().functions.get(name).cloned()
+    }
+
+    /// The types of that name, of those whose values take somebody's functions.
+    pub(super) fn types(&self, name: &str) -> Option<Arc<[Type]>> {
+        self.read().types.get(name).cloned()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Known> {
@@ -263,9 +233,9 @@ impl Catalog {
     }
 }
 
-fn by_name<'a, T: for<'de> Deserialize<'de>>(
+fn by_name<T: for<'de> Deserialize<'de>>(
     asked: &BTreeSet<Arc<str>>,
-    rows: impl IntoIterator<Item = &'a str>,
+    rows: &[String],
     name: impl Fn(&T) -> Arc<str>,
 ) -> Result<HashMap<Arc<str>, Arc<[T]>>, CatalogError> {
     let mut found: HashMap<Arc<str>, Vec<T>> = asked.iter().map(|name| (name.clone(), Vec::new())).collect();
@@ -293,13 +263,17 @@ mod tests {
         }
     }
 
+    fn relations(row: &str) -> Rows {
+        Rows { relations: vec![row.to_owned()], ..Rows::default() }
+    }
+
     const ROW: &str = r#"{"schema":"public","name":"t","oid":7,"definition":null,"columns":
         [{"name":"a","type":23,"generated":false,"made_from":null}],"relatives":null}"#;
 
     #[test]
     fn names_without_rows_are_remembered() {
         let catalog = Catalog::default();
-        catalog.learn(0, &request(&["t", "u"]), [ROW], []).unwrap();
+        catalog.learn(0, &request(&["t", "u"]), &relations(ROW)).unwrap();
         assert_eq!(catalog.relations("t").unwrap().len(), 1);
         assert_eq!(catalog.relations("u").unwrap().len(), 0);
         assert!(catalog.relations("v").is_none());
@@ -310,20 +284,12 @@ mod tests {
         let catalog = Catalog::default();
         let generation = catalog.generation();
         catalog.clear();
-        catalog.learn(generation, &request(&["t"]), [ROW], []).unwrap();
+        catalog.learn(generation, &request(&["t"]), &relations(ROW)).unwrap();
         assert!(catalog.relations("t").is_none());
     }
 
     #[test]
     fn a_row_of_another_form_is_an_error() {
-        assert!(Catalog::default().learn(0, &request(&["t"]), ["{}"], []).is_err());
-    }
-
-    #[test]
-    fn names_are_quoted_as_array_elements() {
-        assert_eq!(
-            names_parameter(request(&["a\"b", "c\\d", "e,f"]).relations.iter()),
-            r#"{"a\"b","c\\d","e,f"}"#
-        );
+        assert!(Catalog::default().learn(0, &request(&["t"]), &relations("{}")).is_err());
     }
 }

@@ -86,6 +86,7 @@ impl Tracer<'_> {
         let Some(Definition { kind, object, tables, expressions }) = classify(node) else {
             return Err(NotUnderstood::new("the gate doesn't know this kind of statement"));
         };
+        self.refreshes = matches!(node, NodeEnum::RefreshMatViewStmt(_));
         let scope = Scope { statement: kind, ..Scope::default() };
         for expression in expressions {
             self.deciding(Some(expression), &scope)?;
@@ -271,9 +272,12 @@ impl Tracer<'_> {
             let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
             let Some(definition) = command.def.as_deref() else { continue };
             match inner(definition) {
-                Some(NodeEnum::ColumnDef(_) | NodeEnum::Constraint(_)) => {
-                    self.table_element(definition, &scope)?
+                Some(NodeEnum::ColumnDef(column)) => {
+                    // The rows that there are may be cast to it.
+                    column.type_name.iter().for_each(|name| self.type_named("alter", name));
+                    self.table_element(definition, &scope)?;
                 }
+                Some(NodeEnum::Constraint(_)) => self.table_element(definition, &scope)?,
                 Some(NodeEnum::RangeVar(other)) => self.whole_table("alter", other)?,
                 Some(NodeEnum::PartitionCmd(command)) => {
                     if let Some(other) = &command.name {

@@ -50,7 +50,10 @@ impl Tracer<'_> {
             NodeEnum::CollateClause(collate) => self.optional(collate.arg.as_deref(), scope),
             NodeEnum::NamedArgExpr(named) => self.optional(named.arg.as_deref(), scope),
             NodeEnum::ResTarget(target) => self.optional(target.val.as_deref(), scope),
-            NodeEnum::TypeCast(cast) => Ok(self.optional(cast.arg.as_deref(), scope)?.into_computed()),
+            NodeEnum::TypeCast(cast) => {
+                cast.type_name.iter().for_each(|name| self.type_named(scope.statement, name));
+                Ok(self.optional(cast.arg.as_deref(), scope)?.into_computed())
+            }
             NodeEnum::AExpr(expr) => {
                 self.operators_of(expr, scope);
                 self.computed(expr.lexpr.as_deref().into_iter().chain(expr.rexpr.as_deref()), scope)
@@ -80,7 +83,10 @@ impl Tracer<'_> {
             NodeEnum::FuncCall(call) => self.function(call, scope),
             NodeEnum::SubLink(link) => self.sub_query(link, scope),
             NodeEnum::XmlExpr(expr) => self.computed(expr.named_args.iter().chain(&expr.args), scope),
-            NodeEnum::XmlSerialize(expr) => self.computed(expr.expr.as_deref(), scope),
+            NodeEnum::XmlSerialize(expr) => {
+                expr.type_name.iter().for_each(|name| self.type_named(scope.statement, name));
+                self.computed(expr.expr.as_deref(), scope)
+            }
             other => self.json(other, scope),
         }
     }
@@ -176,7 +182,7 @@ impl Tracer<'_> {
     /// A function's result, with what decides the order and choice of what it is fed.
     pub(super) fn function(&mut self, call: &FuncCall, scope: &Scope<'_>) -> Result<Flow> {
         let (schema, name) = function_name(call)?;
-        self.session_function(schema, name, call)?;
+        self.session_function(schema, name, call, scope)?;
         let called = self.call(scope.statement, schema, name);
         let parts = call.args.iter().chain(&call.agg_order).chain(call.agg_filter.as_deref());
         let mut flow = Flow::default();
@@ -223,11 +229,18 @@ impl Tracer<'_> {
     }
 
     /// Functions that do what statements do.
-    fn session_function(&mut self, schema: Option<&str>, name: &str, call: &FuncCall) -> Result<()> {
+    fn session_function(
+        &mut self,
+        schema: Option<&str>,
+        name: &str,
+        call: &FuncCall,
+        scope: &Scope<'_>,
+    ) -> Result<()> {
         if schema.is_some_and(|schema| schema != "pg_catalog") {
             return Ok(());
         }
         match name {
+            "pg_notify" if self.in_view > 0 => self.function_item(scope.statement, "pg_catalog", name),
             "pg_notify" => self.bare("notify"),
             "set_config" if self.in_view > 0 => {
                 self.view_sets = true;

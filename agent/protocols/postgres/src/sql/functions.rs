@@ -22,7 +22,16 @@ pub(super) fn is_harmless(function: &Function) -> bool {
 
 /// Whether what it returns is made from its arguments alone, as far as its author declares.
 pub(super) fn is_traced(function: &Function) -> bool {
-    is_harmless(function) || (&*function.schema != "pg_catalog" && function.volatility == 'i')
+    match &*function.schema {
+        "pg_catalog" => is_harmless(function) || is_acting(&function.name),
+        _ => function.volatility == 'i',
+    }
+}
+
+/// It changes a sequence or takes a lock, and tells of nothing but that.
+fn is_acting(name: &str) -> bool {
+    matches!(name, "nextval" | "setval")
+        || ["pg_advisory_", "pg_try_advisory_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_telling(name: &str) -> bool {
@@ -48,7 +57,8 @@ const TELLING: &[&str] = &[
     "ts_rewrite",
 ];
 
-/// Volatile, and yet without effect beyond the session, its sequences and its own locks. Sorted.
+/// Volatile, and yet without effect beyond the session, or a statement of their own kind (`pg_notify`, `set_config`).
+/// Sorted.
 const SAFE_VOLATILE: &[&str] = &[
     "age",
     "amvalidate",
@@ -61,14 +71,6 @@ const SAFE_VOLATILE: &[&str] = &[
     "gen_random_uuid",
     "has_sequence_privilege",
     "lastval",
-    "nextval",
-    "pg_advisory_lock",
-    "pg_advisory_lock_shared",
-    "pg_advisory_unlock",
-    "pg_advisory_unlock_all",
-    "pg_advisory_unlock_shared",
-    "pg_advisory_xact_lock",
-    "pg_advisory_xact_lock_shared",
     "pg_available_extension_versions",
     "pg_available_extensions",
     "pg_blocking_pids",
@@ -116,17 +118,12 @@ const SAFE_VOLATILE: &[&str] = &[
     "pg_tablespace_databases",
     "pg_tablespace_size",
     "pg_total_relation_size",
-    "pg_try_advisory_lock",
-    "pg_try_advisory_lock_shared",
-    "pg_try_advisory_xact_lock",
-    "pg_try_advisory_xact_lock_shared",
     "pg_xact_commit_timestamp",
     "pg_xact_status",
     "random",
     "random_normal",
     "set_config",
     "setseed",
-    "setval",
     "system",
     "timeofday",
     "txid_current",
@@ -176,6 +173,11 @@ mod tests {
             ("pg_create_logical_replication_slot", 'v'),
             ("pg_stat_get_activity", 's'),
             ("pg_promote", 'v'),
+            ("nextval", 'v'),
+            ("setval", 'v'),
+            ("pg_advisory_lock", 'v'),
+            ("pg_try_advisory_xact_lock_shared", 'v'),
+            ("pg_logical_emit_message", 'v'),
             ("pg_reload_conf", 'v'),
         ] {
             assert!(!is_harmless(&function("pg_catalog", name, volatility)), "{name}");
@@ -185,7 +187,7 @@ mod tests {
     #[test]
     fn everyday_functions_are_harmless() {
         for (name, volatility) in
-            [("lower", 'i'), ("now", 's'), ("nextval", 'v'), ("version", 's'), ("pg_sleep", 'v')]
+            [("lower", 'i'), ("now", 's'), ("currval", 'v'), ("version", 's'), ("pg_sleep", 'v')]
         {
             assert!(is_harmless(&function("pg_catalog", name, volatility)), "{name}");
         }
@@ -195,5 +197,15 @@ mod tests {
     fn a_function_of_another_schema_is_not_harmless_whatever_its_name() {
         assert!(!is_harmless(&function("public", "lower", 'i')));
         assert!(is_traced(&function("public", "mine", 'i')) && !is_traced(&function("public", "mine", 's')));
+        assert!(!is_traced(&function("public", "setval", 'v')));
+    }
+
+    #[test]
+    fn what_changes_a_sequence_must_be_named_and_tells_nothing() {
+        for name in ["nextval", "setval", "pg_advisory_lock", "pg_try_advisory_xact_lock"] {
+            let function = function("pg_catalog", name, 'v');
+            assert!(!is_harmless(&function) && is_traced(&function), "{name}");
+        }
+        assert!(!is_traced(&function("pg_catalog", "pg_read_file", 'v')));
     }
 }

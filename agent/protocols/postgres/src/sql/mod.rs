@@ -16,8 +16,11 @@
 //!   can't be followed is untraced, with the reason.
 //! - What the gate doesn't know is refused, not guessed.
 //!
-//! Reading a view is one item on the view, and its outputs carry what its query gives: masks hold through views. What a
-//! view's owner chose to call or to compare in it isn't the client's doing and is no item and no influence.
+//! - Naming a type is calling the functions that its values take, as far as they aren't PostgreSQL's own.
+//!
+//! Reading a view is one item on the view, and one for each function that isn't harmless and that its query calls: it runs
+//! as whoever reads. The view's outputs carry what its query gives: masks hold through views. What a view's owner chose to
+//! read or to compare in it isn't the client's doing and is no item and no influence.
 //! Who may ALTER a masked table can rename its columns out of reach: masks follow names.
 
 mod catalog;
@@ -32,6 +35,7 @@ mod names;
 mod objects;
 mod parse;
 mod predicate;
+mod queries;
 mod query;
 mod redact;
 mod relation;
@@ -39,6 +43,7 @@ mod scope;
 mod settings;
 mod shapes;
 mod statement;
+mod subject;
 mod suppose;
 #[cfg(test)]
 mod tests;
@@ -50,15 +55,16 @@ use std::sync::Arc;
 
 use tidegate_policy::Shape;
 
-pub(crate) use catalog::{Catalog, CatalogRequest, FUNCTIONS, RELATIONS, SETUP, names_parameter};
+pub(crate) use catalog::{Catalog, CatalogRequest, Rows};
 pub(crate) use parse::{Limits, NotUnderstood, Parsed, parse};
+pub(crate) use queries::{FUNCTIONS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;
 pub(crate) use settings::{is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
 pub(crate) use statement::{CopyOptions, Effect, Overlay, Statement, Statements};
 pub(crate) use vocabulary::VOCABULARY;
 
-/// How many relations and functions are looked up for one text.
+/// How many relations, functions and types are looked up for one text.
 const NAMES: usize = 2000;
 
 /// A text against what is known of its database.
@@ -88,7 +94,9 @@ pub(crate) fn resolve(
         return Ok(Resolved::Known(Arc::new(tracer.finish(list))));
     }
     if tracer.wanted.len() > NAMES {
-        return Err(NotUnderstood::new(format!("the text names more than {NAMES} relations and functions")));
+        return Err(NotUnderstood::new(format!(
+            "the text names more than {NAMES} relations, functions and types"
+        )));
     }
     Ok(Resolved::Needs(tracer.wanted))
 }

@@ -4,6 +4,8 @@
 //! else: the column stands on one side only, and only once. It is `constant` whenever that isn't certain:
 //!
 //! - no column of the table in it (`1 = 1`, `true`, an uncorrelated `EXISTS`);
+//! - a sub-select in it that has no real condition of its own (`id IN (SELECT id FROM t)`);
+//! - what holds of all or any elements of an array that may be empty or have several (`id <> ALL ('{}')`);
 //! - the same column on both sides (`id = id`), or several times on one (`id - id = 0`);
 //! - `IS NOT NULL` and the like, and LIKE patterns of nothing but `%`, which may well hold for every row;
 //! - an OR with an arm that is constant, or with two arms on one column that aren't both equalities
@@ -18,25 +20,27 @@ use pg_query::{
 
 use super::{
     expression::{inner, literal_text},
-    flow::Found,
     scope::{Range, Scope},
+    subject::{Column, Subject},
     tracer::strings,
 };
 
 /// The kind of a condition, and whether another literal could change it.
 pub(super) fn kind(condition: Option<&Node>, target: &Range, scope: &Scope<'_>) -> (&'static str, bool) {
     let Some(condition) = condition else { return ("none", false) };
-    let mut reader = Reader { target, scope, literals_matter: false, compared: 0 };
+    let mut reader =
+        Reader { subject: Subject::target(target, scope), literals_matter: false, compared: 0, depth: 0 };
     let real = !reader.arms(condition, true).is_empty();
     (if real { "real" } else { "constant" }, reader.literals_matter)
 }
 
 struct Reader<'a> {
-    target: &'a Range,
-    scope: &'a Scope<'a>,
+    subject: Subject<'a>,
     literals_matter: bool,
     /// Pairs of restrictions that were compared.
     compared: usize,
+    /// Sub-selects around this.
+    depth: usize,
 }
 
 /// How many pairs of restrictions are compared: beyond, nothing is certain.
@@ -45,10 +49,13 @@ const PAIRS: usize = 1_000_000;
 /// How many columns are looked for in one comparison: with more, one surely occurs twice.
 const COLUMNS: usize = 1600;
 
+/// How deep sub-selects are followed: beyond, nothing is certain.
+const DEPTH: usize = 8;
+
 /// A restriction: the columns it compares, and whether as an equality.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 struct Restriction {
-    columns: Vec<String>,
+    columns: Vec<Column>,
     equality: bool,
 }
 
@@ -68,20 +75,19 @@ impl Reader<'_> {
             Some(NodeEnum::AExpr(expr)) => self.comparison(expr, holds).into_iter().collect(),
             Some(NodeEnum::NullTest(test)) => {
                 let is_null = (test.nulltesttype == NullTestType::IsNull as i32) == holds;
-                self.once(test.arg.as_deref().into_iter(), true).filter(|_| is_null).into_iter().collect()
+                let found = test.arg.as_deref().and_then(|arg| self.restriction(&[arg], true));
+                found.filter(|_| is_null).into_iter().collect()
             }
             Some(NodeEnum::BooleanTest(test)) => {
                 let positive = matches!(
                     BoolTestType::try_from(test.booltesttype),
                     Ok(BoolTestType::IsTrue | BoolTestType::IsFalse | BoolTestType::IsUnknown)
                 );
-                self.once(test.arg.as_deref().into_iter(), true)
-                    .filter(|_| positive == holds)
-                    .into_iter()
-                    .collect()
+                let found = test.arg.as_deref().and_then(|arg| self.restriction(&[arg], true));
+                found.filter(|_| positive == holds).into_iter().collect()
             }
             Some(NodeEnum::ColumnRef(_) | NodeEnum::FuncCall(_)) => {
-                self.once(std::iter::once(node), false).into_iter().collect()
+                self.restriction(&[node], false).into_iter().collect()
             }
             Some(NodeEnum::SubLink(link)) => self.sub_query(link, holds).into_iter().collect(),
             Some(NodeEnum::CurrentOfExpr(_)) => vec![Restriction { columns: Vec::new(), equality: true }],
@@ -103,7 +109,7 @@ impl Reader<'_> {
             }
             let covers = |one: &Restriction, other: &Restriction| {
                 !(one.equality && other.equality)
-                    && one.columns.iter().any(|column| other.columns.contains(column))
+                    && one.columns.iter().any(|column| other.columns.iter().any(|other| column.may_be(other)))
             };
             if own.is_empty() || own.iter().any(|one| all.iter().any(|other| covers(one, other))) {
                 return Vec::new();
@@ -125,9 +131,11 @@ impl Reader<'_> {
         if is_null(left) || is_null(right) || matches!(kind, AExprKind::AexprNullif) {
             return None;
         }
-        let negated = strings(&expr.name)
-            .last()
-            .is_some_and(|name| matches!(*name, "<>" | "!=") || name.starts_with('!'));
+        let names = strings(&expr.name);
+        let differs = is_negated(&names) == holds;
+        if !elements_restrict(kind, right, differs, holds) {
+            return None;
+        }
         let equality = matches!(
             kind,
             AExprKind::AexprOp
@@ -136,117 +144,176 @@ impl Reader<'_> {
                 | AExprKind::AexprLike
                 | AExprKind::AexprIlike
                 | AExprKind::AexprNotDistinct
-        ) && negated != holds
-            && !strings(&expr.name).iter().any(|name| name.starts_with(['<', '>']) && *name != "<>");
-        let (on_left, on_right) = (self.columns(left), self.columns(right));
-        if on_left.len() + on_right.len() > COLUMNS {
+        ) && !differs
+            && !names.iter().any(|name| name.starts_with(['<', '>']) && *name != "<>");
+        self.restriction(&[left, right], equality)
+    }
+
+    /// A restriction if columns certainly decide these expressions, and none of them occurs twice: of what is compared
+    /// with itself nothing is certain.
+    fn restriction(&mut self, nodes: &[&Node], equality: bool) -> Option<Restriction> {
+        let mut mentioned = Vec::new();
+        for node in nodes {
+            self.mentions(node, &mut mentioned)?;
+        }
+        if mentioned.len() > COLUMNS {
             return None;
         }
-        let lonely: Vec<String> = on_left
-            .iter()
-            .chain(&on_right)
-            .filter(|column| on_left.iter().chain(&on_right).filter(|other| other == column).count() == 1)
-            .cloned()
-            .collect();
-        let all_lonely = lonely.len() == on_left.len() + on_right.len();
-        (all_lonely && !lonely.is_empty()).then_some(Restriction { columns: lonely, equality })
+        let occurs = |column: &Column| mentioned.iter().filter(|other| other.may_be(column)).count();
+        if mentioned.iter().any(|column| occurs(column) > 1) {
+            return None;
+        }
+        let columns: Vec<Column> = nodes.iter().flat_map(|node| self.deciding(node)).collect();
+        (!columns.is_empty()).then_some(Restriction { columns, equality })
     }
 
     fn sub_query(&mut self, link: &SubLink, holds: bool) -> Option<Restriction> {
+        let select = link.subselect.as_deref()?;
         match SubLinkType::try_from(link.sub_link_type).ok()? {
-            SubLinkType::AnySublink | SubLinkType::AllSublink => {
-                let mut found = self.once(link.testexpr.as_deref().into_iter(), holds)?;
-                let NodeEnum::SelectStmt(select) = inner(link.subselect.as_deref()?)? else { return None };
-                let own_table = select.from_clause.iter().any(|item| match inner(item) {
-                    Some(NodeEnum::RangeVar(table)) => {
-                        self.target.tables.iter().any(|path| path.ends_with(&format!(".{}", table.relname)))
-                    }
-                    _ => true,
-                });
-                found.equality &= link.oper_name.is_empty();
-                (!own_table || select.where_clause.is_some()).then_some(found)
+            kind @ (SubLinkType::AnySublink | SubLinkType::AllSublink) => {
+                let names = strings(&link.oper_name);
+                let any = (kind == SubLinkType::AnySublink) == holds;
+                if any && !names.is_empty() && is_negated(&names) == holds {
+                    return None;
+                }
+                let found = self.restriction(&[link.testexpr.as_deref()?], holds && names.is_empty())?;
+                self.is_restricted(select, false).then_some(found)
             }
             SubLinkType::ExistsSublink => {
-                let NodeEnum::SelectStmt(select) = inner(link.subselect.as_deref()?)? else { return None };
-                let mut columns = Vec::new();
-                self.qualified_columns(select.where_clause.as_deref()?, &mut columns);
-                (!columns.is_empty()).then_some(Restriction { columns, equality: holds })
+                let columns = Vec::new();
+                self.is_restricted(select, true).then_some(Restriction { columns, equality: holds })
             }
             _ => None,
         }
     }
 
-    /// Columns of the target that are named with its alias: what an EXISTS is correlated by.
-    fn qualified_columns(&self, node: &Node, found: &mut Vec<String>) {
-        match inner(node) {
-            Some(NodeEnum::BoolExpr(expr)) if expr.boolop == BoolExprType::AndExpr as i32 => {
-                expr.args.iter().for_each(|arg| self.qualified_columns(arg, found));
-            }
-            Some(NodeEnum::AExpr(expr)) => {
-                for side in expr.lexpr.iter().chain(&expr.rexpr) {
-                    if let Some(NodeEnum::ColumnRef(column)) = inner(side)
-                        && let [.., range, name] = strings(&column.fields).as_slice()
-                        && **range == *self.target.alias
-                    {
-                        found.push((*name).to_owned());
-                    }
-                }
-            }
-            _ => {}
+    /// Whether a sub-select gives less than whole tables: it has a real condition of its own, or no table. With
+    /// `correlated`, its condition must be one on the rows of the statement around it.
+    fn is_restricted(&mut self, select: &Node, correlated: bool) -> bool {
+        let Some(NodeEnum::SelectStmt(select)) = inner(select) else { return false };
+        if self.depth >= DEPTH {
+            return false;
         }
+        let mut within = Reader {
+            subject: self.subject.sub_select(&select.from_clause),
+            literals_matter: false,
+            compared: self.compared,
+            depth: self.depth + 1,
+        };
+        let is_restricted = match (&select.larg, &select.rarg, select.where_clause.as_deref()) {
+            (Some(_), _, _) | (_, Some(_), _) => false,
+            (None, None, Some(condition)) => {
+                let arms = within.arms(condition, true);
+                arms.iter().any(|arm| !correlated || arm.columns.iter().any(|column| column.is_outer))
+            }
+            (None, None, None) => {
+                let mut mentioned = Vec::new();
+                let mut given =
+                    select.target_list.iter().chain(&select.values_lists).chain(&select.from_clause);
+                let is_known = given.all(|node| within.mentions(node, &mut mentioned).is_some());
+                !correlated && is_known && mentioned.is_empty()
+            }
+        };
+        (self.compared, self.literals_matter) =
+            (within.compared, self.literals_matter | within.literals_matter);
+        is_restricted
     }
 
-    /// A restriction if the target's columns occur in these, each once.
-    fn once<'n>(&self, nodes: impl Iterator<Item = &'n Node>, equality: bool) -> Option<Restriction> {
-        let columns: Vec<String> = nodes.flat_map(|node| self.columns(node)).take(COLUMNS + 1).collect();
-        if columns.len() > COLUMNS {
-            return None;
-        }
-        let repeated =
-            columns.iter().any(|column| columns.iter().filter(|other| other == &column).count() > 1);
-        (!columns.is_empty() && !repeated).then_some(Restriction { columns, equality })
-    }
-
-    /// The target's columns in an expression, as often as they occur. What may always be true is left out.
-    fn columns(&self, node: &Node) -> Vec<String> {
+    /// The columns that certainly decide an expression, as often as they occur. Where they may not, as in `coalesce`,
+    /// they are left out.
+    fn deciding(&self, node: &Node) -> Vec<Column> {
+        let all =
+            |nodes: &mut dyn Iterator<Item = &Node>| nodes.flat_map(|node| self.deciding(node)).collect();
         match inner(node) {
             Some(NodeEnum::ColumnRef(column)) => {
-                self.own_column(&strings(&column.fields)).into_iter().collect()
+                self.subject.column(&strings(&column.fields)).into_iter().collect()
             }
-            Some(NodeEnum::AExpr(expr)) => {
-                expr.lexpr.iter().chain(&expr.rexpr).flat_map(|side| self.columns(side)).collect()
-            }
-            Some(NodeEnum::TypeCast(cast)) => cast.arg.iter().flat_map(|arg| self.columns(arg)).collect(),
-            Some(NodeEnum::CollateClause(collate)) => {
-                collate.arg.iter().flat_map(|arg| self.columns(arg)).collect()
-            }
-            Some(NodeEnum::FuncCall(call)) => call.args.iter().flat_map(|arg| self.columns(arg)).collect(),
-            Some(NodeEnum::RowExpr(row)) => row.args.iter().flat_map(|arg| self.columns(arg)).collect(),
-            Some(NodeEnum::List(list)) => list.items.iter().flat_map(|arg| self.columns(arg)).collect(),
-            Some(NodeEnum::AArrayExpr(list)) => {
-                list.elements.iter().flat_map(|arg| self.columns(arg)).collect()
-            }
-            Some(NodeEnum::AIndirection(field)) => {
-                field.arg.iter().flat_map(|arg| self.columns(arg)).collect()
-            }
+            Some(NodeEnum::AExpr(expr)) => all(&mut expr.lexpr.iter().chain(&expr.rexpr).map(|side| &**side)),
+            Some(NodeEnum::TypeCast(cast)) => all(&mut cast.arg.iter().map(|arg| &**arg)),
+            Some(NodeEnum::CollateClause(collate)) => all(&mut collate.arg.iter().map(|arg| &**arg)),
+            Some(NodeEnum::FuncCall(call)) => all(&mut call.args.iter()),
+            Some(NodeEnum::RowExpr(row)) => all(&mut row.args.iter()),
+            Some(NodeEnum::List(list)) => all(&mut list.items.iter()),
+            Some(NodeEnum::AArrayExpr(list)) => all(&mut list.elements.iter()),
+            Some(NodeEnum::AIndirection(field)) => all(&mut field.arg.iter().map(|arg| &**arg)),
             _ => Vec::new(),
         }
     }
 
-    fn own_column(&self, names: &[&str]) -> Option<String> {
-        let has = |name: &str| !matches!(self.target.columns.find(name), Found::No);
-        match names {
-            [name] => {
-                let elsewhere = self.scope.ranges.iter().any(|range| {
-                    range.alias != self.target.alias && matches!(range.columns.find(name), Found::Certain(_))
-                });
-                ((has(name) || *name == "ctid") && !elsewhere).then(|| (*name).to_owned())
+    /// Every column in an expression, wherever in it. None if it holds something that nothing is certain of: a row as a
+    /// whole, a sub-select without a real condition, an expression of another kind.
+    fn mentions(&mut self, node: &Node, found: &mut Vec<Column>) -> Option<()> {
+        match inner(node)? {
+            NodeEnum::AConst(_)
+            | NodeEnum::ParamRef(_)
+            | NodeEnum::SqlvalueFunction(_)
+            | NodeEnum::SetToDefault(_)
+            | NodeEnum::CurrentOfExpr(_) => Some(()),
+            NodeEnum::ColumnRef(column) => {
+                found.extend(self.subject.mentioned(&strings(&column.fields), column.fields.len())?);
+                Some(())
             }
-            [.., range, name] => {
-                (**range == *self.target.alias && (has(name) || *name == "ctid")).then(|| (*name).to_owned())
+            NodeEnum::SubLink(link) => {
+                let select = link.subselect.as_deref()?;
+                link.testexpr.as_deref().map_or(Some(()), |test| self.mentions(test, found))?;
+                self.is_restricted(select, false).then_some(())
             }
-            [] => None,
+            other => parts(other)?.into_iter().try_for_each(|part| self.mentions(part, found)),
         }
+    }
+}
+
+/// What an expression consists of; none if that isn't known.
+fn parts(node: &NodeEnum) -> Option<Vec<&Node>> {
+    Some(match node {
+        NodeEnum::AExpr(expr) => expr.lexpr.iter().chain(&expr.rexpr).map(|side| &**side).collect(),
+        NodeEnum::TypeCast(cast) => cast.arg.iter().map(|arg| &**arg).collect(),
+        NodeEnum::CollateClause(collate) => collate.arg.iter().map(|arg| &**arg).collect(),
+        NodeEnum::NamedArgExpr(named) => named.arg.iter().map(|arg| &**arg).collect(),
+        NodeEnum::ResTarget(target) => target.val.iter().map(|value| &**value).collect(),
+        NodeEnum::FuncCall(call) if call.agg_filter.is_none() && call.over.is_none() => {
+            call.args.iter().chain(&call.agg_order).collect()
+        }
+        NodeEnum::RowExpr(row) => row.args.iter().collect(),
+        NodeEnum::List(list) => list.items.iter().collect(),
+        NodeEnum::AArrayExpr(list) => list.elements.iter().collect(),
+        NodeEnum::BoolExpr(expr) => expr.args.iter().collect(),
+        NodeEnum::NullTest(test) => test.arg.iter().map(|arg| &**arg).collect(),
+        NodeEnum::BooleanTest(test) => test.arg.iter().map(|arg| &**arg).collect(),
+        NodeEnum::CoalesceExpr(expr) => expr.args.iter().collect(),
+        NodeEnum::MinMaxExpr(expr) => expr.args.iter().collect(),
+        NodeEnum::CaseExpr(expr) => {
+            let (first, last) = (expr.arg.iter(), expr.defresult.iter());
+            first.chain(last).map(|arg| &**arg).chain(&expr.args).collect()
+        }
+        NodeEnum::CaseWhen(when) => when.expr.iter().chain(&when.result).map(|arg| &**arg).collect(),
+        // A field of a row may be any of its columns; an array's element is the array's.
+        NodeEnum::AIndirection(step) if step.indirection.iter().all(is_index) => {
+            step.arg.iter().map(|arg| &**arg).collect()
+        }
+        NodeEnum::RangeFunction(range) => range.functions.iter().collect(),
+        _ => return None,
+    })
+}
+
+fn is_index(step: &Node) -> bool {
+    matches!(inner(step), Some(NodeEnum::AIndices(_)))
+}
+
+/// Whether an operator is one of inequality.
+fn is_negated(names: &[&str]) -> bool {
+    names.last().is_some_and(|name| matches!(*name, "<>" | "!=") || name.starts_with('!'))
+}
+
+/// Whether a comparison with the elements of an array restricts anything: one with all of none, and an inequality
+/// with any of several, always hold.
+fn elements_restrict(kind: AExprKind, right: &Node, differs: bool, holds: bool) -> bool {
+    let has_elements = matches!(inner(right), Some(NodeEnum::AArrayExpr(list)) if !list.elements.is_empty());
+    match kind {
+        AExprKind::AexprOpAny if holds => !differs,
+        AExprKind::AexprOpAll if !holds => !differs,
+        AExprKind::AexprOpAny | AExprKind::AexprOpAll => has_elements,
+        _ => true,
     }
 }
 

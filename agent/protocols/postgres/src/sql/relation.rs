@@ -167,9 +167,11 @@ impl Tracer<'_> {
             return Ok(columns.clone());
         }
         if self.in_view >= VIEWS {
-            return Ok(self.untraceable(view, "views nested deeper than the gate follows"));
+            return Ok(self.unknown_view(view, "views nested deeper than the gate follows"));
         }
+        let kept = view.materialized && !self.refreshes;
         self.in_view += 1;
+        self.in_kept += usize::from(kept);
         let wanted = self.wanted.clone();
         let traced =
             parse(definition, &Limits::default()).and_then(|parsed| match parsed.statements.as_slice() {
@@ -181,15 +183,16 @@ impl Tracer<'_> {
                 _ => Err(NotUnderstood::new("a view of more than one statement")),
             });
         self.in_view -= 1;
+        self.in_kept -= usize::from(kept);
         let names: Vec<&str> = view.columns.iter().map(|column| &*column.name).collect();
         let columns = match traced {
             Ok(columns) if self.wanted != wanted => return Ok(columns.renamed(&names)),
             Ok(columns) if columns.rest.is_none() && columns.list.len() == names.len() => {
                 columns.renamed(&names)
             }
-            Ok(columns) => self.untraceable(view, &format!("its {} columns don't show", columns.list.len())),
+            Ok(columns) => self.unknown_view(view, &format!("its {} columns don't show", columns.list.len())),
             Err(error) if self.view_sets => return Err(error),
-            Err(error) => self.untraceable(view, &error.reason),
+            Err(error) => self.unknown_view(view, &error.reason),
         };
         let own = |column: &super::flow::Column| Path::from(format!("{}.{}", view.path(), column.name));
         let mut columns = columns;
@@ -199,6 +202,14 @@ impl Tracer<'_> {
         });
         self.views.insert(view.oid, columns.clone());
         Ok(columns)
+    }
+
+    /// A view that was not followed to its end may call anything: an allow must name it as if it were a function.
+    fn unknown_view(&mut self, view: &Relation, why: &str) -> Columns {
+        if !view.materialized || self.refreshes {
+            self.function_item("select", &view.schema, &view.name);
+        }
+        self.untraceable(view, why)
     }
 
     fn untraceable(&self, view: &Relation, why: &str) -> Columns {

@@ -15,6 +15,7 @@ pub(super) fn relations(text: &str, request: &CatalogRequest) -> Vec<(Arc<str>, 
         name: name.clone(),
         oid: 0,
         definition: None,
+        materialized: false,
         columns: names.iter().map(column).collect(),
         relatives: Vec::new(),
     };
@@ -24,6 +25,8 @@ pub(super) fn relations(text: &str, request: &CatalogRequest) -> Vec<(Arc<str>, 
 /// What PostgreSQL's own functions that act on the server are called, or begin with. Of others too few are known by
 /// their names alone to suppose anything but that they are harmless.
 const ACTING: &[&str] = &[
+    "nextval",
+    "pg_advisory_",
     "pg_backup_",
     "pg_cancel_backend",
     "pg_copy_",
@@ -43,7 +46,9 @@ const ACTING: &[&str] = &[
     "pg_switch_wal",
     "pg_sync_",
     "pg_terminate_backend",
+    "pg_try_advisory_",
     "pg_wal_replay_",
+    "setval",
 ];
 
 /// A built-in function for every one that is asked for: volatile if it is known to act, else without side effects.
@@ -90,8 +95,12 @@ mod tests {
             let shape = shape_of(text, &Limits::default()).unwrap();
             shape.items.iter().any(|item| item.must_name == Some("function"))
         };
-        for text in ["SELECT pg_terminate_backend(1)", "SELECT pg_reload_conf()", "SELECT pg_read_file('x')"]
-        {
+        for text in [
+            "SELECT pg_terminate_backend(1)",
+            "SELECT nextval('s')",
+            "SELECT pg_reload_conf()",
+            "SELECT pg_read_file('x')",
+        ] {
             assert!(must_name(text), "{text}");
         }
         for text in [

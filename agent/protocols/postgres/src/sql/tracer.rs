@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use pg_query::{NodeEnum, protobuf::Node};
+use pg_query::{
+    NodeEnum,
+    protobuf::{Node, TypeName},
+};
 use tidegate_policy::{Item, Lineage, Path, Shape, Value};
 
 use super::{
@@ -29,8 +32,12 @@ pub(super) struct Tracer<'a> {
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
     pub(super) doubtful: bool,
-    /// Inside a view's definition, whose items and conditions are its owner's.
+    /// Inside a view's definition, whose conditions and items, but for the functions it calls, are its owner's.
     pub(super) in_view: usize,
+    /// Inside the definition of a materialized view, which nobody runs now.
+    pub(super) in_kept: usize,
+    /// The statement runs the definitions of materialized views.
+    pub(super) refreshes: bool,
     /// Whether a view was met that changes settings: what reads it is refused, not merely untraced.
     pub(super) view_sets: bool,
     /// Columns of the views met so far, by oid.
@@ -84,6 +91,8 @@ impl<'a> Tracer<'a> {
             ddl: false,
             doubtful: false,
             in_view: 0,
+            in_kept: 0,
+            refreshes: false,
             view_sets: false,
             views: HashMap::new(),
             items: BTreeMap::new(),
@@ -264,7 +273,9 @@ impl<'a> Tracer<'a> {
         let fits = |function: &&Function| schema.is_none_or(|schema| schema == &*function.schema);
         let mut untraced = None;
         for function in all.iter().filter(fits) {
-            if !functions::is_harmless(function) {
+            // A definition that takes from a sequence, as serial columns do, calls nothing yet.
+            let defines = matches!(statement, "create" | "alter") && name == "nextval";
+            if !functions::is_harmless(function) && !defines {
                 self.function_item(statement, &function.schema, name);
             }
             if !functions::is_traced(function) {
@@ -278,9 +289,36 @@ impl<'a> Tracer<'a> {
         Called { candidates: all, untraced }
     }
 
+    /// A function that an allow must name. A view's runs as whoever reads the view.
     pub(super) fn function_item(&mut self, statement: &'static str, schema: &str, name: &str) {
-        let function = Some(format!("{schema}.{name}").into());
-        self.item(Key { statement, function, ..Key::default() });
+        self.must_name(statement, format!("{schema}.{name}").into());
+    }
+
+    fn must_name(&mut self, statement: &'static str, function: Path) {
+        if self.in_kept == 0 {
+            self.items.entry(Key { statement, function: Some(function), ..Key::default() }).or_default();
+        }
+    }
+
+    /// A type to read, write, check or cast values of: a call of the functions that takes. A name stands for every type
+    /// of that name, whatever schema is written.
+    pub(super) fn type_named(&mut self, statement: &'static str, name: &TypeName) {
+        let Some(name) = name.names.last().and_then(string) else { return };
+        let Some(types) = self.catalog.types(name) else {
+            self.wanted.types.insert(name.into());
+            return;
+        };
+        for function in types.iter().flat_map(|one| &one.functions) {
+            self.must_name(statement, function.clone());
+        }
+    }
+
+    pub(super) fn types(&mut self, statement: &'static str, nodes: &[Node]) {
+        for node in nodes {
+            if let Some(NodeEnum::TypeName(name)) = &node.node {
+                self.type_named(statement, name);
+            }
+        }
     }
 
     /// An operator: PostgreSQL's own are harmless; any other is a function by its name. One without a schema stands

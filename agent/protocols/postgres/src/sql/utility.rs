@@ -240,6 +240,7 @@ impl Tracer<'_> {
     fn prepare(&mut self, prepare: &PrepareStmt) -> Result<Statement> {
         let inner = self.later(prepare.query.as_deref())?;
         self.bare("prepare");
+        self.types("prepare", &prepare.argtypes);
         self.absorb_shape(&inner.shape);
         let effect = Effect::Prepare { name: prepare.name.as_str().into(), inner };
         Ok(Statement { result: None, effect })
@@ -259,8 +260,7 @@ impl Tracer<'_> {
         let mut apart = self.apart();
         let statement = apart.statement(query)?;
         self.work = apart.work;
-        self.wanted.relations.append(&mut apart.wanted.relations);
-        self.wanted.functions.append(&mut apart.wanted.functions);
+        self.wanted.append(std::mem::take(&mut apart.wanted));
         self.doubtful |= apart.doubtful;
         self.ddl |= apart.ddl;
         Ok(Arc::new(apart.finish(vec![statement])))

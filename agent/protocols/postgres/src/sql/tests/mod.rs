@@ -7,7 +7,8 @@ mod statements;
 use std::sync::Arc;
 
 use super::{
-    Catalog, Limits, NotUnderstood, Overlay, Resolved, Statements, catalog::CatalogRequest, parse, resolve,
+    Catalog, Limits, NotUnderstood, Overlay, Resolved, Rows, Statements, catalog::CatalogRequest, parse,
+    resolve,
 };
 
 /// Schema, name, definition, columns, relatives.
@@ -24,6 +25,16 @@ const RELATIONS: &[Row] = &[
     ("b", "twice", "", &["id", "y"], &[]),
     ("public", "mails", "SELECT c.id, c.email AS address FROM public.customers c;", &["id", "address"], &[]),
     ("public", "mails2", "SELECT m.address AS a FROM public.mails m WHERE (m.id > 0);", &["a"], &[]),
+    (
+        "public",
+        "calls",
+        "SELECT public.mine() AS a, lower(c.name) AS b, '1'::public.money2 AS c FROM public.customers c;",
+        &["a", "b", "c"],
+        &[],
+    ),
+    ("public", "tells", "SELECT pg_notify('a', 'b') AS a;", &["a"], &[]),
+    ("public", "kept", "SELECT public.mine() AS a;", &["a"], &[]),
+    ("public", "unread", "SELECT FROM WHERE", &["z"], &[]),
     ("public", "odd", "SELECT not sql", &["z"], &[]),
     ("public", "setter", "SELECT set_config('client_encoding', 'SJIS', false) AS z;", &["z"], &[]),
     ("pg_catalog", "pg_class", "", &["oid", "relname"], &[]),
@@ -43,12 +54,19 @@ const FUNCTIONS: &[(&str, &str, char)] = &[
     ("pg_catalog", "now", 's'),
     ("pg_catalog", "set_config", 'v'),
     ("pg_catalog", "pg_notify", 'v'),
+    ("pg_catalog", "nextval", 'v'),
+    ("pg_catalog", "setval", 'v'),
+    ("pg_catalog", "pg_advisory_lock", 'v'),
+    ("pg_catalog", "pg_try_advisory_xact_lock", 'v'),
     ("pg_catalog", "pg_read_file", 'v'),
     ("pg_catalog", "query_to_xml", 'v'),
     ("public", "mine", 's'),
     ("public", "pure", 'i'),
     ("public", "->", 'o'),
 ];
+
+/// Types whose values take functions: name, these.
+const TYPES: &[(&str, &[&str])] = &[("money2", &["public.money2_in", "public.to_money2"])];
 
 /// Answers a request as the shop's server would.
 fn answer(catalog: &Catalog, request: &CatalogRequest) {
@@ -66,7 +84,7 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
             let columns: Vec<_> = columns.iter().map(column).collect();
             let definition = (!definition.is_empty()).then_some(definition);
             serde_json::json!({"schema": schema, "name": name, "oid": oid + 100,
-                "definition": definition, "columns": columns, "relatives": relatives})
+                "materialized": *name == "kept", "definition": definition, "columns": columns, "relatives": relatives})
             .to_string()
         })
         .collect();
@@ -81,8 +99,13 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
             .to_string()
         })
         .collect();
-    let rows = (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
-    catalog.learn(catalog.generation(), request, rows.0, rows.1).unwrap();
+    let types: Vec<String> = TYPES
+        .iter()
+        .filter(|(name, _)| request.types.contains(*name))
+        .map(|(name, functions)| serde_json::json!({"name": name, "functions": functions}).to_string())
+        .collect();
+    let rows = Rows { relations, functions, types };
+    catalog.learn(catalog.generation(), request, &rows).unwrap();
 }
 
 pub(super) fn shop() -> Catalog {

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{
-    super::{FUNCTIONS, RELATIONS, SETUP, catalog::CatalogRequest, names_parameter},
+    super::{FUNCTIONS, RELATIONS, SETUP, TYPES, catalog::CatalogRequest, names_parameter},
     statements::words,
     *,
 };
@@ -21,10 +21,12 @@ fn rows(query: &str, parameter: &str) -> Vec<String> {
 }
 
 fn ask(catalog: &Catalog, request: &CatalogRequest) {
-    let relations = rows(RELATIONS, &names_parameter(&request.relations));
-    let functions = rows(FUNCTIONS, &names_parameter(&request.functions));
-    let given = (relations.iter().map(String::as_str), functions.iter().map(String::as_str));
-    catalog.learn(catalog.generation(), request, given.0, given.1).unwrap();
+    let rows = Rows {
+        relations: rows(RELATIONS, &names_parameter(&request.relations)),
+        functions: rows(FUNCTIONS, &names_parameter(&request.functions)),
+        types: rows(TYPES, &names_parameter(&request.types)),
+    };
+    catalog.learn(catalog.generation(), request, &rows).unwrap();
 }
 
 fn of_server(text: &str, catalog: &Catalog) -> Result<Arc<Statements>, NotUnderstood> {

@@ -65,6 +65,43 @@ fn statements_are_called_by_their_kind() {
         ("select nullif(id, 1) from notes where id is distinct from 1", "select public.notes read"),
         ("select id = any('{1}') from notes where id <> all('{2}')", "select public.notes read"),
         ("select pg_notify('a', 'b')", "notify none"),
+        // What changes a sequence or takes a lock; a column's default does so unnamed.
+        ("select nextval('s')", "select pg_catalog.nextval!"),
+        ("select setval('s', 1)", "select pg_catalog.setval!"),
+        ("select pg_advisory_lock(1)", "select pg_catalog.pg_advisory_lock!"),
+        ("insert into notes values (nextval('s'))", "insert public.notes write; select pg_catalog.nextval!"),
+        ("create table t (id int default nextval('s'))", "create ?.t table"),
+        ("alter table notes alter column id set default nextval('s')", "alter public.notes table"),
+        (
+            "alter table notes alter column id set default setval('s', 1)",
+            "alter pg_catalog.setval!; alter public.notes table",
+        ),
+        // Types whose values take functions.
+        ("select 'a'::text, 1::int, '1'::numeric(3, 1)", "select none"),
+        ("select '1'::money2", "select public.money2_in!; select public.to_money2!"),
+        ("select '{1}'::other.money2[]", "select public.money2_in!; select public.to_money2!"),
+        ("select money2 '1'", "select public.money2_in!; select public.to_money2!"),
+        (
+            "delete from notes where cast(body as money2) is null",
+            "delete public.money2_in!; delete public.notes read real; delete public.notes write real; delete public.to_money2!",
+        ),
+        (
+            "prepare p(money2) as select $1",
+            "prepare none; prepare public.money2_in!; prepare public.to_money2!; select none",
+        ),
+        (
+            "alter table notes alter column body type money2",
+            "alter public.money2_in!; alter public.notes table; alter public.to_money2!",
+        ),
+        // What a view's query calls.
+        (
+            "select b from calls",
+            "select public.calls read; select public.mine!; select public.money2_in!; select public.to_money2!",
+        ),
+        ("select count(*) from tells", "select pg_catalog.pg_notify!; select public.tells read"),
+        ("select * from unread", "select public.unread read; select public.unread!"),
+        ("select * from kept", "select public.kept read"),
+        ("refresh materialized view kept", "alter public.kept materialized-view; select public.mine!"),
         ("select set_config('datestyle', 'ISO', false)", "set none"),
         ("select set_config('role', 'x', false)", "set-role none"),
         ("insert into notes values (1, 'a')", "insert public.notes write"),
@@ -206,7 +243,20 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
         ("not (id = 1)", "real"),
         ("notes.id = 1", "real"),
         ("id = any (array[1, 2])", "real"),
-        ("id in (select customer from orders)", "real"),
+        ("id in (select customer from orders where total > 5)", "real"),
+        ("id in (select n.id from notes n where n.body = 'a')", "real"),
+        ("id not in (select customer from orders where total > 5)", "real"),
+        ("id in (select unnest($1::int[]))", "real"),
+        ("id in (values (1), (2))", "real"),
+        ("id = any ($1)", "real"),
+        ("id = any (array(select customer from orders where total > 5))", "real"),
+        ("id = (select max(customer) from orders where total > 5)", "real"),
+        ("id <> all (array[1, 2])", "real"),
+        ("not id = any (array[1, 2])", "real"),
+        ("(id, body) = (1, 'a')", "real"),
+        ("(id, body) in (select customer, 'a' from orders where total > 5)", "real"),
+        ("body = coalesce($1, 'a')", "real"),
+        ("not exists (select 1 from orders o where o.customer = notes.id)", "real"),
         ("exists (select 1 from orders o where o.id = notes.id)", "real"),
         ("ctid = '(0,1)'", "real"),
         ("current of c", "real"),
@@ -232,7 +282,39 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
         ("body like 'x%'::text", "real"),
         ("coalesce(id, 1) = 1", "constant"),
         ("exists (select 1 from orders)", "constant"),
+        ("exists (select 1 from orders where total > 5)", "constant"),
+        ("exists (select 1 from notes n where n.id = notes.id)", "constant"),
+        ("exists (select 1 from notes n where notes.id = id)", "constant"),
+        ("exists (select 1 from orders o where o.customer = notes.id or true)", "constant"),
+        ("exists (select notes.id)", "constant"),
         ("id in (select id from notes)", "constant"),
+        ("id in (select id from notes where true)", "constant"),
+        ("id in (select id from notes n where n.id = id)", "constant"),
+        ("id in (select n.id from notes n where n.id is not null or true)", "constant"),
+        ("id in (select customer from orders)", "constant"),
+        ("id in (select customer from orders where total > 5 union select id from notes)", "constant"),
+        ("id in (select id)", "constant"),
+        ("id in (select unnest(array[id]))", "constant"),
+        ("id in (1, (select notes.id))", "constant"),
+        ("id in (id, 2)", "constant"),
+        ("id = (select notes.id)", "constant"),
+        ("id <= (select max(id) from notes)", "constant"),
+        ("id = any (array(select id from notes))", "constant"),
+        ("id = any (array[id])", "constant"),
+        ("id <> all ('{}')", "constant"),
+        ("id <> all (array[]::int[])", "constant"),
+        ("id <> all ($1)", "constant"),
+        ("id <> any (array[1, 2])", "constant"),
+        ("not id = any ('{}')", "constant"),
+        ("not id = all (array[1, 2])", "constant"),
+        ("id <> any (select customer from orders where total > 5)", "constant"),
+        ("(id, body) = (id, body)", "constant"),
+        ("(id, 1) = (id, 1)", "constant"),
+        ("id = coalesce(id, 1)", "constant"),
+        ("id = case when true then id end", "constant"),
+        ("(notes).id = id", "constant"),
+        ("notes = notes", "constant"),
+        ("notes.* is not distinct from notes.*", "constant"),
         ("now() > '2020-01-01'", "constant"),
         ("id = null", "constant"),
     ] {
@@ -241,6 +323,14 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
     }
     assert!(items("delete from notes n using orders o where o.id = n.id").contains("write real"));
     assert!(items("delete from notes using orders o where o.id = 1").contains("write constant"));
+    assert!(items("delete from notes n using notes m where m.id = n.id").contains("write constant"));
+    assert!(
+        items("delete from notes n using notes m where m.id = n.id and m.body = 'a'")
+            .contains("write constant")
+    );
+    assert!(
+        items("delete from notes n using notes m where m.id = n.id and n.body = 'a'").contains("write real")
+    );
 }
 
 #[test]

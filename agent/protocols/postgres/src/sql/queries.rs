@@ -1,0 +1,125 @@
+//! The gate's questions about a database's catalog.
+
+use std::sync::Arc;
+
+/// To be run once on the gate's own connection: with it, view definitions name every relation's schema.
+pub(crate) const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+
+/// One row and one column (JSON as text) per relation; `$1` is a `text[]` of names.
+pub(crate) const RELATIONS: &str = "\
+WITH RECURSIVE found AS (
+  SELECT c.oid, c.relname, c.relkind, n.nspname FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S', 't')
+    AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+), above AS (
+  SELECT f.oid AS start, i.inhparent AS oid FROM found f JOIN pg_catalog.pg_inherits i ON i.inhrelid = f.oid
+  UNION SELECT a.start, i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.oid
+), below AS (
+  SELECT f.oid AS start, i.inhrelid AS oid FROM found f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
+  UNION SELECT b.start, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
+)
+SELECT pg_catalog.json_build_object(
+  'schema', f.nspname, 'name', f.relname, 'oid', f.oid::pg_catalog.int8,
+  'definition', CASE WHEN f.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(f.oid) END,
+  'materialized', f.relkind = 'm',
+  'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
+      'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'made_from',
+      (SELECT pg_catalog.json_agg(DISTINCT s.attname) FROM pg_catalog.pg_attrdef d
+       JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+         OR p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.objid = d.adrelid AND p.objsubid = d.adnum
+       JOIN pg_catalog.pg_attribute s ON s.attrelid = p.refobjid AND s.attnum = p.refobjsubid
+       WHERE a.attgenerated <> '' AND d.adrelid = a.attrelid AND d.adnum = a.attnum
+         AND p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.refobjid = a.attrelid
+         AND s.attnum <> a.attnum)) ORDER BY a.attnum)
+    FROM pg_catalog.pg_attribute a WHERE a.attrelid = f.oid AND a.attnum > 0 AND NOT a.attisdropped),
+  'relatives', (SELECT pg_catalog.json_agg(DISTINCT n.nspname || '.' || c.relname)
+    FROM (SELECT oid FROM above WHERE start = f.oid UNION SELECT oid FROM below WHERE start = f.oid) r
+    JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
+)::pg_catalog.text FROM found f ORDER BY f.nspname";
+
+/// One row and one column (JSON as text) per function, and per operator of another schema than `pg_catalog` that no
+/// extension brought; `$1` is a `text[]` of names.
+pub(crate) const FUNCTIONS: &str = "\
+SELECT pg_catalog.json_build_object(
+  'schema', n.nspname, 'name', p.proname, 'kind', p.prokind, 'volatility', p.provolatile,
+  'returns_set', p.proretset,
+  'outputs', CASE
+    WHEN p.proargmodes IS NOT NULL AND p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[] THEN
+      (SELECT pg_catalog.json_agg(COALESCE(p.proargnames[i], '') ORDER BY i)
+       FROM pg_catalog.generate_subscripts(p.proargmodes, 1) i WHERE p.proargmodes[i] IN ('o', 'b', 't'))
+    WHEN t.typtype = 'c' THEN
+      (SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+       WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
+  END,
+  'scalar', t.typtype <> 'p' AND t.typtype <> 'c' AND (p.proargmodes IS NULL
+    OR NOT p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[])
+)::pg_catalog.text
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_type t ON t.oid = p.prorettype
+WHERE p.proname = ANY ($1::pg_catalog.text[])
+UNION ALL
+SELECT pg_catalog.json_build_object(
+  'schema', n.nspname, 'name', o.oprname, 'kind', 'o', 'volatility', p.provolatile,
+  'returns_set', p.proretset, 'outputs', NULL, 'scalar', true
+)::pg_catalog.text
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+WHERE o.oprname = ANY ($1::pg_catalog.text[]) AND n.nspname <> 'pg_catalog' AND NOT EXISTS (
+  SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e'
+    AND d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass)
+ORDER BY 1";
+
+/// One row and one column (JSON as text) per type name that stands for a type whose values take functions of another
+/// schema than `pg_catalog`, that no extension brought, to read, write, check or be cast to; `$1` is a `text[]` of names. What
+/// a type is made of counts too: a domain's type, an array's elements, a composite's columns, a range's bounds.
+pub(crate) const TYPES: &str = "\
+WITH RECURSIVE part AS (
+  SELECT t.typname AS name, t.oid FROM pg_catalog.pg_type t WHERE t.typname = ANY ($1::pg_catalog.text[])
+  UNION
+  SELECT p.name, more.oid FROM part p JOIN pg_catalog.pg_type t ON t.oid = p.oid CROSS JOIN LATERAL (
+    SELECT t.typbasetype AS oid UNION ALL SELECT t.typelem
+    UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE t.typrelid <> 0 AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+  ) more WHERE more.oid <> 0
+), run AS (
+  SELECT p.name, c.castfunc AS oid FROM part p
+  JOIN pg_catalog.pg_cast c ON c.casttarget = p.oid
+  UNION
+  SELECT p.name, own.oid FROM part p JOIN pg_catalog.pg_type t ON t.oid = p.oid
+  CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[t.typinput::pg_catalog.oid, t.typoutput::pg_catalog.oid,
+    t.typreceive::pg_catalog.oid, t.typsend::pg_catalog.oid, t.typmodin::pg_catalog.oid]) own (oid)
+  UNION
+  SELECT p.name, r.rngcanonical::pg_catalog.oid FROM part p JOIN pg_catalog.pg_range r ON r.rngtypid = p.oid
+  UNION
+  SELECT p.name, d.refobjid FROM part p JOIN pg_catalog.pg_constraint k ON k.contypid = p.oid
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+    AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+)
+SELECT pg_catalog.json_build_object('name', r.name, 'functions',
+  pg_catalog.json_agg(DISTINCT n.nspname || '.' || f.proname))::pg_catalog.text
+FROM run r JOIN pg_catalog.pg_proc f ON f.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+WHERE n.nspname <> 'pg_catalog' AND NOT EXISTS (
+  SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = f.oid AND d.deptype = 'e'
+    AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+GROUP BY r.name";
+
+/// Names as a `text[]` in PostgreSQL's text format, for `$1`.
+pub(crate) fn names_parameter<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> String {
+    let quoted = |name: &Arc<str>| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""));
+    format!("{{{}}}", names.into_iter().map(quoted).collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_as_array_elements() {
+        assert_eq!(
+            names_parameter(["a\"b", "c\\d", "e,f"].map(Arc::from).iter()),
+            r#"{"a\"b","c\\d","e,f"}"#
+        );
+    }
+}
