@@ -15,7 +15,7 @@ use std::{
 
 use nix::unistd::{Group, Uid, User, getgrouplist};
 use serde::{Deserialize, Serialize};
-use tidegate_approvals::{Desk, Failed, Inquiry, Person};
+use tidegate_approvals::{Answered, Desk, Inquiry, Person, Say};
 use tidegate_gate::Identities;
 use tidegate_kernel::Peer;
 use tidegate_policy::{Identity, Process};
@@ -65,22 +65,6 @@ pub(crate) enum Ask {
         /// Why.
         reason: Option<String>,
     },
-}
-
-/// What can be said to a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Say {
-    /// Yes.
-    Approve,
-    /// No.
-    Deny,
-    /// It runs at once, and is reviewed later.
-    BreakGlass,
-    /// What ran at once was looked at.
-    Review,
-    /// The yes counts no longer.
-    Revoke,
 }
 
 /// What is answered.
@@ -247,26 +231,14 @@ async fn answer(desk: &Desk, person: &Person, ask: Ask) -> Told {
             };
         }
         Ask::Show { id } => desk.show(person, &id).await,
-        Ask::Answer { id, answer, reason } => say(desk, person, &id, (answer, reason.as_deref())).await,
+        Ask::Answer { id, answer, reason } => {
+            let answered = Answered { say: answer, reason: reason.as_deref(), shown: None };
+            desk.answer(person, &id, answered).await
+        }
     };
     match question {
         Ok(question) => Told::Question { question: question.into() },
         Err(error) => Told::Failed { why: error.to_string() },
-    }
-}
-
-async fn say(
-    desk: &Desk,
-    person: &Person,
-    id: &str,
-    (answer, reason): (Say, Option<&str>),
-) -> Result<Inquiry, Failed> {
-    match answer {
-        Say::Approve => desk.approve(person, id, reason).await,
-        Say::Deny => desk.deny(person, id, reason).await,
-        Say::BreakGlass => desk.break_glass(person, id, reason).await,
-        Say::Review => desk.review(person, id, reason).await,
-        Say::Revoke => desk.revoke(person, id, reason).await,
     }
 }
 

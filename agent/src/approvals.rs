@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tidegate_approvals::{
-    Desk, Limits,
+    Audience, Desk, Limits,
     store::{Postgres, Settings, Sqlite, Store, StoreError},
+    webhooks::{Retries, Webhooks},
 };
-use tidegate_gate::Credentials;
+use tidegate_approvals_web::{Logins, Pages, Server, Ticket, Tls};
+use tidegate_gate::{BoxFuture, Credentials};
+use tidegate_identity::{Application, Registry, Tie};
+use tidegate_policy::Identity;
 use tokio_postgres::config::SslMode;
 
 use crate::{
@@ -26,7 +30,95 @@ pub(crate) async fn open(config: &Config, credentials: &dyn Credentials, host: &
     };
     let config::Approvals { questions, questions_per_principal, .. } = config.approvals;
     let limits = Limits { all: questions, of_principal: questions_per_principal };
-    Ok(Desk::open(host, store, limits, false))
+    let hooks = config.approvals.webhooks.iter().map(|hook| (hook.0.name.clone(), hook.0.events.clone()));
+    let page = config.approvals.web.as_ref().map(|web| format!("{}approvals/", web.url).into());
+    let audience = Audience { hooks: hooks.collect(), page };
+    Ok(Desk::open(host, store, limits, audience))
+}
+
+/// The receivers that are told, with everything that they need.
+pub(crate) async fn webhooks(config: &Config, credentials: Arc<dyn Credentials>) -> Result<Webhooks, Error> {
+    let hooks = config.approvals.webhooks.iter().map(|hook| hook.0.clone()).collect();
+    let ready = Webhooks::new(hooks, credentials, Retries::default()).await;
+    ready.map_err(|problems| Error::Approvals(problems.join("; ")))
+}
+
+/// The page for browsers, if there is to be one, bound and with everything that it needs.
+pub(crate) async fn page(
+    config: &Config,
+    credentials: &dyn Credentials,
+    desk: &Desk,
+    registry: &Registry,
+) -> Result<Option<(Server, Pages)>, Error> {
+    let Some(web) = &config.approvals.web else { return Ok(None) };
+    let failed = |why: &dyn ToString| Error::Approvals(format!("`web`: {}", why.to_string()));
+    let tls = match &web.tls {
+        None => None,
+        Some(name) => {
+            let credential = credentials.credential(name).await.map_err(|error| failed(&error))?;
+            let (Some(chain), Some(key)) = (credential.certificate, credential.key) else {
+                return Err(failed(&format!("credential {name:?} has no {name}.certificate and {name}.key")));
+            };
+            let tls = Tls::new(&chain, key.expose());
+            Some(tls.map_err(|why| failed(&format!("credential {name:?}: {why}")))?)
+        }
+    };
+    let secret = match &web.client_secret {
+        None => None,
+        Some(name) => {
+            let credential = credentials.credential(name).await.map_err(|error| failed(&error))?;
+            let none = || failed(&format!("credential {name:?} has no {name}.password"));
+            Some(credential.password.ok_or_else(none)?)
+        }
+    };
+    let application = Application {
+        issuer: web.issuer.clone(),
+        client: web.client.clone(),
+        secret,
+        scopes: web.scopes.clone(),
+        redirect: web.url.join("callback").map_err(|error| failed(&error))?,
+    };
+    let server = Server::bind(web.listen, tls).await;
+    let server = server.map_err(|error| Error::Listen { address: web.listen, error })?;
+    let logins = Arc::new(Browsers { registry: registry.clone(), application });
+    let pages =
+        Pages::new(desk.clone(), logins, &web.url).ok_or_else(|| failed(&"there is no randomness"))?;
+    Ok(Some((server, pages)))
+}
+
+/// People who log in by browser.
+struct Browsers {
+    registry: Registry,
+    application: Application,
+}
+
+impl Logins for Browsers {
+    fn begin<'a>(&'a self, ticket: &'a Ticket) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move {
+            let url = self.registry.authorization(&self.application, tie(ticket)).await;
+            url.map(String::from).map_err(|defect| defect.to_string())
+        })
+    }
+
+    fn finish<'a>(
+        &'a self,
+        code: &'a str,
+        issuer: Option<&'a str>,
+        ticket: &'a Ticket,
+    ) -> BoxFuture<'a, Result<Identity, String>> {
+        Box::pin(async move {
+            let identity = self.registry.redeem_code(&self.application, code, issuer, tie(ticket)).await;
+            identity.map_err(|defect| defect.to_string())
+        })
+    }
+
+    fn counts(&self, identity: &Identity) -> bool {
+        self.registry.knows(&identity.issuer)
+    }
+}
+
+fn tie(ticket: &Ticket) -> Tie<'_> {
+    Tie { state: &ticket.state, nonce: &ticket.nonce, verifier: &ticket.verifier }
 }
 
 /// User and password are never in the configuration.

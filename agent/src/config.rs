@@ -1,5 +1,7 @@
 //! The agent's configuration: where things are and how much is allowed. What is governed is the bundle's to say.
 
+mod approvals;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -10,6 +12,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
+pub(crate) use self::approvals::{Approvals, Database};
 use crate::log::Format;
 
 /// Where the configuration is looked for unless `--config` says otherwise; it need not exist there.
@@ -82,31 +85,6 @@ pub(crate) struct Limits {
     pub(crate) sessions_per_principal: usize,
 }
 
-/// Where people are asked.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Approvals {
-    /// Questions that may wait.
-    pub(crate) questions: usize,
-    /// Of these, one principal's.
-    pub(crate) questions_per_principal: usize,
-    /// The PostgreSQL of a fleet; without it, a file under the state directory.
-    pub(crate) database: Option<Database>,
-}
-
-/// A PostgreSQL that the agents of a fleet share.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Database {
-    /// A connection string or URL as libpq takes it, without the password: `host=db.internal dbname=tidegate
-    /// sslmode=require`. TLS is always verified.
-    pub(crate) connection: String,
-    /// Name of the credential to sign in with.
-    pub(crate) credential: String,
-    /// PEM file of the authorities that are trusted; the system's without it.
-    pub(crate) ca: Option<PathBuf>,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -128,12 +106,6 @@ impl Default for Config {
 impl Default for Credentials {
     fn default() -> Self {
         Self { directory: "/etc/tidegate/credentials".into() }
-    }
-}
-
-impl Default for Approvals {
-    fn default() -> Self {
-        Self { questions: 1000, questions_per_principal: 64, database: None }
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
 };
 
 use aws_lc_rs::rand;
+use tidegate_approvals::{Desk, webhooks::Webhooks};
+use tidegate_approvals_web::{Pages, Server};
 use tidegate_gate::{Masker, Records, Secret, Stopping};
 use tidegate_identity::Registry;
 use tidegate_kernel::{Protection, Tier, inherited};
@@ -60,6 +62,8 @@ struct Agent {
     reloader: Arc<Reloader>,
     socket: Socket,
     people: (Socket, Arc<Answering>),
+    webhooks: (Webhooks, Desk),
+    page: Option<(Server, Pages)>,
     admin: Arc<Admin>,
     user_socket: Socket,
     users: Arc<Users>,
@@ -134,7 +138,9 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
     let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
     let credentials = Arc::new(Files::new(systemd, config.credentials.directory.clone()));
     let desk = approvals::open(&config, &*credentials, &host_name()).await?;
+    let webhooks = (approvals::webhooks(&config, credentials.clone()).await?, desk.clone());
     let registry = Registry::new(tokio::runtime::Handle::current()).map_err(Error::Runtime)?;
+    let page = approvals::page(&config, &*credentials, &desk, &registry).await?;
     let loader = Loader {
         directory: config.bundle.clone(),
         protocols: Arc::new(Protocols::built_in()),
@@ -201,6 +207,8 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
         reloader,
         socket,
         people,
+        webhooks,
+        page,
         admin: Arc::new(admin),
         user_socket,
         users: Users::new(registry),
@@ -215,7 +223,7 @@ impl Agent {
     /// broken off, and whoever takes no notice is cut off, [`LAST`] later or when asked a third time.
     async fn serve(self) -> Result<(), Error> {
         let Self { config, mut listeners, netns, namespaces, sessions, reloader, socket, admin, .. } = self;
-        let Self { people, user_socket, users, stop, stopping, mut signals, .. } = self;
+        let Self { people, webhooks, page, user_socket, users, stop, stopping, mut signals, .. } = self;
         let heart = Heart::start(reloader.enforcer().clone())?;
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
@@ -223,6 +231,11 @@ impl Agent {
         administering.spawn(users.run(user_socket));
         let (people_socket, answering) = people;
         administering.spawn(answering.run(people_socket));
+        let (webhooks, desk) = webhooks;
+        administering.spawn(webhooks.run(desk));
+        if let Some((server, pages)) = page {
+            administering.spawn(server.run(pages));
+        }
         let mut resolving = JoinSet::new();
         for socket in listeners.take_datagrams() {
             resolving.spawn(sessions.dns.clone().serve_datagrams(netns, socket));
@@ -410,6 +423,8 @@ mod tests {
             socket: Socket::bind(&config.admin_socket()).unwrap(),
             user_socket: Users::bind(&config.user_socket()).unwrap(),
             users: Users::new(world.registry.clone()),
+            webhooks: (Webhooks::default(), world.desk()),
+            page: None,
             people: (
                 Answering::bind(&config.approvals_socket()).unwrap(),
                 Answering::new(world.desk(), Arc::new(world.registry.clone())),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tidegate_approvals::{Desk, Limits as DeskLimits, store::Sqlite};
+use tidegate_approvals::{Audience, Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
     Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
@@ -346,7 +346,7 @@ impl World {
     /// Where its people are asked, kept in memory alone.
     pub(crate) fn desk(&self) -> Desk {
         let store = Sqlite::open(Path::new(":memory:")).unwrap();
-        Desk::open("host", Arc::new(store), DeskLimits { all: 10, of_principal: 10 }, false)
+        Desk::open("host", Arc::new(store), DeskLimits { all: 10, of_principal: 10 }, Audience::default())
     }
 
     /// What reloads this world's bundle.

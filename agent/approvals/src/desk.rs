@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    Inquiry, Letter, Person, Refused, State,
+    Answered, Audience, Inquiry, Letter, Person, Refused, Say, State,
     inquiry::Cover,
     store::{Inserted, Most, Store, StoreError},
 };
@@ -50,12 +50,16 @@ pub struct Overview {
 #[derive(Clone)]
 pub struct Desk(Arc<Inner>);
 
+/// What tells the time.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
 struct Inner {
     host: Arc<str>,
+    clock: Clock,
     store: Arc<dyn Store>,
     limits: Limits,
-    /// Whether events are to be sent out.
-    tells: bool,
+    audience: Audience,
     /// Questions that somebody waits for here, by id.
     waited: Mutex<HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>>,
     changes: watch::Sender<u64>,
@@ -73,14 +77,49 @@ struct Waits {
     told: usize,
 }
 
+impl Clock {
+    /// A clock that somebody else winds.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+
+    /// When this time comes, as far as can be told now.
+    fn until(&self, time: Timestamp) -> Instant {
+        let left = Duration::try_from(time.duration_since(self.now())).unwrap_or_default();
+        Instant::now() + left
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
 impl Desk {
     /// A desk of this host, within a runtime that outlives whoever asks.
-    pub fn open(host: &str, store: Arc<dyn Store>, limits: Limits, tells: bool) -> Self {
+    pub fn open(host: &str, store: Arc<dyn Store>, limits: Limits, audience: Audience) -> Self {
+        Self::open_by(Clock::default(), host, store, limits, audience)
+    }
+
+    /// The same, by another clock than the system's.
+    pub fn open_by(
+        clock: Clock,
+        host: &str,
+        store: Arc<dyn Store>,
+        limits: Limits,
+        audience: Audience,
+    ) -> Self {
         let inner = Inner {
             host: host.into(),
+            clock,
             store,
             limits,
-            tells,
+            audience,
             waited: Mutex::default(),
             changes: watch::Sender::new(0),
             home: Handle::current(),
@@ -109,7 +148,7 @@ impl Desk {
 
     /// What this person may know: questions that wait, owe a review, or whose yes still counts; or `all`.
     pub async fn list(&self, person: &Person, all: bool, limit: u32) -> Result<Overview, StoreError> {
-        let now = Timestamp::now();
+        let now = self.0.clock.now();
         let mut inquiries = self.0.store.list(all, now, limit).await?;
         for inquiry in &mut inquiries {
             inquiry.expire(now);
@@ -131,37 +170,21 @@ impl Desk {
         .await
     }
 
-    /// Says yes.
-    pub async fn approve(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
-        self.change(person, id, |inquiry, now| inquiry.approve(person, reason, now)).await
-    }
-
-    /// Says no.
-    pub async fn deny(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
-        self.change(person, id, |inquiry, now| inquiry.deny(person, reason, now)).await
-    }
-
-    /// Lets it run at once.
-    pub async fn break_glass(
-        &self,
-        person: &Person,
-        id: &str,
-        reason: Option<&str>,
-    ) -> Result<Inquiry, Failed> {
-        let inquiry =
-            self.change(person, id, |inquiry, now| inquiry.break_glass(person, reason, now)).await?;
-        tracing::error!(question = id, by = %person, reason, "glass broken: a review is owed");
-        Ok(inquiry)
-    }
-
-    /// Reviews what was done at once.
-    pub async fn review(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
-        self.change(person, id, |inquiry, now| inquiry.review(person, reason, now)).await
-    }
-
-    /// Takes a yes back.
-    pub async fn revoke(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
-        self.change(person, id, |inquiry, now| inquiry.revoke(person, reason, now)).await
+    /// Takes an answer.
+    pub async fn answer(&self, person: &Person, id: &str, answered: Answered<'_>) -> Result<Inquiry, Failed> {
+        let Answered { say, reason, shown } = answered;
+        let taken = self
+            .change(person, id, |inquiry, now| {
+                if shown.is_some_and(|shown| inquiry.seal() != shown) {
+                    return Err(Refused::NotShown(inquiry.id.clone()));
+                }
+                inquiry.take(person, say, reason, now)
+            })
+            .await?;
+        if say == Say::BreakGlass {
+            tracing::error!(question = id, by = %person, reason, "glass broken: a review is owed");
+        }
+        Ok(taken)
     }
 
     /// Changes a question that this person may know of.
@@ -204,7 +227,7 @@ impl Inner {
         for _ in 0..ATTEMPTS {
             let Some(before) = self.store.load(id).await? else { return Ok(None) };
             let mut after = before.clone();
-            let outcome = change(&mut after, Timestamp::now());
+            let outcome = change(&mut after, self.clock.now());
             if after != before {
                 if !self.store.replace(&after, &self.letters(&before, &after)).await? {
                     continue;
@@ -233,11 +256,8 @@ impl Inner {
 
     /// What the change from one to the other tells the outside.
     fn letters(&self, before: &Inquiry, after: &Inquiry) -> Vec<Letter> {
-        if !self.tells {
-            return Vec::new();
-        }
         let new = after.trail.get(before.trail.len()..).unwrap_or_default();
-        new.iter().filter_map(|event| Letter::of(after, event)).collect()
+        self.audience.letters(&self.host, after, new)
     }
 
     fn is_waited_for(&self, id: &str) -> bool {
@@ -252,7 +272,7 @@ impl Inner {
 impl Desk {
     /// Finds a yes that covers all of a question, and claims it where it counts for one only.
     async fn known(&self, asked: &Inquiry) -> Result<Option<(Arc<str>, String)>, StoreError> {
-        let now = Timestamp::now();
+        let now = self.0.clock.now();
         let mut covering: Vec<(Inquiry, Cover)> = Vec::new();
         for term in &asked.terms {
             let cover = |inquiry: &Inquiry| {
@@ -291,7 +311,7 @@ impl Desk {
     /// A question that was left standing when its agent stopped is taken up by whoever asks the very same.
     async fn take_up(&self, asked: &Inquiry) -> Result<Option<Waits>, StoreError> {
         let Some(term) = asked.terms.first() else { return Ok(None) };
-        let now = Timestamp::now();
+        let now = self.0.clock.now();
         for inquiry in self.0.store.find(&term.key, now).await? {
             let same =
                 inquiry.terms == asked.terms && inquiry.text == asked.text && inquiry.host == asked.host;
@@ -313,8 +333,7 @@ impl Desk {
         let Limits { all, of_principal } = self.0.limits;
         for _ in 0..ATTEMPTS {
             asked.id = id()?;
-            let letters = asked.trail.iter().filter_map(|event| Letter::of(&asked, event));
-            let letters: Vec<Letter> = if self.0.tells { letters.collect() } else { Vec::new() };
+            let letters = self.0.audience.letters(&self.0.host, &asked, &asked.trail);
             let Some(waits) = self.wait_for(&asked, &asked.session) else { continue };
             match self.0.store.insert(&asked, Most { all, of_principal }, &letters).await.map_err(failed)? {
                 Inserted::Done => {
@@ -350,7 +369,7 @@ impl Desk {
 impl Approvals for Desk {
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
         Box::pin(async move {
-            let asked = Inquiry::new("".into(), self.0.host.clone(), question, Timestamp::now());
+            let asked = Inquiry::new("".into(), self.0.host.clone(), question, self.0.clock.now());
             if let Some((id, by)) = self.known(&asked).await.map_err(failed)? {
                 return Ok(Answer::Known { id, by });
             }
@@ -398,7 +417,7 @@ impl Asking for Waits {
                     changed = self.now.changed() => {
                         changed.map_err(|_| ApprovalError("the agent ends".into()))?;
                     }
-                    () = sleep_until(until(now.expires)) => {
+                    () = sleep_until(self.desk.0.clock.until(now.expires)) => {
                         let expire = |inquiry: &mut Inquiry, now| {
                             inquiry.expire(now);
                             Ok::<_, ()>(())
@@ -472,11 +491,6 @@ fn id() -> Result<Arc<str>, ApprovalError> {
     let text: String = bytes.iter().map(letter).collect();
     let (one, other) = text.split_at(4);
     Ok(format!("{one}-{other}").into())
-}
-
-fn until(time: Timestamp) -> Instant {
-    let left = Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default();
-    Instant::now() + left
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -11,7 +11,7 @@ use tidegate_gate::{
 };
 
 use crate::{
-    key,
+    Say, key,
     person::{Person, Who},
 };
 
@@ -128,6 +128,9 @@ pub enum Refused {
         /// Who settled it.
         by: Option<String>,
     },
+    /// They were shown another.
+    #[error("question {0} is not what you were shown: look at it again")]
+    NotShown(Arc<str>),
     /// They asked.
     #[error("you asked: somebody else must answer, {0}")]
     OwnQuestion(String),
@@ -391,6 +394,39 @@ impl Inquiry {
         self.happened(now, "asked-again", None, None);
     }
 
+    /// What somebody could say to it now.
+    pub fn choices(&self, person: &Person, now: Timestamp) -> Vec<Say> {
+        let may = |say: &Say| self.clone().take(person, *say, Some("because"), now).is_ok();
+        Say::ALL.into_iter().filter(may).collect()
+    }
+
+    /// Takes what somebody says.
+    pub(crate) fn take(
+        &mut self,
+        person: &Person,
+        say: Say,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        match say {
+            Say::Approve => self.approve(person, reason, now),
+            Say::Deny => self.deny(person, reason, now),
+            Say::BreakGlass => self.break_glass(person, reason, now),
+            Say::Review => self.review(person, reason, now),
+            Say::Revoke => self.revoke(person, reason, now),
+        }
+    }
+
+    /// Whether an answer needs a reason.
+    pub fn needs_reason(&self) -> bool {
+        self.terms.iter().any(|term| term.held.approval.reason)
+    }
+
+    /// A digest of what is asked, as it is shown: what would run, for whom, where, and by which rules.
+    pub fn seal(&self) -> String {
+        key::seal(self)
+    }
+
     /// Who may answer, in words.
     pub fn asked_people(&self) -> String {
         let people: Vec<String> = self.terms.iter().map(|term| term.held.approval.to_string()).collect();
@@ -426,7 +462,7 @@ impl Inquiry {
         if !self.may_answer(person) {
             return Err(Refused::NotAsked(self.asked_people()));
         }
-        check_reason(reason, self.terms.iter().any(|term| term.held.approval.reason))?;
+        check_reason(reason, self.needs_reason())?;
         who.may_answer = self
             .terms
             .iter()

@@ -6,6 +6,8 @@ use tidegate_gate::{
     policy::{Held, Principal, Scope},
 };
 
+use crate::Inquiry;
+
 /// Who asks on this host: the account, its subjects, and whom issuers say that it is. Not the process, so that an
 /// answer that comes after a restart finds whoever asks again.
 pub(crate) fn principal(host: &str, principal: &Principal) -> String {
@@ -34,6 +36,30 @@ pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String 
         Scope::Shape => key.add(question.shape),
         Scope::Resource => &mut key,
     };
+    key.finish()
+}
+
+/// What an approver is shown of a question; what happens to it later is no part of it.
+pub(crate) fn seal(inquiry: &Inquiry) -> String {
+    let Inquiry {
+        id,
+        host,
+        asked,
+        name,
+        text,
+        particulars,
+        principal,
+        resource,
+        protocol,
+        policy,
+        terms,
+        ..
+    } = inquiry;
+    // All of it is plain data: it can be written.
+    let shown =
+        serde_json::to_vec(&(asked, name, text, particulars, principal, resource, protocol, policy, terms));
+    let mut key = Key::new("seal");
+    key.add(&**id).add(&**host).add(shown.unwrap_or_default());
     key.finish()
 }
 

@@ -1,45 +1,151 @@
 //! What is told to the outside.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Event, Inquiry};
 
-/// One event to be sent out; kept until it was taken, or given up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One event to be sent to one receiver; kept until it was taken, or given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// Unique; receivers know a repeated one by it.
     pub id: String,
+    /// The host whose agent sends it.
+    pub host: Arc<str>,
+    /// The receiver's name.
+    pub hook: Arc<str>,
     /// The question's id.
-    pub question: String,
-    /// The whole event, as it is sent.
-    pub body: serde_json::Value,
+    pub question: Arc<str>,
+    /// The whole event, as it is sent or the receiver's words are made from it.
+    pub body: Value,
+    /// When it was written, in milliseconds since 1970.
+    pub written: i64,
     /// When it is to be tried next, in milliseconds since 1970.
     pub due: i64,
     /// How often it was tried.
     pub attempts: i64,
 }
 
-impl Letter {
-    /// What is told of something that happened to a question; none if it is nobody's concern.
-    pub(crate) fn of(inquiry: &Inquiry, event: &Event) -> Option<Self> {
-        if matches!(event.step.as_str(), "seen" | "asked-again") {
-            return None;
+/// What can be told of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// It waits.
+    Asked,
+    /// Somebody said yes, and more must.
+    Agreed,
+    /// It may run.
+    Approved,
+    /// It ran at once, and a review is owed.
+    BreakGlass,
+    /// It may not run.
+    Denied,
+    /// Nobody answered in time.
+    Expired,
+    /// Who asked is gone.
+    Withdrawn,
+    /// Who asked cancelled it.
+    Cancelled,
+    /// The yes was taken back.
+    Revoked,
+    /// What ran at once was looked at.
+    Reviewed,
+}
+
+/// Whom this host's agent tells of what happens to questions.
+#[derive(Debug, Clone, Default)]
+pub struct Audience {
+    /// Each receiver's name, and what it wants to know.
+    pub hooks: Vec<(Arc<str>, Vec<Told>)>,
+    /// Where people answer in a browser: a question's id is added to it.
+    pub page: Option<Arc<str>>,
+}
+
+impl Told {
+    /// Everything that can be told.
+    pub const ALL: [Self; 10] = [
+        Self::Asked,
+        Self::Agreed,
+        Self::Approved,
+        Self::BreakGlass,
+        Self::Denied,
+        Self::Expired,
+        Self::Withdrawn,
+        Self::Cancelled,
+        Self::Revoked,
+        Self::Reviewed,
+    ];
+
+    /// The event's step that it stands for.
+    pub fn step(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Agreed => "agreed",
+            Self::Approved => "approved",
+            Self::BreakGlass => "break-glass",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Cancelled => "cancelled",
+            Self::Revoked => "revoked",
+            Self::Reviewed => "reviewed",
         }
-        let mut id = [0; 16];
-        rand::fill(&mut id).ok()?;
-        let id = hex::encode(id);
-        let rules: Vec<&str> = inquiry.terms.iter().map(|term| &*term.held.rule).collect();
-        let process = &inquiry.principal.process;
-        let body = json!({
-            "id": id,
+    }
+}
+
+impl Audience {
+    /// What is told of events, by this host's agent.
+    pub(crate) fn letters(&self, host: &Arc<str>, inquiry: &Inquiry, events: &[Event]) -> Vec<Letter> {
+        let mut letters = Vec::new();
+        for event in events {
+            for (hook, wanted) in &self.hooks {
+                if wanted.iter().any(|told| told.step() == event.step) {
+                    letters.extend(self.letter(host, hook, inquiry, event));
+                }
+            }
+        }
+        letters
+    }
+
+    /// None without randomness: an id that is not unique would be taken for a repetition.
+    fn letter(&self, host: &Arc<str>, hook: &Arc<str>, inquiry: &Inquiry, event: &Event) -> Option<Letter> {
+        let mut random = [0; 16];
+        rand::fill(&mut random).ok()?;
+        let id = format!("msg_{}", hex::encode(random));
+        let page = self.page.as_ref().map(|page| format!("{page}{}", inquiry.id));
+        let body = body(&id, page, inquiry, event);
+        let written = event.time.as_millisecond();
+        Some(Letter {
+            id,
+            host: host.clone(),
+            hook: hook.clone(),
+            question: inquiry.id.clone(),
+            body,
+            written,
+            due: written,
+            attempts: 0,
+        })
+    }
+}
+
+/// As approvers see the question: what is masked for them is masked here.
+fn body(id: &str, page: Option<String>, inquiry: &Inquiry, event: &Event) -> Value {
+    let rules: Vec<&str> = inquiry.terms.iter().map(|term| &*term.held.rule).collect();
+    let process = &inquiry.principal.process;
+    json!({
+        "id": id,
+        "type": format!("approval.{}", event.step),
+        "timestamp": event.time,
+        "data": {
             "event": event.step,
-            "time": event.time,
             "by": event.by,
             "reason": event.reason,
             "question": {
                 "id": inquiry.id,
+                "link": page,
                 "state": inquiry.state,
                 "host": inquiry.host,
                 "session": inquiry.session,
@@ -61,8 +167,6 @@ impl Letter {
                 "unit": process.unit,
                 "container": process.container,
             },
-        });
-        let due = event.time.as_millisecond();
-        Some(Self { id, question: inquiry.id.to_string(), body, due, attempts: 0 })
-    }
+        },
+    })
 }

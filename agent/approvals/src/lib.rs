@@ -11,9 +11,12 @@ mod inquiry;
 mod key;
 mod letter;
 mod person;
+mod say;
 pub mod store;
+pub mod webhooks;
 
-pub use desk::{Desk, Failed, Limits, Overview};
+pub use desk::{Clock, Desk, Failed, Limits, Overview};
 pub use inquiry::{Event, Inquiry, Refused, State, Term};
-pub use letter::Letter;
+pub use letter::{Audience, Letter, Told};
 pub use person::{Person, Who};
+pub use say::{Answered, Say};

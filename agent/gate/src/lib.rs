@@ -24,6 +24,7 @@ mod record;
 mod refusal;
 mod secret;
 mod verdicts;
+mod visible;
 
 pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Step};
 pub use credential::{Credential, CredentialError, Credentials};
@@ -39,3 +40,4 @@ pub use record::{Entry, Record, RecordError, Records};
 pub use refusal::{Cause, Refusal};
 pub use secret::Secret;
 pub use tidegate_policy as policy;
+pub use visible::{Block, Lines, Plain};

@@ -10,9 +10,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_gate::Secret;
+use tidegate_https::Https;
 use zeroize::Zeroizing;
 
-use crate::{Defect, http::Http, keyring::Metadata};
+use crate::{Defect, keyring::Metadata};
 
 /// How long between two questions where the issuer does not say (RFC 8628, section 3.5), and what it adds when it is
 /// asked too often.
@@ -47,7 +48,7 @@ pub(crate) struct Flow {
 /// What the agent is to an issuer.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) http: Http,
+    pub(crate) http: Https,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) id: Arc<str>,
 }
@@ -107,7 +108,7 @@ impl Client {
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
         ];
-        let answer = self.http.post(endpoint, &form).await.map_err(failed)?;
+        let answer = self.http.post_form(endpoint, &form).await.map_err(failed)?;
         if answer.status != 200 {
             return Err(failed(format!("it answered {}", error_code(answer.status, &answer.body))));
         }
@@ -153,16 +154,17 @@ impl Client {
             ("token_type_hint", "refresh_token"),
             ("token", std::str::from_utf8(refresh_token.expose()).unwrap_or_default()),
         ];
-        if let Err(why) = self.http.post(endpoint, &form).await {
+        if let Err(why) = self.http.post_form(endpoint, &form).await {
             tracing::warn!(why, "a refresh token was forgotten, but could not be revoked");
         }
     }
 
-    async fn tokens(&self, form: &[(&str, &str)]) -> Result<Tokens, NoTokens> {
+    /// Asks for tokens by a grant.
+    pub(crate) async fn tokens(&self, form: &[(&str, &str)]) -> Result<Tokens, NoTokens> {
         let Some(endpoint) = self.metadata.token_endpoint.clone() else {
             return Err(NoTokens::Never("it has no token endpoint".into()));
         };
-        let answer = self.http.post(endpoint, form).await.map_err(NoTokens::Unreachable)?;
+        let answer = self.http.post_form(endpoint, form).await.map_err(NoTokens::Unreachable)?;
         if answer.status != 200 {
             return Err(match error_code(answer.status, &answer.body) {
                 code if code == "authorization_pending" => NoTokens::Pending,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use tidegate_gate::Secret;
+use tidegate_https::Https;
 use tidegate_policy::{Issuer, TokenSource};
 use url::Url;
 use zeroize::Zeroizing;
@@ -11,7 +12,6 @@ use zeroize::Zeroizing;
 use crate::{
     Defect,
     host::{Environment, Host, Place, ProcessId},
-    http::Http,
     token::TokenKey,
 };
 
@@ -159,7 +159,7 @@ fn is_host(written: &str, host: &str, port: u16) -> bool {
 
 /// Asks a job's own endpoint for an ID token that is for us.
 pub(crate) async fn request(
-    http: &Http,
+    http: &Https,
     mut url: Url,
     bearer: &Secret,
     audience: &str,

@@ -6,11 +6,12 @@ use std::{
 };
 
 use serde::Deserialize;
+use tidegate_https::Https;
 use tidegate_policy::Algorithm;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::{Defect, http::Http, keys::KeySet};
+use crate::{Defect, keys::KeySet};
 
 /// How old keys may be before they are fetched again.
 const FRESH: Duration = Duration::from_secs(600);
@@ -22,6 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct Metadata {
     issuer: String,
     jwks_uri: Url,
+    pub(crate) authorization_endpoint: Option<Url>,
     pub(crate) token_endpoint: Option<Url>,
     pub(crate) device_authorization_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
@@ -30,7 +32,7 @@ pub(crate) struct Metadata {
 /// Keys of one issuer, kept fresh.
 pub(crate) struct Keyring {
     url: Arc<str>,
-    http: Http,
+    http: Https,
     kept: Mutex<Option<Kept>>,
     /// When the issuer was last asked, and what came of it. Held while it is asked.
     asked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
@@ -45,12 +47,12 @@ struct Kept {
 
 impl Keyring {
     /// Nothing is fetched before it is needed.
-    pub(crate) fn new(url: Arc<str>, http: Http) -> Self {
+    pub(crate) fn new(url: Arc<str>, http: Https) -> Self {
         Self { url, http, kept: Mutex::default(), asked: tokio::sync::Mutex::default() }
     }
 
     /// Takes over what a former one knows.
-    pub(crate) fn succeed(former: &Self, http: Http) -> Self {
+    pub(crate) fn succeed(former: &Self, http: Https) -> Self {
         let new = Self::new(former.url.clone(), http);
         *new.kept.lock().unwrap_or_else(PoisonError::into_inner) = former.kept();
         new

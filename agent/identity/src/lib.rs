@@ -6,12 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod browser;
 mod defect;
 mod device;
 mod ends;
 mod find;
 mod host;
-mod http;
 mod json;
 mod keyring;
 mod keys;
@@ -24,6 +24,7 @@ mod token;
 mod trees;
 mod verify;
 
+pub use browser::{Application, Tie};
 pub use defect::Defect;
 pub use device::Visit;
 pub use host::ProcessId;

@@ -9,6 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tidegate_gate::{BoxFuture, Identified, Identities};
+use tidegate_https::Https;
 use tidegate_policy::{Issuer, Process, Unproven};
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 use zeroize::Zeroizing;
@@ -17,7 +18,6 @@ use crate::{
     Defect, ProcessId,
     find::{self, Found, Surroundings, What},
     host::{Host, Place, Procfs},
-    http::Http,
     keyring::Keyring,
     renewal::Renewal,
     token::{Token, TokenKey},
@@ -50,7 +50,7 @@ pub struct Prepared(Vec<Arc<Known>>);
 /// An issuer and what is known of it.
 pub(crate) struct Known {
     pub(crate) issuer: Arc<Issuer>,
-    pub(crate) http: Http,
+    pub(crate) http: Https,
     pub(crate) keyring: Arc<Keyring>,
 }
 
@@ -104,7 +104,7 @@ impl Registry {
         let former = self.inner.issuers.load_full();
         let (mut known, mut problems) = (Vec::new(), Vec::new());
         for issuer in issuers {
-            let http = match Http::new(issuer.ca.as_deref()) {
+            let http = match Https::new(issuer.ca.as_deref()) {
                 Ok(http) => http,
                 Err(why) => {
                     problems.push(format!("issuer {:?}: {why}", issuer.name));

@@ -34,7 +34,6 @@ mod verify;
 
 pub use error::StoreError;
 pub use hash::Hash;
-pub use human::{Block, Plain};
 pub use index::{Filter, Sessions};
 pub use line::Line;
 pub use log::checkpoint::{Checkpoint, PublicKey};

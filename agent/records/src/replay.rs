@@ -8,13 +8,9 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::json;
-use tidegate_gate::{Entry, policy::Effect};
+use tidegate_gate::{Block, Entry, Plain, policy::Effect};
 
-use crate::{
-    error::StoreError,
-    human::{Block, Plain, count},
-    line::Line,
-};
+use crate::{error::StoreError, human::count, line::Line};
 
 /// How fast a record is replayed.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,11 +5,11 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_gate::{
-    Entry,
+    Entry, Plain,
     policy::{Effect, Principal},
 };
 
-use crate::human::{Plain, count};
+use crate::human::count;
 
 /// One session in short. Its [`Display`](fmt::Display) is one line for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,12 +8,12 @@ use std::{
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use tidegate_approvals::{Inquiry, State};
-use tidegate_records::{Block, Plain};
+use tidegate_approvals::{Inquiry, Say, State};
+use tidegate_gate::{Block, Plain};
 
 use super::Exit;
 use crate::{
-    answering::{self, Ask, Say, Told},
+    answering::{self, Ask, Told},
     config::Config,
 };
 

@@ -42,8 +42,13 @@ pub trait Store: Send + Sync {
     /// The newest questions: those that wait, that owe a review, or whose yes still counts; or all.
     fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>>;
 
-    /// Letters that are due, oldest first.
-    fn letters(&self, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Letter>, StoreError>>;
+    /// Letters of this host's agent to this receiver, those first that are due first.
+    fn letters<'a>(
+        &'a self,
+        host: &'a str,
+        hook: &'a str,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>>;
 
     /// Another attempt is to be made at this time; none: never again.
     fn postpone<'a>(
@@ -99,10 +104,11 @@ create table if not exists tidegate_keys (
     key text not null, inquiry text not null, primary key (key, inquiry)
 );
 create index if not exists tidegate_inquiries_alive on tidegate_inquiries (alive);
-create table if not exists tidegate_letters (
-    id text primary key, inquiry text not null, body text not null, due bigint, attempts bigint not null
+create table if not exists tidegate_post (
+    id text primary key, host text not null, hook text not null, inquiry text not null, body text not null,
+    written bigint not null, due bigint not null, attempts bigint not null
 );
-create index if not exists tidegate_letters_due on tidegate_letters (due);
+create index if not exists tidegate_post_due on tidegate_post (host, hook, due);
 ";
 
 // Placeholders stand in the order of their numbers: SQLite counts them by first appearance.
@@ -119,12 +125,15 @@ const FIND: &str = "select version, body from tidegate_inquiries where id in \
     (select inquiry from tidegate_keys where key = $1) and alive > $2 order by asked";
 const LIST: &str = "select version, body from tidegate_inquiries where alive > $1 or owed = 1 \
     order by asked desc, id limit $2";
-const INSERT_LETTER: &str = "insert into tidegate_letters (id, inquiry, body, due, attempts) \
-    values ($1, $2, $3, $4, $5)";
-const LETTERS: &str = "select id, inquiry, body, due, attempts from tidegate_letters where due <= $1 \
-    order by due, id limit $2";
-const POSTPONE: &str = "update tidegate_letters set due = $1, attempts = attempts + 1 where id = $2";
-const FORGET: &str = "delete from tidegate_letters where id = $1";
+/// Most letters that wait for one receiver are 10,000: who asks must not fill the disk while it is away.
+const INSERT_LETTER: &str = "insert into tidegate_post (id, host, hook, inquiry, body, written, due, attempts) \
+    select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as text), cast($5 as text), \
+    cast($6 as bigint), cast($7 as bigint), cast($8 as bigint) \
+    where (select count(*) from tidegate_post where host = $2 and hook = $3) < 10000";
+const LETTERS: &str = "select id, host, hook, inquiry, body, written, due, attempts from tidegate_post \
+    where host = $1 and hook = $2 order by due, written, id limit $3";
+const POSTPONE: &str = "update tidegate_post set due = $1, attempts = attempts + 1 where id = $2";
+const FORGET: &str = "delete from tidegate_post where id = $1";
 
 /// A question as a row.
 struct Row {
@@ -158,6 +167,11 @@ impl Row {
 fn read(version: i64, body: &str) -> Result<Inquiry, StoreError> {
     let inquiry: Inquiry = serde_json::from_str(body).map_err(StoreError::new)?;
     Ok(Inquiry { version, ..inquiry })
+}
+
+/// That a letter found no place.
+fn lost(letter: &Letter) {
+    tracing::error!(hook = %letter.hook, question = %letter.question, "too many letters wait: one was lost");
 }
 
 /// Whether a count allows one more.

@@ -157,18 +157,25 @@ impl Store for Postgres {
         Box::pin(async move { self.inquiries(super::LIST, &[&since, &i64::from(limit)]).await })
     }
 
-    fn letters(&self, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Letter>, StoreError>> {
+    fn letters<'a>(
+        &'a self,
+        host: &'a str,
+        hook: &'a str,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
         Box::pin(self.run(async move |sql| {
-            let values: [&(dyn ToSql + Sync); 2] = [&now.as_millisecond(), &i64::from(limit)];
+            let values: [&(dyn ToSql + Sync); 3] = [&host, &hook, &i64::from(limit)];
             let rows = sql.query(super::LETTERS, &values).await?;
             let letters = rows.iter().map(|row| {
-                let body = serde_json::from_str(row.try_get(2)?).map_err(StoreError::new)?;
                 Ok(Letter {
                     id: row.try_get(0)?,
-                    question: row.try_get(1)?,
-                    body,
-                    due: row.try_get(3)?,
-                    attempts: row.try_get(4)?,
+                    host: row.try_get::<_, &str>(1)?.into(),
+                    hook: row.try_get::<_, &str>(2)?.into(),
+                    question: row.try_get::<_, &str>(3)?.into(),
+                    body: serde_json::from_str(row.try_get(4)?).map_err(StoreError::new)?,
+                    written: row.try_get(5)?,
+                    due: row.try_get(6)?,
+                    attempts: row.try_get(7)?,
                 })
             });
             letters.collect()
@@ -196,8 +203,12 @@ impl Store for Postgres {
 
 async fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
-        let Letter { id, question, body, due, attempts } = letter;
-        sql.execute(super::INSERT_LETTER, &[id, question, &body.to_string(), due, attempts]).await?;
+        let Letter { id, host, hook, question, body, written, due, attempts } = letter;
+        let (host, hook, question, body) = (&**host, &**hook, &**question, body.to_string());
+        let values: [&(dyn ToSql + Sync); 8] = [id, &host, &hook, &question, &body, written, due, attempts];
+        if sql.execute(super::INSERT_LETTER, &values).await? == 0 {
+            super::lost(letter);
+        }
     }
     Ok(())
 }

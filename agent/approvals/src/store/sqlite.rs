@@ -125,18 +125,30 @@ impl Store for Sqlite {
         self.run(move |sql| inquiries(sql, super::LIST, params![since, limit]))
     }
 
-    fn letters(&self, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Letter>, StoreError>> {
+    fn letters<'a>(
+        &'a self,
+        host: &'a str,
+        hook: &'a str,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
+        let (host, hook) = (host.to_owned(), hook.to_owned());
         self.run(move |sql| {
             let mut statement = sql.prepare_cached(super::LETTERS)?;
-            let rows = statement.query_map(params![now.as_millisecond(), limit], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?, row.get(4)?))
-            })?;
-            let letters = rows.map(|row| {
-                let (id, question, body, due, attempts) = row?;
-                let body = serde_json::from_str(&body).map_err(StoreError::new)?;
-                Ok(Letter { id, question, body, due, attempts })
-            });
-            letters.collect()
+            let mut rows = statement.query(params![host, hook, limit])?;
+            let mut letters = Vec::new();
+            while let Some(row) = rows.next()? {
+                letters.push(Letter {
+                    id: row.get(0)?,
+                    host: row.get(1)?,
+                    hook: row.get(2)?,
+                    question: row.get(3)?,
+                    body: serde_json::from_str(&row.get::<_, String>(4)?).map_err(StoreError::new)?,
+                    written: row.get(5)?,
+                    due: row.get(6)?,
+                    attempts: row.get(7)?,
+                });
+            }
+            Ok(letters)
         })
     }
 
@@ -166,9 +178,11 @@ fn keys(inquiry: &Inquiry) -> Vec<String> {
 
 fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
-        let body = letter.body.to_string();
-        let values = params![letter.id, letter.question, body, letter.due, letter.attempts];
-        sql.execute(super::INSERT_LETTER, values)?;
+        let Letter { id, host, hook, question, body, written, due, attempts } = letter;
+        let values = params![id, host, hook, question, body.to_string(), written, due, attempts];
+        if sql.execute(super::INSERT_LETTER, values)? == 0 {
+            super::lost(letter);
+        }
     }
     Ok(())
 }

@@ -8,11 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, crypto::aws_lc_rs, pki_types::ServerName};
 use tidegate_gate::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::{
@@ -39,22 +35,7 @@ pub(super) struct Stream(tokio_rustls::client::TlsStream<Socket>);
 impl Tls {
     /// Trusts the authorities of a PEM file, or the system's.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, StoreError> {
-        let mut roots = RootCertStore::empty();
-        match ca {
-            Some(path) => {
-                let at = |error: &dyn ToString| {
-                    StoreError::new(format!("{}: {}", path.display(), error.to_string()))
-                };
-                for certificate in CertificateDer::pem_file_iter(path).map_err(|error| at(&error))? {
-                    let certificate = certificate.map_err(|error| at(&error))?;
-                    roots.add(certificate).map_err(|error| at(&error))?;
-                }
-            }
-            None => {
-                // The system's may hold some that can't be used.
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
+        let roots = tidegate_https::roots(ca).map_err(StoreError::new)?;
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(StoreError::new)?

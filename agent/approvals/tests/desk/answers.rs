@@ -8,7 +8,9 @@ use tidegate_gate::{
     policy::{Approval, People},
 };
 
-use crate::common::{Kept, account, ann, ask, desk, end, held, member, next, question, settled, terms};
+use crate::common::{
+    Kept, Says as _, account, ann, ask, desk, end, held, member, next, question, settled, terms,
+};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Failed>) -> Refused {
     match result {

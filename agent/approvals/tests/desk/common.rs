@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tidegate_approvals::{
-    Desk, Inquiry, Limits, Person, State,
+    Answered, Audience, Clock, Desk, Failed, Inquiry, Limits, Person, Say, State,
     store::{Postgres, Settings, Sqlite, Store},
 };
 use tidegate_gate::{
@@ -64,7 +65,61 @@ pub(crate) async fn postgres() -> Kept {
 pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400 };
 
 pub(crate) fn desk(store: &Arc<dyn Store>) -> Desk {
-    Desk::open("host", store.clone(), LIMITS, false)
+    Desk::open("host", store.clone(), LIMITS, Audience::default())
+}
+
+/// A clock that stands still until it is wound.
+#[derive(Clone, Default)]
+pub(crate) struct Wound(Arc<AtomicU64>);
+
+impl Wound {
+    pub(crate) fn desk(&self, store: &Arc<dyn Store>) -> Desk {
+        let (start, wound) = (Timestamp::now(), self.0.clone());
+        let now = move || start + Duration::from_millis(wound.load(Ordering::Relaxed));
+        Desk::open_by(Clock::new(now), "host", store.clone(), LIMITS, Audience::default())
+    }
+
+    pub(crate) fn wind(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+/// Answers, in a word.
+pub(crate) trait Says {
+    async fn say(&self, person: &Person, id: &str, say: Say, reason: Option<&str>)
+    -> Result<Inquiry, Failed>;
+
+    async fn approve(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
+        self.say(person, id, Say::Approve, reason).await
+    }
+
+    async fn deny(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
+        self.say(person, id, Say::Deny, reason).await
+    }
+
+    async fn break_glass(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
+        self.say(person, id, Say::BreakGlass, reason).await
+    }
+
+    async fn review(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
+        self.say(person, id, Say::Review, reason).await
+    }
+
+    async fn revoke(&self, person: &Person, id: &str, reason: Option<&str>) -> Result<Inquiry, Failed> {
+        self.say(person, id, Say::Revoke, reason).await
+    }
+}
+
+impl Says for Desk {
+    async fn say(
+        &self,
+        person: &Person,
+        id: &str,
+        say: Say,
+        reason: Option<&str>,
+    ) -> Result<Inquiry, Failed> {
+        self.answer(person, id, Answered { say, reason, shown: None }).await
+    }
 }
 
 /// By group dba, once, within a minute.

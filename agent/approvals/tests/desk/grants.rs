@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate_approvals::State;
 use tidegate_gate::policy::{Approval, Held, Scope};
 
-use crate::common::{Kept, account, ann, ask, desk, end, held, is_known, question, terms};
+use crate::common::{Kept, Says as _, Wound, account, ann, ask, desk, end, held, is_known, question, terms};
 
 fn lasting(scope: Scope) -> Vec<Held> {
     vec![held("ask", Approval { scope, grant: Some(Duration::from_secs(60)), ..terms() })]
@@ -49,18 +49,18 @@ pub(crate) async fn a_yes_for_a_shape_counts_until_it_is_revoked(kept: &Kept) {
 }
 
 pub(crate) async fn a_yes_for_a_resource_ends_with_its_time(kept: &Kept) {
-    let desk = desk(&kept.store);
-    let brief = Approval { scope: Scope::Resource, grant: Some(Duration::from_millis(300)), ..terms() };
-    let holds = vec![held("ask", brief)];
+    let clock = Wound::default();
+    let desk = clock.desk(&kept.store);
+    let holds = lasting(Scope::Resource);
     let mut waits = ask(&desk, question("s", holds.clone(), (1, 1))).await;
-    let decided = desk.approve(&ann(), waits.id(), None).await.unwrap().decided.unwrap();
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
     end(&mut waits).await.unwrap();
-    let known = is_known(&desk, question("t", holds.clone(), (9, 9))).await;
-    assert!(known || jiff::Timestamp::now() >= decided + Duration::from_millis(300));
+    clock.wind(Duration::from_secs(59));
+    assert!(is_known(&desk, question("t", holds.clone(), (9, 9))).await);
     let mut other = question("t", holds.clone(), (9, 9));
     other.resource = "payroll".into();
     assert!(!is_known(&desk, other).await);
-    tokio::time::sleep(Duration::from_millis(350)).await;
+    clock.wind(Duration::from_secs(1));
     assert!(!is_known(&desk, question("t", holds, (9, 9))).await);
 }
 

@@ -12,6 +12,7 @@ mod common;
 mod grants;
 mod pressure;
 mod restarts;
+mod webhooks;
 
 /// Each test on each store.
 macro_rules! on_every_store {

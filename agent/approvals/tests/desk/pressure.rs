@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tidegate_approvals::{Desk, Limits, State};
+use tidegate_approvals::{Audience, Desk, Limits, State};
 use tidegate_gate::{
     Answer, Approvals,
     policy::{Approval, Scope},
 };
 use tokio::task::JoinSet;
 
-use crate::common::{Kept, ann, ask, desk, end, held, is_known, member, question, settled, terms};
+use crate::common::{Kept, Says as _, ann, ask, desk, end, held, is_known, member, question, settled, terms};
 
 pub(crate) async fn of_a_yes_and_a_cancel_at_once_one_comes_first(kept: &Kept) {
     let desk = desk(&kept.store);
@@ -126,7 +126,7 @@ pub(crate) async fn hundreds_wait_at_once(kept: &Kept) {
 
 pub(crate) async fn no_more_wait_than_may(kept: &Kept) {
     let limits = Limits { all: 3, of_principal: 2 };
-    let desk = Desk::open("host", kept.store.clone(), limits, false);
+    let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
     let asked = |uid: u32, number: u8| {
         let mut asked = question("s", vec![held("ask", terms())], (number, 1));
         asked.principal.process.uid = uid;

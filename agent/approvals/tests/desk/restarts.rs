@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_approvals::{Desk, State};
+use tidegate_approvals::{Audience, Desk, State, Told};
 use tidegate_gate::policy::{Approval, Scope};
 
-use crate::common::{Kept, LIMITS, ann, ask, desk, end, held, is_known, question, settled, terms};
+use crate::common::{Kept, LIMITS, Says as _, ann, ask, desk, end, held, is_known, question, settled, terms};
 
 pub(crate) async fn a_restart_loses_no_question_and_no_yes(kept: &Kept) {
     let before = desk(&kept.store);
@@ -59,24 +59,29 @@ pub(crate) async fn a_withdrawn_question_leaves_no_yes(kept: &Kept) {
 }
 
 pub(crate) async fn letters_are_kept_until_they_are_taken(kept: &Kept) {
-    let desk = Desk::open("host", kept.store.clone(), LIMITS, true);
+    let hooks = vec![("ops".into(), Told::ALL.to_vec()), ("alerts".into(), vec![Told::BreakGlass])];
+    let audience = Audience { hooks, page: Some("https://tidegate.example/approvals/".into()) };
+    let desk = Desk::open("host", kept.store.clone(), LIMITS, audience);
     let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    desk.show(&ann(), waits.id()).await.unwrap();
     desk.approve(&ann(), waits.id(), None).await.unwrap();
-    let now = Timestamp::now();
-    let letters = kept.again.letters(now, 10).await.unwrap();
-    let mut events: Vec<_> = letters.iter().map(|letter| letter.body["event"].as_str().unwrap()).collect();
-    events.sort_unstable();
-    assert_eq!(events, ["approved", "asked"]);
-    assert!(letters.iter().all(|letter| letter.question == **waits.id()));
-    let later = now + Duration::from_secs(60);
+    let letters = kept.again.letters("host", "ops", 10).await.unwrap();
+    let events: Vec<_> = letters.iter().map(|letter| letter.body["type"].as_str().unwrap()).collect();
+    assert_eq!(events, ["approval.asked", "approval.approved"]);
+    for letter in &letters {
+        assert_eq!((&letter.question, letter.body["id"].as_str()), (waits.id(), Some(&*letter.id)));
+        let link = letter.body["data"]["question"]["link"].as_str().unwrap();
+        assert_eq!(link, format!("https://tidegate.example/approvals/{}", waits.id()));
+    }
+    for (host, hook) in [("host", "alerts"), ("other", "ops")] {
+        assert!(kept.again.letters(host, hook, 10).await.unwrap().is_empty());
+    }
+    let later = Timestamp::now() + Duration::from_secs(60);
     kept.store.postpone(&letters[0].id, Some(later)).await.unwrap();
     kept.store.postpone(&letters[1].id, None).await.unwrap();
-    assert!(kept.again.letters(now, 10).await.unwrap().is_empty());
-    let left = kept.again.letters(later, 10).await.unwrap();
-    assert_eq!(
-        left.iter().map(|letter| (&letter.id, letter.attempts)).collect::<Vec<_>>(),
-        [(&letters[0].id, 1)]
-    );
+    let left = kept.again.letters("host", "ops", 10).await.unwrap();
+    let left: Vec<_> = left.iter().map(|letter| (&letter.id, letter.attempts, letter.due)).collect();
+    assert_eq!(left, [(&letters[0].id, 1, later.as_millisecond())]);
 }
 
 pub(crate) async fn an_answer_through_another_agent_counts(kept: &Kept) {

@@ -8,12 +8,14 @@ use super::{
     issuer::Stub,
     minted::{Signer, key_set},
 };
-use crate::{Defect, http::Http, keyring::Keyring};
+use tidegate_https::Https;
+
+use crate::{Defect, keyring::Keyring};
 
 const OFFLINE: Duration = Duration::from_secs(3600);
 
 fn keyring(stub: &Stub) -> Arc<Keyring> {
-    Arc::new(Keyring::new(stub.url.as_str().into(), Http::new(Some(&stub.ca)).unwrap()))
+    Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&stub.ca)).unwrap()))
 }
 
 async fn keys(ring: &Arc<Keyring>, id: &str) -> Result<(), Defect> {
@@ -92,7 +94,7 @@ async fn known_keys_go_on_while_the_issuer_is_down_and_only_so_long() {
 async fn an_issuer_whose_certificate_is_not_trusted_is_not_asked() {
     let signer = Signer::rsa("one");
     let (stub, other) = (Stub::start(&[&signer]).await, Stub::start(&[&signer]).await);
-    let ring = Arc::new(Keyring::new(stub.url.as_str().into(), Http::new(Some(&other.ca)).unwrap()));
+    let ring = Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&other.ca)).unwrap()));
     assert!(matches!(keys(&ring, "one").await.unwrap_err(), Defect::NoKeys(_)));
     assert!(stub.asked("/keys").is_empty());
 }

@@ -10,10 +10,11 @@ use std::{
 };
 
 use serde::Serialize;
+use tidegate_gate::Plain;
 
 use crate::{
     error::{At, StoreError},
-    human::{Plain, count},
+    human::count,
     layout::Layout,
     log::checkpoint::{Checkpoint, PublicKey},
     verify::log::Known,

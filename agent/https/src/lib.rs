@@ -1,4 +1,6 @@
-//! What is fetched from issuers: over verified TLS, without redirects, bounded in size and time.
+//! What the agent fetches and sends: over verified TLS, without redirects, bounded in size and time.
+
+#![forbid(unsafe_code)]
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -20,37 +22,44 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Fetches, trusting certain authorities.
 #[derive(Debug, Clone)]
-pub(crate) struct Http(Client);
+pub struct Https(Client);
 
 /// What was answered.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Zeroizing<Vec<u8>>,
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body, which may hold a secret.
+    pub body: Zeroizing<Vec<u8>>,
 }
 
-impl Http {
-    /// Trusts the authorities of this file, or the system's.
-    pub(crate) fn new(ca: Option<&Path>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        match ca {
-            Some(path) => {
-                let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-                let pem = fs::read(path).map_err(|error| failed(&error))?;
-                for certificate in CertificateDer::pem_slice_iter(&pem) {
-                    let certificate = certificate.map_err(|error| failed(&error))?;
-                    roots.add(certificate).map_err(|error| failed(&error))?;
-                }
-                if roots.is_empty() {
-                    return Err(failed(&"no certificate is in it"));
-                }
+/// The authorities of a PEM file, or the system's. The error names the file.
+pub fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let pem = fs::read(path).map_err(|error| failed(&error))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let certificate = certificate.map_err(|error| failed(&error))?;
+                roots.add(certificate).map_err(|error| failed(&error))?;
             }
-            // Those that cannot be read are not trusted.
-            None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+            if roots.is_empty() {
+                return Err(failed(&"no certificate is in it"));
+            }
         }
+        // Those that cannot be read are not trusted.
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    }
+    Ok(roots)
+}
+
+impl Https {
+    /// Trusts the authorities of this file, or the system's.
+    pub fn new(ca: Option<&Path>) -> Result<Self, String> {
         let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
+            .with_root_certificates(roots(ca)?)
             .with_no_client_auth();
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
@@ -67,7 +76,7 @@ impl Http {
     }
 
     /// GET, with a bearer token if one is given.
-    pub(crate) async fn get(&self, url: Url, bearer: Option<&Secret>) -> Result<Answer, String> {
+    pub async fn get(&self, url: Url, bearer: Option<&Secret>) -> Result<Answer, String> {
         let mut request = self.0.get(url).header("accept", "application/json");
         if let Some(bearer) = bearer {
             let text = [b"Bearer ", bearer.expose()].concat();
@@ -80,8 +89,22 @@ impl Http {
     }
 
     /// POST of a form.
-    pub(crate) async fn post(&self, url: Url, form: &[(&str, &str)]) -> Result<Answer, String> {
+    pub async fn post_form(&self, url: Url, form: &[(&str, &str)]) -> Result<Answer, String> {
         answered(self.0.post(url).header("accept", "application/json").form(form).send().await).await
+    }
+
+    /// POST of JSON with these headers.
+    pub async fn post_json(
+        &self,
+        url: Url,
+        headers: &[(&'static str, String)],
+        body: Vec<u8>,
+    ) -> Result<Answer, String> {
+        let mut request = self.0.post(url).header("content-type", "application/json").body(body);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        answered(request.send().await).await
     }
 }
 

@@ -1,0 +1,187 @@
+//! Messages that people read in their chat. Texts that others wrote go only where no markup is read.
+
+use serde_json::{Value, json};
+use tidegate_gate::{Lines, Plain};
+
+/// Most characters of what will run: Slack takes 3,000 in a block, Teams 28 KB in a message. The page has the rest.
+const LONGEST: usize = 2_000;
+/// Most characters of any other text.
+const LONGEST_FACT: usize = 300;
+
+/// What a message says, whatever its form.
+struct Words {
+    title: String,
+    facts: Vec<(&'static str, String)>,
+    runs: String,
+    link: Option<String>,
+}
+
+impl Words {
+    fn of(letter: &Value) -> Self {
+        let text = |path: &str| letter.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let event = text("/data/event");
+        let id = text("/data/question/id");
+        let title = match event {
+            "asked" => format!("Approval {id} is asked for"),
+            "break-glass" => format!("ALERT: glass broken for {id}, a review is owed"),
+            "agreed" => format!("Approval {id}: one yes, more are needed"),
+            "reviewed" => format!("{id}, which ran at once, was reviewed"),
+            other => format!("Approval {id} was {other}"),
+        };
+        let mut facts = vec![
+            ("Who asks", format!("{} on {}", text("/data/asker/name"), text("/data/question/host"))),
+            ("Program", text("/data/asker/executable").to_owned()),
+            ("Where", format!("{} ({})", text("/data/question/resource"), text("/data/question/protocol"))),
+            ("Rule", rules(letter)),
+            ("May approve", text("/data/question/may-approve").to_owned()),
+            ("By", text("/data/by").to_owned()),
+            ("Reason", text("/data/reason").to_owned()),
+        ];
+        // Who asks is told already.
+        facts.retain(|(name, fact)| !fact.is_empty() && (event != "asked" || *name != "By"));
+        Self {
+            title,
+            facts: facts.into_iter().map(|(name, fact)| (name, plain(&fact))).collect(),
+            runs: cut(&Lines(text("/data/question/text")).to_string(), LONGEST),
+            link: letter.pointer("/data/question/link").and_then(Value::as_str).map(Into::into),
+        }
+    }
+}
+
+/// A message with blocks (Slack's "Sending messages using incoming webhooks" and "Block Kit").
+pub(super) fn slack(letter: &Value) -> Value {
+    let Words { title, facts, runs, link } = Words::of(letter);
+    let text = |text: &str| json!({"type": "plain_text", "text": text, "emoji": false});
+    let facts: Vec<Value> = facts.iter().map(|(name, fact)| text(&format!("{name}: {fact}"))).collect();
+    let mut blocks = vec![
+        json!({"type": "header", "text": text(&title)}),
+        json!({"type": "section", "fields": facts}),
+        json!({"type": "rich_text", "elements": [
+            {"type": "rich_text_preformatted", "elements": [{"type": "text", "text": runs}]},
+        ]}),
+    ];
+    if let Some(link) = link {
+        let words = "Look at it and answer";
+        blocks.push(json!({"type": "rich_text", "elements": [
+            {"type": "rich_text_section", "elements": [{"type": "link", "url": link, "text": words}]},
+        ]}));
+    }
+    json!({"text": title, "blocks": blocks})
+}
+
+/// A message with an adaptive card (Microsoft's "Create incoming webhooks with Workflows for Microsoft Teams"). Text
+/// runs, unlike text blocks, read no Markdown.
+pub(super) fn teams(letter: &Value) -> Value {
+    let Words { title, facts, runs, link } = Words::of(letter);
+    let run = |text: &str, font: &str, bold: bool| {
+        let weight = if bold { "Bolder" } else { "Default" };
+        json!({"type": "RichTextBlock", "inlines": [
+            {"type": "TextRun", "text": text, "fontType": font, "weight": weight},
+        ]})
+    };
+    let mut body = vec![run(&title, "Default", true)];
+    body.extend(facts.iter().map(|(name, fact)| run(&format!("{name}: {fact}"), "Default", false)));
+    body.extend(runs.lines().map(|line| run(line, "Monospace", false)));
+    let actions =
+        link.map(|link| json!({"type": "Action.OpenUrl", "title": "Look at it and answer", "url": link}));
+    json!({"type": "message", "attachments": [{
+        "contentType": "application/vnd.microsoft.card.adaptive",
+        "content": {
+            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+            "type": "AdaptiveCard",
+            "version": "1.4",
+            "body": body,
+            "actions": actions.into_iter().collect::<Vec<_>>(),
+        },
+    }]})
+}
+
+fn rules(letter: &Value) -> String {
+    let rules = letter.pointer("/data/question/rules").and_then(Value::as_array);
+    let rules = rules.into_iter().flatten().filter_map(Value::as_str);
+    rules.collect::<Vec<_>>().join(", ")
+}
+
+fn plain(text: &str) -> String {
+    cut(&Plain(text).to_string(), LONGEST_FACT)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let mut characters = text.chars();
+    let mut kept: String = characters.by_ref().take(most).collect();
+    if characters.next().is_some() {
+        kept.push_str(" … (cut: there is more)");
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(event: &str, text: &str) -> Value {
+        json!({"data": {
+            "event": event, "by": "ann", "reason": "<!channel> *x*",
+            "question": {
+                "id": "k7f2-9qmd", "host": "runner-1", "resource": "shop", "protocol": "postgres", "text": text,
+                "rules": ["ask"], "may-approve": "group dba (people)", "link": "https://tidegate.example/approvals/k7f2-9qmd",
+            },
+            "asker": {"name": "ci", "executable": "/usr/bin/psql"},
+        }})
+    }
+
+    /// Every text beside those of which markup is read.
+    fn marked_up(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(object) => {
+                let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
+                if matches!(kind, "mrkdwn" | "TextBlock" | "Fact") {
+                    found.push(value.to_string());
+                }
+                object.values().for_each(|value| marked_up(value, found));
+            }
+            Value::Array(array) => array.iter().for_each(|value| marked_up(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_message_says_what_will_run_who_asks_and_where_to_answer() {
+        for message in [slack(&letter("asked", "DELETE FROM t")), teams(&letter("asked", "DELETE FROM t"))] {
+            let text = message.to_string();
+            for part in
+                ["k7f2-9qmd is asked for", "DELETE FROM t", "ci on runner-1", "Rule: ask", "group dba"]
+            {
+                assert!(text.contains(part), "no {part:?} in {text}");
+            }
+            assert!(text.contains("https://tidegate.example/approvals/k7f2-9qmd"), "{text}");
+        }
+    }
+
+    #[test]
+    fn broken_glass_is_an_alert() {
+        for message in [slack(&letter("break-glass", "x")), teams(&letter("break-glass", "x"))] {
+            assert!(message.to_string().contains("ALERT: glass broken"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_never_read_as_markup() {
+        let hostile = "```<!channel> [x](https://evil.example) \u{202e}txt\u{1b}[2J";
+        for message in [slack(&letter("denied", hostile)), teams(&letter("denied", hostile))] {
+            let mut found = Vec::new();
+            marked_up(&message, &mut found);
+            assert!(found.is_empty(), "{found:?}");
+            let text = message.to_string();
+            assert!(!text.contains('\u{202e}') && !text.contains("\\u001b"), "{text}");
+        }
+        // The fallback is read with markup.
+        assert_eq!(slack(&letter("denied", hostile))["text"], "Approval k7f2-9qmd was denied");
+    }
+
+    #[test]
+    fn a_long_statement_is_cut_and_says_so() {
+        let message = slack(&letter("asked", &"x".repeat(10_000))).to_string();
+        assert!(message.len() < 4_000 && message.contains("cut: there is more"), "{}", message.len());
+    }
+}

@@ -1,0 +1,36 @@
+//! The page where people answer questions in a browser: one page a question, behind a login at an issuer.
+//!
+//! Nothing is told to a browser that has not logged in. An answer is taken only from the page's own form, of the login
+//! that the page was shown to, and for exactly the question that was shown.
+
+#![forbid(unsafe_code)]
+
+mod cookies;
+mod html;
+mod keys;
+mod pages;
+mod server;
+mod sessions;
+
+use tidegate_gate::{BoxFuture, policy::Identity};
+
+pub use keys::Ticket;
+pub use pages::Pages;
+pub use server::{Server, Tls};
+
+/// Logs people in at an issuer, by a browser that is sent there and comes back with a code.
+pub trait Logins: Send + Sync {
+    /// Where the browser is sent to.
+    fn begin<'a>(&'a self, ticket: &'a Ticket) -> BoxFuture<'a, Result<String, String>>;
+
+    /// Who came back with this code. `issuer`: whose answer it is, as the answer says (RFC 9207).
+    fn finish<'a>(
+        &'a self,
+        code: &'a str,
+        issuer: Option<&'a str>,
+        ticket: &'a Ticket,
+    ) -> BoxFuture<'a, Result<Identity, String>>;
+
+    /// Whether what this issuer said still counts.
+    fn counts(&self, identity: &Identity) -> bool;
+}

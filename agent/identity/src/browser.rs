@@ -1,0 +1,117 @@
+//! Logging people in at a browser: the authorization code grant (OpenID Connect Core 1.0, section 3.1) with PKCE
+//! (RFC 7636).
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use tidegate_gate::Secret;
+use tidegate_policy::Identity;
+use url::Url;
+
+use crate::{
+    Defect, Registry,
+    device::{Client, NoTokens},
+    registry::Known,
+    token::Token,
+};
+
+/// What the agent is to an issuer whose people come by browser.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// The issuer's name in the bundle.
+    pub issuer: Arc<str>,
+    /// The client id that the issuer gave.
+    pub client: Arc<str>,
+    /// The client's secret, if it has one.
+    pub secret: Option<Secret>,
+    /// What to ask for beside `openid`.
+    pub scopes: Vec<Arc<str>>,
+    /// Where browsers come back to.
+    pub redirect: Url,
+}
+
+/// What ties an issuer's answer to the browser that was sent there: each unguessable, and of one login.
+#[derive(Clone, Copy)]
+pub struct Tie<'a> {
+    /// Comes back with the code.
+    pub state: &'a str,
+    /// Comes back in the token.
+    pub nonce: &'a str,
+    /// Is shown with the code.
+    pub verifier: &'a str,
+}
+
+impl Registry {
+    /// Where a browser is sent to log in.
+    pub async fn authorization(&self, application: &Application, tie: Tie<'_>) -> Result<Url, Defect> {
+        let known = self.of_application(application)?;
+        let metadata = known.keyring.metadata().await?;
+        let Some(mut url) = metadata.authorization_endpoint.clone() else {
+            return Err(Defect::NotHandedOut("the issuer has no authorization endpoint".into()));
+        };
+        let scopes = application.scopes.iter().map(|scope| &**scope).filter(|scope| *scope != "openid");
+        let scope = ["openid"].into_iter().chain(scopes).collect::<Vec<_>>().join(" ");
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &application.client)
+            .append_pair("redirect_uri", application.redirect.as_str())
+            .append_pair("scope", &scope)
+            .append_pair("state", tie.state)
+            .append_pair("nonce", tie.nonce)
+            .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(digest(&SHA256, tie.verifier.as_bytes())))
+            .append_pair("code_challenge_method", "S256");
+        Ok(url)
+    }
+
+    /// Who came back with this code. `issuer` is whose answer it is, if the answer says (RFC 9207).
+    pub async fn redeem_code(
+        &self,
+        application: &Application,
+        code: &str,
+        issuer: Option<&str>,
+        tie: Tie<'_>,
+    ) -> Result<Identity, Defect> {
+        let known = self.of_application(application)?;
+        if issuer.is_some_and(|issuer| *issuer != *known.issuer.url) {
+            return Err(Defect::Issuer(known.issuer.url.to_string()));
+        }
+        let failed = |why: String| Defect::NotHandedOut(format!("the login failed: {why}"));
+        let metadata = known.keyring.metadata().await?;
+        let client = Client { http: known.http.clone(), metadata, id: application.client.clone() };
+        let secret = application.secret.as_ref().map(|secret| std::str::from_utf8(secret.expose()));
+        let secret = secret.transpose().map_err(|_| failed("the client's secret is not text".into()))?;
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("client_id", &*application.client),
+            ("redirect_uri", application.redirect.as_str()),
+            ("code", code),
+            ("code_verifier", tie.verifier),
+        ];
+        form.extend(secret.map(|secret| ("client_secret", secret)));
+        let tokens = client.tokens(&form).await.map_err(|why| match why {
+            NoTokens::Never(why) | NoTokens::Unreachable(why) => failed(why),
+            NoTokens::Pending | NoTokens::SlowDown => failed("the issuer takes it for another kind".into()),
+        })?;
+        let verified = self.inner.verify(&known, &tokens.id_token, &application.client).await?;
+        let nonce = Token::parse(&tokens.id_token)?.claims.get("nonce").cloned();
+        if nonce.as_ref().and_then(Value::as_str) != Some(tie.nonce) {
+            return Err(Defect::Claim("nonce", "that of this login"));
+        }
+        Ok(verified.identity)
+    }
+
+    /// Whether the bundle in force has an issuer of this name.
+    pub fn knows(&self, issuer: &str) -> bool {
+        self.inner.issuers().iter().any(|known| *known.issuer.name == *issuer)
+    }
+
+    fn of_application(&self, application: &Application) -> Result<Arc<Known>, Defect> {
+        let issuers = self.inner.issuers();
+        let known = issuers.iter().find(|known| known.issuer.name == application.issuer).cloned();
+        known.ok_or_else(|| {
+            Defect::NotTaken(format!("the bundle in force has no issuer {:?}", application.issuer))
+        })
+    }
+}
