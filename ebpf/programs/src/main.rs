@@ -3,7 +3,8 @@
 //!
 //! Only contexts that are stable UAPI, and raw tracepoints whose `task_struct` offsets user space reads from the
 //! running kernel's BTF. Everything fails closed: what can't be looked up, kept or understood is refused.
-#![no_std]
+// Elsewhere than in the kernel it is only looked at, beside crates that bring the standard library.
+#![cfg_attr(target_arch = "bpf", no_std)]
 #![no_main]
 
 mod agent;
@@ -41,7 +42,7 @@ const REFUSE: i32 = 0;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-#[cfg(not(test))]
+#[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
