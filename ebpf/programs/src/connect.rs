@@ -20,7 +20,7 @@ use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, resolver, stamp, task};
 pub fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the hook's own context.
     let asked = unsafe { Endpoint::asked_v4(ctx.sock_addr) };
-    match connect(&ctx, &asked.meant()) {
+    match connect(&ctx, &asked) {
         Ok(Some(actual)) => {
             // SAFETY: connect4 may rewrite the address.
             unsafe { actual.write_v4(ctx.sock_addr) };
@@ -36,7 +36,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 pub fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the hook's own context.
     let asked = unsafe { Endpoint::asked_v6(ctx.sock_addr) };
-    match connect(&ctx, &asked.meant()) {
+    match connect(&ctx, &asked) {
         Ok(Some(actual)) => {
             // SAFETY: connect6 may rewrite the address.
             unsafe { actual.write_v6(ctx.sock_addr) };
@@ -52,7 +52,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
     // SAFETY: the hook's own context.
     let asked = unsafe { Endpoint::asked_v4(ctx.sock_addr) };
-    match send(&ctx, &asked.meant()) {
+    match send(&ctx, &asked) {
         Ok(Some(actual)) => {
             // SAFETY: sendmsg4 may rewrite the address.
             unsafe { actual.write_v4(ctx.sock_addr) };
@@ -68,7 +68,7 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
 pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
     // SAFETY: the hook's own context.
     let asked = unsafe { Endpoint::asked_v6(ctx.sock_addr) };
-    match send(&ctx, &asked.meant()) {
+    match send(&ctx, &asked) {
         Ok(Some(actual)) => {
             // SAFETY: sendmsg6 may rewrite the address.
             unsafe { actual.write_v6(ctx.sock_addr) };
@@ -81,7 +81,7 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 
 /// Where the connection really goes; none to leave the call as it is.
 #[inline(always)]
-fn connect(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
+fn connect(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Option<Endpoint>, Reason> {
     // SAFETY: the hook's socket, which is never null.
     let carried = match unsafe { STAMPS.get(socket(ctx).cast()) } {
         Some(stamp) => {
@@ -90,42 +90,38 @@ fn connect(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpo
         }
         None => 0,
     };
-    let Some(Governed { verdict, task, stamp }) = judge(ctx, carried, transport(ctx), destination)? else {
-        return Ok(None);
-    };
+    let Some(governed) = judge(ctx, carried, || transport(ctx), asked)? else { return Ok(None) };
+    let Governed { verdict, task, stamp, destination } = governed;
     match verdict {
         Verdict::Pass => {
             count(Counter::Passed);
-            Ok(Some(*destination))
+            Ok(Some(destination))
         }
-        Verdict::Redirect | Verdict::Ask => redirect(ctx, stamp, task, destination, CONNECTED).map(Some),
+        Verdict::Redirect | Verdict::Ask => redirect(ctx, stamp, task, &destination, CONNECTED).map(Some),
         Verdict::Refuse => Err(Reason::Undeclared),
     }
 }
 
 /// Where the datagram really goes; none to leave the call as it is. The gate takes no datagrams but DNS.
 #[inline(always)]
-fn send(ctx: &SockAddrContext, destination: &Endpoint) -> Result<Option<Endpoint>, Reason> {
+fn send(ctx: &SockAddrContext, asked: &Endpoint) -> Result<Option<Endpoint>, Reason> {
     // SAFETY: the hook's socket, which is never null.
-    let (carried, asking) = match unsafe { STAMPS.get(socket(ctx).cast()) } {
-        Some(stamp) => (stamp.handoff.identity.subjects, resolver::is_asked(stamp, destination)),
-        None => (0, false),
-    };
+    let carried = unsafe { stamp::carried(socket(ctx).cast()) };
     // Only UDP sockets come here as governed ones; the protocol of others is refused.
-    let udp = transport(ctx).and_then(|transport| match transport {
+    let udp = || match transport(ctx)? {
         Transport::Udp => Ok(Transport::Udp),
         Transport::Tcp => Err(Reason::Protocol),
-    });
-    match judge(ctx, carried, udp, destination)? {
+    };
+    match judge(ctx, carried, udp, asked)? {
         None => Ok(None),
         // IPv6 sockets that are connected to an IPv4 address come here with each datagram.
-        Some(_) if asking => Ok(None),
-        Some(Governed { verdict: Verdict::Pass, .. }) => {
+        Some(Governed { stamp, .. }) if resolver::is_asked(stamp, asked) => Ok(None),
+        Some(Governed { verdict: Verdict::Pass, destination, .. }) => {
             count(Counter::Passed);
-            Ok(Some(*destination))
+            Ok(Some(destination))
         }
-        Some(Governed { verdict: Verdict::Ask, task, stamp }) => {
-            redirect(ctx, stamp, task, destination, ASKING).map(Some)
+        Some(Governed { verdict: Verdict::Ask, task, stamp, destination }) => {
+            redirect(ctx, stamp, task, &destination, ASKING).map(Some)
         }
         Some(_) => Err(Reason::Undeclared),
     }
@@ -138,6 +134,8 @@ struct Governed<'a> {
     task: u64,
     /// The socket's stamp.
     stamp: &'a mut Stamp,
+    /// Where it was meant to go.
+    destination: Endpoint,
 }
 
 /// Decides, and makes sure that the socket is stamped, so that the guard knows it. None if nobody is governed here.
@@ -145,8 +143,8 @@ struct Governed<'a> {
 fn judge<'a>(
     ctx: &SockAddrContext,
     carried: u64,
-    transport: Result<Transport, Reason>,
-    destination: &Endpoint,
+    transport: impl FnOnce() -> Result<Transport, Reason>,
+    asked: &Endpoint,
 ) -> Result<Option<Governed<'a>>, Reason> {
     let (generation, task, subjects) = match standing(carried) {
         Standing::Free => return Ok(None),
@@ -155,10 +153,11 @@ fn judge<'a>(
     };
     // SAFETY: the hook's own context and socket, which is never null.
     let stamp = unsafe { stamp::stamp(ctx.as_ptr(), socket(ctx).cast(), task) }.ok_or(Reason::NoMemory)?;
-    let flow = Flow { transport: transport?, source: destination.unspecified(), destination: *destination };
+    let destination = asked.meant();
+    let flow = Flow { transport: transport()?, source: destination.unspecified(), destination };
     // SAFETY: the hook's own context.
     let verdict = unsafe { decide(ctx.as_ptr(), generation, subjects, &flow) };
-    Ok(Some(Governed { verdict, task, stamp }))
+    Ok(Some(Governed { verdict, task, stamp, destination }))
 }
 
 /// The listener to go to instead. The stamp remembers who meant to go where, for the hand-off and for getpeername.

@@ -80,15 +80,12 @@ impl Endpoint {
     #[inline(always)]
     pub fn meant(self) -> Self {
         let [a, b, c, last] = self.words;
-        if last != 0 {
-            self
-        } else if self.is_v4() {
-            Self::v4(LOOPBACK_V4, self.port)
-        } else if (a | b | c) == 0 {
-            Self { words: [0, 0, 0, LOOPBACK_V6], port: self.port }
-        } else {
-            self
-        }
+        let last = match last {
+            0 if self.is_v4() => LOOPBACK_V4,
+            0 if (a | b | c) == 0 => LOOPBACK_V6,
+            last => last,
+        };
+        Self { words: [a, b, c, last], port: self.port }
     }
 
     /// The loopback address of the same family, at `port`.

@@ -26,24 +26,26 @@ pub fn packet_leaves(ctx: SkBuffContext) -> i32 {
     }
     // SAFETY: the packet's socket, checked for null.
     let Some(stamp) = (unsafe { STAMPS.get(socket.cast()) }) else { return ALLOW };
-    let mut flow = Flow::default();
-    let known = packet::read(&ctx, &mut flow).is_some();
-    // One swap of the rules may come between, as for tasks.
-    for _ in 0..2 {
-        let Ok(generation) = rules::active() else { continue };
-        let subjects = stamp.handoff.identity.subjects & generation.subjects;
-        if subjects == 0 {
-            return ALLOW;
-        }
-        if known && allows(&ctx, generation.number, subjects, stamp, &flow) {
-            return ALLOW;
-        }
-        if rules::number() == generation.number {
-            break;
-        }
+    // A swap of the rules meanwhile drops the packet, which TCP then sends again.
+    let Ok(generation) = rules::active() else { return dropped(&ctx, stamp, None) };
+    let subjects = stamp.handoff.identity.subjects & generation.subjects;
+    if subjects == 0 {
+        return ALLOW;
     }
+    let mut flow = Flow::default();
+    if packet::read(&ctx, &mut flow).is_none() {
+        return dropped(&ctx, stamp, None);
+    }
+    if allows(&ctx, generation.number, subjects, stamp, &flow) {
+        return ALLOW;
+    }
+    dropped(&ctx, stamp, Some(&flow))
+}
+
+#[inline(always)]
+fn dropped(ctx: &SkBuffContext, stamp: &Stamp, flow: Option<&Flow>) -> i32 {
     count(Counter::Dropped);
-    log::packet(&ctx, stamp, known.then_some(&flow));
+    log::packet(ctx, stamp, flow);
     REFUSE
 }
 

@@ -19,6 +19,8 @@ const INIT: &str = include_str!("init.sh");
 const PYTHON: &str = "/usr/bin/python3";
 /// Programs that tests start.
 const PROGRAMS: [&str; 4] = ["setpriv", "unshare", "ip", "nsenter"];
+/// busybox's would run programs of its own in the place of these.
+const SHELL: &str = "/bin/sh";
 /// Parts of Python's library that no test imports.
 const LEFT_OUT: [&str; 11] = [
     "config-3",
@@ -50,6 +52,7 @@ impl Image {
         for program in PROGRAMS {
             root.program(&find(program).with_context(|| format!("{program} is not installed"))?)?;
         }
+        root.program(Path::new(SHELL))?;
         root.python()?;
         root.write("/init", INIT, 0o755)?;
         root.write("/etc/passwd", ACCOUNTS, 0o644)?;

@@ -18,8 +18,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The smallest of Debian's images; everything that is needed is built into it.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
-/// Modules that guests load: a second interface, and two ends of a wire between namespaces.
-const MODULES: [&str; 2] = ["dummy", "veth"];
+/// Modules that guests load, each before those that need it by their order: a second interface, what finds and destroys
+/// sockets, and two ends of a wire between namespaces.
+const MODULES: [&str; 5] = ["dummy", "inet_diag", "tcp_diag", "udp_diag", "veth"];
 
 /// A kernel of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
