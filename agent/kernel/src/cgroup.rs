@@ -1,17 +1,23 @@
 //! The cgroup v2 hierarchy: where it is mounted, and which cgroup an id names.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::io::{self, Seek as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tidegate_abi::MAX_CGROUP_DEPTH;
 
 use crate::KernelError;
 
 /// `FILEID_KERNFS` (include/linux/exportfs.h): the handle is the cgroup's id.
 const FILEID_KERNFS: i32 = 0xfe;
+
+/// How long the kernel may take to notice that a cgroup is empty.
+const EMPTY_WITHIN: Duration = Duration::from_secs(2);
 
 /// The mounted hierarchy.
 #[derive(Debug)]
@@ -95,6 +101,33 @@ impl Hierarchy {
         }
         // SAFETY: a fresh descriptor that nobody else owns.
         Ok(unsafe { OwnedFd::from_raw_fd(opened) })
+    }
+}
+
+/// Removes a cgroup, once the kernel has taken in the end of the last process in it: that may come a moment after the
+/// process was waited for.
+///
+/// # Errors
+///
+/// A process is still in it after two seconds, or a cgroup below it.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let mut events = File::open(path.join("cgroup.events"))?;
+    let end = Instant::now() + EMPTY_WITHIN;
+    loop {
+        // What is read is what changes are told from (Documentation/admin-guide/cgroup-v2.rst).
+        events.rewind()?;
+        io::read_to_string(&events)?;
+        let left = end.saturating_duration_since(Instant::now());
+        match fs::remove_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && !left.is_zero() => {}
+            result => return result,
+        }
+        let changed = PollFd::new(events.as_fd(), PollFlags::POLLPRI);
+        let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [changed], patience) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

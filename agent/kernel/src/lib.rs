@@ -6,7 +6,7 @@ pub mod arguments;
 mod bpf;
 mod btf;
 mod captured;
-mod cgroup;
+pub mod cgroup;
 mod digest;
 mod error;
 pub mod inherited;

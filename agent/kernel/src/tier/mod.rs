@@ -1,6 +1,7 @@
 //! The tier: what this kernel lets the agent enforce, found by forbidding something to a process made for it and seeing
 //! whether it was stopped. Never by a version number.
 
+mod place;
 mod program;
 mod tried;
 

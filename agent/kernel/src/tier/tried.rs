@@ -1,18 +1,17 @@
 //! A process that does one forbidden thing in a cgroup of its own.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2};
 
 use crate::cgroup::Hierarchy;
+use crate::tier::place::Place;
 use crate::tier::program::{Attachment, Program};
 
 /// The security hook of socket(2).
@@ -46,30 +45,15 @@ pub(super) enum Attempt {
     Unix([u8; NAME]),
 }
 
-/// A cgroup for trying; removed when dropped.
+/// Where attempts are made.
 #[derive(Debug)]
 pub(super) struct Trial {
-    path: PathBuf,
-    directory: File,
-    processes: File,
+    place: Place,
 }
 
 impl Trial {
     pub(super) fn new(hierarchy: &Hierarchy) -> io::Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = hierarchy.root().join(format!("tidegate-trial-{}-{number}", std::process::id()));
-        fs::create_dir(&path)?;
-        let opened = File::open(&path).and_then(|directory| {
-            Ok((directory, OpenOptions::new().write(true).open(path.join("cgroup.procs"))?))
-        });
-        match opened {
-            Ok((directory, processes)) => Ok(Self { path, directory, processes }),
-            Err(error) => {
-                remove(&path);
-                Err(error)
-            }
-        }
+        Ok(Self { place: Place::new(hierarchy)? })
     }
 
     /// Checks that an attempt succeeds, and fails once a program refuses it.
@@ -86,7 +70,7 @@ impl Trial {
         errno: Errno,
     ) -> Result<(), String> {
         self.succeeds(attempt)?;
-        let _attached = program.attach(self.directory.as_fd(), at)?;
+        let _attached = program.attach(self.place.directory.as_fd(), at)?;
         expect(self.run(attempt, |_| Ok(()))?, errno)
     }
 
@@ -145,24 +129,12 @@ impl Trial {
             // So that the end of the parent is seen.
             libc::close(go);
             if libc::read(wait, (&raw mut byte).cast(), 1) != 1
-                || libc::write(self.processes.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
+                || libc::write(self.place.processes.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
             {
                 libc::_exit(libc::EXIT_FAILURE + 200);
             }
             libc::_exit(attempt.make())
         }
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        remove(&self.path);
-    }
-}
-
-fn remove(path: &std::path::Path) {
-    if let Err(error) = fs::remove_dir(path) {
-        tracing::warn!(path = %path.display(), %error, "a cgroup that was tried in could not be removed");
     }
 }
 
