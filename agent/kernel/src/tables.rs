@@ -8,8 +8,8 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use tidegate_abi::{
-    Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff, HandoffKey, Label,
-    Listeners, MAX_SUBJECTS, Stamp, SubjectDigest, SubjectKey,
+    ALL_USERS, Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff,
+    HandoffKey, Label, Listeners, MAX_SUBJECTS, Stamp, SubjectDigest, SubjectKey,
 };
 
 use crate::KernelError;
@@ -176,23 +176,43 @@ impl RuleTables {
 }
 
 /// Connections that were redirected and not yet accepted.
-pub(crate) struct HandoffTable(HashMap<MapData, HandoffKey, Handoff>);
+pub(crate) struct HandoffTable {
+    entries: HashMap<MapData, HandoffKey, Handoff>,
+    /// How many were taken, by user and in all, since the maps were made.
+    taken: HashMap<MapData, u32, u64>,
+}
 
 impl HandoffTable {
     pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
-        take(object, "HANDOFFS").map(Self)
+        Ok(Self { entries: take(object, "HANDOFFS")?, taken: take(object, "TAKEN")? })
     }
 
-    /// Looks an entry up and deletes it.
+    /// Looks an entry up and deletes it. It is counted first: an agent that is killed in between lets its user have one more,
+    /// and not one less for good.
     pub(crate) fn remove(&mut self, key: &HandoffKey) -> Result<Option<Handoff>, KernelError> {
-        let Some(handoff) = found(self.0.get(key, 0), "HANDOFFS")? else { return Ok(None) };
-        self.0.remove(key).or_else(gone).map_err(named("HANDOFFS"))?;
+        let Some(handoff) = found(self.entries.get(key, 0), "HANDOFFS")? else { return Ok(None) };
+        let user = handoff.identity.uid;
+        self.count(user, |taken| taken.saturating_add(1))?;
+        if let Err(error) = self.entries.remove(key) {
+            // Its connection has ended meanwhile, and the programs have counted that.
+            self.count(user, |taken| taken.saturating_sub(1))?;
+            gone(error).map_err(named("HANDOFFS"))?;
+        }
         Ok(Some(handoff))
+    }
+
+    /// Changes how many were taken of a user's and in all; nobody else writes that.
+    fn count(&mut self, user: u32, change: fn(u64) -> u64) -> Result<(), KernelError> {
+        for user in [user, ALL_USERS] {
+            let taken = found(self.taken.get(&user, 0), "TAKEN")?.unwrap_or(0);
+            self.taken.insert(user, change(taken), 0).map_err(named("TAKEN"))?;
+        }
+        Ok(())
     }
 
     /// Entries that wait.
     pub(crate) fn len(&self) -> usize {
-        self.0.keys().filter(Result::is_ok).count()
+        self.entries.keys().filter(Result::is_ok).count()
     }
 }
 

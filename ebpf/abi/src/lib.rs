@@ -24,6 +24,16 @@ pub const MAX_LABELS: usize = 65_536;
 /// Most redirected connections that wait to be accepted.
 pub const MAX_HANDOFFS: usize = 65_536;
 
+/// Most redirected connections of one user that wait to be accepted: nobody fills the table, or a listener's queue, for the
+/// others.
+pub const MAX_HANDOFFS_PER_USER: u64 = 1_024;
+
+/// Most users whose waiting connections are counted.
+pub const MAX_WAITERS: usize = 16_384;
+
+/// Stands for all users together where they are counted: no user has this id.
+pub const ALL_USERS: u32 = u32::MAX;
+
 /// Most senders of DNS questions that are remembered, the latest ones.
 pub const MAX_ASKERS: usize = 16_384;
 
@@ -258,6 +268,17 @@ pub struct HandoffKey {
     pub reserved: u32,
 }
 
+/// How many redirected connections of a user there were, as the programs know it. What the agent took of them it counts
+/// itself, in a table of its own, so that neither writes what the other does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// Entries made.
+    pub offered: u64,
+    /// Entries that went with a socket, before the agent took them.
+    pub ended: u64,
+}
+
 /// What a socket of a governed process carries, from its creation to its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -301,7 +322,7 @@ pub enum Counter {
     Refused = 2,
     /// Processes that could not be labelled: the table is full.
     LabelsFull = 3,
-    /// Connections that could not be handed off: the table is full. The agent refuses them.
+    /// Connections that could not be handed off: too many wait, of the user or in all.
     HandoffsFull = 4,
     /// Refusals that were not logged, to spare the log.
     Unlogged = 5,
@@ -346,6 +367,8 @@ const _: () = {
     assert!(size_of::<HandoffKey>() == 48 && offset_of!(HandoffKey, source_port) == 40);
     assert!(size_of::<Stamp>() == 112 && offset_of!(Stamp, redirected) == 104);
     assert!(size_of::<Pending>() == 64);
+    assert!(size_of::<Waiting>() == 16);
+    assert!(MAX_HANDOFFS_PER_USER * 16 <= MAX_HANDOFFS as u64);
     assert!(size_of::<LogBudget>() == 16);
     assert!(Counter::Dropped as usize + 1 == COUNTERS);
 };

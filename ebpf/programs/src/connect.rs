@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::label::{Standing, standing};
 use crate::log::{self, Reason};
 use crate::maps::{LISTENERS, STAMPS};
-use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, resolver, stamp, task};
+use crate::{ALLOW, LOOPBACK_INTERFACE, REFUSE, agent, quota, resolver, stamp, task};
 
 /// IPv4 sockets, TCP Fast Open included.
 #[cgroup_sock_addr(connect4)]
@@ -190,6 +190,10 @@ fn redirect(
     }
     if task != 0 {
         task::identify(&mut stamp.handoff.identity);
+    }
+    if redirected == CONNECTED && !quota::has_room(stamp.handoff.identity.uid) {
+        count(Counter::HandoffsFull);
+        return Err(Reason::TooMany);
     }
     // SAFETY: the hook's own context; no arguments.
     unsafe {

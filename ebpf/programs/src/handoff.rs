@@ -18,6 +18,10 @@ use tidegate_abi::{Counter, HandoffKey, Pending};
 use crate::count::count;
 use crate::endpoint::Endpoint;
 use crate::maps::{HANDOFFS, PENDING, STAMPS};
+use crate::quota;
+
+/// `BPF_NOEXIST`.
+const NOEXIST: u64 = 1;
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -51,10 +55,18 @@ fn offer(ctx: &SockOpsContext, socket: *mut c_void) {
     // SAFETY: as above.
     let Some(pending) = (unsafe { PENDING.get_or_create(socket) }) else { return };
     *pending = Pending { key: key(stamp.netns, &local, &remote), cookie: stamp.handoff.cookie, listening: 0 };
-    if HANDOFFS.insert(pending.key, &stamp.handoff, 0).is_err() {
+    // An earlier connection between the same ends, whose listener's end is gone without a word.
+    // SAFETY: copied at once.
+    if let Some(user) = unsafe { HANDOFFS.get(pending.key) }.map(|earlier| earlier.identity.uid) {
+        remove(&pending.key, user);
+    }
+    let user = stamp.handoff.identity.uid;
+    // The connect found room, but others may have been as quick.
+    if !quota::has_room(user) || HANDOFFS.insert(pending.key, &stamp.handoff, NOEXIST).is_err() {
         count(Counter::HandoffsFull);
         return;
     }
+    quota::offered(user);
     watch(ctx);
 }
 
@@ -88,7 +100,16 @@ fn close(socket: *mut c_void) {
     // SAFETY: read at once.
     let Some(handoff) = (unsafe { HANDOFFS.get(pending.key) }) else { return };
     if handoff.cookie == pending.cookie && (pending.listening != 0 || handoff.arrived == 0) {
-        let _ = HANDOFFS.remove(pending.key);
+        let user = handoff.identity.uid;
+        remove(&pending.key, user);
+    }
+}
+
+/// Of this and the agent, only one removes an entry.
+#[inline(always)]
+fn remove(key: &HandoffKey, user: u32) {
+    if HANDOFFS.remove(key).is_ok() {
+        quota::ended(user);
     }
 }
 

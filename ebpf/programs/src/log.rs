@@ -27,6 +27,8 @@ pub enum Reason {
     NoAgent,
     /// The agent doesn't listen in this network namespace.
     NoListener,
+    /// As many of the user's connections wait for the agent as may, or of all users'.
+    TooMany,
     /// The process can't be labelled, or the rules changed too often to decide.
     Unknown,
     /// No memory for the stamp.
@@ -53,6 +55,7 @@ pub fn destination(ctx: &SockAddrContext, reason: Reason, asked: &Endpoint) {
         Reason::BoundToInterface => refused!("the socket is bound to an interface"),
         Reason::NoAgent => refused!("the agent is stopped, gone or stuck"),
         Reason::NoListener => refused!("the agent does not listen in this network namespace"),
+        Reason::TooMany => refused!("too many connections wait for the agent"),
         Reason::Unknown => refused!("the process can't be labelled"),
         Reason::NoMemory => refused!("no memory for the socket's stamp"),
     }

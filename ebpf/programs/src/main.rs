@@ -5,6 +5,8 @@
 //! running kernel's BTF. Everything fails closed: what can't be looked up, kept or understood is refused.
 // Elsewhere than in the kernel it is only looked at, beside crates that bring the standard library.
 #![cfg_attr(target_arch = "bpf", no_std)]
+// aya-ebpf uses the same feature.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![no_main]
 
 mod agent;
@@ -23,6 +25,7 @@ mod neighbour;
 mod options;
 mod packet;
 mod peer;
+mod quota;
 mod resolver;
 mod rules;
 mod socket;

@@ -47,6 +47,14 @@ pub static LISTENERS: HashMap<u64, abi::Listeners, { abi::MAX_LISTENERS }> = Has
 #[btf_map]
 pub static HANDOFFS: HashMap<abi::HandoffKey, abi::Handoff, { abi::MAX_HANDOFFS }> = HashMap::new();
 
+/// How many hand-offs of each user, and of all, were made and ended.
+#[btf_map]
+pub static WAITING: HashMap<u32, abi::Waiting, { abi::MAX_WAITERS }> = HashMap::new();
+
+/// How many hand-offs of each user, and of all, the agent took. Only the agent writes it.
+#[btf_map]
+pub static TAKEN: HashMap<u32, u64, { abi::MAX_WAITERS }> = HashMap::new();
+
 /// Namespaces that governed processes were seen in and the agent doesn't listen in.
 #[btf_map]
 pub static NAMESPACES: RingBuf<abi::NamespaceSeen, { abi::NAMESPACES_BYTES }> = RingBuf::new();

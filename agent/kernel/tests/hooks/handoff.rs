@@ -1,6 +1,8 @@
 //! Hand-off entries come and go with their connections.
 
-use crate::common::{GOVERNED, Gate, V4, resources};
+use tidegate_abi::MAX_HANDOFFS_PER_USER;
+
+use crate::common::{GOVERNED, Gate, OTHER, V4, connect_to, resources};
 
 const MANY: usize = 1_000;
 
@@ -48,7 +50,7 @@ async fn connections_that_nobody_listens_for_are_refused_and_leave_no_entry() {
     let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
     let nobody = gate.unused_port();
     gate.kernel.listen(nobody, nobody).unwrap();
-    let client = gate.python(GOVERNED, &crate::common::connect_to("AF_INET", V4, 5432));
+    let client = gate.python(GOVERNED, &connect_to("AF_INET", V4, 5432));
     assert_eq!(client.output().await, "errno EPERM");
     assert_eq!(gate.kernel.waiting(), 0);
 }
@@ -64,6 +66,69 @@ async fn a_client_that_sends_and_closes_at_once_is_still_known() {
     let pid = client.pid();
     assert_eq!(client.output().await, "done");
     assert_eq!(gate.accept_v4().await.expect("an origin").pid, pid);
+}
+
+/// Opens connections without end and counts those that are let.
+const FLOOD: &str = "
+import resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = []
+def flood():
+    for n in range(2000):
+        s = socket.socket()
+        s.setblocking(False)
+        held.append(s)
+        try:
+            s.connect(('192.0.2.1', 5432))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return f'{n} {errno.errorcode[error.errno]}'
+    return 'no end'
+print(flood(), flush=True)
+sys.stdin.readline()
+print(flood(), flush=True)
+sys.stdin.readline()
+";
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_user_whose_connections_wait_in_masses_keeps_nobody_else_out_and_may_go_on_once_they_are_taken() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let mut hostile = gate.python(GOVERNED, FLOOD);
+    assert_eq!(hostile.line(), format!("{MAX_HANDOFFS_PER_USER} EPERM"));
+    let other = gate.python(OTHER, &connect_to("AF_INET", V4, 5432));
+    let pid = other.pid();
+    assert_eq!(other.output().await, format!("peer {V4} 5432"));
+    for _ in 0..MAX_HANDOFFS_PER_USER {
+        assert_eq!(gate.accept_v4().await.expect("an origin").uid, GOVERNED);
+    }
+    assert_eq!(gate.accept_v4().await.expect("an origin").pid, pid);
+    assert_eq!(gate.kernel.waiting(), 0);
+    hostile.go_on();
+    assert_eq!(hostile.line(), format!("{MAX_HANDOFFS_PER_USER} EPERM"));
+    assert!(gate.kernel.counters().unwrap().handoffs_full >= 2);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn connections_that_end_untaken_count_no_longer() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    // Reset, so that the listener's end goes too.
+    let client = gate.python(
+        GOVERNED,
+        &format!(
+            "
+for _ in range({MAX_HANDOFFS_PER_USER} + 100):
+    s = dial(socket.AF_INET, {V4:?}, 5432)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    s.close()
+print('done')"
+        ),
+    );
+    assert_eq!(client.output().await, "done");
+    assert_eq!(gate.kernel.waiting(), 0);
 }
 
 #[tokio::test]
