@@ -1,6 +1,7 @@
 // A certified OpenID provider (npm: oidc-provider) on loopback, with device flow and short-lived tokens.
 //
-// Arguments: directory of the modules, certificate, key, lifetime of ID tokens in seconds. Prints its URL when it listens.
+// Arguments: directory of the modules, certificate, key, lifetime of ID tokens in seconds, and where the page for answers wants
+// browsers back, if there is one. Prints its URL when it listens.
 // Everybody is who they say they are; an account's groups are after the dash: `alice-dba`.
 
 import { readFileSync } from "node:fs";
@@ -9,7 +10,7 @@ import { createServer } from "node:https";
 // Its advice for production is not for tests, and nobody reads on after the URL.
 console.info = console.warn = () => {};
 
-const [modules, certificate, key, lifetime] = process.argv.slice(2);
+const [modules, certificate, key, lifetime, redirect] = process.argv.slice(2);
 const { Provider } = await import(`${modules}/oidc-provider/lib/index.js`);
 
 const device = "urn:ietf:params:oauth:grant-type:device_code";
@@ -22,11 +23,20 @@ const client = (client_id) => ({
   redirect_uris: [],
 });
 
+// The page for answers: a public client, as PKCE allows.
+const page = redirect && {
+  ...client("tidegate-web"),
+  application_type: "web",
+  grant_types: ["authorization_code"],
+  response_types: ["code"],
+  redirect_uris: [redirect],
+};
+
 const server = createServer({ cert: readFileSync(certificate), key: readFileSync(key) });
 server.listen(0, "127.0.0.1", () => {
   const url = `https://localhost:${server.address().port}`;
   const provider = new Provider(url, {
-    clients: [client("tidegate-cli"), client("ci-job"), client("other-service")],
+    clients: [client("tidegate-cli"), client("ci-job"), client("other-service"), ...(page ? [page] : [])],
     scopes: ["openid", "offline_access", "groups"],
     claims: { openid: ["sub"], groups: ["groups"] },
     conformIdTokenClaims: false,

@@ -133,6 +133,17 @@ impl Agent {
         Ok(fs::write(self.path("bundle").join(name), text)?)
     }
 
+    /// Adds to its configuration. It counts from the next launch on.
+    pub fn add_configuration(&self, text: &str) -> Result<()> {
+        let mut file = OpenOptions::new().append(true).open(self.path("tidegate.yaml"))?;
+        Ok(file.write_all(text.as_bytes())?)
+    }
+
+    /// Adds one of the credentials' files.
+    pub fn write_credential(&self, file: &str, text: &str) -> Result<()> {
+        Ok(private(&self.path("credentials").join(file))?.write_all(text.as_bytes())?)
+    }
+
     /// Takes one of the credentials' files away.
     pub fn remove_credential(&self, file: &str) -> Result<()> {
         Ok(fs::remove_file(self.path("credentials").join(file))?)

@@ -25,9 +25,15 @@ pub struct Provider {
 impl Provider {
     /// npm's `oidc-provider`, with ID tokens of this lifetime in seconds.
     pub fn oidc(lifetime: u32) -> Result<Self> {
+        Self::oidc_for(lifetime, None)
+    }
+
+    /// The same, with a client `tidegate-web` that wants browsers back here.
+    pub fn oidc_for(lifetime: u32, redirect: Option<&str>) -> Result<Self> {
         Self::start("oidc.mjs", |certificates, command| {
             command.arg(format!("{CLIENTS}/node/node_modules"));
             command.arg(&certificates.certificate).arg(&certificates.key).arg(lifetime.to_string());
+            command.args(redirect);
         })
     }
 
@@ -43,6 +49,11 @@ impl Provider {
         &self.certificates.authority
     }
 
+    /// Its certificate, for `localhost`, and the key to it.
+    pub fn certificate(&self) -> (&Path, &Path) {
+        (&self.certificates.certificate, &self.certificates.key)
+    }
+
     /// The host and port.
     pub fn host(&self) -> &str {
         self.url.trim_start_matches("https://")
@@ -50,13 +61,19 @@ impl Provider {
 
     /// An ID token for this client, of this account.
     pub fn token(&self, client: &str, account: &str) -> Result<String> {
-        let printed = run(self.node("token.mjs").args([&self.url, client, account]))?.stdout;
+        let printed = run(self.script("token.mjs").args([&self.url, client, account]))?.stdout;
         Ok(String::from_utf8(printed)?.trim().to_owned())
     }
 
     /// Signs in under this name at the address that a device flow shows, and agrees.
     pub fn visit(&self, address: &str, account: &str) -> Result<()> {
-        run(self.node("person.mjs").args([address, account])).map(drop)
+        run(self.script("person.mjs").args([address, account])).map(drop)
+    }
+
+    /// Opens a question's link, signs in under this name, and answers; the pages before and after that, with `----` between.
+    pub fn answer(&self, link: &str, account: &str, answer: &str, reason: &str) -> Result<String> {
+        let printed = run(self.script("approver.mjs").args([link, account, answer, reason]))?.stdout;
+        Ok(String::from_utf8(printed)?)
     }
 
     fn start(script: &str, arguments: impl FnOnce(&Certificates, &mut Command)) -> Result<Self> {
@@ -76,7 +93,8 @@ impl Provider {
         Ok(Self { url, certificates, _process: process, _directory: directory })
     }
 
-    fn node(&self, script: &str) -> Command {
+    /// One of the scripts beside it, which trusts its authority.
+    pub fn script(&self, script: &str) -> Command {
         let mut command = Command::new("node");
         command.arg("--no-warnings").arg(scripts().join(script)).env("NODE_EXTRA_CA_CERTS", self.ca());
         command

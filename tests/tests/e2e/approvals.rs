@@ -10,17 +10,21 @@ use tidegate_tests::{Account, World};
 use crate::together::{Session, eventually};
 
 /// What waits in these tests.
-const DELETE: &str = "DELETE FROM store.wishes WHERE id = 1";
+pub(crate) const DELETE: &str = "DELETE FROM store.wishes WHERE id = 1";
 
 /// Deletes of `store.wishes` wait for `ops`, and count for half an hour in their session.
 fn hold(world: &World, terms: &str) -> Result<()> {
+    hold_by(world, &format!("by: {{users: [\"{}\"]}}", world.ops.uid), terms)
+}
+
+/// The same, for these people.
+pub(crate) fn hold_by(world: &World, by: &str, terms: &str) -> Result<()> {
     world.server.sql("shop", "CREATE TABLE store.wishes (id int); GRANT ALL ON store.wishes TO app")?;
     world.server.sql("shop", "INSERT INTO store.wishes VALUES (1), (1)")?;
     let rule = format!(
         "  - name: ask\n    subjects: [ci]\n    resources: [shop]\n    \
          hold: [{{statement: delete, table: store.wishes}}]\n    \
-         approve: {{by: {{users: [\"{}\"]}}, {terms}}}\n\n  - name: no-drop",
-        world.ops.uid
+         approve: {{{by}, {terms}}}\n\n  - name: no-drop"
     );
     world.change_bundle("  - name: no-drop", &rule)?;
     world.agent.ask(&["reload"])?;
@@ -48,7 +52,7 @@ fn said(command: &mut Command) -> Result<(bool, String)> {
 }
 
 /// The question that waits, once it does.
-fn waiting(world: &World, who: &Account) -> Result<String> {
+pub(crate) fn waiting(world: &World, who: &Account) -> Result<String> {
     let mut id = String::new();
     eventually("a question waits", || {
         let (_, listed) = approvals(world, who, &["list", "--json"])?;
@@ -60,7 +64,7 @@ fn waiting(world: &World, who: &Account) -> Result<String> {
     Ok(id)
 }
 
-fn wishes(world: &World) -> Result<String> {
+pub(crate) fn wishes(world: &World) -> Result<String> {
     world.server.sql("shop", "SELECT count(*) FROM store.wishes")
 }
 

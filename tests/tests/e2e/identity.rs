@@ -15,7 +15,7 @@ const SIGN_IN: &str = "  - name: sign-in\n    subjects: [ci, ops]\n    resources
 const HERE: &str = "psql -XqAt -c \"SELECT 'here'\"";
 
 /// Long enough for any test.
-const LIFETIME: u32 = 600;
+pub(crate) const LIFETIME: u32 = 600;
 
 /// Puts issuers in force, and lets nobody sign in but whom this asks for.
 fn ask_for(world: &World, who: &str, issuers: &str) -> Result<()> {
@@ -36,7 +36,7 @@ fn jobs(provider: &Provider) -> String {
     )
 }
 
-fn people(provider: &Provider) -> String {
+pub(crate) fn people(provider: &Provider) -> String {
     format!(
         "  people:\n    url: {}\n    ca: {}\n    groups: [groups]\n    \
          tokens: [{{login: {{client: tidegate-cli, scopes: [groups, offline_access]}}}}]\n",
@@ -46,7 +46,7 @@ fn people(provider: &Provider) -> String {
 }
 
 /// `tidegate` as an account's script writes it.
-fn tidegate(world: &World, command: &str) -> String {
+pub(crate) fn tidegate(world: &World, command: &str) -> String {
     format!("{} {command} --runtime {}", world.agent.binary().display(), world.agent.runtime().display())
 }
 
@@ -60,14 +60,14 @@ fn is_nowhere(world: &World, token: &str) -> Result<()> {
 }
 
 /// A shell that stays open, as a job's or a person's does.
-struct Shell {
+pub(crate) struct Shell {
     process: Process,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Shell {
-    fn open(account: &Account) -> Result<Self> {
+    pub(crate) fn open(account: &Account) -> Result<Self> {
         let mut command = account.command("sh");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
@@ -77,20 +77,20 @@ impl Shell {
     }
 
     /// Runs a command; what it printed, its errors too.
-    fn run(&mut self, command: &str) -> Result<String> {
+    pub(crate) fn run(&mut self, command: &str) -> Result<String> {
         writeln!(self.stdin, "{{ {command}\n}} 2>&1 </dev/null; echo ---")?;
         self.stdin.flush()?;
         self.until("---")
     }
 
     /// Sends a line.
-    fn say(&mut self, line: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, line: &str) -> Result<()> {
         writeln!(self.stdin, "{line}")?;
         Ok(self.stdin.flush()?)
     }
 
     /// The address that a login shows, with the code in it.
-    fn address(&mut self) -> Result<String> {
+    pub(crate) fn address(&mut self) -> Result<String> {
         loop {
             let mut line = String::new();
             let length = self.stdout.read_line(&mut line)?;
@@ -105,7 +105,7 @@ impl Shell {
     }
 
     /// What is printed before a line with this text.
-    fn until(&mut self, text: &str) -> Result<String> {
+    pub(crate) fn until(&mut self, text: &str) -> Result<String> {
         let mut printed = String::new();
         loop {
             let mut line = String::new();
@@ -118,6 +118,23 @@ impl Shell {
                 return Ok(printed);
             }
             printed += &line;
+        }
+    }
+
+    /// The next line.
+    pub(crate) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.stdout.read_line(&mut line)? > 0, "the shell ended");
+        Ok(line)
+    }
+
+    /// The next line with this text.
+    pub(crate) fn until_line(&mut self, text: &str) -> Result<String> {
+        loop {
+            let line = self.line()?;
+            if line.contains(text) {
+                return Ok(line);
+            }
         }
     }
 }

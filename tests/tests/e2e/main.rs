@@ -11,6 +11,7 @@ mod identity;
 mod kills;
 mod names;
 mod namespaces;
+mod people;
 mod policy;
 mod psql;
 mod tls;

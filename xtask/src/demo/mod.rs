@@ -1,5 +1,6 @@
 //! The demo: unmodified clients of a governed account go through the gate. It checks what it shows.
 
+mod approval;
 mod jobs;
 mod stage;
 mod step;
@@ -69,6 +70,7 @@ fn show(binary: PathBuf) -> Result<()> {
     governed(&stage, &mut transcript)?;
     ungoverned(&stage, &mut transcript)?;
     jobs::act(&stage, &mut transcript)?;
+    approval::act(&stage, &mut transcript)?;
     records(&stage, &mut transcript)?;
     stage.end()?;
     let (checked, wrong) = transcript.result();

@@ -12,6 +12,9 @@ use crate::shell::{project, say};
 /// The governed account, as `policies/demo` names it.
 const ACCOUNT: &str = "ci-runner";
 
+/// The account of whoever says yes, as `policies/demo` names it.
+const APPROVER: &str = "shop-dba";
+
 /// The server's port, as `policies/demo` names it.
 const PORT: u16 = 55432;
 
@@ -21,13 +24,14 @@ pub(crate) struct Stage {
     server: Cluster,
     governed: Actor,
     ungoverned: Actor,
-    _account: TemporaryAccount,
+    approver: Actor,
+    _accounts: [TemporaryAccount; 2],
 }
 
 impl Stage {
     /// Starts everything.
     pub(crate) fn set(binary: PathBuf) -> Result<Self> {
-        let account = TemporaryAccount::ensure(ACCOUNT)?;
+        let accounts = [TemporaryAccount::ensure(ACCOUNT)?, TemporaryAccount::ensure(APPROVER)?];
         say(&format!("starting a private PostgreSQL on port {PORT} with a small shop"));
         let server = Cluster::start(&Options { port: Some(PORT), ..Options::default() })?;
         say("starting the agent with the bundle in policies/demo and the shop's credential");
@@ -42,7 +46,14 @@ impl Stage {
             let user = User::from_name(name)?.with_context(|| format!("there is no account {name}"))?;
             anyhow::Ok(Actor { name, account: Account::new(user.uid.as_raw(), server.address, "") })
         };
-        Ok(Self { governed: actor(ACCOUNT)?, ungoverned: actor("nobody")?, agent, server, _account: account })
+        Ok(Self {
+            governed: actor(ACCOUNT)?,
+            ungoverned: actor("nobody")?,
+            approver: actor(APPROVER)?,
+            agent,
+            server,
+            _accounts: accounts,
+        })
     }
 
     /// Stops the agent in the ordinary way and frees the accounts; the rest ends by itself.
@@ -70,6 +81,11 @@ impl Stage {
     /// The governed account.
     pub(crate) fn governed(&self) -> &Actor {
         &self.governed
+    }
+
+    /// Somebody who may say yes.
+    pub(crate) fn approver(&self) -> &Actor {
+        &self.approver
     }
 
     /// An account that no rule names.

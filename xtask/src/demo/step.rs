@@ -3,12 +3,17 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
-use tidegate_tests::{Account, Agent};
+use anyhow::{Context, Result, anyhow};
+use tidegate_tests::{Account, Agent, Process};
 
 use crate::shell::{quoted, shown};
+
+/// How long a command may take to end once it has closed its output.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A command, why it is run, and what must come of it.
 pub(crate) struct Step {
@@ -106,27 +111,50 @@ impl Step {
         self
     }
 
-    /// Runs it; everything it printed, in order, and whether it succeeded.
-    fn run(mut self) -> Result<(String, bool)> {
+    /// Starts it.
+    fn start(mut self) -> Result<Running> {
         // One pipe for both, so that errors stay between the results they belong to.
         let (mut reader, writer) = std::io::pipe()?;
         self.command.stdin(Stdio::piped()).stdout(writer.try_clone()?).stderr(writer);
-        let mut child = self.command.spawn().with_context(|| format!("starting {}", shown(&self.command)))?;
-        let mut stdin = child.stdin.take().context("standard input")?;
-        drop(self.command);
-        let printed = std::thread::scope(|scope| {
-            // A client that has seen enough closes its input.
-            let input = self.input.as_bytes();
-            scope.spawn(move || stdin.write_all(input).ok());
-            std::io::read_to_string(&mut reader)
-        })?;
-        Ok((printed, child.wait()?.success()))
+        let child = Process::start(&mut self.command)?;
+        let Self { succeeds, shows, hides, input, command, .. } = self;
+        // It holds the pipe open.
+        drop(command);
+        let mut running = Running {
+            child,
+            printed: std::thread::spawn(move || std::io::read_to_string(&mut reader)),
+            expected: Expected { succeeds, shows, hides },
+        };
+        let mut stdin = running.child.child().stdin.take().context("standard input")?;
+        // A client that has seen enough closes its input.
+        std::thread::spawn(move || stdin.write_all(input.as_bytes()).ok());
+        Ok(running)
     }
+}
+
+/// A command that was shown and runs. Dropped, it is ended.
+pub(crate) struct Running {
+    child: Process,
+    printed: JoinHandle<std::io::Result<String>>,
+    expected: Expected,
+}
+
+/// What must come of a command.
+struct Expected {
+    succeeds: bool,
+    shows: Vec<String>,
+    hides: Vec<String>,
 }
 
 impl Transcript {
     /// Shows a step, runs it and checks what came of it.
     pub(crate) fn play(&mut self, step: Step) -> Result<()> {
+        let running = self.begin(step)?;
+        self.finish(running)
+    }
+
+    /// Shows a step and starts it.
+    pub(crate) fn begin(&mut self, step: Step) -> Result<Running> {
         println!("\n# {}\n", step.explain);
         println!(
             "    {}{}{}",
@@ -138,8 +166,14 @@ impl Transcript {
             print_indented(&step.input);
             println!("    END");
         }
-        let (succeeds, shows, hides) = (step.succeeds, step.shows.clone(), step.hides.clone());
-        let (printed, succeeded) = step.run()?;
+        step.start()
+    }
+
+    /// Waits for the end of what was begun, shows what it printed and checks it.
+    pub(crate) fn finish(&mut self, running: Running) -> Result<()> {
+        let Running { mut child, printed, expected: Expected { succeeds, shows, hides } } = running;
+        let printed = printed.join().map_err(|_| anyhow!("reading what it printed failed"))??;
+        let succeeded = child.wait(PATIENCE)?.success();
         print_indented(&printed);
         self.check(succeeds == succeeded, if succeeds { "it succeeds" } else { "it fails" });
         if !shows.is_empty() {

@@ -1,0 +1,203 @@
+//! Approvers whom an issuer vouches for: at their terminal, and at a browser that a letter sent them to.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    process::Stdio,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tidegate_tests::{Account, Process, Provider, World};
+
+use crate::{
+    approvals::{DELETE, hold_by, waiting, wishes},
+    identity::{LIFETIME, Shell, people, tidegate},
+    together::{Session, eventually},
+};
+
+const BY: &str = "by: {issuer: people, groups: [dba]}, break-glass: {issuer: people, groups: [oncall]}";
+
+/// A shell of an account, logged in under this name.
+fn logged_in(world: &World, account: &Account, provider: &Provider, name: &str) -> Result<Shell> {
+    let mut shell = Shell::open(account)?;
+    shell.say(&format!("{} 2>&1; echo ---", tidegate(world, "login")))?;
+    let address = shell.address()?;
+    provider.visit(&address, name)?;
+    let said = shell.until("---")?;
+    ensure!(said.contains(&format!("people says: {name:?}")), "{said}");
+    Ok(shell)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn an_approver_who_logged_in_answers_by_the_groups_in_the_token() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        hold_by(world, BY, "wait: 10m")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        // Whoever only has the account may not even see it.
+        let mut nobody = Shell::open(&world.ops)?;
+        let mut alice = logged_in(world, &world.ops, &provider, "alice-dba")?;
+        let mut id = String::new();
+        eventually("the question is seen", || {
+            let listed = alice.run(&tidegate(world, "approvals list --json"))?;
+            let listed: Value = serde_json::from_str(&listed).with_context(|| listed.clone())?;
+            id = listed[0]["id"].as_str().unwrap_or_default().to_owned();
+            Ok(!id.is_empty())
+        })?;
+        let approve = tidegate(world, &format!("approvals approve {id}"));
+        let said = nobody.run(&approve)?;
+        ensure!(said.contains("no question"), "{said}");
+        let mut dev = logged_in(world, &world.ops, &provider, "dave-dev")?;
+        let said = dev.run(&approve)?;
+        ensure!(said.contains("no question"), "{said}");
+        ensure!(wishes(world)? == "2", "it ran unapproved");
+        let said = alice.run(&approve)?;
+        ensure!(said.contains("is approved"), "{said}");
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "it did not run");
+        session.end()?;
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn glass_is_broken_reviewed_and_watched_by_people_of_three_groups() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        hold_by(world, BY, "wait: 10m, for: shape, grant: 10m")?;
+        let mut watcher = logged_in(world, &world.ops, &provider, "wanda-dba")?;
+        watcher.say(&format!("{} 2>&1", tidegate(world, "approvals list --watch --json")))?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let asked: Value = serde_json::from_str(&watcher.line()?)?;
+        let id = asked["id"].as_str().context("a question")?.to_owned();
+        let mut olga = logged_in(world, &world.ops, &provider, "olga-oncall")?;
+        let answer = |what: &str| tidegate(world, &format!("approvals {what} {id} --reason because"));
+        let said = olga.run(&answer("approve"))?;
+        ensure!(said.contains("you may not answer"), "{said}");
+        let said = olga.run(&answer("break-glass"))?;
+        ensure!(said.contains("is approved"), "{said}");
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "it did not run");
+        ensure!(world.agent.read_log()?.contains("glass broken"), "no alert");
+        let said = olga.run(&answer("review"))?;
+        ensure!(said.contains("you asked") || said.contains("you may not"), "her own review: {said}");
+        // Somebody else of the same account may be the same.
+        let mut alike = logged_in(world, &world.ops, &provider, "wanda-dba")?;
+        let said = alike.run(&answer("review"))?;
+        ensure!(said.contains("somebody else must"), "a review by the same account: {said}");
+        let mut alice = logged_in(world, &world.stranger, &provider, "alice-dba")?;
+        let said = alice.run(&answer("review"))?;
+        ensure!(said.contains("reviewed"), "{said}");
+        // The grant counts for the shape until it is revoked.
+        session.say("INSERT INTO store.wishes VALUES (1)")?;
+        session.say(DELETE)?;
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "the grant does not count");
+        let said = alice.run(&answer("revoke"))?;
+        ensure!(said.contains("is revoked"), "{said}");
+        for step in ["break-glass", "reviewed", "revoked"] {
+            let line = watcher.until_line(&format!("\"{step}\""))?;
+            ensure!(line.contains(&id), "{line}");
+        }
+        session.say("INSERT INTO store.wishes VALUES (1)")?;
+        session.say(DELETE)?;
+        let mut again = String::new();
+        eventually("it asks again", || {
+            let listed = alice.run(&tidegate(world, "approvals list --json"))?;
+            let listed: Value = serde_json::from_str(&listed).with_context(|| listed.clone())?;
+            let all = listed.as_array().context("a list")?;
+            let waits = all.iter().find(|one| one["state"] == "waiting");
+            again = waits.map_or("", |one| one["id"].as_str().unwrap_or_default()).to_owned();
+            Ok(!again.is_empty())
+        })?;
+        ensure!(again != id, "the revoked question is asked again");
+        Ok(())
+    })
+}
+
+/// A port that is free now.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A receiver of letters, and what it takes.
+struct Receiver {
+    _process: Process,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Receiver {
+    fn letter(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        ensure!(self.lines.read_line(&mut line)? > 0, "the receiver ended");
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_letter_s_link_leads_to_a_page_where_an_approver_answers() -> Result<()> {
+    World::with(|world| {
+        let port = free_port()?;
+        let page = format!("https://localhost:{port}");
+        let provider = Provider::oidc_for(LIFETIME, Some(&format!("{page}/callback")))?;
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let (certificate, key) = provider.certificate();
+        let mut command = provider.script("receiver.mjs");
+        command.arg(certificate).arg(key).arg(secret);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = Process::start(&mut command)?;
+        let mut lines = BufReader::new(process.child().stdout.take().context("stdout")?);
+        let mut url = String::new();
+        lines.read_line(&mut url)?;
+        let mut receiver = Receiver { _process: process, lines };
+
+        world.agent.write_credential("page.certificate", &fs::read_to_string(certificate)?)?;
+        world.agent.write_credential("page.key", &fs::read_to_string(key)?)?;
+        world.agent.write_credential("hook.password", secret)?;
+        world.agent.add_configuration(&format!(
+            "approvals:\n  webhooks: [{{name: ops, url: \"{}\", secret: hook, ca: {}}}]\n  \
+             web: {{listen: \"127.0.0.1:{port}\", url: \"{page}\", issuer: people, client: tidegate-web, \
+             scopes: [groups], tls: page}}\n",
+            url.trim(),
+            provider.ca().display()
+        ))?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        world.agent.stop()?;
+        world.agent.launch()?;
+        hold_by(world, BY, "wait: 10m, reason: required")?;
+
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let asked = receiver.letter()?;
+        ensure!(asked["letter"]["type"] == "approval.asked", "{asked}");
+        ensure!(asked["id"] == asked["letter"]["id"], "{asked}");
+        let link = asked["letter"]["data"]["question"]["link"].as_str().context("a link")?.to_owned();
+        ensure!(link.starts_with(&page), "{link}");
+        let stranger = provider.answer(&link, "dave-dev", "approve", "mine")?;
+        ensure!(stranger.contains("no question") && !stranger.contains(DELETE), "{stranger}");
+        ensure!(wishes(world)? == "2", "it ran unapproved");
+        let said = provider.answer(&link, "alice-dba", "approve", "ticket 7")?;
+        let (before, after) = said.split_once("----").context("two pages")?;
+        for part in [DELETE, "alice-dba of people", "psql", "group dba (people)"] {
+            ensure!(before.contains(part), "no {part:?} in {before}");
+        }
+        ensure!(after.contains("<strong>approved</strong>") && after.contains("ticket 7"), "{after}");
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "it did not run");
+        let approved = receiver.letter()?;
+        ensure!(approved["letter"]["type"] == "approval.approved", "{approved}");
+        ensure!(approved["letter"]["data"]["by"] == "alice-dba of people", "{approved}");
+        session.end()?;
+        ensure!(!world.agent.read_log()?.contains(secret), "the secret is in the log");
+        ensure!(waiting(world, &world.ci).is_err() || wishes(world)? == "0", "something waits");
+        Ok(())
+    })
+}
