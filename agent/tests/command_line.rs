@@ -52,6 +52,15 @@ fn every_case_of_the_demo_passes() {
 }
 
 #[test]
+fn every_case_of_the_http_bundle_passes() {
+    let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/http");
+    let output = tidegate(&["test", text(&bundle)]);
+    let told = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{told}{}", complaint(&output));
+    assert!(told.contains("13 passed"), "{told}");
+}
+
+#[test]
 fn a_broken_bundle_exits_with_1_and_tells_where() {
     let bundle = tempfile::tempdir().unwrap();
     let file = bundle.path().join("shop.yaml");

@@ -20,7 +20,7 @@ pub use rig::{Memory, PATIENCE, Rig};
 /// Plays the upstream on one connection, and reports every byte it gets, as it gets it.
 pub type Upstream = fn(TcpStream, mpsc::UnboundedSender<Vec<u8>>) -> BoxFuture<'static, ()>;
 
-/// A protocol's own words for what the contract speaks of.
+/// A protocol's own words for what the contract speaks of. In what clients say, `{port}` stands for the resource's port.
 pub struct Words {
     /// The protocol.
     pub protocol: Arc<dyn Protocol>,
@@ -133,7 +133,9 @@ impl Stage {
     }
 
     async fn say(&mut self, bytes: &[u8]) {
-        self.rig.client.write_all(bytes).await.expect("the session takes what the client says");
+        let port = self.rig.port().to_string();
+        let bytes = replaced(bytes, b"{port}", port.as_bytes());
+        self.rig.client.write_all(&bytes).await.expect("the session takes what the client says");
     }
 
     /// What the client gets until the session waits for the next action.
@@ -179,6 +181,19 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.playing.abort();
     }
+}
+
+fn replaced(bytes: &[u8], part: &[u8], by: &[u8]) -> Vec<u8> {
+    let mut all = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = memchr::memmem::find(rest, part) {
+        let (before, from) = rest.split_at(at);
+        all.extend_from_slice(before);
+        all.extend_from_slice(by);
+        rest = from.strip_prefix(part).unwrap_or_default();
+    }
+    all.extend_from_slice(rest);
+    all
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

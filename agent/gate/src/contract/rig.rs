@@ -81,6 +81,11 @@ impl Rig {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
+    /// Where the resource is: what clients call it by, where their protocol says so.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Asks the agent to stop.
     pub fn stop(&self) {
         self.stopping.send_replace(Stopping::Asked);

@@ -1,0 +1,352 @@
+//! Clients that speak HTTP/1.1.
+
+use std::{future::Future, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, Response, StatusCode, Version, header};
+use http_body::Frame;
+use tidegate_gate::ServeError;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    time::timeout,
+};
+
+use crate::{
+    answer::Answer,
+    body::{BodyError, Source},
+    exchange::{Ended, Responder, Session},
+    forward,
+    problem::Problem,
+    request::Asked,
+    wire::{self, Decoded, Decoder, Framing, Head, HeadReader, Length, WireError},
+};
+
+/// How long a connection may be idle between requests.
+const IDLE: Duration = Duration::from_secs(300);
+/// How long a client may take for a head, once it has begun.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may send nothing of a body.
+const BODY: Duration = Duration::from_secs(60);
+/// How long a client that was answered early may go on sending.
+const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes of a body that are read for nothing, so that its connection can be used again.
+const DRAINED: u64 = 256 * 1024;
+/// Most bytes that are read ahead of a request's turn.
+const AHEAD: usize = 64 * 1024;
+/// How much is read at once.
+const READ: usize = 16 * 1024;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send>(
+    session: &Session,
+    stream: S,
+) -> Result<(), ServeError> {
+    let (read, mut write) = split(stream);
+    let mut reader = Reader { read, buffer: BytesMut::new(), ended: false };
+    loop {
+        let head = tokio::select! {
+            head = reader.head() => head?,
+            refusal = session.gate.revoked() => return Err(ServeError::Policy(refusal.message.to_string())),
+        };
+        let head = match head {
+            None => return Ok(()),
+            Some(head) => head.and_then(|head| head.framing().map(|framing| (head, framing))),
+        };
+        let (head, framing) = match head {
+            Ok(head) => head,
+            Err(error) => return malformed(session, &mut reader, &mut write, error).await,
+        };
+        if one(session, head, framing, &mut reader, &mut write).await? == Next::Close {
+            return linger(&mut reader, &mut write).await;
+        }
+    }
+}
+
+/// Whether another request may follow.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Request,
+    Close,
+}
+
+/// Answers one request.
+async fn one<S: AsyncRead + AsyncWrite + Send>(
+    session: &Session,
+    head: Head,
+    framing: Framing,
+    reader: &mut Reader<S>,
+    write: &mut WriteHalf<S>,
+) -> Result<Next, ServeError> {
+    let expects = head.version == Version::HTTP_11
+        && framing != Framing::Length(0)
+        && forward::has_token(&head.headers, &header::EXPECT, "100-continue");
+    let mut responder = H1Responder {
+        write,
+        is_head: head.method == Method::HEAD,
+        version: head.version,
+        last: head.version != Version::HTTP_11
+            || forward::has_token(&head.headers, &header::CONNECTION, "close"),
+        expects,
+        begun: false,
+    };
+    let mut body = RequestBody { reader, decoder: Decoder::new(framing) };
+    session.exchange(asked(head, framing), &mut body, &mut responder).await?;
+    // A client that still waits to be told to go on may send its body or not: nobody could say what comes next.
+    if responder.last || responder.expects || !body.drain().await {
+        return Ok(Next::Close);
+    }
+    Ok(Next::Request)
+}
+
+/// The request, its target taken apart as far as its form tells (RFC 9112, 3.2).
+fn asked(head: Head, framing: Framing) -> Asked {
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Chunked => None,
+    };
+    let (scheme, authority, target) = match head.target.split_once("://") {
+        Some((scheme, rest)) if !head.target.starts_with('/') => {
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, target) = rest.split_at_checked(at).unwrap_or_default();
+            let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+            (Some(scheme.to_owned()), Some(authority.to_owned()), target)
+        }
+        _ => (None, None, head.target),
+    };
+    Asked {
+        method: head.method,
+        authority,
+        scheme,
+        target,
+        version: head.version,
+        headers: head.headers,
+        length,
+    }
+}
+
+/// Records and answers what is no request; nothing after it can be trusted.
+async fn malformed<S: AsyncRead + AsyncWrite + Send>(
+    session: &Session,
+    reader: &mut Reader<S>,
+    write: &mut WriteHalf<S>,
+    error: WireError,
+) -> Result<(), ServeError> {
+    let why = error.to_string();
+    session.gate.refuse("request", "(not understood)", &why);
+    let problem = Problem::new(error.status(), format!("this is no request that the gate takes: {why}"));
+    let (head, body) = problem.response(session.gate.session(), false).into_parts();
+    let mut responder = H1Responder {
+        write,
+        is_head: false,
+        version: Version::HTTP_11,
+        last: true,
+        expects: false,
+        begun: false,
+    };
+    responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await?;
+    linger(reader, write).await?;
+    Err(ServeError::Client(why))
+}
+
+/// Ends a connection so that the client can read what it was told: whoever closes on unread bytes takes that away.
+async fn linger<S: AsyncRead + AsyncWrite>(
+    reader: &mut Reader<S>,
+    write: &mut WriteHalf<S>,
+) -> Result<(), ServeError> {
+    let closed = async {
+        write.shutdown().await?;
+        let mut left = DRAINED;
+        while left > 0 {
+            reader.buffer.clear();
+            match reader.fill().await? {
+                0 => break,
+                count => left = left.saturating_sub(count as u64),
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // Whoever does not read has had the time.
+    let _ = timeout(LINGER, closed).await;
+    Ok(())
+}
+
+/// The client's bytes.
+struct Reader<S> {
+    read: ReadHalf<S>,
+    buffer: BytesMut,
+    /// The client sends no more.
+    ended: bool,
+}
+
+impl<S: AsyncRead> Reader<S> {
+    /// The next request's head; none if the client is done, or was idle for too long.
+    async fn head(&mut self) -> Result<Option<Result<Head, WireError>>, ServeError> {
+        if self.buffer.is_empty() {
+            // An idle connection holds no buffer.
+            self.buffer = BytesMut::new();
+            match timeout(IDLE, self.fill()).await {
+                Err(_) | Ok(Ok(0)) => return Ok(None),
+                Ok(filled) => filled.map_err(|error| ServeError::Client(error.to_string()))?,
+            };
+        }
+        let mut head = HeadReader::default();
+        let whole = async {
+            loop {
+                match head.take(&mut self.buffer) {
+                    Ok(Some(head)) => return Ok(Some(Ok(head))),
+                    Ok(None) => {}
+                    Err(error) => return Ok(Some(Err(error))),
+                }
+                if self.fill().await? == 0 {
+                    return Ok::<_, std::io::Error>(None);
+                }
+            }
+        };
+        match timeout(HEAD, whole).await {
+            Ok(Ok(Some(head))) => Ok(Some(head)),
+            Ok(Ok(None)) if self.buffer.is_empty() => Ok(None),
+            Ok(Ok(None)) => Err(ServeError::Client("it went away in the middle of a request's head".into())),
+            Ok(Err(error)) => Err(ServeError::Client(error.to_string())),
+            Err(_) => Err(ServeError::Client(format!("it took longer than {HEAD:?} for a request's head"))),
+        }
+    }
+
+    /// Reads more; 0 at the end. Nothing is lost by dropping the future.
+    async fn fill(&mut self) -> std::io::Result<usize> {
+        if self.ended {
+            return Ok(0);
+        }
+        self.buffer.reserve(READ);
+        let count = self.read.read_buf(&mut self.buffer).await?;
+        self.ended = count == 0;
+        Ok(count)
+    }
+}
+
+/// A request's body, from the connection that it came on.
+struct RequestBody<'a, S> {
+    reader: &'a mut Reader<S>,
+    decoder: Decoder,
+}
+
+impl<S: AsyncRead + Send> Source for RequestBody<'_, S> {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        loop {
+            match self.decoder.take(&mut self.reader.buffer) {
+                Ok(Decoded::Data(data)) => return Some(Ok(Frame::data(data))),
+                Ok(Decoded::Trailers(trailers)) => return Some(Ok(Frame::trailers(trailers))),
+                Ok(Decoded::End) => return None,
+                Ok(Decoded::More) => {}
+                Err(error) => return Some(Err(BodyError::Malformed(error.to_string()))),
+            }
+            match timeout(BODY, self.reader.fill()).await {
+                Ok(Ok(0) | Err(_)) => return Some(Err(BodyError::Gone)),
+                Ok(Ok(_)) => {}
+                Err(_) => return Some(Err(BodyError::Slow(BODY))),
+            }
+        }
+    }
+
+    /// A client that closes its end is gone: what it sends ahead is the next requests.
+    async fn gone(&mut self) {
+        while self.reader.buffer.len() < AHEAD {
+            match self.reader.fill().await {
+                Ok(count) if count > 0 => {}
+                _ => return,
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+impl<S: AsyncRead + Send> RequestBody<'_, S> {
+    /// Reads what is left of the body for nothing; false if that is too much.
+    async fn drain(&mut self) -> bool {
+        if self.decoder.left().is_some_and(|left| left > DRAINED) {
+            return false;
+        }
+        let drained = async {
+            let mut left = DRAINED;
+            while let Some(frame) = self.next().await {
+                let Ok(frame) = frame else { return false };
+                let count = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match left.checked_sub(count) {
+                    Some(less) => left = less,
+                    None => return false,
+                }
+            }
+            self.decoder.is_done()
+        };
+        timeout(LINGER, drained).await.unwrap_or(false)
+    }
+}
+
+/// Where an HTTP/1.1 client gets its response.
+struct H1Responder<'a, S> {
+    write: &'a mut WriteHalf<S>,
+    is_head: bool,
+    version: Version,
+    /// The connection closes behind the response.
+    last: bool,
+    /// The client waits to be told to go on.
+    expects: bool,
+    begun: bool,
+}
+
+impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
+    async fn proceed(&mut self) -> Result<(), Ended> {
+        if std::mem::take(&mut self.expects) {
+            self.write.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+            self.write.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn respond(&mut self, head: Response<()>, body: &mut Answer<'_>) -> Result<(), Ended> {
+        self.begun = true;
+        let no_body = matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = match (body.length(), self.version) {
+            (None, _) if no_body || self.is_head => Length::None,
+            (Some(_), _) if head.status() == StatusCode::NO_CONTENT => Length::None,
+            (Some(length), _) => Length::Known(length),
+            (None, Version::HTTP_11) => Length::Chunked,
+            (None, _) => Length::Close,
+        };
+        // What the client was not told to send cannot be told from its next request.
+        self.last |= self.expects;
+        let mut out = wire::response_head(head.status(), head.headers(), length, self.last);
+        self.last |= length == Length::Close;
+        if self.is_head || no_body {
+            self.write.write_all(&out).await?;
+            return Ok(self.write.flush().await?);
+        }
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.next().await {
+            match frame.map_err(Ended::Upstream)?.into_data() {
+                Ok(data) if length == Length::Chunked => wire::chunk(&data, &mut out),
+                Ok(data) if out.is_empty() => self.write.write_all(&data).await?,
+                Ok(data) => out.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+            if !out.is_empty() {
+                self.write.write_all(&out).await?;
+                out.clear();
+            }
+            self.write.flush().await?;
+        }
+        if length == Length::Chunked {
+            wire::last_chunk(&forward::client(&trailers), &mut out);
+        }
+        self.write.write_all(&out).await?;
+        Ok(self.write.flush().await?)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The connection's other direction tells.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+}

@@ -1,0 +1,243 @@
+//! Clients that speak HTTP/2 (RFC 9113).
+
+use std::{future::poll_fn, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use h2::{
+    Reason, RecvStream, SendStream,
+    server::{self, SendResponse},
+};
+use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http_body::Frame;
+use tidegate_gate::ServeError;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    answer::Answer,
+    body::{BodyError, Source},
+    exchange::{Ended, Responder, Session},
+    forward,
+    request::Asked,
+    wire,
+};
+
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(300);
+/// How long a client may take for the first words of the protocol.
+const PREFACE: Duration = Duration::from_secs(30);
+/// How long a client may send nothing of a body.
+const BODY: Duration = Duration::from_secs(60);
+/// Requests of one connection at a time.
+const STREAMS: u32 = 100;
+/// Most bytes of a head.
+const HEAD: u32 = 64 * 1024;
+/// Bytes of one body, and of all of a connection's, that are taken ahead of the upstream.
+const WINDOW: u32 = 256 * 1024;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<S>(session: &Session, stream: S) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let mut builder = server::Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(4 * WINDOW)
+        .max_send_buffer_size(WINDOW as usize);
+    let broke = |error: h2::Error| ServeError::Client(error.to_string());
+    let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(stream)).await;
+    let mut connection =
+        handshake.map_err(|_| ServeError::Client("it did not begin in time".into()))?.map_err(broke)?;
+    let mut streams = FuturesUnordered::new();
+    let mut ending = None;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => streams.push(one(session, request, respond)),
+                // How a client leaves is of no matter once nothing is asked.
+                Some(Err(error)) if streams.is_empty() && error.is_io() => break,
+                Some(Err(error)) => return Err(broke(error)),
+                None => break,
+            },
+            Some(()) = streams.next() => {}
+            refusal = session.gate.revoked(), if ending.is_none() => {
+                connection.graceful_shutdown();
+                ending = Some(refusal);
+            }
+            () = sleep(IDLE), if streams.is_empty() => connection.graceful_shutdown(),
+        }
+    }
+    ending.map_or(Ok(()), |refusal| Err(ServeError::Policy(refusal.message.to_string())))
+}
+
+/// Answers one request. What goes wrong with it is no matter of the connection's.
+async fn one(session: &Session, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let (parts, body) = request.into_parts();
+    let mut responder = H2Responder { respond, stream: None };
+    let length = match length(&parts.headers, body.is_end_stream()) {
+        Ok(length) => length,
+        Err(why) => {
+            session.gate.refuse("request", "(not understood)", &why);
+            return responder.reset(Reason::PROTOCOL_ERROR);
+        }
+    };
+    let target = parts.uri.path_and_query().map_or_else(|| "*".to_owned(), ToString::to_string);
+    let asked = Asked {
+        method: parts.method,
+        authority: parts.uri.authority().map(ToString::to_string),
+        scheme: parts.uri.scheme_str().map(str::to_owned),
+        target,
+        version: Version::HTTP_2,
+        headers: parts.headers,
+        length,
+    };
+    let mut body = RequestBody { body };
+    match session.exchange(asked, &mut body, &mut responder).await {
+        Ok(()) => {}
+        Err(Ended::Client(why)) => {
+            tracing::debug!(why, "request cut off");
+            responder.reset(Reason::CANCEL);
+        }
+        Err(Ended::Upstream(why)) => {
+            session.gate.event("response-cut-off", &why);
+            responder.reset(Reason::INTERNAL_ERROR);
+        }
+        Err(Ended::Policy(why)) => {
+            session.gate.event("response-cut-off", &why);
+            responder.reset(Reason::CANCEL);
+        }
+    }
+}
+
+/// Bytes of the body, if they are known; that they are as many as were said is seen to by the HTTP/2 layer.
+fn length(headers: &HeaderMap, is_empty: bool) -> Result<Option<u64>, String> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(is_empty.then_some(0)),
+        (Some(length), None) => wire::content_length(length).map(Some).map_err(|error| error.to_string()),
+        (Some(_), Some(_)) => Err("the request has more than one Content-Length".into()),
+    }
+}
+
+/// A request's body, from its stream.
+struct RequestBody {
+    body: RecvStream,
+}
+
+impl Source for RequestBody {
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        match timeout(BODY, self.body.data()).await {
+            Err(_) => return Some(Err(BodyError::Slow(BODY))),
+            Ok(Some(Err(error))) => return Some(Err(broken(&error))),
+            Ok(Some(Ok(data))) => {
+                return Some(match self.body.flow_control().release_capacity(data.len()) {
+                    Ok(()) => Ok(Frame::data(data)),
+                    Err(error) => Err(broken(&error)),
+                });
+            }
+            Ok(None) => {}
+        }
+        match self.body.trailers().await {
+            Ok(None) => None,
+            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(broken(&error))),
+        }
+    }
+
+    /// The response's direction tells.
+    async fn gone(&mut self) {
+        std::future::pending().await
+    }
+}
+
+fn broken(error: &h2::Error) -> BodyError {
+    match error.is_reset() || error.is_io() {
+        true => BodyError::Gone,
+        false => BodyError::Malformed(error.to_string()),
+    }
+}
+
+/// Where an HTTP/2 client gets its response.
+struct H2Responder {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+}
+
+impl H2Responder {
+    fn reset(&mut self, reason: Reason) {
+        match &mut self.stream {
+            Some(stream) => stream.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+impl Responder for H2Responder {
+    async fn proceed(&mut self) -> Result<(), Ended> {
+        // Clients of HTTP/2 need not be told: flow control holds their bodies back.
+        Ok(())
+    }
+
+    async fn respond(&mut self, head: Response<()>, body: &mut Answer<'_>) -> Result<(), Ended> {
+        let mut head = head.map(drop);
+        *head.version_mut() = Version::HTTP_2;
+        let no_body = matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let Some(length) = body.length().filter(|_| head.status() != StatusCode::NO_CONTENT) {
+            head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        let is_empty = no_body || body.length() == Some(0);
+        let stream = self.respond.send_response(head, is_empty).map_err(|error| lost(&error))?;
+        let stream = self.stream.insert(stream);
+        if is_empty {
+            return Ok(());
+        }
+        while let Some(frame) = body.next().await {
+            match frame.map_err(Ended::Upstream)?.into_data() {
+                Ok(data) => send(stream, data).await?,
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    return stream.send_trailers(forward::client(&trailers)).map_err(|error| lost(&error));
+                }
+            }
+        }
+        stream.send_data(Bytes::new(), true).map_err(|error| lost(&error))
+    }
+
+    fn has_begun(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    async fn gone(&mut self) {
+        // Nobody waits for a response that was reset, or whose connection broke.
+        let _ = poll_fn(|context| match &mut self.stream {
+            Some(stream) => stream.poll_reset(context),
+            None => self.respond.poll_reset(context),
+        })
+        .await;
+    }
+}
+
+/// Sends data as fast as the client takes it.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), Ended> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let capacity = match poll_fn(|context| stream.poll_capacity(context)).await {
+            Some(Ok(capacity)) => capacity,
+            Some(Err(error)) => return Err(lost(&error)),
+            None => return Err(Ended::Client("the stream is closed".into())),
+        };
+        let now = data.split_to(capacity.min(data.len()));
+        stream.send_data(now, false).map_err(|error| lost(&error))?;
+    }
+    Ok(())
+}
+
+fn lost(error: &h2::Error) -> Ended {
+    Ended::Client(error.to_string())
+}

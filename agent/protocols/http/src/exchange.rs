@@ -1,0 +1,413 @@
+//! One request and its response, whatever the versions: understood, decided, recorded, sent, shown.
+
+use std::{future::Future, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tidegate_gate::{
+    Action, Decision, Gate, Matter, Outcome, Permit, Put, Refusal, ServeError, Waiting, policy::Effect,
+};
+
+use crate::{
+    HttpServer,
+    answer::{Answer, Shown},
+    body::{self, BodyError, Outgoing, Source},
+    forward,
+    problem::Problem,
+    request::{Asked, Understood, Way},
+    sign_in,
+    upstream::{self, Line, Lines, SendError},
+};
+
+/// Most bytes of a body that somebody can be asked about.
+const SHOWN: usize = 64 * 1024;
+
+/// What the requests of one connection share.
+pub(crate) struct Session {
+    pub(crate) gate: Gate,
+    pub(crate) server: Arc<HttpServer>,
+    pub(crate) way: Way,
+    pub(crate) lines: Lines,
+}
+
+/// Where a response goes.
+pub(crate) trait Responder: Send {
+    /// Tells a client that waits for it to send its body (RFC 9110, 10.1.1).
+    fn proceed(&mut self) -> impl Future<Output = Result<(), Ended>> + Send;
+    /// Sends a response. To be called once.
+    fn respond(
+        &mut self,
+        head: Response<()>,
+        body: &mut Answer<'_>,
+    ) -> impl Future<Output = Result<(), Ended>> + Send;
+    /// Whether a response has begun.
+    fn has_begun(&self) -> bool;
+    /// Resolves when the client wants no response any more, as far as that can be told.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// Why an exchange did not come to its end.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The client is gone, or broke the protocol.
+    Client(String),
+    /// The upstream broke off its response.
+    Upstream(String),
+    /// It is no longer allowed.
+    Policy(String),
+}
+
+impl From<Ended> for ServeError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Client(why) => Self::Client(why),
+            Ended::Upstream(why) => Self::Upstream(why),
+            Ended::Policy(why) => Self::Policy(why),
+        }
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Client(error.to_string())
+    }
+}
+
+/// Why nothing was sent upstream.
+enum NotSent {
+    /// The client is to be told.
+    Told(Problem),
+    /// There is nobody to be told.
+    Ended(Ended),
+}
+
+impl From<Problem> for NotSent {
+    fn from(problem: Problem) -> Self {
+        Self::Told(problem)
+    }
+}
+
+impl From<Refusal> for NotSent {
+    fn from(refusal: Refusal) -> Self {
+        Self::Told(Problem::refused(&refusal))
+    }
+}
+
+impl From<Ended> for NotSent {
+    fn from(ended: Ended) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+impl From<BodyError> for NotSent {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(why) => Self::Told(Problem::new(StatusCode::BAD_REQUEST, why)),
+            BodyError::Gone | BodyError::Slow(_) => Self::Ended(Ended::Client(error.to_string())),
+        }
+    }
+}
+
+impl Session {
+    /// Answers one request.
+    pub(crate) async fn exchange(
+        &self,
+        asked: Asked,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<(), Ended> {
+        let (told, is_grpc) = (asked.told(), asked.is_grpc());
+        let exchanged = match asked.understand(&self.way, &self.server.options) {
+            Ok(understood) => self.understood(understood, source, responder).await,
+            Err(problem) => {
+                self.gate.refuse("request", &told, problem.detail());
+                Err(problem.into())
+            }
+        };
+        match exchanged {
+            Ok(()) => Ok(()),
+            Err(NotSent::Ended(ended)) => Err(ended),
+            Err(NotSent::Told(problem)) => self.tell(&problem, is_grpc, responder).await,
+        }
+    }
+
+    async fn tell(
+        &self,
+        problem: &Problem,
+        is_grpc: bool,
+        responder: &mut impl Responder,
+    ) -> Result<(), Ended> {
+        if responder.has_begun() {
+            return Err(Ended::Upstream(problem.detail().to_owned()));
+        }
+        let (head, body) = problem.response(self.gate.session(), is_grpc).into_parts();
+        responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await
+    }
+
+    async fn understood(
+        &self,
+        understood: Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<(), NotSent> {
+        // A body that somebody may be asked about is read first: the answer is for these very bytes.
+        let held = self.gate.foresee(&understood.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
+        let mut whole = None;
+        if held {
+            responder.proceed().await?;
+            whole = Some(collect(source).await?);
+        }
+        let action = Action { name: "request", shape: &understood.shape, text: &understood.text };
+        let permit = match (self.gate.ask(action).await, &whole) {
+            (Decision::Permit(permit), _) => permit,
+            (Decision::Refuse(refusal), _) => return Err(refusal.into()),
+            (Decision::Hold(hold), Some(body)) => match hold.put(matter(&understood, body)).await? {
+                Put::Permit(permit) => permit,
+                Put::Waits(waiting) => self.wait(waiting, &understood, source, responder).await?,
+            },
+            (Decision::Hold(_), None) => {
+                let detail = "this needs an approval since a moment ago; ask again";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+            }
+        };
+        if permit.verdict().fields.is_some() || permit.verdict().content.is_some() {
+            let detail = "a mask covers what this shows, and masks cannot be applied to HTTP yet";
+            permit.done(&Outcome { error: Some("masked".into()), ..Outcome::default() });
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
+        }
+        self.carry(understood, permit, whole, source, responder).await
+    }
+
+    /// Waits for a person: as long as the resource says, and the client is there.
+    async fn wait(
+        &self,
+        mut waiting: Waiting,
+        understood: &Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Permit, NotSent> {
+        let patience = self.server.options.wait;
+        let settled = tokio::select! {
+            settled = waiting.settled() => Some(settled),
+            () = tokio::time::sleep(patience) => None,
+            refusal = self.gate.revoked() => return Err(refusal.into()),
+            () = source.gone() => return Err(gone(waiting)),
+            () = responder.gone() => return Err(gone(waiting)),
+        };
+        match settled {
+            Some(approved) => Ok(approved?.permit(&understood.shape)?),
+            None => {
+                let (told, id) = (waiting.told(), waiting.id().clone());
+                waiting.leave();
+                Err(Problem::waits(&told, &id).into())
+            }
+        }
+    }
+
+    /// Sends what is permitted, and shows what comes back.
+    async fn carry(
+        &self,
+        understood: Understood,
+        permit: Permit,
+        whole: Option<Bytes>,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<(), NotSent> {
+        let (sender, outgoing) = match (whole, understood.length) {
+            (Some(body), _) => (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty()))),
+            (None, Some(0)) => (None, Outgoing::Whole(None)),
+            (None, length) => {
+                let (sender, outgoing) = body::parts(length);
+                (Some(sender), outgoing)
+            }
+        };
+        if sender.is_some() {
+            responder.proceed().await?;
+        }
+        let client = async {
+            if let Some(sender) = sender
+                && !body::pump(source, sender).await?
+            {
+                // The upstream wants no more of it; its response is what counts.
+                std::future::pending::<()>().await;
+            }
+            source.gone().await;
+            Err::<(), _>(BodyError::Gone)
+        };
+        let mut noted = Outcome::default();
+        let ended = async {
+            tokio::select! {
+                refusal = permit.revoked() => refusal,
+                refusal = self.gate.over() => refusal,
+            }
+        };
+        let carried = tokio::select! {
+            biased;
+            answered = self.answer(&understood, &permit, outgoing, responder, &mut noted) => answered,
+            Err(broke) = client => Err(broke.into()),
+            refusal = ended => match responder.has_begun() {
+                true => Err(Ended::Policy(refusal.message.to_string()).into()),
+                false => Err(refusal.into()),
+            },
+        };
+        match &carried {
+            Ok(()) => {}
+            Err(NotSent::Told(problem)) => noted.error = Some(problem.status.as_str().to_owned()),
+            // Cut off: the outcome is that of a permit which is dropped.
+            Err(NotSent::Ended(_)) => return carried,
+        }
+        permit.done(&noted);
+        carried
+    }
+
+    async fn answer(
+        &self,
+        understood: &Understood,
+        permit: &Permit,
+        outgoing: Outgoing,
+        responder: &mut impl Responder,
+        noted: &mut Outcome,
+    ) -> Result<(), NotSent> {
+        let asking = self.ask(understood, permit, outgoing);
+        let (response, _driver) = tokio::select! {
+            biased;
+            asked = asking => asked?,
+            () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
+        };
+        let (parts, body) = response.into_parts();
+        let declared = parts.headers.get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut head = Response::new(());
+        *head.status_mut() = parts.status;
+        *head.headers_mut() = forward::client(&parts.headers);
+        let line =
+            format!("{} {}", parts.status.as_str(), parts.status.canonical_reason().unwrap_or_default());
+        noted.answer = Some(forward::recorded(line.trim_end(), head.headers()));
+        if parts.status.is_client_error() || parts.status.is_server_error() {
+            noted.error = Some(parts.status.as_str().to_owned());
+        }
+        let mut body = Answer::Upstream(Shown::new(body, permit, declared));
+        let responded = responder.respond(head, &mut body).await;
+        noted.bytes = body.bytes();
+        Ok(responded?)
+    }
+
+    /// Sends the request over a connection of this session's, or a new one.
+    async fn ask(
+        &self,
+        understood: &Understood,
+        permit: &Permit,
+        outgoing: Outgoing,
+    ) -> Result<(Response<Incoming>, Arc<upstream::Driver>), Problem> {
+        let (host, settings) = (&understood.authority.host, &self.server.settings);
+        let mut line = self.lines.line(host, &self.gate, permit, settings).await?;
+        let mut request = self.request(understood, &line, outgoing)?;
+        loop {
+            let driver = line.driver();
+            let failed = match line.send(request).await {
+                Ok(response) => {
+                    // What was refused may have been a credential that was changed: the next request takes it anew.
+                    if response.status() != StatusCode::UNAUTHORIZED {
+                        self.lines.keep(line);
+                    }
+                    return Ok((response, driver));
+                }
+                Err(failed) => failed,
+            };
+            match failed {
+                SendError::Unsent(unsent) if line.is_used() => {
+                    line = self.lines.new_line(host, &self.gate, permit, settings).await?;
+                    request = self.request(understood, &line, unsent.into_body())?;
+                }
+                SendError::Unsent(_) => {
+                    return Err(self.broke("the connection was closed before it took the request"));
+                }
+                SendError::Failed(error) => return Err(self.broke(&upstream::told(&error))),
+            }
+        }
+    }
+
+    fn broke(&self, why: &str) -> Problem {
+        self.gate.event("upstream-broke", why);
+        Problem::new(StatusCode::BAD_GATEWAY, "the upstream gave no response; the gate's record says why")
+    }
+
+    /// The request as it is sent: made from what was understood, signed in with the gate's credential.
+    fn request(
+        &self,
+        understood: &Understood,
+        line: &Line,
+        outgoing: Outgoing,
+    ) -> Result<Request<Outgoing>, Problem> {
+        let mut headers = understood.headers.clone();
+        let mut query = understood.query.clone();
+        sign_in::add(&self.server.options.sign_in, line.credential(), &mut headers, &mut query).map_err(
+            |why| {
+                self.gate.event("credential-unusable", why);
+                let detail =
+                    format!("the gate cannot use its credential for {:?}", self.gate.resource().name);
+                Problem::new(StatusCode::BAD_GATEWAY, detail)
+            },
+        )?;
+        if !line.is_h2() {
+            let host = understood.authority.to_string();
+            let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;
+            headers.insert(header::HOST, host);
+        }
+        let uri = understood.uri(query.as_deref(), self.way.tls, line.is_h2());
+        let uri = uri.map_err(|error| self.broke(&format!("the target cannot be written: {error}")))?;
+        let mut request = Request::new(outgoing);
+        *request.method_mut() = understood.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        if let Some(length) =
+            understood.length.filter(|length| *length > 0 || sends_length(&understood.method))
+        {
+            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        Ok(request)
+    }
+}
+
+/// Whether a request of this method says that it has no body (RFC 9110, 8.6).
+fn sends_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// The client went away while it waited: nobody need answer any more.
+fn gone(waiting: Waiting) -> NotSent {
+    waiting.cancel();
+    NotSent::Ended(Ended::Client("the client went away while its request waited for an approval".into()))
+}
+
+/// A body that somebody is asked about, whole.
+async fn collect(source: &mut impl Source) -> Result<Bytes, NotSent> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = source.next().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > SHOWN {
+            let detail = format!(
+                "this needs an approval, and its body is longer than anybody can be shown ({SHOWN} bytes)"
+            );
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// What exactly would be sent. The header fields are bound to the answer, and shown where they say something.
+fn matter(understood: &Understood, body: &Bytes) -> Matter {
+    let query = understood.query.as_deref().unwrap_or_default();
+    let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
+    let mut matter = Matter::new(line.as_bytes());
+    for (name, value) in &understood.headers {
+        let shown = if value.is_sensitive() { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
+        matter = matter.shown_as(name.as_str(), value.as_bytes(), shown);
+    }
+    match body.is_empty() {
+        true => matter,
+        false => matter.with("body", body),
+    }
+}

@@ -1,0 +1,196 @@
+//! HTTP/1.1 and HTTP/2, with TLS and without.
+//!
+//! Every request is an action: understood strictly, decided, recorded, and made anew for the upstream from what was
+//! understood. The two sides may speak different versions.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod body;
+mod client;
+mod exchange;
+mod forward;
+mod options;
+mod problem;
+mod request;
+mod sign_in;
+mod target;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod vocabulary;
+mod wire;
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Version};
+use tidegate_gate::{
+    BoxFuture, ClientIo, ConfigError, Gate, Protocol, ServeError, Server,
+    policy::{Host, Resource, Shape, Vocabulary},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
+
+use self::{
+    exchange::Session,
+    options::Options,
+    request::{Asked, Way},
+    upstream::{Lines, Settings},
+};
+
+/// What clients are offered in TLS' ALPN extension.
+pub const ALPN: &[&[u8]] = upstream::ALPN;
+
+/// How long a client may take until TLS is spoken.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// The first byte of TLS (RFC 8446, 5.1): no method begins with it.
+const TLS: u8 = 0x16;
+
+/// The protocol.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Http;
+
+impl Protocol for Http {
+    fn vocabulary(&self) -> &'static Vocabulary {
+        &vocabulary::VOCABULARY
+    }
+
+    fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
+        let failed = |message| ConfigError { message };
+        Ok(Arc::new(HttpServer {
+            options: Options::of(resource).map_err(failed)?,
+            settings: Settings::new(resource).map_err(failed)?,
+        }))
+    }
+}
+
+/// The shape of a request that is written as `GET /path`, or `GET https://host/path?query`, with header fields on the lines
+/// that follow. Without a host it is the resource's first.
+pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, String> {
+    let options = Options::of(resource)?;
+    let mut lines = text.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let (Some(method), Some(target), None) = (words.next(), words.next(), words.next()) else {
+        return Err("write a method and a target: GET /path".into());
+    };
+    let mut headers = HeaderMap::new();
+    for line in lines.filter(|line| !line.trim().is_empty()) {
+        let (name, value) = line.split_once(':').ok_or_else(|| format!("{line:?} is no header field"))?;
+        let name =
+            name.trim().parse::<http::HeaderName>().map_err(|_| format!("{name:?} is no header field"))?;
+        headers
+            .append(name, value.trim().parse().map_err(|_| format!("{value:?} is no header field's value"))?);
+    }
+    let address = resource.addresses.first();
+    let destination = match address.map(|address| &address.host) {
+        Some(Host::Net(net)) => net.addr(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let port = address.and_then(|address| address.port).unwrap_or(443);
+    let (scheme, rest) = match target.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme.to_owned()), rest),
+        None => (None, target),
+    };
+    let at = rest.find('/').ok_or("write a path that begins with a slash")?;
+    let (authority, path) = rest.split_at_checked(at).unwrap_or_default();
+    let first = options.hosts.first().map_or_else(|| destination.to_string(), ToString::to_string);
+    let authority = if authority.is_empty() { format!("{first}:{port}") } else { authority.to_owned() };
+    let tls = resource.tls.mode != Some(tidegate_gate::policy::TlsMode::Disable);
+    let length = headers.get(http::header::CONTENT_LENGTH).map(wire::content_length).transpose();
+    let asked = Asked {
+        method: Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?,
+        authority: Some(authority),
+        scheme,
+        target: path.to_owned(),
+        version: Version::HTTP_2,
+        length: Some(length.map_err(|error| error.to_string())?.unwrap_or(0)),
+        headers,
+    };
+    let way = Way { tls, server_name: None, destination: (destination, port).into() };
+    let understood = asked.understand(&way, &options).map_err(|problem| problem.detail().to_owned())?;
+    Ok(Arc::unwrap_or_clone(understood.shape))
+}
+
+/// Serves one resource.
+#[derive(Debug)]
+pub(crate) struct HttpServer {
+    options: Options,
+    settings: Settings,
+}
+
+impl Server for HttpServer {
+    fn names(&self) -> Vec<Arc<str>> {
+        self.options.hosts.iter().cloned().collect()
+    }
+
+    fn serve(self: Arc<Self>, client: ClientIo, gate: Gate) -> BoxFuture<'static, Result<(), ServeError>> {
+        Box::pin(async move {
+            let lost = |error: std::io::Error| ServeError::Client(error.to_string());
+            let mut first = [0];
+            let begun = tokio::select! {
+                begun = timeout(HANDSHAKE, client.stream.peek(&mut first)) => begun,
+                refusal = gate.revoked() => return Err(ServeError::Policy(refusal.message.to_string())),
+            };
+            match begun.map_err(|_| ServeError::Client("it sent nothing".into()))?.map_err(lost)? {
+                0 => return Ok(()),
+                _ if (first == [TLS]) != self.settings.is_tls() => {
+                    return mismatch(client.stream, &gate, self.settings.is_tls()).await;
+                }
+                _ => {}
+            }
+            let mut session = Session {
+                way: Way { tls: self.settings.is_tls(), server_name: None, destination: gate.destination() },
+                gate,
+                server: self,
+                lines: Lines::default(),
+            };
+            if !session.way.tls {
+                return client::h1::serve(&session, client.stream).await;
+            }
+            let accepted = timeout(HANDSHAKE, TlsAcceptor::from(client.tls).accept(client.stream)).await;
+            let stream = accepted
+                .map_err(|_| ServeError::Client(format!("TLS took longer than {HANDSHAKE:?}")))?
+                .map_err(|error| untrusting(&session.gate, &error))?;
+            let (_, tls) = stream.get_ref();
+            session.way.server_name = tls.server_name().and_then(target::name).map(Into::into);
+            match tls.alpn_protocol() {
+                Some(b"h2") => client::h2::serve(&session, stream).await,
+                _ => client::h1::serve(&session, stream).await,
+            }
+        })
+    }
+}
+
+/// A client that speaks TLS where there is none, or none where there is.
+async fn mismatch(mut stream: TcpStream, gate: &Gate, tls: bool) -> Result<(), ServeError> {
+    let why = match tls {
+        true => "it speaks plain HTTP to a resource that is reached by HTTPS",
+        false => "it speaks TLS to a resource that the bundle reaches without (tls: {mode: disable})",
+    };
+    gate.refuse("request", "(not understood)", why);
+    if tls {
+        let problem =
+            problem::Problem::new(http::StatusCode::BAD_REQUEST, "this is an HTTPS port: write https://");
+        let (head, body) = problem.response(gate.session(), false).into_parts();
+        let length = wire::Length::Known(body.len() as u64);
+        let mut text = wire::response_head(head.status, &head.headers, length, true);
+        text.extend_from_slice(&body);
+        // It is told if it listens.
+        let _ = stream.write_all(&text).await;
+        let _ = stream.shutdown().await;
+    }
+    Err(ServeError::Client(why.into()))
+}
+
+/// A handshake that failed. A client that trusts other authorities is told apart: it can be helped.
+fn untrusting(gate: &Gate, error: &std::io::Error) -> ServeError {
+    let text = error.to_string();
+    let alerts = ["UnknownCA", "BadCertificate", "CertificateUnknown", "UnknownIssuer"];
+    if alerts.iter().any(|alert| text.contains(alert)) {
+        let why = "the client does not trust the gate's certificate (it pins another, or has a store of its own): \
+                   see tidegate ca show";
+        gate.event("client-distrusts", why);
+        return ServeError::Client(format!("{why}: {text}"));
+    }
+    ServeError::Client(format!("TLS: {text}"))
+}

@@ -1,0 +1,168 @@
+//! An HTTP resource's own options.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use http::{HeaderName, header};
+use serde::Deserialize;
+use serde_json::Value;
+use tidegate_gate::policy::{Host, Resource};
+
+use crate::target::{self, Authority, Tolerated};
+
+/// How long a held request waits where the resource doesn't say.
+const WAIT: Duration = Duration::from_secs(60);
+/// The longest that it may say.
+const LONGEST_WAIT: u64 = 3600;
+
+/// What a resource says of itself.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// What clients may call it, apart from its addresses.
+    pub(crate) hosts: BTreeSet<Arc<str>>,
+    pub(crate) sign_in: SignIn,
+    /// The client's own header fields that go upstream although they are credentials.
+    pub(crate) pass: Vec<HeaderName>,
+    pub(crate) tolerated: Tolerated,
+    /// How long a held request waits for its answer before the client is told to ask again.
+    pub(crate) wait: Duration,
+}
+
+/// How the gate's credential is shown to the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SignIn {
+    /// By `Authorization`: Basic if the credential has a user, else Bearer.
+    Fitting,
+    /// `Authorization: Bearer` (RFC 6750).
+    Bearer,
+    /// `Authorization: Basic` (RFC 7617).
+    Basic,
+    /// A header field with the password as its value.
+    Header(HeaderName),
+    /// A query parameter.
+    Query(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Raw {
+    hosts: Vec<String>,
+    sign_in: Option<RawSignIn>,
+    pass: Vec<Credential>,
+    tolerate: Vec<Trick>,
+    /// In seconds.
+    wait: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawSignIn {
+    Bearer,
+    Basic,
+    Header(String),
+    Query(String),
+    Cookie(String),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Credential {
+    Authorization,
+    Cookie,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Trick {
+    EncodedSlash,
+    EmptySegments,
+    PathParameters,
+}
+
+const KNOWN: &str = "known: hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass \
+                     (authorization, cookie), tolerate (encoded-slash, empty-segments, path-parameters), wait (seconds)";
+
+impl Options {
+    pub(crate) fn of(resource: &Resource) -> Result<Self, String> {
+        let raw: Raw = serde_json::from_value(Value::Object(resource.options.clone()))
+            .map_err(|error| format!("options: {error}; {KNOWN}"))?;
+        let has = |trick| raw.tolerate.contains(&trick);
+        let wait = raw.wait.map_or(WAIT, Duration::from_secs);
+        if wait.as_secs() > LONGEST_WAIT {
+            return Err(format!("options: wait is at most {LONGEST_WAIT} seconds"));
+        }
+        Ok(Self {
+            hosts: hosts(resource, &raw.hosts)?,
+            sign_in: sign_in(raw.sign_in)?,
+            pass: raw.pass.iter().map(|each| each.header()).collect(),
+            tolerated: Tolerated {
+                encoded_slash: has(Trick::EncodedSlash),
+                empty_segments: has(Trick::EmptySegments),
+                path_parameters: has(Trick::PathParameters),
+            },
+            wait,
+        })
+    }
+
+    /// Whether a client may call the resource this: by a name that it has, or by the very address that it connected to.
+    pub(crate) fn knows(&self, host: &Authority, destination: std::net::IpAddr) -> bool {
+        match host.address() {
+            Some(address) => {
+                address.to_canonical() == destination.to_canonical() || self.hosts.contains(&host.host)
+            }
+            None => self.hosts.contains(&host.host),
+        }
+    }
+}
+
+impl Credential {
+    fn header(self) -> HeaderName {
+        match self {
+            Self::Authorization => header::AUTHORIZATION,
+            Self::Cookie => header::COOKIE,
+        }
+    }
+}
+
+/// The names among the resource's addresses, and those that its options add.
+fn hosts(resource: &Resource, more: &[String]) -> Result<BTreeSet<Arc<str>>, String> {
+    let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
+    for address in &resource.addresses {
+        if let Host::Name(name) = &address.host {
+            hosts.insert(name.clone());
+        }
+    }
+    for name in more {
+        let known =
+            target::name(name).ok_or_else(|| format!("options: {name:?} in hosts is no host name"))?;
+        hosts.insert(known.into());
+    }
+    Ok(hosts)
+}
+
+fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, String> {
+    let token = |name: &String| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        match !name.is_empty() && name.bytes().all(is_token) {
+            true => Ok(name.clone()),
+            false => Err(format!("options: {name:?} in sign-in is no name")),
+        }
+    };
+    Ok(match raw {
+        None => SignIn::Fitting,
+        Some(RawSignIn::Bearer) => SignIn::Bearer,
+        Some(RawSignIn::Basic) => SignIn::Basic,
+        Some(RawSignIn::Query(name)) => SignIn::Query(token(&name)?),
+        Some(RawSignIn::Cookie(name)) => SignIn::Cookie(token(&name)?),
+        Some(RawSignIn::Header(name)) => {
+            let name: HeaderName = name
+                .parse()
+                .map_err(|_| format!("options: {name:?} in sign-in is no header field's name"))?;
+            if crate::forward::is_connections_own(&name) {
+                return Err(format!("options: {name} in sign-in is the connection's own"));
+            }
+            SignIn::Header(name)
+        }
+    })
+}

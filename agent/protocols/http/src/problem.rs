@@ -1,0 +1,113 @@
+//! What a client is told when the gate answers instead of the upstream (RFC 9457).
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+use tidegate_gate::{Cause, Refusal};
+
+/// An answer of the gate's own.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    detail: String,
+    hint: Option<String>,
+    /// The question that waits for an answer.
+    approval: Option<String>,
+    /// Seconds after which asking again makes sense.
+    retry_after: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<&'a str>,
+    /// The record that says more.
+    session: &'a str,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), hint: None, approval: None, retry_after: None }
+    }
+
+    /// A refusal of the gate's.
+    pub(crate) fn refused(refusal: &Refusal) -> Self {
+        let status = match refusal.cause {
+            Cause::Policy => StatusCode::FORBIDDEN,
+            Cause::Credential | Cause::Upstream => StatusCode::BAD_GATEWAY,
+            Cause::Record | Cause::Approvals | Cause::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self { hint: refusal.hint.as_deref().map(Into::into), ..Self::new(status, &*refusal.message) }
+    }
+
+    /// A request that waits for a person longer than this connection does.
+    pub(crate) fn waits(told: &Refusal, id: &str) -> Self {
+        Self { approval: Some(id.into()), retry_after: Some(5), ..Self::refused(told) }
+    }
+
+    /// What is wrong.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// As a response. gRPC's clients read the status and message that their protocol has.
+    pub(crate) fn response(&self, session: &str, is_grpc: bool) -> Response<Bytes> {
+        let title = match self.status {
+            StatusCode::FORBIDDEN if self.approval.is_some() => "Waits for approval",
+            StatusCode::FORBIDDEN => "Refused by policy",
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "The upstream could not be asked",
+            StatusCode::SERVICE_UNAVAILABLE => "The gate cannot let this run",
+            _ => "Not understood",
+        };
+        let body = Body {
+            r#type: "about:blank",
+            title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            hint: self.hint.as_deref(),
+            approval: self.approval.as_deref(),
+            session,
+        };
+        let mut headers = HeaderMap::new();
+        let bytes = if is_grpc {
+            self.grpc(&mut headers);
+            Bytes::new()
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            // It has texts and a number: it always serialises.
+            let mut text = serde_json::to_vec_pretty(&body).unwrap_or_default();
+            text.push(b'\n');
+            text.into()
+        };
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        let mut response = Response::new(bytes);
+        *response.status_mut() = if is_grpc { StatusCode::OK } else { self.status };
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// The trailers-only form: `grpc-status` and `grpc-message` among the headers.
+    fn grpc(&self, headers: &mut HeaderMap) {
+        let code = match self.status {
+            StatusCode::FORBIDDEN => "7",
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
+            _ => "3",
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from_static(code));
+        let hint = self.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let message = crate::target::encoded(format!("{}{hint}", self.detail).as_bytes());
+        if let Ok(message) = HeaderValue::from_str(&message) {
+            headers.insert("grpc-message", message);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A request, understood: what the policy decides on, what is recorded, and what is sent.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header, uri::Scheme};
+use tidegate_gate::policy::{Item, Shape, Value};
+
+use crate::{
+    forward,
+    options::Options,
+    problem::Problem,
+    target::{self, Authority, Query},
+    vocabulary,
+};
+
+/// A request as it came in, whatever the version.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    /// The authority that the target itself names: in HTTP/2, and in HTTP/1.1's absolute form.
+    pub(crate) authority: Option<String>,
+    /// The scheme that the target itself names.
+    pub(crate) scheme: Option<String>,
+    /// Path and query; `*` in asterisk form.
+    pub(crate) target: String,
+    pub(crate) version: Version,
+    pub(crate) headers: HeaderMap,
+    /// Bytes of the body, if they are known; 0 if there is none.
+    pub(crate) length: Option<u64>,
+}
+
+/// How the client reached the gate.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    /// Whether by TLS.
+    pub(crate) tls: bool,
+    /// The name that the client asked for in TLS (SNI).
+    pub(crate) server_name: Option<Arc<str>>,
+    /// Where it meant to connect.
+    pub(crate) destination: SocketAddr,
+}
+
+/// A request that can be decided.
+#[derive(Debug)]
+pub(crate) struct Understood {
+    pub(crate) method: Method,
+    pub(crate) authority: Authority,
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    /// What goes upstream, apart from what the gate adds.
+    pub(crate) headers: HeaderMap,
+    pub(crate) length: Option<u64>,
+    pub(crate) shape: Arc<Shape>,
+    /// As recorded: credentials withheld.
+    pub(crate) text: String,
+}
+
+impl Asked {
+    /// Whether the client speaks gRPC, and so reads refusals in its way.
+    pub(crate) fn is_grpc(&self) -> bool {
+        media_type(&self.headers).is_some_and(|kind| kind.starts_with("application/grpc"))
+    }
+
+    /// As records have what was not understood: nothing of it is trusted, so little is told.
+    pub(crate) fn told(&self) -> String {
+        let host = self.headers.get(header::HOST).map_or_else(String::new, |host| format!("{host:?}"));
+        let path = self.target.split('?').next().unwrap_or_default();
+        format!("{} {path:?} host {}{host}", self.method, self.authority.as_deref().unwrap_or_default())
+    }
+
+    /// Understands the request.
+    pub(crate) fn understand(self, way: &Way, options: &Options) -> Result<Understood, Problem> {
+        let bad =
+            |why: &str| Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"));
+        let Some(method) = vocabulary::method(&self.method) else {
+            let detail = format!("the gate does not pass on the method {}", self.method);
+            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
+        };
+        if forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
+            && !forward::has_token(&self.headers, &header::UPGRADE, "h2c")
+        {
+            let detail =
+                "the gate does not speak what this connection is to be upgraded to (WebSocket or another)";
+            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
+        }
+        if let Some(expect) = self.headers.get(header::EXPECT)
+            && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        {
+            return Err(Problem::new(StatusCode::EXPECTATION_FAILED, "only 100-continue can be expected"));
+        }
+        let scheme = if way.tls { "https" } else { "http" };
+        if self.scheme.as_deref().is_some_and(|named| !named.eq_ignore_ascii_case(scheme)) {
+            return Err(bad("its target names another scheme than the connection's"));
+        }
+        let authority = self.authority(way, options)?;
+        let (path, query) = match self.target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*self.target, None),
+        };
+        let path = match path {
+            "*" if self.method == Method::OPTIONS && query.is_none() => "*".to_owned(),
+            path => target::path(path, options.tolerated).map_err(|why| bad(why.0))?,
+        };
+        let query = query.map(Query::parse).transpose().map_err(|why| bad(why.0))?;
+        let headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
+        let shape = shape(method, &authority.host, &path, query.as_ref(), &headers, self.length);
+        let query = query.map(|query| query.text);
+        let shown =
+            query.as_deref().map_or_else(String::new, |query| format!("?{}", forward::recorded_query(query)));
+        let line = format!("{method} {scheme}://{authority}{path}{shown}");
+        Ok(Understood {
+            text: forward::recorded(&line, &headers),
+            method: self.method,
+            authority,
+            path,
+            query,
+            headers,
+            length: self.length,
+            shape: Arc::new(shape),
+        })
+    }
+
+    /// Who is asked: the target, `Host` and TLS must say the same, and it must be the resource at the very port that the
+    /// client connected to. Anything else would be one name's permission for another name's server.
+    fn authority(&self, way: &Way, options: &Options) -> Result<Authority, Problem> {
+        let bad =
+            |why: &str| Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"));
+        let mut hosts = self.headers.get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (None, _) => None,
+            (Some(host), None) => Some(host.to_str().map_err(|_| bad("its Host is no name"))?),
+            (Some(_), Some(_)) => return Err(bad("it has more than one Host")),
+        };
+        if host.is_none() && self.version == Version::HTTP_11 {
+            return Err(bad("it has no Host"));
+        }
+        let parse = |written: &str| Authority::parse(written).map_err(|why| bad(why.0));
+        let host = host.map(parse).transpose()?;
+        let named = self.authority.as_deref().map(parse).transpose()?;
+        let authority = match (named, host) {
+            (Some(named), Some(host)) if named != host => return Err(bad("its target and its Host differ")),
+            (Some(authority), _) | (None, Some(authority)) => authority,
+            // HTTP/1.0 needs no Host: it is the name in TLS, or the address itself.
+            (None, None) => {
+                let host = way.server_name.clone();
+                let address = || way.destination.ip().to_canonical().to_string().into();
+                Authority { host: host.unwrap_or_else(address), port: Some(way.destination.port()) }
+            }
+        };
+        let misdirected = |why: String| Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, why));
+        if let Some(name) = &way.server_name
+            && **name != *authority.host
+        {
+            return misdirected(format!(
+                "{:?} is asked on a connection that TLS opened to {name:?}",
+                authority.host
+            ));
+        }
+        if !options.knows(&authority, way.destination.ip()) {
+            return misdirected(format!(
+                "{:?} is no name of the resource at {}",
+                authority.host, way.destination
+            ));
+        }
+        let usual = if way.tls { 443 } else { 80 };
+        let port = authority.port.unwrap_or(usual);
+        if port != way.destination.port() {
+            return misdirected(format!("port {port} is asked on a connection to {}", way.destination));
+        }
+        Ok(authority)
+    }
+}
+
+impl Understood {
+    /// The target for a server that speaks HTTP/2, or HTTP/1.1.
+    pub(crate) fn uri(&self, query: Option<&str>, tls: bool, is_h2: bool) -> Result<Uri, http::Error> {
+        let mut target = self.path.clone();
+        if let Some(query) = query {
+            target.push('?');
+            target.push_str(query);
+        }
+        if !is_h2 {
+            return Uri::builder().path_and_query(target).build();
+        }
+        let scheme = if tls { Scheme::HTTPS } else { Scheme::HTTP };
+        Uri::builder().scheme(scheme).authority(self.authority.to_string()).path_and_query(target).build()
+    }
+}
+
+/// What the policy decides on.
+pub(crate) fn shape(
+    method: &'static str,
+    host: &Arc<str>,
+    path: &str,
+    query: Option<&Query>,
+    headers: &HeaderMap,
+    length: Option<u64>,
+) -> Shape {
+    let mut fields = vec![
+        ("action", Value::Word("request")),
+        ("method", Value::Word(method)),
+        ("host", Value::Text(host.clone())),
+        ("path", Value::Text(path.into())),
+    ];
+    let parameters = query.map(|query| query.parameters.clone()).filter(|parameters| !parameters.is_empty());
+    fields.extend(parameters.map(|parameters| ("query", Value::Set(parameters))));
+    if !headers.is_empty() {
+        let each = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())).into()
+        };
+        fields.push(("header", Value::Set(headers.iter().map(each).collect())));
+    }
+    fields.extend(media_type(headers).map(|kind| ("type", Value::Text(kind.into()))));
+    fields.extend(length.map(|length| ("size", Value::Number(i64::try_from(length).unwrap_or(i64::MAX)))));
+    Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+}
+
+/// The body's media type, in lower case, without parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}

@@ -1,0 +1,119 @@
+//! Showing the gate's credential to the upstream.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, HeaderValue, header};
+use tidegate_gate::Credential;
+use zeroize::Zeroizing;
+
+use crate::{options::SignIn, target};
+
+/// Adds the credential to what is sent; a field of the same name that the client sent is replaced. A credential without a
+/// password adds nothing: its certificate signs in.
+pub(crate) fn add(
+    how: &SignIn,
+    credential: &Credential,
+    headers: &mut HeaderMap,
+    query: &mut Option<String>,
+) -> Result<(), &'static str> {
+    let Some(password) = &credential.password else { return Ok(()) };
+    let password = password.expose();
+    let mut set = |name, value: &[u8]| {
+        let mut value =
+            HeaderValue::from_bytes(value).map_err(|_| "it has characters that no header field has")?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+        Ok(())
+    };
+    match (how, credential.user.as_deref()) {
+        (SignIn::Basic, None) => Err("it has no user, which Basic needs"),
+        (SignIn::Basic | SignIn::Fitting, Some(user)) => {
+            if user.contains(':') {
+                return Err("its user has a colon, which Basic cannot carry");
+            }
+            let pair = Zeroizing::new([user.as_bytes(), b":", password].concat());
+            let encoded = Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair)));
+            set(header::AUTHORIZATION, encoded.as_bytes())
+        }
+        (SignIn::Bearer | SignIn::Fitting, _) => {
+            set(header::AUTHORIZATION, &Zeroizing::new([b"Bearer ", password].concat()))
+        }
+        (SignIn::Header(name), _) => set(name.clone(), password),
+        (SignIn::Cookie(name), _) => {
+            let fits = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+            if !password.iter().all(fits) {
+                return Err("it has characters that no cookie has");
+            }
+            let own = Zeroizing::new([name.as_bytes(), b"=", password].concat());
+            let others = headers.get(header::COOKIE).map(|others| [others.as_bytes(), b"; "].concat());
+            let both = Zeroizing::new([others.as_deref().unwrap_or_default(), &own].concat());
+            let mut value = HeaderValue::from_bytes(&both).map_err(|_| "it makes no cookie")?;
+            value.set_sensitive(true);
+            headers.insert(header::COOKIE, value);
+            Ok(())
+        }
+        (SignIn::Query(name), _) => {
+            let own = format!("{name}={}", target::encoded(password));
+            let others = query.take().unwrap_or_default();
+            let others = others.split('&').filter(|pair| {
+                !pair.is_empty() && pair.split_once('=').map_or(*pair, |(name, _)| name) != name
+            });
+            let all: Vec<&str> = others.chain([own.as_str()]).collect();
+            *query = Some(all.join("&"));
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_gate::Secret;
+
+    use super::*;
+
+    fn credential(user: Option<&str>, password: &str) -> Credential {
+        Credential {
+            user: user.map(Into::into),
+            password: Some(Secret::new(password.as_bytes().to_vec())),
+            ..Credential::default()
+        }
+    }
+
+    fn added(how: &SignIn, credential: &Credential) -> (HeaderMap, Option<String>) {
+        let (mut headers, mut query) = (HeaderMap::new(), Some("a=1&key=client".to_owned()));
+        headers.insert(header::COOKIE, HeaderValue::from_static("a=1"));
+        headers.insert("x-key", HeaderValue::from_static("client"));
+        add(how, credential, &mut headers, &mut query).unwrap();
+        (headers, query)
+    }
+
+    #[test]
+    fn each_way_shows_the_credential_and_nothing_of_the_client_s() {
+        let named = credential(Some("bot"), "s3cret");
+        assert_eq!(added(&SignIn::Fitting, &named).0["authorization"], "Basic Ym90OnMzY3JldA==");
+        assert_eq!(added(&SignIn::Fitting, &credential(None, "t")).0["authorization"], "Bearer t");
+        assert_eq!(added(&SignIn::Bearer, &named).0["authorization"], "Bearer s3cret");
+        assert_eq!(added(&SignIn::Header("x-key".parse().unwrap()), &named).0["x-key"], "s3cret");
+        assert_eq!(added(&SignIn::Cookie("sid".into()), &named).0["cookie"], "a=1; sid=s3cret");
+        let (_, query) = added(&SignIn::Query("key".into()), &credential(None, "a&b"));
+        assert_eq!(query.as_deref(), Some("a=1&key=a%26b"));
+    }
+
+    #[test]
+    fn a_credential_that_does_not_fit_is_refused_without_being_told() {
+        for (how, credential) in [
+            (SignIn::Basic, credential(None, "hunter2")),
+            (SignIn::Basic, credential(Some("a:b"), "hunter2")),
+            (SignIn::Bearer, credential(None, "hunter2\r\nX: y")),
+            (SignIn::Cookie("c".into()), credential(None, "hunter2; d=e")),
+        ] {
+            let error = add(&how, &credential, &mut HeaderMap::new(), &mut None).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_was_added_is_not_shown_by_debug() {
+        let (headers, _) = added(&SignIn::Bearer, &credential(None, "hunter2"));
+        assert!(!format!("{headers:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,395 @@
+//! Where a request goes: authority, path and query, each understood once and made anew from what was understood.
+//!
+//! Whatever two servers may read differently is refused instead of guessed (RFC 3986, 3.2, 3.3, 3.4 and 6.2.2).
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use thiserror::Error;
+
+/// A target, or a part of one, that may be read in more ways than one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub(crate) struct Ambiguous(pub(crate) &'static str);
+
+/// Who is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// A name in lower case and without a final dot, or an address as it is usually written; IPv6 without brackets.
+    pub(crate) host: Arc<str>,
+    /// The port, if one was written.
+    pub(crate) port: Option<u16>,
+}
+
+/// What may stand in a path although some servers read it differently, as the resource's options say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tolerated {
+    /// `%2F` within a segment: package registries name scoped packages that way.
+    pub(crate) encoded_slash: bool,
+    /// `//`.
+    pub(crate) empty_segments: bool,
+    /// `;` within a segment.
+    pub(crate) path_parameters: bool,
+}
+
+/// A query.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    /// As it is sent.
+    pub(crate) text: String,
+    /// Its parameters as `name=value`, decoded (WHATWG URL, 5.1). Where a server might split at `;`, those parts too.
+    pub(crate) parameters: Vec<Arc<str>>,
+}
+
+impl Authority {
+    /// Reads `host`, `host:port` or `[v6]:port`. Credentials (`user@`) are refused.
+    pub(crate) fn parse(written: &str) -> Result<Self, Ambiguous> {
+        const NONE: Ambiguous = Ambiguous("the host is no name or address");
+        let (host, port) = match written.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or(NONE)?;
+                let address: Ipv6Addr = address.parse().map_err(|_| NONE)?;
+                (address.to_string(), port)
+            }
+            None => {
+                let at = written.find(':').unwrap_or(written.len());
+                let (host, port) = written.split_at_checked(at).ok_or(NONE)?;
+                (name(host).ok_or(NONE)?, port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
+                Ok(port) if port != 0 => Some(port),
+                _ => return Err(Ambiguous("the host's port is none")),
+            },
+            _ => return Err(NONE),
+        };
+        Ok(Self { host: host.into(), port })
+    }
+
+    /// The host as an address, if it is one.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// A host's name in lower case and without a final dot, or an IPv4 address; none if it is neither.
+pub(crate) fn name(written: &str) -> Option<String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let host = written.strip_suffix('.').unwrap_or(written);
+    let looks_numeric = host.rsplit('.').next().is_some_and(|last| {
+        last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X")
+    });
+    let is_address = host.parse::<std::net::Ipv4Addr>().is_ok();
+    // 127.1 and 0x7f000001 are addresses to some and names to others.
+    let sound = host.len() <= 253 && host.split('.').all(label) && (is_address || !looks_numeric);
+    sound.then(|| host.to_ascii_lowercase())
+}
+
+/// The path in its one form: unreserved characters as they are, everything else percent-encoded in upper case.
+pub(crate) fn path(written: &str, tolerated: Tolerated) -> Result<String, Ambiguous> {
+    let rest = written.strip_prefix('/').ok_or(Ambiguous("the path does not begin with a slash"))?;
+    let mut path = String::with_capacity(written.len());
+    let mut segments = rest.split('/').peekable();
+    while let Some(written) = segments.next() {
+        if written.is_empty() && segments.peek().is_some() && !tolerated.empty_segments {
+            return Err(Ambiguous("the path has an empty segment (//)"));
+        }
+        path.push('/');
+        segment(written, tolerated, &mut path)?;
+    }
+    Ok(path)
+}
+
+fn segment(written: &str, tolerated: Tolerated, path: &mut String) -> Result<(), Ambiguous> {
+    let mut plain = Vec::with_capacity(written.len());
+    let mut bytes = written.bytes();
+    while let Some(byte) = bytes.next() {
+        let (byte, encoded) = match byte {
+            b'%' => (decoded(&mut bytes)?, true),
+            _ => (byte, false),
+        };
+        plain.push(byte);
+        match byte {
+            b'/' if !tolerated.encoded_slash => {
+                return Err(Ambiguous("the path has an encoded slash (%2F)"));
+            }
+            b'\\' => return Err(Ambiguous("the path has a backslash")),
+            0..=0x1f | 0x7f => return Err(Ambiguous("the path has a control character")),
+            b' ' | 0x80.. if !encoded => {
+                return Err(Ambiguous("the path has characters that must be encoded"));
+            }
+            b'#' if !encoded => return Err(Ambiguous("the target has a fragment (#)")),
+            b';' if !tolerated.path_parameters => {
+                return Err(Ambiguous("the path has parameters (;)"));
+            }
+            _ => {}
+        }
+        let as_it_is = is_unreserved(byte) || !encoded && is_path_character(byte);
+        push(path, byte, as_it_is);
+    }
+    if matches!(&*plain, b"." | b"..") {
+        return Err(Ambiguous("the path has a dot segment (/./ or /../)"));
+    }
+    if is_encoded(&plain) {
+        return Err(Ambiguous("the path is encoded twice (%25)"));
+    }
+    match std::str::from_utf8(&plain) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Ambiguous("the path is not UTF-8")),
+    }
+}
+
+impl Query {
+    /// Reads what follows the `?`.
+    pub(crate) fn parse(written: &str) -> Result<Self, Ambiguous> {
+        let mut text = String::with_capacity(written.len());
+        for byte in written.bytes() {
+            match byte {
+                0..=0x20 | 0x7f.. => return Err(Ambiguous("the query has characters that must be encoded")),
+                b'#' => return Err(Ambiguous("the target has a fragment (#)")),
+                _ => push(
+                    &mut text,
+                    byte,
+                    !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'),
+                ),
+            }
+        }
+        let mut parameters = Vec::new();
+        for pair in written.split('&') {
+            let parts = pair.split(';').filter(|_| pair.contains(';'));
+            for part in std::iter::once(pair).chain(parts).filter(|part| !part.is_empty()) {
+                parameters.push(parameter(part)?);
+            }
+        }
+        Ok(Self { text, parameters })
+    }
+}
+
+/// A parameter as `name=value`, decoded.
+fn parameter(pair: &str) -> Result<Arc<str>, Ambiguous> {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    Ok(format!("{}={}", form_decoded(name)?, form_decoded(value)?).into())
+}
+
+fn form_decoded(written: &str) -> Result<String, Ambiguous> {
+    let mut plain = Vec::with_capacity(written.len());
+    let mut bytes = written.bytes();
+    while let Some(byte) = bytes.next() {
+        plain.push(match byte {
+            b'%' => decoded(&mut bytes)?,
+            b'+' => b' ',
+            byte => byte,
+        });
+    }
+    if plain.contains(&0) {
+        return Err(Ambiguous("the query has a zero byte (%00)"));
+    }
+    String::from_utf8(plain).map_err(|_| Ambiguous("the query is not UTF-8"))
+}
+
+/// The byte that two digits after a `%` stand for.
+fn decoded(bytes: &mut std::str::Bytes<'_>) -> Result<u8, Ambiguous> {
+    let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+    match (digit(), digit()) {
+        // Two digits of four bits each.
+        (Some(high), Some(low)) => Ok(u8::try_from(high * 16 + low).unwrap_or_default()),
+        _ => Err(Ambiguous("the target has a % that encodes nothing")),
+    }
+}
+
+/// Whether what was decoded could be decoded once more.
+fn is_encoded(plain: &[u8]) -> bool {
+    plain
+        .windows(3)
+        .any(|window| matches!(window, [b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
+/// RFC 3986, 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// `sub-delims`, `:` and `@`: what may stand in a segment beside unreserved characters (RFC 3986, 3.3).
+fn is_path_character(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
+}
+
+fn push(text: &mut String, byte: u8, as_it_is: bool) {
+    if as_it_is {
+        text.push(char::from(byte));
+    } else {
+        const DIGITS: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+        let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
+        text.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
+    }
+}
+
+/// A query parameter's value, encoded.
+pub(crate) fn encoded(value: &[u8]) -> String {
+    let mut text = String::with_capacity(value.len());
+    value.iter().for_each(|byte| push(&mut text, *byte, is_unreserved(*byte)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRICT: Tolerated =
+        Tolerated { encoded_slash: false, empty_segments: false, path_parameters: false };
+
+    #[test]
+    fn a_path_has_one_form() {
+        for (written, one) in [
+            ("/", "/"),
+            ("/a/b/", "/a/b/"),
+            ("/%7Euser/%61", "/~user/a"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b", "/a%20b"),
+            ("/@scope/x+y,z=1:2", "/@scope/x+y,z=1:2"),
+            ("/%40scope", "/%40scope"),
+            ("/{id}|\"", "/%7Bid%7D%7C%22"),
+            ("/100%25", "/100%25"),
+            ("/.well-known/..x/x..", "/.well-known/..x/x.."),
+        ] {
+            assert_eq!(path(written, STRICT).as_deref(), Ok(one), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_servers_may_read_differently_is_refused() {
+        for written in [
+            "",
+            "a",
+            "*",
+            "/a//b",
+            "//",
+            "/a/../b",
+            "/a/..",
+            "/./a",
+            "/%2e%2E/a",
+            "/a/%2e",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d%0a",
+            "/a\u{7f}",
+            "/a b",
+            "/é",
+            "/a;b",
+            "/a/..;/b",
+            "/a%3bb",
+            "/a%252fb",
+            "/a#b",
+            "/a%25%32%66b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%c0%af",
+            "/%ff",
+            "/a%+1",
+        ] {
+            assert!(path(written, STRICT).is_err(), "{written:?} was taken");
+        }
+    }
+
+    #[test]
+    fn what_a_resource_tolerates_stays_what_it_was() {
+        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true };
+        assert_eq!(path("/@babel%2fcore//x;v=1", all).as_deref(), Ok("/@babel%2Fcore//x;v=1"));
+        assert!(path("/a/%2e%2e/b", all).is_err());
+        assert!(path("/a%5cb", all).is_err());
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_maybe_a_port() {
+        let parsed = |written: &str| {
+            Authority::parse(written).ok().map(|authority| (authority.host.to_string(), authority.port))
+        };
+        assert_eq!(parsed("Git.Internal."), Some(("git.internal".into(), None)));
+        assert_eq!(parsed("git.internal:8443"), Some(("git.internal".into(), Some(8443))));
+        assert_eq!(parsed("[2001:DB8::1]:443"), Some(("2001:db8::1".into(), Some(443))));
+        assert_eq!(parsed("127.0.0.1:80"), Some(("127.0.0.1".into(), Some(80))));
+        for written in [
+            "",
+            ":80",
+            "user@host",
+            "user:pw@host",
+            "a b",
+            "a,b",
+            "a/b",
+            "a..b",
+            ".",
+            "127.1",
+            "0x7f000001",
+            "127.0.0.0x1",
+            "host:",
+            "host:0",
+            "host:+80",
+            "host:99999",
+            "[::1",
+            "[::1]80",
+            "[zone%eth0]",
+            "é",
+            "host:80:80",
+            "a\\b",
+            "host#",
+            "host?x",
+        ] {
+            assert_eq!(parsed(written), None, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_sent_as_it_was_and_read_decoded() {
+        let query = Query::parse("q=a+b%26c&per_page=5&flag&&[x]={1}").unwrap();
+        assert_eq!(query.text, "q=a+b%26c&per_page=5&flag&&[x]=%7B1%7D");
+        let read: Vec<_> = query.parameters.iter().map(|parameter| &**parameter).collect();
+        assert_eq!(read, ["q=a b&c", "per_page=5", "flag=", "[x]={1}"]);
+    }
+
+    #[test]
+    fn a_parameter_behind_a_semicolon_is_seen_too() {
+        let query = Query::parse("x=1;admin=1").unwrap();
+        assert!(query.parameters.iter().any(|parameter| **parameter == *"admin=1"));
+        assert!(query.parameters.iter().any(|parameter| **parameter == *"x=1;admin=1"));
+    }
+
+    #[test]
+    fn a_query_that_cannot_be_decoded_is_refused() {
+        for written in ["a=%", "a=%zz", "a=%00", "a=%ff", "a b", "é", "a#b", "a\r\nX: y"] {
+            assert!(Query::parse(written).is_err(), "{written:?} was taken");
+        }
+    }
+
+    proptest::proptest! {
+        /// What was understood once is understood the same again: nothing is hidden by one more round.
+        #[test]
+        fn the_one_form_of_a_path_is_its_own(written in "/[a-z%0-9A-F./;@ -]{0,24}") {
+            if let Ok(one) = path(&written, STRICT) {
+                proptest::prop_assert_eq!(path(&one, STRICT), Ok(one));
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Requests that wait for people.
+
+use tidegate_gate::contract::PATIENCE;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::stage::{Reached, Stage, ok};
+
+const RULES: &str = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{}]}
+  - name: ask
+    subjects: [tester]
+    resources: [it]
+    hold: [{method: DELETE}]
+    approve: {by: {users: [ann]}}
+"#;
+
+async fn stage(options: &str) -> Stage {
+    Stage::set(RULES, options, Reached::Plainly, ok).await
+}
+
+async fn ask(stage: &Stage, more: &str) -> TcpStream {
+    let (mut client, _) = stage.connect().await;
+    client.write_all(stage.request("DELETE /thing", more).as_bytes()).await.unwrap();
+    client
+}
+
+async fn heard(client: &mut TcpStream) -> String {
+    let mut heard = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut heard)).await.expect("it ends").unwrap();
+    heard
+}
+
+#[tokio::test]
+async fn a_held_request_goes_on_when_somebody_says_yes_to_what_they_saw() {
+    let stage = stage("{}").await;
+    let mut client = ask(&stage, "X-Why: tidy\r\nContent-Length: 4\r\n\r\nbody").await;
+    let question = stage.people.question(1).await;
+    assert!(question.text.contains("/thing"), "{}", question.text);
+    let shown: Vec<_> = question.particulars.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert!(shown.contains(&"x-why=tidy".to_owned()) && shown.contains(&"body=body".to_owned()), "{shown:?}");
+    assert!(stage.received().is_empty());
+    stage.people.approve("q1");
+    assert!(heard(&mut client).await.starts_with("HTTP/1.1 200"));
+    assert!(stage.received()[0].ends_with("body"));
+}
+
+#[tokio::test]
+async fn a_client_that_waited_long_enough_is_told_to_ask_again_and_then_gets_through() {
+    let stage = stage("{wait: 0}").await;
+    let answer = heard(&mut ask(&stage, "").await).await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("retry-after: 5"), "{answer}");
+    assert!(answer.contains("\"approval\": \"q1\""), "{answer}");
+    let question = stage.people.question(1).await;
+    stage.people.grant(&question);
+    assert!(heard(&mut ask(&stage, "").await).await.starts_with("HTTP/1.1 200"));
+    // A yes is for these very bytes.
+    assert!(heard(&mut ask(&stage, "X-Other: 1\r\n").await).await.starts_with("HTTP/1.1 403"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_question_back() {
+    let stage = stage("{}").await;
+    let client = ask(&stage, "").await;
+    stage.people.question(1).await;
+    drop(client);
+    assert_eq!(stage.people.withdrawn(1).await, [("q1".to_owned(), "cancelled".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_could_be_shown_is_not_asked_about() {
+    let stage = stage("{}").await;
+    let body = "x".repeat(64 * 1024 + 1);
+    let mut client = ask(&stage, &format!("Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    assert!(heard(&mut client).await.starts_with("HTTP/1.1 413"));
+    assert_eq!(stage.people.asked(), 0);
+}

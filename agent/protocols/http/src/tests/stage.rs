@@ -1,0 +1,300 @@
+//! A session between a client that says any bytes and an upstream that answers what a test wants.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+};
+use tidegate_gate::{
+    BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
+    Protocol, Secret, ServeError, Stopping,
+    contract::{Memory, PATIENCE, People},
+    policy::{Policy, Principal, SourceFile},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+
+use crate::Http;
+
+/// The name that the resource has.
+pub(super) const HOST: &str = "it.test";
+
+/// What an upstream answers to a request, given as it was received.
+pub(super) type Play = fn(&str) -> String;
+
+/// A session whose upstream speaks HTTP/1.1 in clear or, with `tls`, over TLS.
+pub(super) struct Stage {
+    pub(super) memory: Memory,
+    pub(super) people: People,
+    pub(super) port: u16,
+    /// Every request that the upstream got, whole.
+    pub(super) received: Arc<Mutex<Vec<String>>>,
+    policy: Arc<arc_swap::ArcSwap<Policy>>,
+    changes: watch::Sender<u64>,
+    stopping: watch::Sender<Stopping>,
+    server: Arc<dyn tidegate_gate::Server>,
+    credential: Credential,
+    authority: Authority,
+    rules: String,
+    _directory: tempfile::TempDir,
+    playing: JoinHandle<()>,
+}
+
+/// Who vouches for both of a test's servers.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    fn certificate(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+}
+
+/// How a stage's upstream is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reached {
+    Plainly,
+    /// By TLS, with a certificate of this name.
+    AsNamed(&'static str),
+}
+
+impl Stage {
+    /// With these rules, by which `tester` may do what; `{more}` options of the resource, as JSON.
+    pub(super) async fn set(rules: &str, options: &str, reached: Reached, play: Play) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let authority = Authority::new();
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        std::fs::write(&ca, authority.0.pem()).unwrap();
+        let tls = match reached {
+            Reached::Plainly => "{mode: disable}".to_owned(),
+            Reached::AsNamed(_) => format!("{{ca: {}}}", ca.display()),
+        };
+        let rules = rules.to_owned();
+        let text = format!(
+            "tidegate: 1\nname: stage\nsubjects:\n  tester: {{users: [\"0\"]}}\nresources:\n  it:\n    \
+             protocol: http\n    addresses: [\"127.0.0.1:{port}\"]\n    tls: {tls}\n    credential: it\n    \
+             options: {options}\n"
+        );
+        let policy = load(&text, &rules);
+        let server = Http.configure(&policy.resources[0]).unwrap();
+        let received = Arc::<Mutex<Vec<String>>>::default();
+        let upstream = match reached {
+            Reached::Plainly => None,
+            Reached::AsNamed(name) => Some(TlsAcceptor::from(authority.server(name, &[b"http/1.1"]))),
+        };
+        let playing = tokio::spawn(accept(listener, upstream, play, received.clone()));
+        Self {
+            memory: Memory::default(),
+            people: People::default(),
+            port,
+            received,
+            policy: Arc::new(arc_swap::ArcSwap::from_pointee(policy)),
+            changes: watch::Sender::new(0),
+            stopping: watch::Sender::new(Stopping::No),
+            server,
+            credential: Credential::default(),
+            authority,
+            rules: text,
+            _directory: directory,
+            playing,
+        }
+    }
+
+    /// Signs in with this from now on.
+    pub(super) fn signs_in(mut self, user: Option<&str>, password: &str) -> Self {
+        self.credential = Credential {
+            user: user.map(Into::into),
+            password: Some(Secret::new(password.as_bytes().to_vec())),
+            ..Credential::default()
+        };
+        self
+    }
+
+    /// Replaces the rules.
+    pub(super) fn reload(&self, rules: &str) {
+        self.policy.store(Arc::new(load(&self.rules, rules)));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Asks the agent to stop.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(Stopping::Asked);
+    }
+
+    /// A client's connection, and the session that serves it.
+    pub(super) async fn connect(&self) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let destination: SocketAddr = ([127, 0, 0, 1], self.port).into();
+        let policy = self.policy.load_full();
+        let gate = Gate::open(Opening {
+            origin: Origin {
+                destination,
+                source: destination,
+                principal: Principal { subjects: vec!["tester".into()], ..Principal::default() },
+            },
+            identified: Identified::nobody(),
+            resource: policy.resources[0].clone(),
+            policy: self.policy.clone(),
+            changes: self.changes.subscribe(),
+            stopping: self.stopping.subscribe(),
+            credentials: Arc::new(Always(self.credential.clone())),
+            records: Arc::new(self.memory.clone()),
+            approvals: Arc::new(self.people.clone()),
+            masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
+            tier: "full".into(),
+        });
+        let tls = self.authority.server(HOST, crate::ALPN);
+        let io = ClientIo { stream: accepted.unwrap().0, tls };
+        (client.unwrap(), tokio::spawn(self.server.clone().serve(io, gate.unwrap())))
+    }
+
+    /// The same over TLS, asking for a name and offering these versions.
+    pub(super) async fn connect_tls(&self, name: &str, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
+        let (client, _) = self.connect().await;
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.certificate()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, client).await.unwrap()
+    }
+
+    /// What a client gets that says this on a connection of its own, up to its end. `PORT` stands for the port.
+    pub(super) async fn told(&self, text: &str) -> String {
+        let (mut client, _) = self.connect().await;
+        client.write_all(text.replace("PORT", &self.port.to_string()).as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut heard))
+            .await
+            .expect("the connection ends");
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
+    /// What the upstream got.
+    pub(super) fn received(&self) -> Vec<String> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request line and the right Host, with more.
+    pub(super) fn request(&self, line: &str, more: &str) -> String {
+        format!("{line} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n{more}\r\n", self.port)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.playing.abort();
+    }
+}
+
+fn load(resource: &str, rules: &str) -> Policy {
+    let file = SourceFile { path: "stage.yaml".into(), text: format!("{resource}{rules}") };
+    let loaded = Policy::load(&[file], &[Http.vocabulary()]);
+    loaded
+        .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()))
+}
+
+struct Always(Credential);
+
+impl Credentials for Always {
+    fn credential<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        Box::pin(async { Ok(self.0.clone()) })
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    play: Play,
+    received: Arc<Mutex<Vec<String>>>,
+) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (tls, received) = (tls.clone(), received.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => serve(stream, play, received).await,
+                // Whoever does not trust it goes away.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, play, received).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Answers request after request.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    play: Play,
+    received: Arc<Mutex<Vec<String>>>,
+) {
+    let mut read = Vec::new();
+    while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
+        while let Some(length) = whole(&read) {
+            let request = String::from_utf8_lossy(&read.drain(..length).collect::<Vec<_>>()).into_owned();
+            let answer = play(&request);
+            received.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// How long the message at the beginning is, once it is all there.
+pub(super) fn whole(bytes: &[u8]) -> Option<usize> {
+    let head = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    if text.contains("transfer-encoding: chunked") {
+        return memchr::memmem::find(&bytes[head..], b"0\r\n\r\n").map(|at| head + at + 5);
+    }
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let all = head + length.map_or(0, |length| length.parse().unwrap());
+    (bytes.len() >= all).then_some(all)
+}
+
+/// Content with everything.
+pub(super) fn ok(_: &str) -> String {
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into()
+}

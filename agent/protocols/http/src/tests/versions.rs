@@ -1,0 +1,125 @@
+//! HTTP/2 on either side.
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use super::stage::{HOST, Reached, Stage, ok};
+
+const RULES: &str = r#"
+rules:
+  - {name: read, subjects: [tester], resources: [it], allow: [{method: [GET, POST], path: "/open/**"}]}
+"#;
+
+type Client = h2::client::SendRequest<Bytes>;
+
+async fn stage() -> Stage {
+    Stage::set(RULES, "{hosts: [it.test]}", Reached::AsNamed(HOST), ok).await
+}
+
+async fn client(stage: &Stage) -> Client {
+    let stream: TlsStream<TcpStream> = stage.connect_tls(HOST, &[b"h2"]).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    client.ready().await.unwrap()
+}
+
+fn request(stage: &Stage, method: Method, path: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(format!("https://{HOST}:{}{path}", stage.port))
+}
+
+async fn body(response: Response<h2::RecvStream>) -> String {
+    let mut stream = response.into_body();
+    let mut all = Vec::new();
+    while let Some(data) = stream.data().await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_of_http_2_reaches_an_upstream_of_http_1_1() {
+    let stage = stage().await.signs_in(None, "s3cret");
+    let mut client = client(&stage).await;
+    let get = request(&stage, Method::GET, "/open/a").header("cookie", "a=1").body(()).unwrap();
+    let (response, _) = client.send_request(get, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!((response.status().as_u16(), &*body(response).await), (200, "ok"));
+    let post = request(&stage, Method::POST, "/open/b").header("content-length", 4).body(()).unwrap();
+    let (response, mut stream) = client.send_request(post, false).unwrap();
+    stream.send_data("body".into(), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    let received = stage.received();
+    assert!(
+        received[0].starts_with("GET /open/a HTTP/1.1\r\n") && !received[0].contains("cookie"),
+        "{received:?}"
+    );
+    assert!(received[0].contains(&format!("host: {HOST}:{}\r\n", stage.port)), "{received:?}");
+    assert!(
+        received[1].ends_with("content-length: 4\r\n\r\nbody") || received[1].ends_with("body"),
+        "{received:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_stream_s_and_the_connection_stays() {
+    let stage = stage().await;
+    let mut client = client(&stage).await;
+    let mut answers = Vec::new();
+    for path in ["/closed", "/open/a"] {
+        let (response, _) =
+            client.send_request(request(&stage, Method::GET, path).body(()).unwrap(), true).unwrap();
+        answers.push(response.await.unwrap().status().as_u16());
+    }
+    assert_eq!(answers, [403, 200]);
+    assert_eq!(stage.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_of_grpc_is_one_that_its_clients_read() {
+    let stage = stage().await;
+    let mut client = client(&stage).await;
+    let call =
+        request(&stage, Method::POST, "/pkg.Service/Method").header("content-type", "application/grpc");
+    let (response, _) = client.send_request(call.body(()).unwrap(), true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["grpc-status"]),
+        (200, &"7".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn host_and_authority_must_agree_in_http_2_too() {
+    let stage = stage().await;
+    let mut client = client(&stage).await;
+    let other = request(&stage, Method::GET, "/open/a").header("host", "other.test").body(()).unwrap();
+    let (response, _) = client.send_request(other, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 400);
+    let elsewhere = Request::get(format!("https://other.test:{}/open/a", stage.port)).body(()).unwrap();
+    let (response, _) = client.send_request(elsewhere, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 421);
+    assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn many_requests_at_once_get_their_own_answers() {
+    let stage = Stage::set(RULES, "{hosts: [it.test]}", Reached::AsNamed(HOST), |request| {
+        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len())
+    })
+    .await;
+    let mut client = client(&stage).await;
+    let asked: Vec<_> = (0..50)
+        .map(|number| {
+            let path = format!("/open/{number}");
+            let get = request(&stage, Method::GET, &path).body(()).unwrap();
+            (path, client.send_request(get, true).unwrap().0)
+        })
+        .collect();
+    for (path, response) in asked {
+        assert_eq!(body(response.await.unwrap()).await, path);
+    }
+}

@@ -1,0 +1,124 @@
+//! How a resource's servers are reached.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tidegate_gate::{
+    Credential,
+    policy::{Resource, TlsMode, UpstreamTls},
+};
+
+/// The names of the versions in TLS' ALPN extension, in order of preference (RFC 7301).
+pub(crate) const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// How a resource's servers are reached. Made once, when the bundle loads.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    tls: Option<(Arc<ClientConfig>, Arc<CryptoProvider>)>,
+    server_name: Option<ServerName<'static>>,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Settings {
+    /// Reads the authorities that are trusted. An upstream is verified, or spoken to in clear where the bundle says so.
+    pub(crate) fn new(resource: &Resource) -> Result<Self, String> {
+        let tls = &resource.tls;
+        let config = match tls.mode {
+            None | Some(TlsMode::VerifyFull) => Some(client_config(tls)?),
+            Some(TlsMode::Disable) => None,
+            Some(TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa) => {
+                return Err("tls.mode: an HTTPS server is always verified, whole: use verify-full (with `ca:` for an \
+                            authority of your own), or disable for plain HTTP"
+                    .into());
+            }
+        };
+        let name = tls.server_name.as_deref().map(|name| {
+            ServerName::try_from(name.to_owned())
+                .map_err(|_| format!("tls.server-name: {name:?} is no host name"))
+        });
+        Ok(Self { tls: config, server_name: name.transpose()?, connect_timeout: resource.connect_timeout })
+    }
+
+    /// Whether TLS is spoken, to the server and so by clients.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The name that a host's certificate must bear.
+    pub(super) fn server_name(&self, host: &str) -> Result<ServerName<'static>, &'static str> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(host.to_owned())
+                .map_err(|_| "the host's name cannot stand in a certificate"),
+        }
+    }
+
+    /// What to speak TLS with, if at all: with the credential's certificate, if it has one.
+    pub(super) fn client_config(
+        &self,
+        credential: &Credential,
+    ) -> Result<Option<Arc<ClientConfig>>, &'static str> {
+        let Some((config, provider)) = &self.tls else { return Ok(None) };
+        let (Some(certificate), Some(key)) = (&credential.certificate, &credential.key) else {
+            return Ok(Some(config.clone()));
+        };
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().ok();
+        let chain = chain.filter(|chain| !chain.is_empty()).ok_or("its certificate is not in PEM form")?;
+        let key = PrivateKeyDer::from_pem_slice(key.expose())
+            .map_err(|_| "its key is not in PEM form, or encrypted")?;
+        let certified = CertifiedKey::from_der(chain, key, provider)
+            .map_err(|_| "its key is not the certificate's, or of an unknown kind")?;
+        let mut config = ClientConfig::clone(config);
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+fn client_config(tls: &UpstreamTls) -> Result<(Arc<ClientConfig>, Arc<CryptoProvider>), String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS can't be set up: {error}"))?
+        .with_root_certificates(roots(tls)?)
+        .with_no_client_auth();
+    config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
+    Ok((Arc::new(config), provider))
+}
+
+fn roots(tls: &UpstreamTls) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    match &tls.ca {
+        Some(path) => {
+            for certificate in from_file(path)? {
+                roots.add(certificate).map_err(|error| {
+                    format!("tls.ca: a certificate of {} can't be used: {error}", path.display())
+                })?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            // The system's may hold certificates that can't be used.
+            roots.add_parsable_certificates(found.certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(
+            "no authority is known: install ca-certificates, or name a file of PEM certificates in tls.ca"
+                .into(),
+        );
+    }
+    Ok(roots)
+}
+
+fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| format!("tls.ca: {shown} can't be read: {error}"))?;
+    CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("tls.ca: {shown} is not a file of PEM certificates: {error}"))
+}
