@@ -44,6 +44,11 @@ impl FieldMasks {
         let covering = self.0.iter().filter(|(columns, _)| columns.cover(field)).map(|(_, show)| show);
         covering.reduce(|a, b| plan::stricter(a, b))
     }
+
+    /// Whether a field below this address could be masked. Says yes in doubt.
+    pub fn touch(&self, address: &str) -> bool {
+        self.0.iter().any(|(columns, _)| columns.touch(address))
+    }
 }
 
 /// Allowed, held or denied.

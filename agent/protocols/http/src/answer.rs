@@ -6,33 +6,62 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
 
+use crate::shown::Masked;
+
 /// A response's body.
 pub(crate) enum Answer<'a> {
     /// The gate's own.
     Own(Option<Bytes>),
     /// The upstream's, as it is shown.
-    Upstream(Shown<'a>),
+    Upstream(Box<Shown<'a>>),
 }
 
 /// An upstream's body as it is shown.
 pub(crate) struct Shown<'a> {
     body: Incoming,
     permit: &'a Permit,
-    /// Bytes, where the upstream said so.
+    masks: Option<Masked<'a>>,
+    /// Bytes, where the upstream said so and nothing is changed.
     length: Option<u64>,
     /// Bytes shown so far.
     bytes: u64,
 }
 
 impl<'a> Shown<'a> {
-    pub(crate) fn new(body: Incoming, permit: &'a Permit, length: Option<u64>) -> Self {
-        Self { body, permit, length, bytes: 0 }
+    pub(crate) fn new(
+        body: Incoming,
+        permit: &'a Permit,
+        masks: Option<Masked<'a>>,
+        length: Option<u64>,
+    ) -> Self {
+        let length = length.filter(|_| masks.is_none());
+        Self { body, permit, masks, length, bytes: 0 }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, String>> {
-        match self.body.frame().await? {
-            Ok(frame) => Some(Ok(self.shown(frame))),
-            Err(error) => Some(Err(crate::upstream::told(&error))),
+        loop {
+            let frame = match self.body.frame().await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
+                None => return self.end(),
+            };
+            let Some(masks) = &mut self.masks else { return Some(Ok(self.shown(frame))) };
+            match frame.into_data().map(|data| masks.take(&data)) {
+                Ok(Ok(shown)) if shown.is_empty() => {}
+                Ok(Ok(shown)) => return Some(Ok(self.shown(Frame::data(shown)))),
+                Ok(Err(why)) => return Some(Err(cannot_be_masked(&why))),
+                // What is masked has no trailers: a digest among them would tell of what is not shown.
+                Err(_trailers) => {}
+            }
+        }
+    }
+
+    /// What the masks held back until the end.
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+        match self.masks.take()?.end() {
+            Ok(shown) if shown.is_empty() => None,
+            Ok(shown) => Some(Ok(self.shown(Frame::data(shown)))),
+            Err(why) => Some(Err(cannot_be_masked(&why))),
         }
     }
 
@@ -69,4 +98,9 @@ impl Answer<'_> {
             Self::Upstream(shown) => shown.bytes,
         }
     }
+}
+
+/// Why a response is refused, or broken off, where a mask is on it.
+pub(crate) fn cannot_be_masked(why: &str) -> String {
+    format!("a mask covers this response, and it cannot be masked: {why}")
 }

@@ -11,11 +11,12 @@ use tidegate_gate::{
 
 use crate::{
     HttpServer,
-    answer::{Answer, Shown},
+    answer::{Answer, Shown, cannot_be_masked},
     body::{self, BodyError, Outgoing, Source},
     forward,
     problem::Problem,
     request::{Asked, Understood, Way},
+    shown::Masks,
     sign_in,
     upstream::{self, Line, Lines, SendError},
 };
@@ -171,11 +172,6 @@ impl Session {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
             }
         };
-        if permit.verdict().fields.is_some() || permit.verdict().content.is_some() {
-            let detail = "a mask covers what this shows, and masks cannot be applied to HTTP yet";
-            permit.done(&Outcome { error: Some("masked".into()), ..Outcome::default() });
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
-        }
         self.carry(understood, permit, whole, source, responder).await
     }
 
@@ -269,7 +265,9 @@ impl Session {
         responder: &mut impl Responder,
         noted: &mut Outcome,
     ) -> Result<(), NotSent> {
-        let asking = self.ask(understood, permit, outgoing);
+        let verdict = permit.verdict().clone();
+        let masks = Masks::of(&verdict, permit.masker());
+        let asking = self.ask(understood, permit, outgoing, masks.is_some());
         let (response, _driver) = tokio::select! {
             biased;
             asked = asking => asked?,
@@ -281,13 +279,22 @@ impl Session {
         let mut head = Response::new(());
         *head.status_mut() = parts.status;
         *head.headers_mut() = forward::client(&parts.headers);
+        let has_body = understood.method != Method::HEAD
+            && declared != Some(0)
+            && !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let masks = match masks.map(|masks| masks.ready(parts.status, head.headers_mut(), has_body)) {
+            None => None,
+            Some(ready) => {
+                ready.map_err(|why| Problem::new(StatusCode::BAD_GATEWAY, cannot_be_masked(&why)))?
+            }
+        };
         let line =
             format!("{} {}", parts.status.as_str(), parts.status.canonical_reason().unwrap_or_default());
         noted.answer = Some(forward::recorded(line.trim_end(), head.headers()));
         if parts.status.is_client_error() || parts.status.is_server_error() {
             noted.error = Some(parts.status.as_str().to_owned());
         }
-        let mut body = Answer::Upstream(Shown::new(body, permit, declared));
+        let mut body = Answer::Upstream(Box::new(Shown::new(body, permit, masks, declared)));
         let responded = responder.respond(head, &mut body).await;
         noted.bytes = body.bytes();
         Ok(responded?)
@@ -299,10 +306,11 @@ impl Session {
         understood: &Understood,
         permit: &Permit,
         outgoing: Outgoing,
+        is_masked: bool,
     ) -> Result<(Response<Incoming>, Arc<upstream::Driver>), Problem> {
         let (host, settings) = (&understood.authority.host, &self.server.settings);
         let mut line = self.lines.line(host, &self.gate, permit, settings).await?;
-        let mut request = self.request(understood, &line, outgoing)?;
+        let mut request = self.request(understood, &line, outgoing, is_masked)?;
         loop {
             let driver = line.driver();
             let failed = match line.send(request).await {
@@ -318,7 +326,7 @@ impl Session {
             match failed {
                 SendError::Unsent(unsent) if line.is_used() => {
                     line = self.lines.new_line(host, &self.gate, permit, settings).await?;
-                    request = self.request(understood, &line, unsent.into_body())?;
+                    request = self.request(understood, &line, unsent.into_body(), is_masked)?;
                 }
                 SendError::Unsent(_) => {
                     return Err(self.broke("the connection was closed before it took the request"));
@@ -339,6 +347,7 @@ impl Session {
         understood: &Understood,
         line: &Line,
         outgoing: Outgoing,
+        is_masked: bool,
     ) -> Result<Request<Outgoing>, Problem> {
         let mut headers = understood.headers.clone();
         let mut query = understood.query.clone();
@@ -350,6 +359,11 @@ impl Session {
                 Problem::new(StatusCode::BAD_GATEWAY, detail)
             },
         )?;
+        if is_masked {
+            // What is masked must be read, and a part of a value is not known for what it is.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            headers.remove(header::RANGE);
+        }
         if !line.is_h2() {
             let host = understood.authority.to_string();
             let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;

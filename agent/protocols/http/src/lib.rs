@@ -13,6 +13,7 @@ mod forward;
 mod options;
 mod problem;
 mod request;
+mod shown;
 mod sign_in;
 mod target;
 #[cfg(test)]

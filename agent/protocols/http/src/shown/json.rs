@@ -1,0 +1,268 @@
+//! JSON, masked by field and by content, as it flows (RFC 8259).
+//!
+//! A field's address is `body` and the names on the way to it, joined by dots; arrays add nothing. What is masked becomes a
+//! string or null. White space, order and numbers stay as they are.
+
+use std::borrow::Cow;
+
+use super::Masks;
+
+/// Longest string, number or name.
+const LONGEST: usize = 4 * 1024 * 1024;
+/// Deepest nesting.
+const DEEPEST: usize = 256;
+
+/// JSON on its way; one value after another, as in NDJSON, is JSON too.
+#[derive(Debug)]
+pub(super) struct Json<'a> {
+    masks: Masks<'a>,
+    /// What was not looked at yet: the beginning of a string, number or word.
+    held: Vec<u8>,
+    levels: Vec<Level>,
+    path: String,
+    expected: Expected,
+    /// Number of levels around a masked object: nothing inside is shown.
+    hidden: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    is_object: bool,
+    /// Length of the path to it.
+    path: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Value,
+    /// A value, or the end of an array that is empty so far.
+    ValueOrEnd,
+    Name,
+    /// A name, or the end of an object that is empty so far.
+    NameOrEnd,
+    Colon,
+    /// A comma, or the end of what it is in.
+    CommaOrEnd,
+}
+
+const NO_JSON: &str = "it is not the JSON that it says it is";
+
+impl<'a> Json<'a> {
+    pub(super) fn new(masks: Masks<'a>) -> Self {
+        Self {
+            masks,
+            held: Vec::new(),
+            levels: Vec::new(),
+            path: "body".to_owned(),
+            expected: Expected::Value,
+            hidden: None,
+        }
+    }
+
+    pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let mut input = std::mem::take(&mut self.held);
+        input.extend_from_slice(data);
+        let taken = self.run(&input, false, out)?;
+        input.drain(..taken);
+        if input.len() > LONGEST {
+            return Err(format!("a value in it is longer than {LONGEST} bytes"));
+        }
+        self.held = input;
+        Ok(())
+    }
+
+    pub(super) fn end(mut self, out: &mut Vec<u8>) -> Result<(), String> {
+        let input = std::mem::take(&mut self.held);
+        let taken = self.run(&input, true, out)?;
+        match taken == input.len() && self.levels.is_empty() {
+            true => Ok(()),
+            false => Err(NO_JSON.into()),
+        }
+    }
+
+    /// Takes all whole tokens; how many bytes they were.
+    fn run(&mut self, input: &[u8], last: bool, out: &mut Vec<u8>) -> Result<usize, String> {
+        let mut at = 0;
+        while let Some(byte) = input.get(at) {
+            let rest = input.get(at..).unwrap_or_default();
+            let length = match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+                    let length = rest.iter().take_while(is_space).count();
+                    self.emit(rest.get(..length).unwrap_or_default(), out);
+                    length
+                }
+                b'"' => match string_end(rest) {
+                    Some(length) => {
+                        self.string(rest.get(..length).unwrap_or_default(), out)?;
+                        length
+                    }
+                    None => return Ok(at),
+                },
+                b'{' | b'[' | b'}' | b']' | b':' | b',' => {
+                    self.punctuation(*byte, out)?;
+                    1
+                }
+                _ => {
+                    let is_part =
+                        |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+                    let length = rest.iter().take_while(is_part).count();
+                    if length == rest.len() && !last {
+                        return Ok(at);
+                    }
+                    self.scalar(rest.get(..length).unwrap_or_default(), out)?;
+                    length
+                }
+            };
+            at += length;
+        }
+        Ok(at)
+    }
+
+    fn emit(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        if self.hidden.is_none() {
+            out.extend_from_slice(bytes);
+        }
+    }
+
+    fn punctuation(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), String> {
+        match byte {
+            b'{' | b'[' => return self.open(byte == b'{', out),
+            b'}' | b']' => return self.close(byte == b'}', out),
+            b':' if self.expected == Expected::Colon => self.expected = Expected::Value,
+            b',' if self.expected == Expected::CommaOrEnd => match self.levels.last() {
+                Some(Level { is_object: true, path }) => {
+                    self.path.truncate(*path);
+                    self.expected = Expected::Name;
+                }
+                Some(Level { is_object: false, .. }) => self.expected = Expected::Value,
+                None => return Err(NO_JSON.into()),
+            },
+            _ => return Err(NO_JSON.into()),
+        }
+        self.emit(&[byte], out);
+        Ok(())
+    }
+
+    fn open(&mut self, is_object: bool, out: &mut Vec<u8>) -> Result<(), String> {
+        self.value_may_begin()?;
+        if self.levels.len() >= DEEPEST {
+            return Err(format!("it is nested deeper than {DEEPEST}"));
+        }
+        // An array's members are masked one by one; of an object nothing is left.
+        if is_object && self.hidden.is_none() && self.is_masked() {
+            self.hidden = Some(self.levels.len());
+        }
+        self.levels.push(Level { is_object, path: self.path.len() });
+        self.expected = if is_object { Expected::NameOrEnd } else { Expected::ValueOrEnd };
+        self.emit(if is_object { b"{" } else { b"[" }, out);
+        Ok(())
+    }
+
+    fn close(&mut self, is_object: bool, out: &mut Vec<u8>) -> Result<(), String> {
+        let empty = if is_object { Expected::NameOrEnd } else { Expected::ValueOrEnd };
+        let level = self.levels.pop().filter(|level| level.is_object == is_object);
+        let (Some(level), true) = (level, self.expected == Expected::CommaOrEnd || self.expected == empty)
+        else {
+            return Err(NO_JSON.into());
+        };
+        self.path.truncate(level.path);
+        self.emit(if is_object { b"}" } else { b"]" }, out);
+        if self.hidden == Some(self.levels.len()) {
+            self.hidden = None;
+            // How much of it there is tells something too: it is shown as an empty value would be.
+            out.extend_from_slice(&self.shown(b""));
+        }
+        self.expected = self.behind_value();
+        Ok(())
+    }
+
+    /// A string, as a name or as a value.
+    fn string(&mut self, token: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let text = unquoted(token);
+        if matches!(self.expected, Expected::Name | Expected::NameOrEnd) {
+            if self.masks.has_fields() {
+                self.path.push('.');
+                self.path.push_str(&String::from_utf8_lossy(&text));
+            }
+            self.expected = Expected::Colon;
+            match self.masks.scan(&text) {
+                Cow::Borrowed(_) => self.emit(token, out),
+                Cow::Owned(masked) => self.emit(&quoted(&masked), out),
+            }
+            return Ok(());
+        }
+        self.value(token, &text, out)
+    }
+
+    /// A number or a word.
+    fn scalar(&mut self, token: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        if serde_json::from_slice::<serde_json::Value>(token).is_err() {
+            return Err(NO_JSON.into());
+        }
+        self.value(token, token, out)
+    }
+
+    fn value(&mut self, token: &[u8], text: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        self.value_may_begin()?;
+        self.expected = self.behind_value();
+        if self.hidden.is_some() {
+            return Ok(());
+        }
+        if token != b"null" && self.is_masked() {
+            out.extend_from_slice(&self.shown(text));
+            return Ok(());
+        }
+        match self.masks.scan(text) {
+            Cow::Borrowed(_) => out.extend_from_slice(token),
+            Cow::Owned(masked) => out.extend_from_slice(&quoted(&masked)),
+        }
+        Ok(())
+    }
+
+    fn value_may_begin(&self) -> Result<(), String> {
+        match self.expected {
+            Expected::Value | Expected::ValueOrEnd => Ok(()),
+            _ => Err(NO_JSON.into()),
+        }
+    }
+
+    fn behind_value(&self) -> Expected {
+        if self.levels.is_empty() { Expected::Value } else { Expected::CommaOrEnd }
+    }
+
+    fn is_masked(&self) -> bool {
+        self.masks.field(&self.path).is_some()
+    }
+
+    /// A value at the path that is reached, as its mask shows it.
+    fn shown(&self, text: &[u8]) -> Vec<u8> {
+        let shown = self.masks.field(&self.path).and_then(|show| self.masks.masker.show(show, text));
+        shown.map_or_else(|| b"null".to_vec(), |shown| quoted(&shown))
+    }
+}
+
+/// The length of the string that begins here, if it is all there.
+fn string_end(input: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', input.get(at..)?)?;
+        match input.get(at) {
+            Some(b'"') => return Some(at + 1),
+            _ => at += 2,
+        }
+    }
+}
+
+/// The text of a JSON string. What isn't Unicode (a lone surrogate, say) is left in its escapes.
+fn unquoted(token: &[u8]) -> Cow<'_, [u8]> {
+    let inside = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
+    if memchr::memchr(b'\\', inside).is_none() {
+        return Cow::Borrowed(inside);
+    }
+    serde_json::from_slice::<String>(token).map_or(Cow::Borrowed(inside), |text| text.into_bytes().into())
+}
+
+fn quoted(text: &[u8]) -> Vec<u8> {
+    serde_json::Value::from(String::from_utf8_lossy(text)).to_string().into_bytes()
+}

@@ -1,0 +1,208 @@
+//! Responses as masks show them: header fields, JSON by field and content, text by content.
+//!
+//! What cannot be looked into is refused, never passed.
+
+mod inflate;
+mod json;
+mod text;
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tidegate_gate::{
+    Masker,
+    policy::{ContentMask, FieldMasks, Show, Verdict},
+};
+
+use self::{inflate::Inflate, json::Json, text::Text};
+use crate::request;
+
+/// Digests of what is changed, and offers of parts of it.
+const ABOUT_THE_WHOLE: [&str; 6] =
+    ["content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-length"];
+
+/// The masks on one response.
+#[derive(Debug, Clone)]
+pub(crate) struct Masks<'a> {
+    fields: Option<Arc<FieldMasks>>,
+    content: Option<Arc<ContentMask>>,
+    masker: &'a Masker,
+}
+
+/// A body on its way through the masks.
+#[derive(Debug)]
+pub(crate) struct Masked<'a> {
+    inflate: Option<Inflate>,
+    form: Form<'a>,
+}
+
+#[derive(Debug)]
+enum Form<'a> {
+    Json(Json<'a>),
+    Text(Text<'a>),
+    /// Nobody says what it is; there should be nothing.
+    Unknown,
+}
+
+impl<'a> Masks<'a> {
+    /// The masks of a verdict, if it has any.
+    pub(crate) fn of(verdict: &Verdict, masker: &'a Masker) -> Option<Self> {
+        let (fields, content) = (verdict.fields.clone(), verdict.content.clone());
+        (fields.is_some() || content.is_some()).then_some(Self { fields, content, masker })
+    }
+
+    /// Masks the header fields, and makes ready for the body, if there is one. An error says why it cannot be masked.
+    pub(crate) fn ready(
+        self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        has_body: bool,
+    ) -> Result<Option<Masked<'a>>, String> {
+        let kind = request::media_type(headers);
+        let charset = charset(headers);
+        let coding =
+            headers.get(header::CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or("?").to_owned());
+        self.headers(headers);
+        if !has_body {
+            return Ok(None);
+        }
+        if status == StatusCode::PARTIAL_CONTENT {
+            return Err("it is a part of something, in which a masked value need not be whole".into());
+        }
+        if let Some(charset) = charset.filter(|charset| !is_ascii_compatible(charset)) {
+            return Err(format!("its character set is {charset}"));
+        }
+        let inflate = match coding.as_deref().map(str::trim) {
+            None | Some("" | "identity") => None,
+            Some(coding) => Some(Inflate::new(coding).ok_or_else(|| format!("it is encoded as {coding}"))?),
+        };
+        headers.remove(header::CONTENT_ENCODING);
+        let form = match kind.as_deref() {
+            None => Form::Unknown,
+            Some(kind) if is_json(kind) => Form::Json(Json::new(self)),
+            Some(kind) if is_text(kind) => {
+                if self.fields.as_ref().is_some_and(|fields| fields.touch("body")) {
+                    return Err(format!("a mask is on fields of a body, and {kind} has none that are known"));
+                }
+                Form::Text(Text::new(self))
+            }
+            Some(kind) => return Err(format!("its media type is {kind}, which cannot be looked into")),
+        };
+        Ok(Some(Masked { inflate, form }))
+    }
+
+    fn headers(&self, headers: &mut HeaderMap) {
+        for name in ABOUT_THE_WHOLE {
+            headers.remove(name);
+        }
+        let mut shown = HeaderMap::with_capacity(headers.len());
+        for (name, value) in headers.iter() {
+            let masked = match self.field(&format!("header.{name}")) {
+                Some(show) => self.masker.show(show, value.as_bytes()).map(Cow::Owned),
+                None => Some(self.scan(value.as_bytes())),
+            };
+            match masked {
+                None => {}
+                Some(Cow::Borrowed(_)) => _ = shown.append(name.clone(), value.clone()),
+                Some(Cow::Owned(masked)) => {
+                    // What the bundle shows instead may be no header's value.
+                    let masked = HeaderValue::from_bytes(&masked);
+                    shown.append(name.clone(), masked.unwrap_or(HeaderValue::from_static("***")));
+                }
+            }
+        }
+        *headers = shown;
+    }
+
+    /// How a field is shown, where it is masked.
+    fn field(&self, path: &str) -> Option<&Show> {
+        self.fields.as_ref()?.show(path).map(|show| &**show)
+    }
+
+    /// Whether any field is masked.
+    fn has_fields(&self) -> bool {
+        self.fields.is_some()
+    }
+
+    fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+        match &self.content {
+            Some(mask) => self.masker.scan(mask, text),
+            None => Cow::Borrowed(text),
+        }
+    }
+}
+
+impl Masked<'_> {
+    /// Takes what came; what may be shown of it and of what came before.
+    pub(crate) fn take(&mut self, data: &Bytes) -> Result<Bytes, String> {
+        let mut out = Vec::with_capacity(data.len());
+        match &mut self.inflate {
+            None => self.form.take(data, &mut out)?,
+            Some(inflate) => inflate.take(data, &mut |plain| self.form.take(plain, &mut out))?,
+        }
+        Ok(out.into())
+    }
+
+    /// What was held back until the end.
+    pub(crate) fn end(mut self) -> Result<Bytes, String> {
+        let mut out = Vec::new();
+        if let Some(inflate) = self.inflate.take() {
+            inflate.end(&mut |plain| self.form.take(plain, &mut out))?;
+        }
+        match self.form {
+            Form::Json(json) => json.end(&mut out)?,
+            Form::Text(text) => text.end(&mut out),
+            Form::Unknown => {}
+        }
+        Ok(out.into())
+    }
+}
+
+impl Form<'_> {
+    fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Self::Json(json) => json.take(data, out),
+            Self::Text(text) => text.take(data, out),
+            Self::Unknown if data.is_empty() => Ok(()),
+            Self::Unknown => Err("nothing says what its body is".into()),
+        }
+    }
+}
+
+fn is_json(kind: &str) -> bool {
+    kind.ends_with("+json")
+        || matches!(kind, "application/json" | "text/json" | "application/x-ndjson" | "application/jsonl")
+}
+
+fn is_text(kind: &str) -> bool {
+    const TEXTS: [&str; 9] = [
+        "application/xml",
+        "application/xhtml+xml",
+        "application/javascript",
+        "application/x-javascript",
+        "application/yaml",
+        "application/x-yaml",
+        "application/toml",
+        "application/graphql",
+        "application/sql",
+    ];
+    kind.starts_with("text/") || kind.ends_with("+xml") || TEXTS.contains(&kind)
+}
+
+/// The character set that the media type names, in lower case.
+fn charset(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    let named = value.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("charset="));
+    named.map(|name| name.trim_matches(['"', ' ']).to_owned())
+}
+
+/// Whether what the detectors look for has the bytes there that it has in ASCII.
+fn is_ascii_compatible(charset: &str) -> bool {
+    matches!(charset, "utf-8" | "utf8" | "us-ascii" | "ascii")
+        || charset.starts_with("iso-8859-")
+        || charset.starts_with("windows-125")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+use std::io::Write;
+
+use tidegate_gate::{
+    Secret,
+    policy::{Policy, Principal, SourceFile},
+};
+
+use super::*;
+use crate::{request::shape, vocabulary::VOCABULARY};
+
+/// Masks of a bundle: `fields` and `content`, each shown by its first four characters.
+fn verdict(fields: &str, content: &str) -> Verdict {
+    let mut masks = String::new();
+    if !fields.is_empty() {
+        masks += &format!("  fields: {{columns: [{fields}]}}\n");
+    }
+    if !content.is_empty() {
+        masks += &format!("  content: {{content: [{content}], show: {{keep-last: 4}}}}\n");
+    }
+    let names = if fields.is_empty() {
+        "content"
+    } else if content.is_empty() {
+        "fields"
+    } else {
+        "fields, content"
+    };
+    let text = format!(
+        "tidegate: 1\nname: it\nsubjects: {{tester: {{users: [\"0\"]}}}}\nresources: {{it: {{protocol: http, addresses: \
+         [\"it.test:443\"]}}}}\nrules:\n  - {{name: all, subjects: [tester], resources: [it], allow: [{{}}], masks: \
+         [{names}]}}\nmasks:\n{masks}"
+    );
+    let policy = Policy::load(&[SourceFile { path: "it.yaml".into(), text }], &[&VOCABULARY]).unwrap();
+    let principal = Principal { subjects: vec!["tester".into()], ..Principal::default() };
+    let shape = shape("GET", &"it.test".into(), "/", None, &HeaderMap::new(), Some(0));
+    policy.decide(&principal, "it", &shape)
+}
+
+fn masker() -> Masker {
+    Masker::new(Secret::new(vec![7; 32]))
+}
+
+fn headers(kind: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+    headers
+}
+
+/// A body as it is shown, fed in pieces of this size.
+fn shown(verdict: &Verdict, headers: &mut HeaderMap, body: &[u8], piece: usize) -> Result<String, String> {
+    let masker = masker();
+    let masks = Masks::of(verdict, &masker).unwrap();
+    let mut masked = masks.ready(StatusCode::OK, headers, true)?.unwrap();
+    let mut all = Vec::new();
+    for piece in body.chunks(piece) {
+        all.extend(masked.take(&Bytes::copy_from_slice(piece))?);
+    }
+    all.extend(masked.end()?);
+    Ok(String::from_utf8(all).unwrap())
+}
+
+const PEOPLE: &str = r#"{"people": [ {"name": "Ada", "card": 4111111111111111, "email": "ada@example.com",
+  "home": {"street": "High St", "tags": ["a"]}, "mails": ["x@y.example", null]}, {"name": "B\u0065n"} ], "n": 1.50}"#;
+
+#[test]
+fn fields_of_json_are_masked_wherever_its_body_is_cut() {
+    let verdict = verdict("body.people.email, body.people.home, body.people.mails", "card");
+    let expected = r#"{"people": [ {"name": "Ada", "card": "************1111", "email": "[masked]",
+  "home": "[masked]", "mails": ["[masked]", null]}, {"name": "B\u0065n"} ], "n": 1.50}"#;
+    for piece in 1..80 {
+        let body = shown(&verdict, &mut headers("application/json"), PEOPLE.as_bytes(), piece);
+        assert_eq!(body.as_deref(), Ok(expected), "in pieces of {piece}");
+    }
+}
+
+#[test]
+fn a_name_in_escapes_is_the_same_name() {
+    let verdict = verdict("body.email", "");
+    let body = r#"{"\u0065mail": "ada@example.com", "email2": 1}"#;
+    let got = shown(&verdict, &mut headers("application/vnd.acme+json; charset=utf-8"), body.as_bytes(), 100);
+    assert_eq!(got.unwrap(), r#"{"\u0065mail": "[masked]", "email2": 1}"#);
+}
+
+#[test]
+fn one_value_after_another_is_masked_in_each() {
+    let verdict = verdict("body.k", "");
+    let got = shown(&verdict, &mut headers("application/x-ndjson"), b"{\"k\":1}\n{\"k\":true}\n7\n", 3);
+    assert_eq!(got.unwrap(), "{\"k\":\"[masked]\"}\n{\"k\":\"[masked]\"}\n7\n");
+}
+
+#[test]
+fn what_is_not_the_json_that_it_says_is_not_shown() {
+    let verdict = verdict("body.k", "");
+    for body in [
+        "{\"k\" 1}",
+        "{\"k\":1",
+        "[1,]",
+        "{,}",
+        "{\"k\":1]",
+        "]",
+        "{\"k\":nul}",
+        "{'k':1}",
+        "{\"k\":01}",
+        "[1 2]",
+        "{\"a\":1 \"k\":2}",
+        "\u{feff}{}",
+        "{k:1}",
+        "\"open",
+        "// x\n{}",
+        "1,2",
+        "<html>",
+    ] {
+        assert!(
+            shown(&verdict, &mut headers("application/json"), body.as_bytes(), 4).is_err(),
+            "{body} was shown"
+        );
+    }
+    let deep = "[".repeat(300);
+    assert!(shown(&verdict, &mut headers("application/json"), deep.as_bytes(), 4).is_err());
+}
+
+#[test]
+fn text_is_masked_wherever_its_body_is_cut() {
+    let verdict = verdict("", "card, email, private-key");
+    let text = "id;card\n7;4111111111111111\nmail to ada@example.com now\n-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n\
+                AgEGCCqGSM49AwEHBG0w\n-----END PRIVATE KEY-----\nthe end, without a line's end: 4111111111111111";
+    let whole = shown(&verdict, &mut headers("text/csv"), text.as_bytes(), text.len()).unwrap();
+    assert!(!whole.contains("411111111111") && !whole.contains("ada@") && !whole.contains("MIGH"), "{whole}");
+    assert!(whole.contains("id;card\n") && whole.contains("the end"), "{whole}");
+    for piece in 1..60 {
+        assert_eq!(
+            shown(&verdict, &mut headers("text/csv"), text.as_bytes(), piece).unwrap(),
+            whole,
+            "in pieces of {piece}"
+        );
+    }
+}
+
+#[test]
+fn an_event_is_shown_when_it_is_whole_and_not_later() {
+    let (verdict, masker) = (verdict("", "email"), masker());
+    let masks = Masks::of(&verdict, &masker).unwrap();
+    let mut masked = masks.ready(StatusCode::OK, &mut headers("text/event-stream"), true).unwrap().unwrap();
+    assert_eq!(masked.take(&Bytes::from_static(b"data: ada@exam")).unwrap(), "");
+    let event = masked.take(&Bytes::from_static(b"ple.com\n\n")).unwrap();
+    assert!(
+        event.starts_with(b"data: ") && event.ends_with(b"\n\n") && !event.starts_with(b"data: ada@"),
+        "{event:?}"
+    );
+}
+
+#[test]
+fn header_fields_are_masked_by_name_and_content_and_digests_go() {
+    let (verdict, masker) = (verdict("header.x-owner", "email"), masker());
+    let mut all = headers("text/plain");
+    for (name, value) in
+        [("x-owner", "Ada"), ("link", "<mailto:ada@example.com>"), ("digest", "sha-256=x"), ("etag", "1")]
+    {
+        all.insert(name, value.parse().unwrap());
+    }
+    Masks::of(&verdict, &masker).unwrap().ready(StatusCode::OK, &mut all, false).unwrap();
+    assert_eq!(all["x-owner"], "[masked]");
+    assert!(!all["link"].to_str().unwrap().contains("ada@"), "{all:?}");
+    assert_eq!((all.get("digest"), &all["etag"]), (None, &"1".parse().unwrap()));
+}
+
+#[test]
+fn what_cannot_be_looked_into_is_refused() {
+    let fields = verdict("body.email", "");
+    let content = verdict("", "card");
+    for (verdict, kind, coding) in [
+        (&content, "application/octet-stream", ""),
+        (&content, "image/png", ""),
+        (&content, "multipart/form-data; boundary=x", ""),
+        (&content, "text/plain; charset=utf-16", ""),
+        (&content, "text/plain", "br"),
+        (&content, "application/json", "gzip, gzip"),
+        (&fields, "text/html", ""),
+    ] {
+        let mut headers = headers(kind);
+        if !coding.is_empty() {
+            headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
+        }
+        assert!(shown(verdict, &mut headers, b"x", 1).is_err(), "{kind} {coding} was shown");
+    }
+    assert!(shown(&content, &mut HeaderMap::new(), b"x", 1).is_err());
+    assert_eq!(shown(&content, &mut HeaderMap::new(), b"", 1).as_deref(), Ok(""));
+}
+
+#[test]
+fn a_compressed_body_is_looked_into_and_comes_plain() {
+    let verdict = verdict("body.people.email", "card");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(PEOPLE.as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    for piece in [1, 7, 1000] {
+        let mut headers = headers("application/json");
+        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+        let got = shown(&verdict, &mut headers, &body, piece).unwrap();
+        assert!(got.contains("Ada") && !got.contains("4111111111111111") && !got.contains("ada@"), "{got}");
+        assert_eq!(headers.get(header::CONTENT_ENCODING), None);
+    }
+    let mut headers = headers("application/json");
+    headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+    assert!(shown(&verdict, &mut headers, &body[..body.len() - 9], 7).is_err(), "cut off");
+}
+
+#[test]
+fn a_body_that_decompresses_without_end_is_cut_off() {
+    let verdict = verdict("", "card");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let line = b"\n".repeat(1 << 20);
+    for _ in 0..64 {
+        encoder.write_all(&line).unwrap();
+    }
+    let mut headers = headers("text/plain");
+    headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+    let error = shown(&verdict, &mut headers, &encoder.finish().unwrap(), 4096).unwrap_err();
+    assert!(error.contains("200 times"), "{error}");
+}
