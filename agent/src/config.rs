@@ -187,6 +187,11 @@ impl Config {
         self.state.join("records")
     }
 
+    /// What is known of tokens and issuers.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.state.join("identity")
+    }
+
     /// The host's own authority.
     pub(crate) fn authority(&self) -> PathBuf {
         self.state.join("ca")

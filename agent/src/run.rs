@@ -139,7 +139,9 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
     let credentials = Arc::new(Files::new(systemd, config.credentials.directory.clone()));
     let desk = approvals::open(&config, &*credentials, &host_name()).await?;
     let webhooks = (approvals::webhooks(&config, credentials.clone()).await?, desk.clone());
-    let registry = Registry::new(tokio::runtime::Handle::current()).map_err(Error::Runtime)?;
+    let identity = config.identity();
+    let registry = Registry::new(Some(&identity), tokio::runtime::Handle::current());
+    let registry = registry.map_err(Error::file(&identity))?;
     let page = approvals::page(&config, &*credentials, &desk, &registry).await?;
     let loader = Loader {
         directory: config.bundle.clone(),
@@ -348,6 +350,7 @@ fn make_directories(config: &Config) -> Result<(), Error> {
         (&config.state, 0o755),
         (&config.authority(), 0o755),
         (&config.records(), 0o700),
+        (&config.identity(), 0o700),
         (&config.runtime, 0o755),
     ] {
         files::directory(path, mode).map_err(Error::file(path))?;
@@ -356,10 +359,11 @@ fn make_directories(config: &Config) -> Result<(), Error> {
 }
 
 /// What nobody governed may touch, and what of it nobody governed may read.
-fn own_files(config: &Config) -> [(PathBuf, Protection); 7] {
+fn own_files(config: &Config) -> [(PathBuf, Protection); 8] {
     [
         (config.credentials.directory.clone(), Protection::Hide),
         (config.records(), Protection::Hide),
+        (config.identity(), Protection::Hide),
         (config.state.join("token.key"), Protection::Hide),
         (config.state.clone(), Protection::Keep),
         (config.bundle.clone(), Protection::Keep),

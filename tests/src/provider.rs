@@ -18,7 +18,7 @@ pub struct Provider {
     /// Its URL, which is its issuer identifier.
     pub url: String,
     certificates: Certificates,
-    _process: Process,
+    process: Option<Process>,
     _directory: TempDir,
 }
 
@@ -52,6 +52,11 @@ impl Provider {
     /// Its certificate, for `localhost`, and the key to it.
     pub fn certificate(&self) -> (&Path, &Path) {
         (&self.certificates.certificate, &self.certificates.key)
+    }
+
+    /// Stops it; what vouches for it stays.
+    pub fn stop(&mut self) {
+        self.process = None;
     }
 
     /// The host and port.
@@ -90,7 +95,7 @@ impl Provider {
         BufReader::new(stdout).read_line(&mut url)?;
         let url = url.trim().to_owned();
         ensure!(url.starts_with("https://"), "{script} did not start: run `cargo xtask setup`");
-        Ok(Self { url, certificates, _process: process, _directory: directory })
+        Ok(Self { url, certificates, process: Some(process), _directory: directory })
     }
 
     /// One of the scripts beside it, which trusts its authority.

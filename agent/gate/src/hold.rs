@@ -203,13 +203,20 @@ impl Waiting {
         self.hold.told(&self.id)
     }
 
-    /// Waits for the answer, as long as the question stands and the policy does not deny it. Nothing is lost by
+    /// Waits for the answer, as long as the question stands and the policy still holds it: where it allows it meanwhile,
+    /// it goes on, and nobody need answer any more. Nothing is lost by
     /// dropping the future.
     pub async fn settled(&mut self) -> Result<Approved, Refusal> {
         loop {
             let changed = self.hold.gate.changed();
-            self.still_held()?;
-            let Some(inquiry) = &mut self.inquiry else { return Err(self.ended("it was withdrawn")) };
+            let allowed = self.is_allowed_now()?;
+            let Some(inquiry) = self.inquiry.take() else { return Err(self.ended("it was withdrawn")) };
+            if allowed {
+                inquiry.withdraw("withdrawn");
+                self.hold.record("allowed", None, Some("the policy allows it now"), &self.id)?;
+                return Ok(Approved { hold: self.hold.clone(), items: self.items, id: self.id.clone() });
+            }
+            let inquiry = self.inquiry.insert(inquiry);
             let step = tokio::select! {
                 step = inquiry.next() => step,
                 () = changed => continue,
@@ -250,13 +257,14 @@ impl Waiting {
         self.inquiry = None;
     }
 
-    /// That the policy now in force still holds it, or the refusal.
-    fn still_held(&self) -> Result<(), Refusal> {
+    /// Whether the policy now in force lets it run without anybody's yes; the refusal if it denies it.
+    fn is_allowed_now(&self) -> Result<bool, Refusal> {
         let verdict = self.hold.gate.verdict_now(&self.hold.shape);
-        if verdict.effect == Effect::Deny {
-            return Err(denied(&verdict));
+        match verdict.effect {
+            Effect::Deny => Err(denied(&verdict)),
+            Effect::Hold => Ok(false),
+            Effect::Allow => Ok(true),
         }
-        Ok(())
     }
 
     fn ended(&self, what: &str) -> Refusal {

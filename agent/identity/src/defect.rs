@@ -66,6 +66,9 @@ pub enum Defect {
     /// The bundle takes no tokens of that issuer in this way.
     #[error("{0}")]
     NotTaken(String),
+    /// That it was used cannot be kept.
+    #[error("that it was used cannot be written down, so it does not count; see the agent's log")]
+    NotKept,
     /// Too many tokens are kept.
     #[error("too many tokens are in use on this host")]
     Full,

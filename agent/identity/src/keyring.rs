@@ -11,7 +11,12 @@ use tidegate_policy::Algorithm;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::{Defect, keys::KeySet};
+use crate::{
+    Defect,
+    keys::KeySet,
+    registry::now,
+    shelf::{Published, Shelf},
+};
 
 /// How old keys may be before they are fetched again.
 const FRESH: Duration = Duration::from_secs(600);
@@ -33,6 +38,7 @@ pub(crate) struct Metadata {
 pub(crate) struct Keyring {
     url: Arc<str>,
     http: Https,
+    shelf: Option<Shelf>,
     kept: Mutex<Option<Kept>>,
     /// When the issuer was last asked, and what came of it. Held while it is asked.
     asked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
@@ -45,15 +51,36 @@ struct Kept {
     since: Instant,
 }
 
+impl Metadata {
+    fn parse(text: &[u8], url: &str) -> Result<Self, String> {
+        let metadata: Self = serde_json::from_slice(text)
+            .map_err(|error| format!("its metadata is not what it should be: {error}"))?;
+        if metadata.issuer == url { Ok(metadata) } else { Err("its metadata is another issuer's".into()) }
+    }
+}
+
+impl Kept {
+    /// What was published before this start; none if the clock says that it is yet to come.
+    fn of(url: &str, published: &Published) -> Option<Self> {
+        let age = Duration::from_secs(u64::try_from(now().checked_sub(published.fetched)?).ok()?);
+        Some(Self {
+            metadata: Arc::new(Metadata::parse(published.metadata.as_bytes(), url).ok()?),
+            keys: Arc::new(KeySet::parse(published.keys.as_bytes()).ok()?),
+            since: Instant::now().checked_sub(age)?,
+        })
+    }
+}
+
 impl Keyring {
-    /// Nothing is fetched before it is needed.
-    pub(crate) fn new(url: Arc<str>, http: Https) -> Self {
-        Self { url, http, kept: Mutex::default(), asked: tokio::sync::Mutex::default() }
+    /// Nothing is fetched before it is needed; what is on the shelf counts as long as it would have.
+    pub(crate) fn new(url: Arc<str>, http: Https, shelf: Option<Shelf>) -> Self {
+        let kept = shelf.as_ref().and_then(|shelf| Kept::of(&url, &shelf.get(&url)?));
+        Self { url, http, shelf, kept: Mutex::new(kept), asked: tokio::sync::Mutex::default() }
     }
 
     /// Takes over what a former one knows.
     pub(crate) fn succeed(former: &Self, http: Https) -> Self {
-        let new = Self::new(former.url.clone(), http);
+        let new = Self::new(former.url.clone(), http, former.shelf.clone());
         *new.kept.lock().unwrap_or_else(PoisonError::into_inner) = former.kept();
         new
     }
@@ -131,14 +158,32 @@ impl Keyring {
     async fn fetch(&self) -> Result<Kept, String> {
         let place = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
         let place = Url::parse(&place).map_err(|error| error.to_string())?;
-        let metadata: Metadata = serde_json::from_slice(&self.get(place).await?)
-            .map_err(|error| format!("its metadata is not what it should be: {error}"))?;
-        if metadata.issuer != *self.url {
-            return Err("its metadata is another issuer's".into());
+        let text = self.get(place).await?;
+        let metadata = Metadata::parse(&text, &self.url)?;
+        let keys = self.get(metadata.jwks_uri.clone()).await?;
+        let set =
+            KeySet::parse(&keys).map_err(|why| format!("its key set is not what it should be: {why}"))?;
+        self.put(&text, &keys).await;
+        Ok(Kept { metadata: Arc::new(metadata), keys: Arc::new(set), since: Instant::now() })
+    }
+
+    /// Puts what was fetched on the shelf. Without it the agent only has to ask again.
+    async fn put(&self, metadata: &[u8], keys: &[u8]) {
+        let (Some(shelf), Ok(metadata), Ok(keys)) =
+            (self.shelf.clone(), str::from_utf8(metadata), str::from_utf8(keys))
+        else {
+            return;
+        };
+        let published = Published {
+            issuer: self.url.to_string(),
+            fetched: now(),
+            metadata: metadata.into(),
+            keys: keys.into(),
+        };
+        let put = tokio::task::spawn_blocking(move || shelf.put(&published)).await;
+        if let Ok(Err(error)) = put {
+            tracing::warn!(issuer = %self.url, %error, "its keys are not kept for the next start");
         }
-        let keys = KeySet::parse(&self.get(metadata.jwks_uri.clone()).await?)
-            .map_err(|why| format!("its key set is not what it should be: {why}"))?;
-        Ok(Kept { metadata: Arc::new(metadata), keys: Arc::new(keys), since: Instant::now() })
     }
 
     async fn get(&self, url: Url) -> Result<Vec<u8>, String> {

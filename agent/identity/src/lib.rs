@@ -15,9 +15,11 @@ mod host;
 mod json;
 mod keyring;
 mod keys;
+mod ledger;
 mod people;
 mod registry;
 mod renewal;
+mod shelf;
 #[cfg(test)]
 mod tests;
 mod token;

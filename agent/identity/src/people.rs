@@ -41,16 +41,18 @@ impl Registry {
         };
         let skew = i64::try_from(known.issuer.clock_skew.as_secs()).unwrap_or(0);
         let identity = verified.identity.clone();
-        self.inner.bind(Claim {
-            issuer: &known.issuer,
-            place: &place,
-            root,
-            login: None,
-            how: How::Presented,
-            siblings: false,
-            used: (verified.key, identity.expires.saturating_add(skew)),
-            verified,
-        })?;
+        self.inner
+            .bind(Claim {
+                issuer: &known.issuer,
+                place: &place,
+                root,
+                login: None,
+                how: How::Presented,
+                siblings: false,
+                used: (verified.key, identity.expires.saturating_add(skew)),
+                verified,
+            })
+            .await?;
         Ok(identity)
     }
 
@@ -154,16 +156,19 @@ impl Login {
         let place = registry.place(caller).await?;
         let root = registry.session_of(caller, &place)?;
         let Verified { identity, key } = verified.clone();
-        let bound = registry.inner.bind(Claim {
-            issuer: &known.issuer,
-            place: &place,
-            root,
-            login: place.login,
-            how: How::LoggedIn,
-            siblings: false,
-            used: (key, identity.expires),
-            verified: verified.clone(),
-        })?;
+        let bound = registry
+            .inner
+            .bind(Claim {
+                issuer: &known.issuer,
+                place: &place,
+                root,
+                login: place.login,
+                how: How::LoggedIn,
+                siblings: false,
+                used: (key, identity.expires),
+                verified: verified.clone(),
+            })
+            .await?;
         if let Some(refresh_token) = tokens.refresh_token {
             let renewal = Renewal::Refresh { client, refresh_token };
             drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, verified)));

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,7 +20,9 @@ use crate::{
     find::{self, Found, Surroundings, What},
     host::{Host, Place, Procfs},
     keyring::Keyring,
+    ledger::Ledger,
     renewal::Renewal,
+    shelf::Shelf,
     token::{Token, TokenKey},
     trees::{BindingId, Bound, Claim, How, Trees},
     verify::{Expected, Verified},
@@ -57,6 +60,8 @@ pub(crate) struct Known {
 pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) trees: Trees,
+    ledger: Option<Arc<Ledger>>,
+    shelf: Option<Shelf>,
     issuers: ArcSwap<Vec<Arc<Known>>>,
     /// One at a time gets an identity for the same token.
     busy: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<()>>>>,
@@ -72,18 +77,22 @@ impl Drop for Sweeping {
 }
 
 impl Registry {
-    /// Without issuers. What takes long is done on this runtime.
+    /// Without issuers. What takes long is done on this runtime; what must outlive a restart is kept in this directory,
+    /// if there is one.
     ///
     /// # Errors
     ///
-    /// The ends of processes cannot be waited for.
-    pub fn new(runtime: Handle) -> io::Result<Self> {
-        Ok(Self::on(Arc::new(Procfs::open()?), runtime))
+    /// The ends of processes cannot be waited for, or the directory's files cannot be read and written.
+    pub fn new(directory: Option<&Path>, runtime: Handle) -> io::Result<Self> {
+        Self::on(Arc::new(Procfs::open()?), directory, runtime)
     }
 
-    pub(crate) fn on(host: Arc<dyn Host>, runtime: Handle) -> Self {
+    pub(crate) fn on(host: Arc<dyn Host>, directory: Option<&Path>, runtime: Handle) -> io::Result<Self> {
+        let (ledger, remembered) = directory.map(Ledger::open).transpose()?.unzip();
         let inner = Arc::new(Inner {
-            trees: Trees::new(host.clone()),
+            trees: Trees::new(host.clone(), remembered.unwrap_or_default()),
+            ledger: ledger.map(Arc::new),
+            shelf: directory.map(Shelf::open).transpose()?,
             host,
             issuers: ArcSwap::default(),
             busy: Mutex::default(),
@@ -96,7 +105,7 @@ impl Registry {
                 sweeping.trees.sweep(now());
             }
         });
-        Self { inner, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) }
+        Ok(Self { inner, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) })
     }
 
     /// Makes a bundle's issuers ready. The error names everything that is wrong.
@@ -114,7 +123,7 @@ impl Registry {
             let same = former.iter().find(|former| former.issuer.url == issuer.url);
             let keyring = match same {
                 Some(same) => Keyring::succeed(&same.keyring, http.clone()),
-                None => Keyring::new(issuer.url.clone(), http.clone()),
+                None => Keyring::new(issuer.url.clone(), http.clone(), self.inner.shelf.clone()),
             };
             known.push(Arc::new(Known { issuer: issuer.clone(), http, keyring: Arc::new(keyring) }));
         }
@@ -264,7 +273,7 @@ impl Inner {
             used,
             verified: verified.clone(),
         };
-        let bound = self.bind(claim)?;
+        let bound = self.bind(claim).await?;
         let id = bound.id;
         if let Some(renewal) = renewal {
             drop(tokio::spawn(renewal.keep(self.clone(), known.clone(), bound, verified)));
@@ -272,10 +281,19 @@ impl Inner {
         Ok(id)
     }
 
-    /// Binds an identity, and waits for the end of its tree.
-    pub(crate) fn bind(self: &Arc<Self>, claim: Claim<'_>) -> Result<Bound, Defect> {
-        let root = claim.root;
+    /// Binds an identity, once that is written down, and waits for the end of its tree.
+    pub(crate) async fn bind(self: &Arc<Self>, claim: Claim<'_>) -> Result<Bound, Defect> {
+        let (root, parent, used) = (claim.root, claim.parent(), claim.used);
         let bound = self.trees.bind(claim)?;
+        if let Some(ledger) = self.ledger.clone() {
+            let kept = tokio::task::spawn_blocking(move || ledger.keep(used, root, parent)).await;
+            let kept = kept.unwrap_or_else(|_| Err(io::Error::other("it was cut off")));
+            if let Err(error) = kept {
+                tracing::error!(%error, "the use of a token cannot be written down");
+                self.trees.end(bound.id, "that its token was used could not be written down");
+                return Err(Defect::NotKept);
+            }
+        }
         if bound.is_new_tree {
             let (inner, ended) = (self.clone(), self.host.ended(root));
             drop(tokio::spawn(async move {

@@ -37,6 +37,18 @@ impl TokenKey {
         key.copy_from_slice(digest(&SHA256, bytes).as_ref());
         Self(key)
     }
+
+    /// As text.
+    pub(crate) fn to_hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// From text.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(text, &mut key).ok()?;
+        Some(Self(key))
+    }
 }
 
 impl<'a> Token<'a> {

@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     Defect,
     host::{Host, Login, Place, ProcessId},
+    ledger::Remembered,
     token::TokenKey,
     verify::Verified,
 };
@@ -57,6 +58,14 @@ pub(crate) struct Claim<'a> {
     /// What the token is known by, and until when a replay of it is to be feared.
     pub(crate) used: (TokenKey, i64),
     pub(crate) verified: Verified,
+}
+
+impl Claim<'_> {
+    /// The process that started the tree's root.
+    pub(crate) fn parent(&self) -> Option<ProcessId> {
+        let at = self.place.lineage.iter().position(|seen| seen.id == self.root)?;
+        self.place.lineage.get(at + 1).map(|seen| seen.id)
+    }
 }
 
 #[derive(Default)]
@@ -106,8 +115,17 @@ pub(crate) struct Bound {
 }
 
 impl Trees {
-    pub(crate) fn new(host: Arc<dyn Host>) -> Self {
-        Self { host, state: Mutex::default() }
+    /// `remembered`: tokens that were used before this start.
+    pub(crate) fn new(host: Arc<dyn Host>, remembered: Vec<Remembered>) -> Self {
+        // No process has this id.
+        let gone = ProcessId { pid: 0, started: 0 };
+        let lives = |id: ProcessId| host.seen(id.pid).is_some_and(|seen| seen.id == id);
+        let used = remembered.into_iter().map(|Remembered { token, root, parent, forget }| {
+            let live = root.is_some_and(lives);
+            (token, Use { root: root.unwrap_or(gone), parent, live, forget })
+        });
+        let state = State { used: used.collect(), ..State::default() };
+        Self { host, state: Mutex::new(state) }
     }
 
     /// The binding of this issuer that counts for a process: the nearest.
@@ -122,8 +140,7 @@ impl Trees {
     pub(crate) fn bind(&self, claim: Claim<'_>) -> Result<Bound, Defect> {
         let mut state = self.state();
         state.bury(&*self.host, claim.used.0);
-        let at = claim.place.lineage.iter().position(|seen| seen.id == claim.root);
-        let parent = at.and_then(|at| claim.place.lineage.get(at + 1)).map(|seen| seen.id);
+        let parent = claim.parent();
         state.check(&claim, parent)?;
         state.claim_token(&claim, parent);
         let Claim { issuer, root, login, how, used: (token, _), verified, .. } = claim;
@@ -206,7 +223,8 @@ impl Trees {
         let over: Vec<BindingId> =
             state.bindings.iter().filter(|(_, binding)| past(binding)).map(|(id, _)| *id).collect();
         state.end(&over, "its token expired");
-        state.used.retain(|_, used| used.live || used.forget > now);
+        let State { used, by_root, .. } = &mut *state;
+        used.retain(|_, used| used.forget > now || (used.live && by_root.contains_key(&used.root)));
         state.followers.retain(|follower| !follower.sender.is_closed());
     }
 

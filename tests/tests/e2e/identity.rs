@@ -232,6 +232,34 @@ fn a_presented_token_counts_for_its_shell_and_a_copy_for_nobody() -> Result<()> 
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_restart_forgets_neither_used_tokens_nor_the_issuer_s_keys() -> Result<()> {
+    World::with(|world| {
+        let mut provider = Provider::oidc(LIFETIME)?;
+        ask_for(world, "{issuer: jobs}", &jobs(&provider))?;
+        let token = provider.token("ci-job", "job1")?;
+        let present = format!("printf %s {token} | {}", tidegate(world, "present --token-file -"));
+        let mut job = Shell::open(&world.ci)?;
+        ensure!(job.run(&present)?.contains("jobs says"), "the job is not known");
+        world.agent.kill();
+        // Nobody can ask it for its keys any more.
+        provider.stop();
+        world.agent.launch()?;
+        let mut thief = Shell::open(&world.ci)?;
+        let said = thief.run(&present)?;
+        ensure!(said.contains("presented first by another process tree"), "{said}");
+        let said = job.run(&present)?;
+        ensure!(said.contains("jobs says: \"job1\""), "{said}");
+        drop(job);
+        world.agent.stop()?;
+        world.agent.launch()?;
+        let said = thief.run(&present)?;
+        ensure!(said.contains("by a process tree that has ended"), "{said}");
+        is_nowhere(world, &token)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_session_ends_when_whoever_opened_it_is_nobody_any_more() -> Result<()> {
     World::with(|world| {
         let provider = Provider::oidc(LIFETIME)?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tidegate_policy::{Elsewhere, Identity, Issuer};
 use tokio::{runtime::Handle, sync::watch};
 
@@ -28,6 +29,7 @@ struct World {
     issuer: Arc<Issuer>,
     told: Told,
     registry: Registry,
+    directory: TempDir,
 }
 
 impl World {
@@ -44,9 +46,21 @@ impl World {
         for (parent, pid) in [(0, 1), (1, 10), (10, 20), (20, 30)] {
             told.fork(parent, pid);
         }
-        let registry = Registry::on(Arc::new(told.clone()), Handle::current());
-        registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
-        Self { stub, signer, issuer, told, registry }
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Self::begin(&told, &directory, &issuer);
+        Self { stub, signer, issuer, told, registry, directory }
+    }
+
+    fn begin(told: &Told, directory: &TempDir, issuer: &Arc<Issuer>) -> Registry {
+        let registry = Registry::on(Arc::new(told.clone()), Some(directory.path()), Handle::current());
+        let registry = registry.unwrap();
+        registry.adopt(registry.prepare(std::slice::from_ref(issuer)).unwrap());
+        registry
+    }
+
+    /// As after the agent's end and its next start.
+    fn restart(&mut self) {
+        self.registry = Self::begin(&self.told, &self.directory, &self.issuer);
     }
 
     fn token(&self, subject: &str) -> String {
@@ -376,4 +390,24 @@ async fn a_present_to_an_issuer_that_takes_none_says_so() {
     let world = World::with(|issuer| issuer.tokens.clear()).await;
     let refused = world.present(30, &world.token("job-1")).await.unwrap_err().to_string();
     assert!(refused.contains("no issuer that takes tokens by `tidegate present`"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_token_that_was_used() {
+    let mut world = World::new().await;
+    let token = world.token("job");
+    world.present(30, &token).await.unwrap();
+    world.restart();
+    // A thief, while the job lives.
+    world.told.fork(10, 40);
+    world.told.fork(40, 50);
+    assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Elsewhere);
+    // The job itself goes on.
+    world.present(30, &token).await.unwrap();
+    assert_eq!(world.subjects(20).await, ["job"]);
+    world.told.end(20);
+    world.restart();
+    assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Replayed);
+    let kept = std::fs::read_to_string(world.directory.path().join("used-tokens")).unwrap();
+    assert!(!kept.contains(token.rsplit('.').next().unwrap()), "the token is in {kept}");
 }

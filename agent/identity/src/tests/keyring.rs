@@ -2,20 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tidegate_https::Https;
 use tidegate_policy::Algorithm;
 
 use super::{
     issuer::Stub,
     minted::{Signer, key_set},
 };
-use tidegate_https::Https;
-
-use crate::{Defect, keyring::Keyring};
+use crate::{Defect, keyring::Keyring, shelf::Shelf};
 
 const OFFLINE: Duration = Duration::from_secs(3600);
 
 fn keyring(stub: &Stub) -> Arc<Keyring> {
-    Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&stub.ca)).unwrap()))
+    Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&stub.ca)).unwrap(), None))
 }
 
 async fn keys(ring: &Arc<Keyring>, id: &str) -> Result<(), Defect> {
@@ -94,7 +93,7 @@ async fn known_keys_go_on_while_the_issuer_is_down_and_only_so_long() {
 async fn an_issuer_whose_certificate_is_not_trusted_is_not_asked() {
     let signer = Signer::rsa("one");
     let (stub, other) = (Stub::start(&[&signer]).await, Stub::start(&[&signer]).await);
-    let ring = Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&other.ca)).unwrap()));
+    let ring = Arc::new(Keyring::new(stub.url.as_str().into(), Https::new(Some(&other.ca)).unwrap(), None));
     assert!(matches!(keys(&ring, "one").await.unwrap_err(), Defect::NoKeys(_)));
     assert!(stub.asked("/keys").is_empty());
 }
@@ -127,4 +126,27 @@ async fn keys_over_plain_http_are_never_fetched() {
     let metadata = format!(r#"{{"issuer":"{url}","jwks_uri":"{}/keys"}}"#, url.replace("https", "http"));
     stub.on("/.well-known/openid-configuration", move |_| (200, metadata.clone()));
     assert!(matches!(keys(&keyring(&stub), "one").await.unwrap_err(), Defect::NoKeys(_)));
+}
+
+#[tokio::test]
+async fn keys_outlive_a_restart_while_the_issuer_cannot_be_asked() {
+    let signer = Signer::rsa("one");
+    let stub = Stub::start(&[&signer]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let ring = || {
+        let shelf = Shelf::open(directory.path()).unwrap();
+        let https = Https::new(Some(&stub.ca)).unwrap();
+        Arc::new(Keyring::new(stub.url.as_str().into(), https, Some(shelf)))
+    };
+    keys(&ring(), "one").await.unwrap();
+    stub.stop();
+    let after = ring();
+    keys(&after, "one").await.unwrap();
+    assert!(matches!(keys(&after, "two").await, Err(Defect::NoKeys(_))), "an unknown key counted");
+    assert!(after.keys(Some("one"), Algorithm::RS256, Duration::ZERO).await.is_err(), "beyond `offline:`");
+    // What somebody wrote there is read as what an issuer answers.
+    for file in std::fs::read_dir(directory.path().join("keys")).unwrap() {
+        std::fs::write(file.unwrap().path(), "{}").unwrap();
+    }
+    assert!(keys(&ring(), "one").await.is_err());
 }

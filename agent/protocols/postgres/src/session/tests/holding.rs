@@ -165,6 +165,24 @@ async fn a_policy_that_denies_ends_the_waiting() {
 }
 
 #[tokio::test]
+async fn a_policy_that_allows_it_meanwhile_lets_it_go_on() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.reload(&format!(
+        "{BUNDLE}
+  - {{name: free, subjects: [tester], resources: [it], allow: [{{statement: delete, table: public.customers}}]}}
+"
+    ));
+    stage.server_gets(&query(DELETE)).await;
+    assert_eq!(stage.rig.people.withdrawn(1).await, [("q1".to_owned(), "withdrawn".to_owned())]);
+    assert_eq!(steps(&stage), ["asked", "allowed"]);
+    stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.still_works().await;
+}
+
+#[tokio::test]
 async fn a_rule_that_asks_for_more_meanwhile_is_not_met() {
     let mut stage = open().await;
     stage.say(&query(DELETE)).await;
