@@ -85,7 +85,10 @@ pub(crate) fn configure(policy: &Policy, protocols: &Protocols) -> Result<Server
         };
         match configured {
             Ok(server) => servers.push((resource.clone(), server)),
-            Err(why) => problems.push(format!("resource {:?}: {why}", resource.name)),
+            Err(why) => {
+                let place = policy.place_of_resource(&resource.name).unwrap_or_default();
+                problems.push(format!("{place}: resource {:?}: {why}", resource.name));
+            }
         }
     }
     if problems.is_empty() { Ok(servers) } else { Err(BundleError::Unusable(problems)) }

@@ -61,6 +61,33 @@ fn every_case_of_the_http_bundle_passes() {
 }
 
 #[test]
+fn a_bundle_without_cases_fails_its_test() {
+    let bundle = tempfile::tempdir().unwrap();
+    fs::write(bundle.path().join("shop.yaml"), "tidegate: 1\nname: shop\n").unwrap();
+    assert_eq!(code(&tidegate(&["check", text(bundle.path())])), 0);
+    let output = tidegate(&["test", text(bundle.path())]);
+    assert_eq!(code(&output), 1);
+    assert!(complaint(&output).contains("has no cases"), "{}", complaint(&output));
+}
+
+#[test]
+fn an_authority_that_is_not_there_is_told_of_with_its_resource_s_place() {
+    let bundle = tempfile::tempdir().unwrap();
+    let file = bundle.path().join("shop.yaml");
+    let resource =
+        "  shop:\n    protocol: postgres\n    addresses: [\"10.1.2.3:5432\"]\n    credential: shop\n";
+    let tls = "    tls: {mode: verify-full, ca: /nonexistent/ca.pem, server-name: db}\n";
+    let rule = "  - {name: all, subjects: [ci], resources: [shop], allow: [{action: login}]}\n";
+    let rest = format!("subjects: {{ci: {{users: [ci-runner]}}}}\nrules:\n{rule}");
+    fs::write(&file, format!("tidegate: 1\nname: shop\nresources:\n{resource}{tls}{rest}")).unwrap();
+    let output = tidegate(&["check", text(bundle.path())]);
+    assert_eq!(code(&output), 1);
+    let wanted = format!("{}:4:3: resource \"shop\"", file.display());
+    assert!(complaint(&output).contains(&wanted), "{}", complaint(&output));
+    assert!(complaint(&output).contains("/nonexistent/ca.pem"), "{}", complaint(&output));
+}
+
+#[test]
 fn a_broken_bundle_exits_with_1_and_tells_where() {
     let bundle = tempfile::tempdir().unwrap();
     let file = bundle.path().join("shop.yaml");

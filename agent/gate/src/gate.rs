@@ -198,7 +198,8 @@ impl Gate {
             fields: None,
             content: None,
             withhold_errors: true,
-            record_rows: false,
+            masks_columns: true,
+            record_rows: None,
         };
         let action = Action { name, shape: &Arc::default(), text };
         if let Err(error) = self.0.record_action(&policy, &action, &verdict) {

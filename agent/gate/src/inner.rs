@@ -38,6 +38,8 @@ pub(crate) struct Inner {
     record: Mutex<Option<Box<dyn Record>>>,
     verdicts: Mutex<Verdicts>,
     actions: AtomicU64,
+    /// Bytes of rows in the record.
+    rows: AtomicU64,
 }
 
 /// What the session stands on.
@@ -82,6 +84,7 @@ impl Inner {
             record: Mutex::new(Some(record)),
             verdicts: Mutex::default(),
             actions: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
         })
     }
 
@@ -132,6 +135,12 @@ impl Inner {
     /// Writes an entry that something depends on.
     pub(crate) fn write(&self, entry: &Entry<'_>) -> Result<(), RecordError> {
         lock(&self.record).as_mut().ok_or_else(|| RecordError("it is closed".into()))?.write(entry)
+    }
+
+    /// Whether the record takes so many bytes of rows more; what it doesn't take leaves it full.
+    pub(crate) fn takes_rows(&self, bytes: usize, limit: u64) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.rows.fetch_add(bytes.min(limit), Ordering::Relaxed).saturating_add(bytes) <= limit
     }
 
     /// Adds an entry that nothing waits for.

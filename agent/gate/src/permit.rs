@@ -1,7 +1,11 @@
 //! The proof that an action was decided and recorded.
 
 use std::{
-    sync::Arc,
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,11 +46,21 @@ pub struct Permit {
     shape: Arc<Shape>,
     since: Instant,
     settled: bool,
+    /// The record says already that it holds no more of the rows.
+    cut_short: AtomicBool,
 }
 
 impl Permit {
     pub(crate) fn new(gate: Arc<Inner>, id: u64, verdict: Arc<Verdict>, shape: Arc<Shape>) -> Self {
-        Self { gate, id, verdict, shape, since: Instant::now(), settled: false }
+        Self {
+            gate,
+            id,
+            verdict,
+            shape,
+            since: Instant::now(),
+            settled: false,
+            cut_short: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn is_of(&self, gate: &Arc<Inner>) -> bool {
@@ -74,17 +88,26 @@ impl Permit {
         self.gate.masker()
     }
 
-    /// Adds to the record what was shown to the client. Only where the rule asks for it.
+    /// Adds to the record what was shown to the client. Only where the rule asks for it, and up to its limit for one
+    /// session: a line in the record says from where on there are no rows.
     pub fn tap(&self, shown: &[u8]) {
-        if self.verdict.record_rows {
-            let data = match std::str::from_utf8(shown) {
-                Ok(text) => text.into(),
-                Err(_) => {
-                    use base64::Engine;
-                    format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(shown)).into()
-                }
-            };
+        let Some(limit) = self.verdict.record_rows else { return };
+        let data: Cow<'_, str> = match std::str::from_utf8(shown) {
+            Ok(text) => text.into(),
+            Err(_) => {
+                use base64::Engine;
+                format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(shown)).into()
+            }
+        };
+        if self.gate.takes_rows(data.len(), limit) {
             self.gate.note(&Entry::Shown { id: self.id, data });
+        } else if !self.cut_short.swap(true, Ordering::Relaxed) {
+            let detail = format!(
+                "the record holds as much of what was shown as the rule says, {limit} bytes a session: of action {} \
+                 nothing more",
+                self.id
+            );
+            self.gate.note(&Entry::Event { event: "rows-not-recorded".into(), detail: detail.into() });
         }
     }
 

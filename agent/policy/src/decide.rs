@@ -130,7 +130,8 @@ impl Engine {
                 fields,
                 content,
                 withhold_errors,
-                record_rows: judgement.matched.iter().any(|rule| rule.record_rows),
+                masks_columns: active.iter().any(|one| one.mask.columns.is_some()),
+                record_rows: judgement.matched.iter().filter_map(|rule| rule.record_rows).max(),
             },
         }
     }
@@ -292,7 +293,8 @@ fn refused(message: String) -> Verdict {
         fields: None,
         content: None,
         withhold_errors: true,
-        record_rows: false,
+        masks_columns: true,
+        record_rows: None,
     }
 }
 

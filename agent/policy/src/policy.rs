@@ -1,6 +1,6 @@
 //! A loaded bundle.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile, Subject,
@@ -30,6 +30,8 @@ pub struct Policy {
     pub required: Vec<Requirement>,
     /// Which names they may ask for, beside those of resources and passes.
     pub dns: Dns,
+    /// Where each resource is written, as `file:line:column`.
+    pub(crate) places: HashMap<Arc<str>, String>,
     pub(crate) engine: Engine,
     pub(crate) cases: Vec<Case>,
 }
@@ -48,6 +50,11 @@ impl Policy {
     /// The resource of this name.
     pub fn resource(&self, name: &str) -> Option<&Arc<Resource>> {
         self.resources.iter().find(|resource| &*resource.name == name)
+    }
+
+    /// Where a resource is written, as `file:line:column`: for what is found wrong with it after the bundle was read.
+    pub fn place_of_resource(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(String::as_str)
     }
 }
 

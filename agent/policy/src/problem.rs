@@ -89,6 +89,11 @@ impl Problems {
         format!("{path}:{}", at.line)
     }
 
+    /// The same to the column, as problems begin.
+    pub(crate) fn exact_place(&self, at: Position) -> String {
+        format!("{}:{}", self.place(at), at.column)
+    }
+
     /// The file that a position is in.
     pub(crate) fn path(&self, at: Position) -> PathBuf {
         self.paths.get(at.file).cloned().unwrap_or_default()

@@ -65,7 +65,8 @@ pub(crate) struct Rule {
     pub(crate) blocks: Vec<(&'static str, Vec<Block>)>,
     /// Indices of its masks.
     pub(crate) masks: Vec<usize>,
-    pub(crate) record_rows: bool,
+    /// How many bytes of rows go into a session's record.
+    pub(crate) record_rows: Option<u64>,
     pub(crate) hint: Option<Arc<str>>,
 }
 

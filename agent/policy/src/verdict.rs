@@ -30,8 +30,11 @@ pub struct Verdict {
     pub content: Option<Arc<ContentMask>>,
     /// Error details may carry a masked field's value and are withheld.
     pub withhold_errors: bool,
-    /// The rows as shown go into the record.
-    pub record_rows: bool,
+    /// Columns are masked for this principal on this resource, whether or not the action has to do with them: what
+    /// code of the upstream's says on its own may carry their values.
+    pub masks_columns: bool,
+    /// The rows as shown go into the record, up to so many bytes in one session; none: they don't.
+    pub record_rows: Option<u64>,
 }
 
 /// Masks on fields by their address.

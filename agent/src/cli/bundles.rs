@@ -91,6 +91,11 @@ impl Test {
         let protocols = Protocols::built_in();
         let policy = bundle::load(&self.bundle, &protocols)?;
         let reports = policy.test(&|resource, text| protocols.shape(resource, text));
+        ensure!(
+            !reports.is_empty(),
+            "bundle {:?} has no cases: write what it should decide under `cases:`, as policies/demo/cases.yaml does",
+            policy.name
+        );
         let failed = reports.iter().filter(|report| !report.passed()).count();
         let mut out = io::stdout().lock();
         if self.json {

@@ -208,6 +208,37 @@ rules:
       - {statement: select, function: public.accepts}
 ";
 
+/// A trigger, and functions, that say aloud what they may read; the statements touch no masked column.
+const ALOUD: &str = "
+    CREATE FUNCTION store.tell() RETURNS trigger LANGUAGE plpgsql AS
+      'BEGIN RAISE NOTICE ''%'', (SELECT card_number FROM public.customers WHERE id = 1); RETURN NEW; END';
+    CREATE TRIGGER tell BEFORE UPDATE ON store.branches FOR EACH ROW EXECUTE FUNCTION store.tell();
+    CREATE FUNCTION store.fails() RETURNS trigger LANGUAGE plpgsql AS
+      'BEGIN NEW.id := (SELECT email FROM public.customers WHERE id = 1)::int; RETURN NEW; END';
+    CREATE TRIGGER fails BEFORE INSERT ON store.branches FOR EACH ROW EXECUTE FUNCTION store.fails();
+    GRANT USAGE ON SCHEMA store TO app; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA store TO app";
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_triggers_say_of_masked_columns_is_withheld_and_the_servers_own_notices_are_not() -> Result<()> {
+    World::with(|world| {
+        // Columns only: by content, the card would be found in the notice as well.
+        world.change_bundle("    content: [card]\n", "")?;
+        world.agent.ask(&["reload"])?;
+        world.server.sql("shop", ALOUD)?;
+        let ran = world.ci.psql(
+            "UPDATE store.branches SET city = 'x' WHERE id = 1;\n\
+             INSERT INTO store.branches VALUES (9, 'y');\n\
+             \\copy store.branches FROM PROGRAM 'echo 10,z' (FORMAT csv)\n",
+        )?;
+        ran.complains(&["withheld", "22P02"])?;
+        ensure!(tells(&ran).is_none(), "it tells {:?}: {ran:?}", tells(&ran));
+        let own = world.ci.psql("BEGIN; BEGIN; SELECT 'x'::json")?;
+        own.complains(&["there is already a transaction in progress", "JSON data, line 1: x"])?;
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
 fn no_wrapping_makes_a_forbidden_statement_run() -> Result<()> {

@@ -85,6 +85,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
         files,
         unix,
         required,
+        places: loader.places(raw),
         engine,
         cases,
     })

@@ -1,6 +1,6 @@
 //! Subjects, resources and passes.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -68,6 +68,12 @@ impl Loader<'_> {
             });
         }
         resources
+    }
+
+    /// Where each resource is written.
+    pub(super) fn places(&self, raw: &[RawFile]) -> HashMap<Arc<str>, String> {
+        let named = raw.iter().flat_map(|file| entries(file.resources.as_ref()));
+        named.map(|(at, name, _)| (name.into(), self.problems.exact_place(at))).collect()
     }
 
     pub(super) fn passes(&self, raw: &[RawFile], resources: &[Arc<Resource>]) -> Vec<Pass> {

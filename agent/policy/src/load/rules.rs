@@ -7,10 +7,13 @@ use crate::{
     Effect, FieldKind, FieldSpec, Vocabulary,
     matcher::{Block, Globs, Matcher, glob},
     problem::Position,
-    raw::{List, RawFile, RawMatch, RawRule, Scalar},
+    raw::{List, RawFile, RawMatch, RawRecord, RawRule, Scalar},
     rule::{Names, Rule},
     yaml::{At, Entries},
 };
+
+/// How many bytes of rows a session's record takes where the rule doesn't say.
+const RECORDED_ROWS: u64 = 64 << 20;
 
 /// A match block as written, once per protocol that knows all its fields.
 type Blocks = Vec<(&'static str, Vec<Block>)>;
@@ -30,9 +33,8 @@ impl Loader<'_> {
             Some((effect, blocks)) => (Some(effect), self.blocks(blocks, &vocabularies)),
             None => (None, Vec::new()),
         };
-        let record_rows =
-            raw.record.as_ref().and_then(At::get).is_some_and(|record| record.rows.get() == Some(&true));
-        if effect.is_none() && raw.masks.is_none() && !record_rows {
+        let record_rows = raw.record.as_ref().and_then(At::get).and_then(|record| self.record_rows(record));
+        if effect.is_none() && raw.masks.is_none() && record_rows.is_none() {
             self.problems.report_with(
                 at,
                 format!("rule {name:?} does nothing"),
@@ -61,6 +63,22 @@ impl Loader<'_> {
             record_rows,
             hint: raw.hint.as_ref().and_then(At::get).map(|hint| hint.as_str().into()),
         })
+    }
+
+    /// How many bytes of rows go into a session's record.
+    fn record_rows(&self, record: &RawRecord) -> Option<u64> {
+        if record.rows.get() != Some(&true) {
+            return None;
+        }
+        let Some((at, text)) = record.limit.as_ref().and_then(|limit| Some((limit.at, limit.get()?))) else {
+            return Some(RECORDED_ROWS);
+        };
+        let read = size(text);
+        if read.is_none() {
+            let hint = "write a number and its unit: 500KiB, 64MiB, 2GiB";
+            self.problems.report_with(at, format!("{text:?} is not a size"), hint);
+        }
+        Some(read.unwrap_or(RECORDED_ROWS))
     }
 
     /// The rule's effect and its match blocks; two effects in one rule are reported.
@@ -255,6 +273,19 @@ fn range(value: &Scalar) -> Option<RangeInclusive<i64>> {
     } else {
         Some(i64::MIN..=bound("<")?.checked_sub(1)?)
     }
+}
+
+/// A whole number of bytes, KiB, MiB or GiB, more than none.
+fn size(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|char: char| !char.is_ascii_digit())?);
+    let factor = match unit.trim_start() {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor).filter(|size| *size > 0)
 }
 
 #[cfg(test)]

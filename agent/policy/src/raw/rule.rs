@@ -44,4 +44,6 @@ pub(crate) struct RawRule {
 pub(crate) struct RawRecord {
     /// The rows, as they were shown.
     pub(crate) rows: At<bool>,
+    /// How much of them one session's record takes, with its unit: `500KiB`, `64MiB` (the default), `2GiB`.
+    pub(crate) limit: Option<At<String>>,
 }

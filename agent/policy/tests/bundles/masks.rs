@@ -67,7 +67,7 @@ fn a_masked_column_is_shown_as_its_mask_says_and_others_as_they_are() {
     assert_eq!(verdict.effect, Effect::Allow);
     assert!(matches!(verdict.results[0].columns[0], Shown::Plain));
     assert_eq!(shows(&verdict.results[0].columns[1]), Some(&Show::Keep { first: 0, last: 4 }));
-    assert!(verdict.withhold_errors && verdict.record_rows && verdict.content.is_none());
+    assert!(verdict.withhold_errors && verdict.record_rows == Some(64 << 20) && verdict.content.is_none());
 }
 
 #[test]
@@ -233,4 +233,32 @@ fn errors_are_withheld_only_where_a_masked_column_is_touched() {
     assert!(decide(&policy, &shape).withhold_errors);
     shape.touched = vec!["public.orders".into()];
     assert!(!decide(&policy, &shape).withhold_errors);
+}
+
+#[test]
+fn rows_are_recorded_up_to_the_largest_limit_of_the_rules_that_say_so() {
+    let limits = |records: &[&str]| {
+        let rules: String = records
+            .iter()
+            .enumerate()
+            .map(|(index, record)| {
+                format!("  - {{name: log-{index}, subjects: [ci], resources: [shop], record: {record}}}\n")
+            })
+            .collect();
+        let policy = sound(&format!(
+            "tidegate: 1
+name: test
+subjects: {{ci: {{users: [ci-runner]}}}}
+resources:
+  shop: {{protocol: postgres, addresses: [\"10.1.2.3:5432\"], credential: shop-app}}
+rules:
+  - {{name: read, subjects: [ci], resources: [shop], allow: [{{table: \"*\"}}]}}
+{rules}"
+        ));
+        decide(&policy, &select(vec![plain(NAME)])).record_rows
+    };
+    assert_eq!(limits(&[]), None);
+    assert_eq!(limits(&["{rows: true}"]), Some(64 << 20));
+    assert_eq!(limits(&["{rows: true, limit: 500KiB}"]), Some(500 << 10));
+    assert_eq!(limits(&["{rows: true, limit: 500KiB}", "{rows: true, limit: 2 GiB}"]), Some(2 << 30));
 }

@@ -378,3 +378,14 @@ fn a_policy_can_be_shared_between_threads() {
     assert_eq!(policy.resource("shop").and_then(|resource| resource.credential.as_deref()), Some("shop-app"));
     assert_eq!(policy.name, Arc::from("test"));
 }
+
+#[test]
+fn a_size_without_a_unit_is_none() {
+    for size in ["64", "64MB", "0MiB", "MiB", "-1KiB", "99999999999999GiB"] {
+        let told = with(
+            "    masks: [cards]",
+            &format!("    record: {{rows: true, limit: {size}}}\n    masks: [cards]"),
+        );
+        assert!(told.contains("is not a size") && told.contains("64MiB, 2GiB"), "{size}: {told}");
+    }
+}

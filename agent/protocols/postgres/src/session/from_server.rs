@@ -351,9 +351,10 @@ impl Session {
             self.running().and_then(|run| run.results.verdict().cloned()).or_else(|| self.last.clone());
         let own = verdict.as_ref().and_then(|verdict| verdict.content.as_ref());
         let content = own.or(self.transaction.content.as_ref()).cloned();
+        let masks_columns = verdict.as_ref().is_some_and(|verdict| verdict.masks_columns);
         let withhold =
             self.transaction.withhold_errors || verdict.is_some_and(|verdict| verdict.withhold_errors);
-        shown::error_fields(fields, content.as_deref(), withhold, self.gate.masker())
+        shown::error_fields(fields, content.as_deref(), withhold, masks_columns, self.gate.masker())
     }
 
     /// Statements are read by PostgreSQL's rules of today: a setting that changes them ends the session.

@@ -40,16 +40,16 @@ impl Results {
         verdict: Option<Arc<Verdict>>,
         masker: Arc<Masker>,
     ) -> Self {
-        let plain = verdict
-            .as_ref()
-            .is_none_or(|verdict| !verdict.record_rows && verdict.results.iter().all(ResultMasks::is_plain));
+        let plain = verdict.as_ref().is_none_or(|verdict| {
+            verdict.record_rows.is_none() && verdict.results.iter().all(ResultMasks::is_plain)
+        });
         let foreseen = statements.list.iter().all(|statement| statement.result.is_some());
         Self { statements, verdict, masker, plain, foreseen, at: Mutex::default() }
     }
 
     /// The rows as shown go into the record.
     pub(super) fn are_recorded(&self) -> bool {
-        self.verdict.as_ref().is_some_and(|verdict| verdict.record_rows)
+        self.verdict.as_ref().is_some_and(|verdict| verdict.record_rows.is_some())
     }
 
     /// Rows and copy data go to the client as the server sent them, and nobody wants them recorded.

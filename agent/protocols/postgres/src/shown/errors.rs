@@ -9,6 +9,9 @@ use crate::wire::ErrorFields;
 
 /// The fields of an `ErrorResponse` or `NoticeResponse` (54.8 of the manual) as the client may see them.
 ///
+/// What a function of the database says by itself, or while it runs, may quote any column that it can read: with
+/// `masks_columns`, it counts as withheld.
+///
 /// With `withhold`, the error may quote a masked column. Severity, SQLSTATE, position, the names of objects and the place
 /// in the server's source stay, detail, hint, context and internal query go, and the message is replaced, unless its
 /// SQLSTATE is of a class whose messages are about statements, names, connections or resources and never about values
@@ -18,9 +21,11 @@ pub(crate) fn error_fields<'a>(
     fields: ErrorFields<'a>,
     content: Option<&ContentMask>,
     withhold: bool,
+    masks_columns: bool,
     masker: &Masker,
 ) -> ErrorFields<'a> {
     let value = |wanted: u8| fields.get(wanted).unwrap_or_default();
+    let withhold = withhold || masks_columns && is_from_within(&fields);
     let sqlstate = value(b'C').to_vec();
     let is_raised = is_raised(value(b'F'), value(b'R'));
     let is_placed = !value(b'P').is_empty();
@@ -66,6 +71,15 @@ fn quotes_no_value(sqlstate: &[u8], is_placed: bool) -> bool {
             .is_some_and(|class| CLASSES.contains(&class) || is_placed && OF_NAMES.contains(&class))
 }
 
+/// Whether a function of the database had a part in it: it worded it, or ran when it came up. A COPY says in the same
+/// place which of the client's own lines it is about, and a JSON parser, which of its value's.
+fn is_from_within(fields: &ErrorFields<'_>) -> bool {
+    let value = |wanted: u8| fields.get(wanted).unwrap_or_default();
+    let context = value(b'W');
+    let is_own = [&b"COPY "[..], b"JSON data"].iter().any(|own| context.starts_with(own));
+    is_raised(value(b'F'), value(b'R')) || !context.is_empty() && (!is_own || context.contains(&b'\n'))
+}
+
 /// Whether a function in a procedural language worded this, by the source file or routine that reports it.
 fn is_raised(file: &[u8], routine: &[u8]) -> bool {
     const FILES: [&[u8]; 6] = [b"pl_", b"plperl", b"plpy", b"pltcl", b"plv8", b"plr"];
@@ -91,7 +105,7 @@ mod tests {
             body.push(0);
         }
         body.push(0);
-        let shown = error_fields(ErrorFields::parse(&body).unwrap(), Some(&mask), withhold, &masker);
+        let shown = error_fields(ErrorFields::parse(&body).unwrap(), Some(&mask), withhold, false, &masker);
         shown.iter().map(|(code, text)| (code, String::from_utf8(text.to_vec()).unwrap())).collect()
     }
 
@@ -159,6 +173,37 @@ mod tests {
         for place in [(b'R', "exec_stmt_raise"), (b'F', "plpy_elog.c")] {
             let fields = [(b'C', "42501"), (b'M', "secret"), (b'H', "secret"), (b't', "secret"), place];
             assert!(shown(&fields, true).iter().all(|(_, text)| text != "secret"));
+        }
+    }
+
+    #[test]
+    fn what_comes_from_within_a_function_is_withheld_where_columns_are_masked() {
+        let masker = Masker::new(Secret::new(vec![1; 32]));
+        let message_of = |place: &[(u8, &str)], masks_columns: bool| {
+            let mut fields = ErrorFields::new("NOTICE", "22P02", "secret").into_owned();
+            for (code, text) in place {
+                fields = fields.with(*code, (*text).to_owned());
+            }
+            let fields = error_fields(fields, None, false, masks_columns, &masker);
+            String::from_utf8_lossy(fields.get(b'M').unwrap()).into_owned()
+        };
+        let within: [&[(u8, &str)]; 4] = [
+            &[(b'R', "exec_stmt_raise")],
+            &[(b'F', "plpy_elog.c")],
+            &[(b'W', "PL/pgSQL function f() line 3 at assignment")],
+            &[(b'W', "SQL statement \"SELECT 1\"\nCOPY orders, line 1: \"1\"")],
+        ];
+        for place in within {
+            assert!(!message_of(place, true).contains("secret"), "{place:?}");
+            assert!(message_of(place, false).contains("secret"), "{place:?}");
+        }
+        let own: [&[(u8, &str)]; 3] = [
+            &[(b'R', "DropErrorMsgNonExistent")],
+            &[(b'W', "COPY orders, line 1, column id: \"x\"")],
+            &[(b'W', "JSON data, line 1: {x")],
+        ];
+        for place in own {
+            assert!(message_of(place, true).contains("secret"), "{place:?}");
         }
     }
 

@@ -332,3 +332,26 @@ async fn a_secret_in_a_text_that_is_only_prepared_is_not_recorded() {
     assert!(memory.lines().iter().any(|line| line["event"] == "prepared-only"));
     assert!(!format!("{:?}", memory.lines()).contains("hunter2"));
 }
+
+#[tokio::test]
+async fn rows_are_recorded_up_to_the_rules_limit_and_the_record_says_so() {
+    let bundle = BUNDLE.replace("masks: [cards]\n", "masks: [cards]\n    record: {rows: true, limit: 20B}\n");
+    let mut stage = Stage::open_under(&bundle).await;
+    let values = ["first", "second", "third", "fourth"];
+    for text in ["select 1", "select 2"] {
+        stage.say(&query(text)).await;
+        stage.server_gets(&query(text)).await;
+        let answer = [rows("one", &values), complete("SELECT 4"), ready()].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+    }
+    let memory = stage.leaves().await;
+    let lines = memory.lines();
+    let shown: Vec<_> =
+        lines.iter().filter(|line| line["type"] == "shown").map(|line| &line["data"]).collect();
+    assert_eq!(shown, [r#"["first"]"#, r#"["second"]"#]);
+    let said = lines.iter().filter(|line| line["event"] == "rows-not-recorded");
+    assert_eq!(said.count(), 2, "once for each action");
+    let counted = lines.iter().filter(|line| line["rows"] == 4);
+    assert_eq!(counted.count(), 2, "the rows are counted all the same");
+}
