@@ -32,7 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("linux-libc-dev", "the attack programs, which use the kernel's own headers"),
     ("openssl", "certificates of the test servers"),
     ("postgresql", "the server and the clients of tests and demo"),
-    ("pgbouncer", "a hop to compare with in benchmarks"),
+    ("pgbouncer", "a hop to compare with in benchmarks, and an upstream in tests"),
     ("haproxy", "a hop to compare with in benchmarks"),
     ("python3-venv", "the Python drivers of tests and demo"),
     ("iproute2", "network namespaces of tests"),

@@ -27,6 +27,16 @@ fn asyncpg_reads_binary_results_through_masks() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn protocol_3_2_over_direct_tls_is_masked_and_cancelled_like_any_other() -> Result<()> {
+    World::with(|world| {
+        let shown = world.ci.python(include_str!("../../clients/raw.py"))?.clean()?;
+        ensure!(shown == "ok", "{shown}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn node_postgres_reads_through_masks() -> Result<()> {
     World::with(|world| {
         let shown = world.ci.node(include_str!("../../clients/node.js"))?.clean()?;

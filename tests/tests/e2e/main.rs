@@ -13,6 +13,7 @@ mod names;
 mod namespaces;
 mod people;
 mod policy;
+mod pooler;
 mod psql;
 mod tls;
 mod together;

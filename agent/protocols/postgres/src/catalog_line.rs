@@ -22,13 +22,11 @@ const LONGEST: usize = 64 << 20;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the connection is set to. Whoever changes a view in an open transaction locks its definition: others that ask
-/// for it must not wait for that, nor for each other behind it.
-const PARAMETERS: [(&str, &str); 4] = [
+/// What the connection is opened with. No `options`: poolers take none.
+const PARAMETERS: [(&str, &str); 3] = [
     ("application_name", "tidegate catalog"),
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
-    ("options", "-c statement_timeout=5s -c lock_timeout=500ms"),
 ];
 
 /// The gate's own connection to a database.

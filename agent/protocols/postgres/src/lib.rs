@@ -71,9 +71,10 @@ impl Protocol for Postgres {
         if resource.credential.is_none() {
             return Err(ConfigError { message: "it names no credential to sign in with".into() });
         }
+        let options = Options::of(resource)?;
         Ok(Arc::new(PostgresServer {
-            options: Options::of(resource)?,
-            settings: Arc::new(UpstreamSettings::new(resource, startup::NEWEST_MINOR)?),
+            settings: Arc::new(UpstreamSettings::new(resource, options.newest_minor())?),
+            options,
             cancel_keys: self.cancel_keys.clone(),
             databases: Mutex::default(),
         }))

@@ -12,6 +12,19 @@ use crate::sql::Limits;
 pub(crate) struct Options {
     /// The longest statement that is looked at, in bytes; longer ones are refused. 1 MiB if not given.
     longest_statement: Option<usize>,
+    /// The newest protocol version that the upstream is asked for, as libpq's `max_protocol_version`: poolers refuse
+    /// connections that ask for more than 3.0.
+    max_protocol_version: ProtocolVersion,
+}
+
+/// A version of protocol 3.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+enum ProtocolVersion {
+    #[default]
+    #[serde(rename = "3.0")]
+    V3_0,
+    #[serde(rename = "3.2")]
+    V3_2,
 }
 
 impl Options {
@@ -21,11 +34,40 @@ impl Options {
 
     pub(crate) fn read(options: &Map<String, Value>) -> Result<Self, String> {
         serde_json::from_value(Value::Object(options.clone()))
-            .map_err(|error| format!("options: {error}; known: longest-statement (bytes)"))
+            .map_err(|error| {
+                format!(
+                    "options: {error}; known: longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\")"
+                )
+            })
+    }
+
+    /// The newest minor version of protocol 3 to ask the upstream for.
+    pub(crate) fn newest_minor(&self) -> u16 {
+        match self.max_protocol_version {
+            ProtocolVersion::V3_0 => 0,
+            ProtocolVersion::V3_2 => 2,
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
         let limits = Limits::default();
         Limits { bytes: self.longest_statement.unwrap_or(limits.bytes), ..limits }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(options: &str) -> Result<Options, String> {
+        Options::read(&serde_json::from_str(options).unwrap())
+    }
+
+    #[test]
+    fn an_upstream_is_asked_for_3_0_unless_the_resource_says_more() {
+        assert_eq!(read("{}").unwrap().newest_minor(), 0);
+        assert_eq!(read(r#"{"max-protocol-version": "3.2"}"#).unwrap().newest_minor(), 2);
+        let error = read(r#"{"max-protocol-version": "3.1"}"#).unwrap_err();
+        assert!(error.contains(r#"max-protocol-version ("3.0" or "3.2")"#), "{error}");
     }
 }

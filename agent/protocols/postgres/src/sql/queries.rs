@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-/// To be run once on the gate's own connection: with it, view definitions name every relation's schema.
-pub(crate) const SETUP: &str = "SELECT pg_catalog.set_config('search_path', '', false)";
+/// To be run once on the gate's own connection: with it, view definitions name every relation's schema. Whoever changes
+/// a view in an open transaction locks its definition: others that ask for it must not wait for that, nor for each other
+/// behind it.
+pub(crate) const SETUP: &str = "\
+SELECT pg_catalog.set_config('search_path', '', false) || pg_catalog.set_config('statement_timeout', '5s', false)
+  || pg_catalog.set_config('lock_timeout', '500ms', false)";
 
 /// One row and one column (JSON as text) per relation; `$1` is a `text[]` of names.
 pub(crate) const RELATIONS: &str = "\

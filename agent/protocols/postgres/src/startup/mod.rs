@@ -29,8 +29,8 @@ use crate::wire::{
 /// How long a client may take to open a session, TLS included: the server's `authentication_timeout`.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// The newest minor version of protocol 3 that is spoken.
-pub(crate) const NEWEST_MINOR: u16 = 2;
+/// The newest minor version of protocol 3 that is spoken with clients.
+const NEWEST_MINOR: u16 = 2;
 
 /// The longest name that a server tells apart, in bytes (`NAMEDATALEN` - 1). It cuts longer ones, and so what was
 /// decided on would not be what is meant.
