@@ -202,6 +202,19 @@ fn a_server_that_restarts_ends_its_sessions_in_its_own_words_and_serves_the_next
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_row_too_long_to_be_masked_is_an_error_and_the_session_goes_on() -> Result<()> {
+    World::with(|world| {
+        let long = "SELECT repeat(name, 10000000) FROM customers";
+        let ran =
+            world.ci.psql(&format!("{long};\nBEGIN;\n{long};\nSELECT 1;\nROLLBACK;\nSELECT 'on';\n"))?;
+        ran.complains(&["54000", "Select fewer or shorter columns", "25P02"])?;
+        ensure!(ran.stdout.trim_end().ends_with("on"), "the session did not go on: {}", ran.stderr);
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_missing_credential_is_named_to_the_client_and_explained_in_the_record() -> Result<()> {
     World::with(|world| {
         world.server.sql("postgres", "ALTER ROLE app PASSWORD 'changed'")?;

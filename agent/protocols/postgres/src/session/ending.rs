@@ -15,7 +15,7 @@ use crate::{upstream, wire::write};
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// How long it may take to reach the server with a cancel request.
-const CANCEL: Duration = Duration::from_secs(2);
+pub(super) const CANCEL: Duration = Duration::from_secs(2);
 
 /// What clients are told, in the server's own words for it.
 pub(super) const ADMIN_SHUTDOWN: &str = "terminating connection due to administrator command";
@@ -78,7 +78,8 @@ impl Session {
         self.gate.event("broken-off", &detail);
     }
 
-    async fn cancel(&self) -> Result<(), String> {
+    /// Has the server cancel what runs in this session, if anything does.
+    pub(super) async fn cancel(&self) -> Result<(), String> {
         let target = self.cancel_key.target().ok_or("the session has no cancel key")?;
         let upstream = self.gate.consult().await.map_err(|refusal| refusal.message.to_string())?;
         upstream::cancel(upstream.stream, self.database.settings(), target.process_id, &target.secret)

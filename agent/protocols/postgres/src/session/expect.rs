@@ -47,6 +47,8 @@ pub(super) struct Run {
     pub(super) redefines: bool,
     /// A statement of it was completed.
     completed: bool,
+    /// Nothing more is shown of it: what the client gets for the server's error.
+    pub(super) cut: Option<Box<[u8]>>,
     /// Names it gives or takes, settled with it.
     pub(super) names: Vec<Name>,
 }
@@ -58,7 +60,7 @@ impl Run {
         redefines: bool,
         names: Vec<Name>,
     ) -> Self {
-        Self { permit, outcome: Outcome::default(), results, redefines, completed: false, names }
+        Self { permit, outcome: Outcome::default(), results, redefines, completed: false, cut: None, names }
     }
 
     pub(super) fn permit(&self) -> Option<&Permit> {

@@ -7,6 +7,7 @@ use tidegate_gate::ServeError;
 
 use super::{
     Session,
+    cut::WHOLE,
     ending::{ADMIN_SHUTDOWN, Phase},
     expect::{Expect, Run},
     transcript,
@@ -21,9 +22,6 @@ use crate::{
         write,
     },
 };
-
-/// A message that must be seen whole may not be longer, in bytes.
-const WHOLE: usize = 64 << 20;
 
 /// The server's code for a statement that a cancel request ended.
 const QUERY_CANCELED: &str = "57014";
@@ -40,13 +38,22 @@ impl Session {
                 at += passed;
                 continue;
             }
+            if self.dropping > 0 {
+                self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
+                let dropped = self.dropping.min(rest.len());
+                self.dropping -= dropped;
+                at += dropped;
+                clean = at;
+                continue;
+            }
             let Some(header) = wire::header(rest).map_err(upstream)? else { break };
             if self.passes(&header) {
                 self.passing = header.size();
                 continue;
             }
             if header.size() > WHOLE {
-                return Err(self.too_much(&header));
+                self.cut(&header)?;
+                continue;
             }
             let Some((body, message)) = rest.get(HEADER_BYTES..header.size()).zip(rest.get(..header.size()))
             else {
@@ -61,17 +68,6 @@ impl Session {
         input.advance(at);
         self.server.inbound = input;
         Ok(())
-    }
-
-    /// Ends the session at a message of the server's that would have to be held whole.
-    fn too_much(&mut self, header: &Header) -> ServeError {
-        let size = header.size();
-        let message =
-            format!("the server sent {size} bytes at once, and the gate masks or records at most {WHOLE}");
-        // program_limit_exceeded
-        self.farewell("54000", &message, Some("Select fewer or shorter columns."));
-        self.told = true;
-        ServeError::Upstream(message)
     }
 
     /// Whether a message goes to the client as it is and unseen: rows and copy data that no mask applies to.
@@ -92,6 +88,8 @@ impl Session {
 
     fn server_message(&mut self, kind: u8, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
         match kind {
+            tag::DATA_ROW | tag::COPY_DATA | tag::COPY_DONE if self.is_cut() => return Ok(()),
+            tag::COMMAND_COMPLETE | tag::PORTAL_SUSPENDED if self.is_cut() => return Err(self.outrun()),
             tag::DATA_ROW => return self.row(body, message),
             tag::COPY_DATA => return self.copy_data(body, message),
             tag::ROW_DESCRIPTION => return self.row_description(body, message),
@@ -116,7 +114,7 @@ impl Session {
     }
 
     /// The action whose rows the server sends now.
-    fn running(&mut self) -> Option<&mut Run> {
+    pub(super) fn running(&mut self) -> Option<&mut Run> {
         match self.owed.front() {
             Some(Expect::Query(run) | Expect::Execute(run) | Expect::FunctionCall(run)) => Some(run),
             _ => None,
@@ -266,14 +264,21 @@ impl Session {
         }
         self.told = fatal;
         self.copying_in = false;
+        let cut = self.running().and_then(|run| run.cut.take()).filter(|_| !fatal);
+        let code = if cut.is_some() { "54000".to_owned() } else { code };
         if let Some(run) = self.running() {
             run.failed(&code);
         }
         if self.phase == Phase::BrokenOff && code == QUERY_CANCELED {
             return Err(self.broken_off());
         }
-        let fields = self.shown(fields);
-        write::error_response(&mut self.client.outbound, &fields);
+        match cut {
+            Some(error) => self.client.outbound.extend_from_slice(&error),
+            None => {
+                let fields = self.shown(fields);
+                write::error_response(&mut self.client.outbound, &fields);
+            }
+        }
         if !fatal
             && !matches!(self.owed.front(), Some(Expect::Query(_) | Expect::FunctionCall(_) | Expect::Sync))
         {

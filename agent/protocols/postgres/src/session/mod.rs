@@ -1,6 +1,7 @@
 //! The engine: both directions of one connection, in one task.
 
 mod asking;
+mod cut;
 mod ending;
 mod expect;
 mod from_client;
@@ -75,6 +76,10 @@ pub(crate) struct Session {
     body: Option<Body>,
     /// Bytes of the server's message that pass unseen.
     passing: usize,
+    /// Bytes of the server's message that nobody gets.
+    dropping: usize,
+    /// What runs is to be cancelled: see [`cut`].
+    cancel_due: bool,
     /// After a refusal in the extended flow, the client's messages count for nothing up to its next Sync.
     skipping: bool,
     /// The client's next message depends on what the server still owes.
@@ -144,6 +149,8 @@ impl Session {
             overlay: Overlay::default(),
             body: None,
             passing: 0,
+            dropping: 0,
+            cancel_due: false,
             skipping: false,
             waiting: false,
             holding: None,
@@ -189,6 +196,7 @@ impl Session {
                 Turn::Client => self.serve_client().await?,
                 Turn::Server => {
                     self.take_from_server()?;
+                    self.cancel_cut().await?;
                     if self.waiting && !self.is_holding() && (self.owed.is_empty() || self.copying_in) {
                         self.waiting = false;
                         self.serve_client().await?;

@@ -56,14 +56,35 @@ async fn pipelined_statements_that_the_server_does_not_answer_are_not_taken_with
     assert!(stage.rig.memory.actions() < 6000, "{}", stage.rig.memory.actions());
 }
 
-#[tokio::test]
-async fn a_row_longer_than_can_be_masked_ends_the_session_before_it_is_held() {
+/// A session whose server begins to send a row that is longer than can be masked.
+async fn with_a_long_row(sent: &[u8]) -> Stage {
     let mut stage = Stage::open().await;
-    stage.say(&query("select card from customers")).await;
-    stage.server_gets(&query("select card from customers")).await;
+    stage.say(sent).await;
+    stage.server_gets(sent).await;
     stage.answer(&described("card")).await;
     stage.client_gets(&described("card")).await;
     stage.answer(b"D\x04\0\0\0").await;
+    assert_eq!(stage.cancelled().await, cancel_request(&(42, vec![1, 2, 3, 4])));
+    stage.answer(&vec![0; (64 << 20) - 4]).await;
+    stage
+}
+
+#[tokio::test]
+async fn a_row_longer_than_can_be_masked_is_an_error_of_its_statement_and_is_not_held() {
+    let mut stage = with_a_long_row(&query("select card from customers")).await;
+    let late = [row("4111"), error("57014"), ready()].concat();
+    stage.answer(&late).await;
+    stage.client_gets_error("54000").await;
+    stage.client_gets(&ready()).await;
+    stage.still_works().await;
+    let memory = stage.leaves().await;
+    assert_eq!(outcomes(&memory), ["done", "failed", "done"]);
+}
+
+#[tokio::test]
+async fn a_server_that_completes_what_was_to_be_cancelled_ends_the_session() {
+    let mut stage = with_a_long_row(&query("select card from customers")).await;
+    stage.answer(&[complete("SELECT 1"), ready()].concat()).await;
     stage.ends().await.with("54000");
 }
 
