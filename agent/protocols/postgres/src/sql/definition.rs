@@ -86,7 +86,11 @@ impl Tracer<'_> {
         let Some(Definition { kind, object, tables, expressions }) = classify(node) else {
             return Err(NotUnderstood::new("the gate doesn't know this kind of statement"));
         };
-        self.refreshes = matches!(node, NodeEnum::RefreshMatViewStmt(_));
+        if matches!(node, NodeEnum::RefreshMatViewStmt(_)) {
+            self.refreshes = true;
+            // What was only read so far ran nothing.
+            self.views.clear();
+        }
         let scope = Scope { statement: kind, ..Scope::default() };
         for expression in expressions {
             self.deciding(Some(expression), &scope)?;

@@ -191,7 +191,7 @@ impl Reader<'_> {
     /// `correlated`, its condition must be one on the rows of the statement around it.
     fn is_restricted(&mut self, select: &Node, correlated: bool) -> bool {
         let Some(NodeEnum::SelectStmt(select)) = inner(select) else { return false };
-        if self.depth >= DEPTH {
+        if self.depth >= DEPTH || select.with_clause.is_some() {
             return false;
         }
         let mut within = Reader {

@@ -1,6 +1,9 @@
 //! Whose columns a condition is about.
 
-use pg_query::{NodeEnum, protobuf::Node};
+use pg_query::{
+    NodeEnum,
+    protobuf::{Alias, Node, RangeVar},
+};
 
 use super::{
     expression::inner,
@@ -13,25 +16,42 @@ use super::{
 pub(super) enum Subject<'a> {
     /// Those of the table that a statement changes.
     Target(&'a Range, &'a Scope<'a>),
-    /// Those of a sub-select: its tables by alias, and what is around it.
-    SubSelect(Vec<(String, String)>, Box<Subject<'a>>),
+    /// Those of a sub-select: its ranges by alias, and what is around it.
+    SubSelect(Vec<(String, Origin)>, Box<Subject<'a>>),
+}
+
+/// Where a column belongs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Origin {
+    /// To a table of this name, whichever schema it is in.
+    Table(String),
+    /// To whichever range in sight has a column of its name.
+    Unqualified,
+    /// To what may hold any table's columns, by other names: a WITH query, a sub-query, columns renamed.
+    Anywhere,
 }
 
 /// A column that a condition names.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
-    /// The name of its table without its schema; none if that isn't certain.
-    table: Option<String>,
+    origin: Origin,
     name: String,
     /// It belongs to the row of the statement around a sub-select.
     pub(super) is_outer: bool,
 }
 
 impl Column {
+    fn unqualified(name: &str) -> Self {
+        Self { origin: Origin::Unqualified, name: name.to_owned(), is_outer: false }
+    }
+
     /// Both may hold the same value in every row.
     pub(super) fn may_be(&self, other: &Self) -> bool {
-        let tables = self.table.as_ref().zip(other.table.as_ref());
-        self.name == other.name && tables.is_none_or(|(one, other)| one == other)
+        match (&self.origin, &other.origin) {
+            (Origin::Anywhere, _) | (_, Origin::Anywhere) => true,
+            (Origin::Table(one), Origin::Table(other_table)) => one == other_table && self.name == other.name,
+            _ => self.name == other.name,
+        }
     }
 }
 
@@ -42,9 +62,9 @@ impl<'a> Subject<'a> {
 
     /// The subject of a sub-select from these.
     pub(super) fn sub_select(&self, from: &[Node]) -> Self {
-        let mut tables = Vec::new();
-        from.iter().for_each(|item| add_tables(item, &mut tables));
-        Self::SubSelect(tables, Box::new(self.clone()))
+        let mut ranges = Vec::new();
+        from.iter().for_each(|item| self.add_ranges(item, &mut ranges));
+        Self::SubSelect(ranges, Box::new(self.clone()))
     }
 
     /// The subject's own column of this name: none if it is another's, or isn't certain.
@@ -54,76 +74,129 @@ impl<'a> Subject<'a> {
             Self::SubSelect(..) => return self.named(names),
         };
         let has = |name: &str| name == "ctid" || !matches!(target.columns.find(name), Found::No);
-        let is_own = match names {
+        match names {
             [name] => {
                 let elsewhere = scope.ranges.iter().any(|range| {
                     range.alias != target.alias && matches!(range.columns.find(name), Found::Certain(_))
                 });
-                has(name) && !elsewhere
+                (has(name) && !elsewhere).then(|| Column::unqualified(name))
             }
-            [.., range, name] => **range == *target.alias && has(name),
-            [] => false,
-        };
-        is_own.then(|| self.named(names)).flatten()
+            [.., range, name] if **range == *target.alias && has(name) => Some(Column::unqualified(name)),
+            _ => None,
+        }
     }
 
-    /// The column that a reference of so many fields names, if it may matter which; none if it may be a row as a whole.
-    pub(super) fn mentioned(&self, names: &[&str], fields: usize) -> Option<Option<Column>> {
+    /// The columns that a reference of so many fields may mean, as far as it matters which; none if it may be a row as a
+    /// whole, or anything.
+    pub(super) fn mentioned(&self, names: &[&str], fields: usize) -> Option<Vec<Column>> {
         if names.len() < fields {
             return None;
         }
         match (self, names) {
-            (Self::Target(target, scope), [name]) => {
-                let is_row = scope.ranges.iter().any(|range| *range.alias == **name);
-                let is_column = !matches!(target.columns.find(name), Found::No);
-                (is_column || !is_row).then(|| self.column(names))
-            }
-            (Self::Target(target, scope), [.., range, name]) => {
-                let others = scope.ranges.iter().filter(|other| *other.alias == **range);
-                let same = others.flat_map(|other| &other.tables).any(|table| target.tables.contains(table));
-                Some((same || **range == *target.alias).then(|| self.named(&[name])).flatten())
-            }
-            (Self::SubSelect(tables, _), [name]) if tables.iter().any(|(alias, _)| alias == name) => None,
-            _ => Some(self.named(names)),
+            (Self::SubSelect(ranges, _), [name]) if ranges.iter().any(|(alias, _)| alias == name) => None,
+            (Self::SubSelect(..), _) => Some(self.named(names).into_iter().collect()),
+            (Self::Target(target, scope), _) => match self.column(names) {
+                Some(own) => Some(vec![own]),
+                None => of_target(target, scope, names),
+            },
         }
     }
 
-    /// A column by its table's name, as far as that is certain.
+    /// A column of a sub-select's or of what is around it.
     fn named(&self, names: &[&str]) -> Option<Column> {
-        let [.., name] = names else { return None };
-        let qualifier = names.len().checked_sub(2).and_then(|at| names.get(at));
-        let (table, is_outer) = match (self, qualifier) {
-            (Self::SubSelect(..), Some(qualifier)) => self.table(qualifier, false),
-            (Self::Target(..), _) | (Self::SubSelect(..), None) => (None, false),
+        let (qualifier, name) = match names {
+            [name] => (None, name),
+            [.., qualifier, name] => (Some(qualifier), name),
+            [] => return None,
         };
-        Some(Column { table, name: (*name).to_owned(), is_outer })
+        let (origin, is_outer) = match (self, qualifier) {
+            (_, Some(qualifier)) => self.origin(qualifier, false),
+            (Self::SubSelect(ranges, _), None)
+                if ranges.iter().any(|(_, origin)| *origin == Origin::Anywhere) =>
+            {
+                (Origin::Anywhere, false)
+            }
+            (_, None) => (Origin::Unqualified, false),
+        };
+        Some(Column { origin, name: (*name).to_owned(), is_outer })
     }
 
-    /// The table of that alias, and whether it is the changed one, seen from a sub-select.
-    fn table(&self, alias: &str, is_outside: bool) -> (Option<String>, bool) {
+    /// What an alias stands for, and whether it is the changed table, seen from a sub-select.
+    fn origin(&self, alias: &str, is_outside: bool) -> (Origin, bool) {
         match self {
-            Self::SubSelect(tables, around) => match tables.iter().find(|(own, _)| own == alias) {
-                Some((_, table)) => (Some(table.clone()), false),
-                None => around.table(alias, true),
+            Self::SubSelect(ranges, around) => match ranges.iter().find(|(own, _)| own == alias) {
+                Some((_, origin)) => (origin.clone(), false),
+                None => around.origin(alias, true),
             },
             Self::Target(target, _) if *target.alias == *alias => {
                 let name = target.tables.first().and_then(|path| path.rsplit('.').next());
-                (name.map(str::to_owned), is_outside)
+                (name.map_or(Origin::Anywhere, |name| Origin::Table(name.to_owned())), is_outside)
             }
-            Self::Target(..) => (None, false),
+            Self::Target(..) => (Origin::Anywhere, false),
+        }
+    }
+
+    fn add_ranges(&self, item: &Node, ranges: &mut Vec<(String, Origin)>) {
+        let anywhere = |alias: Option<&Alias>| {
+            (alias.map_or_else(String::new, |alias| alias.aliasname.clone()), Origin::Anywhere)
+        };
+        let range = match inner(item) {
+            Some(NodeEnum::RangeVar(table)) => self.table(table),
+            Some(NodeEnum::JoinExpr(join)) => {
+                join.larg.iter().chain(&join.rarg).for_each(|side| self.add_ranges(side, ranges));
+                match &join.alias {
+                    Some(alias) => anywhere(Some(alias)),
+                    None => return,
+                }
+            }
+            Some(NodeEnum::RangeSubselect(query)) => anywhere(query.alias.as_ref()),
+            Some(NodeEnum::RangeFunction(function)) => anywhere(function.alias.as_ref()),
+            _ => anywhere(None),
+        };
+        ranges.push(range);
+    }
+
+    fn table(&self, table: &RangeVar) -> (String, Origin) {
+        let alias = table.alias.as_ref().map_or(&table.relname, |alias| &alias.aliasname);
+        let is_renamed = table.alias.as_ref().is_some_and(|alias| !alias.colnames.is_empty());
+        let is_with_query = table.schemaname.is_empty() && self.is_with_query(&table.relname);
+        let origin = match is_renamed || is_with_query {
+            true => Origin::Anywhere,
+            false => Origin::Table(table.relname.clone()),
+        };
+        (alias.clone(), origin)
+    }
+
+    fn is_with_query(&self, name: &str) -> bool {
+        match self {
+            Self::SubSelect(_, around) => around.is_with_query(name),
+            Self::Target(_, scope) => scope.levels().any(|level| level.ctes.contains_key(name)),
         }
     }
 }
 
-fn add_tables(item: &Node, tables: &mut Vec<(String, String)>) {
-    match inner(item) {
-        Some(NodeEnum::RangeVar(table)) => {
-            let alias = table.alias.as_ref().map_or(&table.relname, |alias| &alias.aliasname);
-            tables.push((alias.clone(), table.relname.clone()));
+/// The target's columns that a column of another range may carry; none if it may be a row as a whole, or anything.
+fn of_target(target: &Range, scope: &Scope<'_>, names: &[&str]) -> Option<Vec<Column>> {
+    let (qualifier, name) = match names {
+        [name] => (None, name),
+        [.., qualifier, name] => (Some(qualifier), name),
+        [] => return None,
+    };
+    let named = scope.ranges.iter().filter(|range| qualifier.is_none_or(|alias| **alias == *range.alias));
+    let (mut found, mut is_column) = (Vec::new(), qualifier.is_some());
+    for range in named {
+        let (Found::Certain(flow) | Found::Perhaps(flow)) = range.columns.find(name) else { continue };
+        is_column = true;
+        if flow.untraced.is_some() {
+            return None;
         }
-        Some(NodeEnum::JoinExpr(join)) => {
-            join.larg.iter().chain(&join.rarg).for_each(|side| add_tables(side, tables));
+        for (source, table) in
+            flow.sources.iter().flat_map(|source| target.tables.iter().map(move |t| (source, t)))
+        {
+            let column = source.strip_prefix(&**table).and_then(|rest| rest.strip_prefix('.'));
+            found.extend(column.map(Column::unqualified));
         }
-        _ => {}
     }
+    let is_row = !is_column && scope.ranges.iter().any(|range| *range.alias == **name);
+    (!is_row).then_some(found)
 }

@@ -52,7 +52,9 @@ fn statements_of_real_clients_are_understood() {
         }
         let catalogs_only = shape.touched.iter().all(|table| table.starts_with("pg_catalog."));
         if catalogs_only && text.contains("pg_catalog.") {
-            assert!(!words(shape).contains('!'), "{}: {text}", words(shape));
+            // A restore sets sequences, which a rule must allow by name.
+            let words = words(shape).replace("select pg_catalog.setval!", "");
+            assert!(!words.contains('!'), "{words}: {text}");
             let untraced: Vec<_> =
                 shape.results.iter().filter_map(|result| result.untraced.as_ref()).collect();
             assert!(

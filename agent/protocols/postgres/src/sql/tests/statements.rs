@@ -101,6 +101,10 @@ fn statements_are_called_by_their_kind() {
         ("select count(*) from tells", "select pg_catalog.pg_notify!; select public.tells read"),
         ("select * from unread", "select public.unread read; select public.unread!"),
         ("select * from kept", "select public.kept read"),
+        (
+            "select * from kept; refresh materialized view kept",
+            "alter public.kept materialized-view; select public.kept read; select public.mine!",
+        ),
         ("refresh materialized view kept", "alter public.kept materialized-view; select public.mine!"),
         ("select set_config('datestyle', 'ISO', false)", "set none"),
         ("select set_config('role', 'x', false)", "set-role none"),
@@ -287,6 +291,15 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
         ("exists (select 1 from notes n where notes.id = id)", "constant"),
         ("exists (select 1 from orders o where o.customer = notes.id or true)", "constant"),
         ("exists (select notes.id)", "constant"),
+        ("exists (select 1 from notes m (x, y) where m.x = notes.id)", "constant"),
+        ("exists (select 1 from notes m (x, y) where x = notes.id)", "constant"),
+        ("exists (select 1 from (select id as x from notes) m where x = notes.id)", "constant"),
+        (
+            "exists (select 1 from orders o, lateral (select notes.id as x) m where m.x = notes.id)",
+            "constant",
+        ),
+        ("exists (with m as (select id as x from notes) select 1 from m where x = notes.id)", "constant"),
+        ("exists (select 1 from orders o join customers c on true where o.customer = notes.id)", "real"),
         ("id in (select id from notes)", "constant"),
         ("id in (select id from notes where true)", "constant"),
         ("id in (select id from notes n where n.id = id)", "constant"),
@@ -323,7 +336,21 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
     }
     assert!(items("delete from notes n using orders o where o.id = n.id").contains("write real"));
     assert!(items("delete from notes using orders o where o.id = 1").contains("write constant"));
-    assert!(items("delete from notes n using notes m where m.id = n.id").contains("write constant"));
+    for (using, condition) in [
+        ("notes m", "m.id = n.id"),
+        ("notes m (x, y)", "m.x = n.id"),
+        ("notes m (x, y)", "x = n.id"),
+        ("(select id as x from notes) m", "x = n.id"),
+        ("(select m.id as x from (table notes) m) m", "m.x = n.id"),
+    ] {
+        let text = format!("delete from notes n using {using} where {condition}");
+        assert!(items(&text).contains("write constant"), "{text}: {}", items(&text));
+    }
+    let with = "with m as (select id as x from notes)";
+    for condition in ["n.id = m.x", "exists (select 1 from m k where k.x = n.id)"] {
+        let text = format!("{with} delete from notes n using m where {condition}");
+        assert!(items(&text).contains("write constant"), "{text}: {}", items(&text));
+    }
     assert!(
         items("delete from notes n using notes m where m.id = n.id and m.body = 'a'")
             .contains("write constant")
