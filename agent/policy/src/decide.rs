@@ -170,7 +170,7 @@ impl Engine {
         });
         let (_, rule, why) = asking.min_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)))?;
         match why {
-            NotFor::Executable => None,
+            NotFor::Process(_) => None,
             NotFor::Unknown(who) => {
                 let unproven = principal.unproven.iter().find(|token| token.issuer == who.issuer);
                 let but =

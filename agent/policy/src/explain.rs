@@ -81,7 +81,7 @@ impl Policy {
         }
         if let Err(why) = rule.is_for(principal) {
             return Err(match why {
-                NotFor::Executable => "it is for other executables".into(),
+                NotFor::Process(what) => format!("it is for other {what}"),
                 NotFor::Unknown(who) => format!("issuer {:?} does not say who is asking", who.issuer),
                 NotFor::Other(who, what) => {
                     format!("it is for others: `{what}` is another, as issuer {:?} says", who.issuer)

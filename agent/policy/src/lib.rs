@@ -9,6 +9,7 @@ mod content;
 mod decide;
 mod dns;
 mod explain;
+mod facts;
 mod identity;
 mod index;
 mod issuer;

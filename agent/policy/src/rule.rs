@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Approval, Content, Effect, Item, Principal, Show, Vocabulary,
+    facts::Facts,
     issuer::{Stranger, Who},
     matcher::{Block, Globs, Mismatch},
     problem::Position,
@@ -40,8 +41,8 @@ impl Names {
 /// Why a rule is not for a principal.
 #[derive(Debug)]
 pub(crate) enum NotFor<'a> {
-    /// It is for other executables.
-    Executable,
+    /// It is for other executables, units or containers.
+    Process(&'static str),
     /// The issuer does not say who is asking.
     Unknown(&'a Who),
     /// The issuer says that it is somebody else: this differs.
@@ -55,7 +56,7 @@ pub(crate) struct Rule {
     pub(crate) at: Position,
     pub(crate) subjects: Names,
     pub(crate) resources: Names,
-    pub(crate) executables: Option<Globs>,
+    pub(crate) facts: Facts,
     pub(crate) who: Option<Who>,
     /// None for a rule that only adds masks or records.
     pub(crate) effect: Option<Effect>,
@@ -71,19 +72,12 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Whether the rule is for this executable and for whoever is asking. Where the kernel could not tell which
-    /// executable it is, or the issuer not who is asking, a rule that takes away or hides applies, and one that grants
+    /// Whether the rule is for this process and for whoever is asking. Where the kernel could not tell what process it
+    /// is, or the issuer not who is asking, a rule that takes away or hides applies, and one that grants
     /// does not.
     pub(crate) fn is_for(&self, principal: &Principal) -> Result<(), NotFor<'_>> {
         let grants = self.effect == Some(Effect::Allow);
-        let is_for = match (&self.executables, &principal.process.executable) {
-            (None, _) => true,
-            (Some(globs), Some(path)) => globs.matches(path),
-            (Some(_), None) => !grants,
-        };
-        if !is_for {
-            return Err(NotFor::Executable);
-        }
+        self.facts.are_of(&principal.process, grants).map_err(NotFor::Process)?;
         match self.who.as_ref().map(|who| (who, who.is(principal))) {
             Some((who, Err(Stranger::Unknown))) if grants => Err(NotFor::Unknown(who)),
             Some((who, Err(Stranger::Other(what)))) => Err(NotFor::Other(who, what)),

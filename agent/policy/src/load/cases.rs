@@ -44,11 +44,21 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let executable = who.executable.as_ref().and_then(At::get).map(|path| path.as_str().into());
+        let text = |of: &Option<At<String>>| of.as_ref().and_then(At::get).map(|text| text.as_str().into());
+        let (unit, container) = (text(&who.unit), text(&who.container));
+        let process = Process {
+            executable: text(&who.executable),
+            executable_sha256: text(&who.sha256),
+            // Where it runs is known, be it nowhere.
+            cgroup: Some("/".into()),
+            unit,
+            container,
+            ..Process::default()
+        };
         let identities = list(who.identities.as_ref()).map(|(_, identity)| self.identity(identity));
         Some(Principal {
             subjects,
-            process: Process { executable, ..Process::default() },
+            process,
             identities: identities.collect::<Option<_>>()?,
             ..Principal::default()
         })

@@ -52,11 +52,6 @@ impl Loader<'_> {
 
 /// Whether a deny leaves nothing of another rule.
 fn smothers(deny: &Rule, rule: &Rule) -> bool {
-    let executables = match (&deny.executables, &rule.executables) {
-        (None, _) => true,
-        (Some(ours), Some(theirs)) => ours.written == theirs.written,
-        (Some(_), None) => false,
-    };
     let blocks = rule.blocks.iter().all(|(protocol, blocks)| {
         blocks.iter().all(|block| deny.blocks(protocol).iter().any(|denied| denied.covers(block)))
     });
@@ -64,7 +59,7 @@ fn smothers(deny: &Rule, rule: &Rule) -> bool {
     deny.effect == Some(Effect::Deny)
         && deny.subjects.covers(&rule.subjects)
         && deny.resources.covers(&rule.resources)
-        && executables
+        && deny.facts.cover(&rule.facts)
         && says_anything
         && blocks
 }

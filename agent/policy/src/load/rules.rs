@@ -5,6 +5,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 use super::{Loader, list, readable};
 use crate::{
     Effect, FieldKind, FieldSpec, Vocabulary,
+    facts::Facts,
     matcher::{Block, Globs, Matcher, glob},
     problem::Position,
     raw::{List, RawFile, RawMatch, RawRecord, RawRule, Scalar},
@@ -54,7 +55,7 @@ impl Loader<'_> {
             at,
             subjects: self.names("subject", &raw.subjects, &self.subjects),
             resources,
-            executables: self.globs(raw.executables.as_ref()),
+            facts: self.facts(raw),
             who: self.who(raw.who.as_ref()),
             effect,
             approval,
@@ -109,6 +110,36 @@ impl Loader<'_> {
             }
         }
         indices
+    }
+
+    fn facts(&self, raw: &RawRule) -> Facts {
+        Facts {
+            executables: self.globs(raw.executables.as_ref()),
+            sha256: raw.sha256.as_ref().map(|digests| self.digests(digests)),
+            units: self.globs(raw.units.as_ref()),
+            containers: self.globs(raw.containers.as_ref()),
+        }
+    }
+
+    /// SHA-256 digests; what is none is reported.
+    fn digests(&self, raw: &At<List<String>>) -> Vec<Arc<str>> {
+        if raw.get().is_some_and(Vec::is_empty) {
+            self.problems.report_with(
+                raw.at,
+                "an empty list matches nothing",
+                "leave the key out, or list some",
+            );
+        }
+        let mut sound = Vec::new();
+        for (at, text) in list(Some(raw)) {
+            if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                sound.push(text.to_ascii_lowercase().into());
+            } else {
+                let what = format!("{text:?} is not a SHA-256 digest in hexadecimal");
+                self.problems.report_with(at, what, "write what `sha256sum` prints before the path");
+            }
+        }
+        sound
     }
 
     /// Globs; those that do not compile are reported.

@@ -42,6 +42,12 @@ pub(crate) struct RawWho {
     pub(crate) subjects: At<List<String>>,
     /// Path of the executable.
     pub(crate) executable: Option<At<String>>,
+    /// SHA-256 digest of the executable.
+    pub(crate) sha256: Option<At<String>>,
+    /// systemd unit that the process runs in.
+    pub(crate) unit: Option<At<String>>,
+    /// Id of the container that it runs in.
+    pub(crate) container: Option<At<String>>,
     /// Who issuers say that it is.
     pub(crate) identities: Option<At<List<RawIdentity>>>,
 }

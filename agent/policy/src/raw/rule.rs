@@ -19,6 +19,12 @@ pub(crate) struct RawRule {
     pub(crate) resources: At<List<String>>,
     /// Globs on the executable's path; without them, any executable.
     pub(crate) executables: Option<At<List<String>>>,
+    /// SHA-256 digests of executables, in hexadecimal; without them, any.
+    pub(crate) sha256: Option<At<List<String>>>,
+    /// Globs on the systemd unit that the process runs in; without them, any and none.
+    pub(crate) units: Option<At<List<String>>>,
+    /// Globs on the id of the container that the process runs in, `"*"` for whatever is in one; without them, anywhere.
+    pub(crate) containers: Option<At<List<String>>>,
     /// Who is asking, as an issuer says it; without it, anybody.
     pub(crate) who: Option<At<RawWhoIs>>,
     /// Match blocks: what any of them matches is allowed.

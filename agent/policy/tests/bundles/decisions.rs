@@ -284,3 +284,40 @@ cases:
     );
     assert_eq!(reports[1..], ["ok    reads", "ok    garbage"]);
 }
+
+#[test]
+fn digests_units_and_containers_narrow_a_rule_and_unknown_ones_are_granted_nothing() {
+    let digest = "ab".repeat(32);
+    let policy = bundle(&format!(
+        r#"
+  - {{name: known, subjects: [ci], resources: [shop], sha256: ["{digest}"], allow: [{{table: public.a}}]}}
+  - {{name: runner, subjects: [ci], resources: [shop], units: ["runner@*.service"], allow: [{{table: public.b}}]}}
+  - {{name: boxed, subjects: [ci], resources: [shop], containers: ["*"], deny: [{{table: public.a}}]}}
+"#
+    ));
+    let decide = |change: &dyn Fn(&mut tidegate_policy::Process), table: &str| {
+        let mut principal = runner();
+        principal.process.cgroup = Some("/".into());
+        change(&mut principal.process);
+        policy.decide(&principal, "shop", &shape(vec![statement("select", table)])).effect
+    };
+    let known =
+        |process: &mut tidegate_policy::Process| process.executable_sha256 = Some(digest.as_str().into());
+    assert_eq!(decide(&known, "public.a"), Effect::Allow);
+    assert_eq!(decide(&|process| process.executable_sha256 = Some("cd".into()), "public.a"), Effect::Deny);
+    assert_eq!(decide(&|process| process.executable_sha256 = None, "public.a"), Effect::Deny);
+    assert_eq!(decide(&|process| process.unit = Some("runner@7.service".into()), "public.b"), Effect::Allow);
+    assert_eq!(decide(&|process| process.unit = Some("cron.service".into()), "public.b"), Effect::Deny);
+    assert_eq!(decide(&|process| process.unit = None, "public.b"), Effect::Deny);
+    // A deny applies within a container, and where it cannot be told whether it is one.
+    let boxed = |process: &mut tidegate_policy::Process| {
+        known(process);
+        process.container = Some("4f2".into());
+    };
+    assert_eq!(decide(&boxed, "public.a"), Effect::Deny);
+    let lost = |process: &mut tidegate_policy::Process| {
+        known(process);
+        process.cgroup = None;
+    };
+    assert_eq!(decide(&lost, "public.a"), Effect::Deny);
+}

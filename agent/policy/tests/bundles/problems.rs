@@ -353,6 +353,16 @@ fn terms_without_a_hold_are_told() {
 }
 
 #[test]
+fn a_digest_that_is_none_is_told() {
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n    sha256: [cafe]",
+        "bundle.yaml:17:14: \"cafe\" is not a SHA-256 digest in hexadecimal\n    \
+         hint: write what `sha256sum` prints before the path",
+    );
+}
+
+#[test]
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = SOUND
         .replace("protocol: postgres", "protocol: mysql")

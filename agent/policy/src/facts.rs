@@ -1,0 +1,63 @@
+//! What a rule asks of the process itself, as the kernel and procfs tell it.
+
+use std::sync::Arc;
+
+use crate::{Process, matcher::Globs};
+
+/// What a rule asks of the process; without any of it, any process will do.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Paths of executables.
+    pub(crate) executables: Option<Globs>,
+    /// SHA-256 of executables, in lower-case hexadecimal.
+    pub(crate) sha256: Option<Vec<Arc<str>>>,
+    /// systemd units.
+    pub(crate) units: Option<Globs>,
+    /// Container ids.
+    pub(crate) containers: Option<Globs>,
+}
+
+impl Facts {
+    /// Whether the process is what is asked for; else what it is for others of. What cannot be told of a process is
+    /// nothing that a rule grants on, and everything that it takes away on.
+    pub(crate) fn are_of(&self, process: &Process, grants: bool) -> Result<(), &'static str> {
+        // With its cgroup it is known that a process is in no unit or container.
+        let placed = process.cgroup.is_some();
+        let globs = |globs: &Option<Globs>, fact: &Option<Arc<str>>, known: bool| match (globs, fact) {
+            (None, _) => true,
+            (Some(globs), Some(fact)) => globs.matches(fact),
+            (Some(_), None) => !grants && !known,
+        };
+        let digest = match (&self.sha256, &process.executable_sha256) {
+            (None, _) => true,
+            (Some(digests), Some(digest)) => digests.contains(digest),
+            (Some(_), None) => !grants,
+        };
+        let judged = [
+            (globs(&self.executables, &process.executable, false), "executables"),
+            (digest, "executables, by their digest"),
+            (globs(&self.units, &process.unit, placed), "units"),
+            (globs(&self.containers, &process.container, placed), "containers"),
+        ];
+        judged.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
+    }
+
+    /// Whether every process that is what `other` asks for is what this asks for, as far as can be told from what is
+    /// written.
+    pub(crate) fn cover(&self, other: &Self) -> bool {
+        let globs = |ours: &Option<Globs>, theirs: &Option<Globs>| match (ours, theirs) {
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => ours.written == theirs.written,
+            (Some(_), None) => false,
+        };
+        let digests = match (&self.sha256, &other.sha256) {
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => theirs.iter().all(|digest| ours.contains(digest)),
+            (Some(_), None) => false,
+        };
+        globs(&self.executables, &other.executables)
+            && digests
+            && globs(&self.units, &other.units)
+            && globs(&self.containers, &other.containers)
+    }
+}
