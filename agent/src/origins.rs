@@ -10,8 +10,8 @@ use std::{
 
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
-    Captured, Destination, FileRule, Hierarchy, Kernel, KernelError, Learned, ListenerName, NamePattern,
-    OlderSocket, PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule, netns,
+    Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
+    PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule, netns,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -221,10 +221,9 @@ fn principal(processes: &Processes, captured: Captured) -> Principal {
 
 /// What the kernel must know of a bundle. Every name that the host does not know is in the error.
 pub(crate) fn rules(policy: &Policy, resolved: &Resolved) -> Result<Rules, Vec<String>> {
-    let hierarchy = Hierarchy::find().map_err(|error| vec![error.to_string()])?;
     let (mut rules, mut problems) = (Rules::default(), Vec::new());
     for subject in &policy.subjects {
-        match subject_rule(subject, &hierarchy) {
+        match subject_rule(subject) {
             Ok(rule) => rules.subjects.push(rule),
             Err(problem) => problems.push(problem),
         }
@@ -270,9 +269,10 @@ fn unix_rules(pass: &UnixPass) -> impl Iterator<Item = UnixRule> + '_ {
     })
 }
 
-fn subject_rule(subject: &Subject, hierarchy: &Hierarchy) -> Result<SubjectRule, String> {
+fn subject_rule(subject: &Subject) -> Result<SubjectRule, String> {
     let owned = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let (users, groups, cgroups) = (owned(&subject.users), owned(&subject.groups), owned(&subject.cgroups));
-    let names = Names { users: &users, groups: &groups, cgroups: &cgroups };
-    subjects::resolve(&subject.name, names, hierarchy).map_err(|error| error.to_string())
+    let (users, groups) = (owned(&subject.users), owned(&subject.groups));
+    let (cgroups, units) = (owned(&subject.cgroups), owned(&subject.units));
+    let names = Names { users: &users, groups: &groups, cgroups: &cgroups, units: &units };
+    subjects::resolve(&subject.name, names).map_err(|error| error.to_string())
 }

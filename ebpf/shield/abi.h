@@ -9,11 +9,27 @@
 #define SAME(condition) _Static_assert(condition, "differs from ebpf/abi")
 
 enum { GENERATION_SLOTS = 2, MAX_CGROUP_DEPTH = 32 };
+enum { LOOKS_AT_CGROUPS = 1, LOOKS_AT_SUB_USERS = 2 };
 enum { SUBJECT_USER = 1, SUBJECT_GROUP = 2, SUBJECT_CGROUP = 3 };
+
+/* A longest-prefix key: with its length in bits before its data. */
+struct sub_user_key {
+	u32 bits;
+	u32 generation;
+	u32 uid; /* highest byte first */
+};
+enum { SUB_USER_BITS = 64 };
+
+struct sub_user {
+	u64 subjects;
+	u32 owner;
+	u32 reserved;
+};
+SAME(sizeof(struct sub_user) == 16);
 
 struct generation {
 	u32 number;
-	u32 by_cgroup;
+	u32 looks;
 	u64 subjects;
 };
 SAME(sizeof(struct generation) == 16 && __builtin_offsetof(struct generation, subjects) == 8);

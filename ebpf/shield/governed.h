@@ -42,6 +42,14 @@ struct {
 	type_field(value, struct agent);
 } AGENT SEC(".maps");
 
+struct {
+	uint_field(type, BPF_MAP_TYPE_LPM_TRIE);
+	uint_field(max_entries, 1);
+	uint_field(map_flags, BPF_F_NO_PREALLOC);
+	type_field(key, struct sub_user_key);
+	type_field(value, struct sub_user);
+} SUB_USERS SEC(".maps");
+
 INLINE u32 agents_process(void)
 {
 	u32 slot = 0;
@@ -89,6 +97,23 @@ INLINE u64 chosen(const struct generation *generation, u32 kind, u64 id)
 	return subjects ? *subjects : 0;
 }
 
+/* Subjects that a user is one of, as itself and as somebody's sub-uid. */
+INLINE u64 of_user(const struct generation *generation, u32 uid)
+{
+	u64 subjects = chosen(generation, SUBJECT_USER, uid);
+
+	if (generation->looks & LOOKS_AT_SUB_USERS) {
+		struct sub_user_key key = { .bits = SUB_USER_BITS,
+					    .generation = generation->number,
+					    .uid = __builtin_bswap32(uid) };
+		struct sub_user *user = bpf_map_lookup_elem(&SUB_USERS, &key);
+
+		if (user)
+			subjects |= user->subjects;
+	}
+	return subjects;
+}
+
 INLINE u64 labelled(u32 process)
 {
 	struct label *label = bpf_map_lookup_elem(&LABELS, &process);
@@ -106,9 +131,9 @@ NOINLINE u64 governed(void)
 	if (!generation.subjects || is_agent(bpf_get_current_task()))
 		return 0;
 	ids = bpf_get_current_uid_gid();
-	subjects = labelled(process) | chosen(&generation, SUBJECT_USER, (u32)ids) |
+	subjects = labelled(process) | of_user(&generation, (u32)ids) |
 		   chosen(&generation, SUBJECT_GROUP, ids >> 32);
-	if (generation.by_cgroup) {
+	if (generation.looks & LOOKS_AT_CGROUPS) {
 		subjects |= chosen(&generation, SUBJECT_CGROUP, bpf_get_current_cgroup_id());
 		for (int level = 0; level < MAX_CGROUP_DEPTH; level++) {
 			u64 id = bpf_get_current_ancestor_cgroup_id(level);
@@ -127,7 +152,7 @@ INLINE u64 governs(struct task_struct *task)
 	struct generation generation = active();
 	const struct cred *cred = READ(task, real_cred);
 
-	return (labelled(READ(task, tgid)) | chosen(&generation, SUBJECT_USER, READ(cred, uid).val) |
+	return (labelled(READ(task, tgid)) | of_user(&generation, READ(cred, uid).val) |
 		chosen(&generation, SUBJECT_GROUP, READ(cred, gid).val)) &
 	       generation.subjects;
 }

@@ -26,6 +26,17 @@ pub(crate) struct TaskLayout {
     pub(crate) netns: Option<NetnsLayout>,
 }
 
+/// Offsets on the way from a cgroup to its id and name, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CgroupLayout {
+    pub(crate) root: u32,
+    pub(crate) hierarchy: u32,
+    pub(crate) node: u32,
+    pub(crate) id: u32,
+    pub(crate) name: u32,
+    pub(crate) parent: u32,
+}
+
 /// Offsets on the way from a task to its network namespace's cookie, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NetnsLayout {
@@ -62,6 +73,31 @@ impl TaskLayout {
             nsproxy: types.offset(task, "nsproxy", 0)?,
             net_ns: types.offset(types.find_struct("nsproxy")?, "net_ns", 0)?,
             cookie: types.offset(types.find_struct("net")?, "net_cookie", 0)?,
+        })
+    }
+}
+
+impl CgroupLayout {
+    /// Of the running kernel.
+    pub(crate) fn of_running_kernel() -> Result<Self, KernelError> {
+        let path = Path::new(VMLINUX);
+        let failed = |problem: String| KernelError::Types { path: path.to_owned(), problem };
+        let bytes = fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let found = Types::parse(&bytes).and_then(|types| Self::find(&types));
+        found.ok_or_else(|| failed("it does not know a cgroup's root, node, name or parent".to_owned()))
+    }
+
+    fn find(types: &Types<'_>) -> Option<Self> {
+        let cgroup = types.find_struct("cgroup")?;
+        let node = types.find_struct("kernfs_node")?;
+        Some(Self {
+            root: types.offset(cgroup, "root", 0)?,
+            hierarchy: types.offset(types.find_struct("cgroup_root")?, "hierarchy_id", 0)?,
+            node: types.offset(cgroup, "kn", 0)?,
+            id: types.offset(node, "id", 0)?,
+            name: types.offset(node, "name", 0)?,
+            // Renamed in Linux 6.15.
+            parent: types.offset(node, "parent", 0).or_else(|| types.offset(node, "__parent", 0))?,
         })
     }
 }

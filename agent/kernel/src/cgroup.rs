@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tidegate_abi::MAX_CGROUP_DEPTH;
+use tidegate_abi::{CGROUP_PATH_BYTES, MAX_CGROUP_DEPTH};
 
 use crate::KernelError;
 
@@ -49,12 +49,12 @@ impl Hierarchy {
         &self.root
     }
 
-    /// The id of the cgroup at a path within the hierarchy.
+    /// A path within the hierarchy in the form that the kernel gives it. There need be no such cgroup.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Rules`] if there is no such cgroup or it lies deeper than the kernel programs look.
-    pub fn id(&self, path: &str) -> Result<u64, KernelError> {
+    /// [`KernelError::Rules`] if it can't be the path of one, or lies deeper than the kernel programs look.
+    pub fn absolute(path: &str) -> Result<String, KernelError> {
         let inner = Path::new(path.trim_start_matches('/'));
         if inner.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
             return Err(KernelError::Rules(format!("cgroup {path:?}: `.` and `..` have no place in it")));
@@ -64,12 +64,34 @@ impl Hierarchy {
                 "cgroup {path:?} lies deeper than {MAX_CGROUP_DEPTH} levels, where it can't be governed"
             )));
         }
-        let full = self.root.join(inner);
-        match fs::metadata(&full) {
-            Ok(found) if found.is_dir() => Ok(found.ino()),
-            Ok(_) => Err(KernelError::Rules(format!("cgroup {path:?}: {} is no cgroup", full.display()))),
-            Err(error) => Err(KernelError::Rules(format!("cgroup {path:?}: {}: {error}", full.display()))),
+        let absolute = inner.iter().fold(String::new(), |all, part| all + "/" + &part.to_string_lossy());
+        if absolute.len() >= CGROUP_PATH_BYTES {
+            return Err(KernelError::Rules(format!(
+                "cgroup {path:?}: a path that is {CGROUP_PATH_BYTES} bytes long can't be governed"
+            )));
         }
+        Ok(if absolute.is_empty() { "/".to_owned() } else { absolute })
+    }
+
+    /// Visits every cgroup, each before those in it, by path and id. One that is made or removed meanwhile may be missed.
+    pub(crate) fn walk(
+        &self,
+        mut visit: impl FnMut(&str, u64) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let mut left = vec![self.root.clone()];
+        while let Some(folder) = left.pop() {
+            let (Ok(found), Ok(inner)) = (fs::metadata(&folder), folder.strip_prefix(&self.root)) else {
+                continue;
+            };
+            visit(&format!("/{}", inner.display()), found.ino())?;
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            left.extend(
+                entries
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+        }
+        Ok(())
     }
 
     /// Path within the hierarchy of the cgroup with this id; none if it is gone.
@@ -184,8 +206,26 @@ mod tests {
     #[test]
     fn the_hosts_root_cgroup_is_found_again_by_its_id() {
         let hierarchy = Hierarchy::find().unwrap();
-        assert!(hierarchy.id("/").is_ok());
-        assert!(matches!(hierarchy.id("/no/such/cgroup"), Err(KernelError::Rules(_))));
-        assert!(matches!(hierarchy.id("/../etc"), Err(KernelError::Rules(_))));
+        let mut visited = Vec::new();
+        hierarchy
+            .walk(|path, id| {
+                visited.push((path.to_owned(), id));
+                Ok(())
+            })
+            .unwrap();
+        let (path, id) = visited.first().unwrap();
+        assert_eq!((path.as_str(), hierarchy.path(*id).as_deref()), ("/", Some("/")));
+    }
+
+    #[test]
+    fn a_path_gets_the_kernels_form_or_is_refused() {
+        for (written, meant) in [("/ci.slice/", "/ci.slice"), ("a/b", "/a/b"), ("/", "/")] {
+            assert_eq!(Hierarchy::absolute(written).unwrap(), meant);
+        }
+        for wrong in
+            ["/../etc".to_owned(), "/x".repeat(MAX_CGROUP_DEPTH as usize), "x".repeat(CGROUP_PATH_BYTES)]
+        {
+            assert!(matches!(Hierarchy::absolute(&wrong), Err(KernelError::Rules(_))), "{wrong}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! The attached programs and what the agent asks of them.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd};
 use std::path::Path;
@@ -14,6 +13,7 @@ use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
+use crate::governed::Governed;
 use crate::log::{LogReader, ProgramLog};
 use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
@@ -69,7 +69,7 @@ struct State {
     /// Subjects of the active generation.
     active: u64,
     /// Whom the active generation governs; none before there is one.
-    governed: Option<BTreeMap<(u32, u64), u64>>,
+    governed: Option<Governed>,
     /// What agents with maps of another layout left: attached until the first rules are in force here.
     others: Vec<(OtherLayout, OtherLabels)>,
     /// Its destinations.
@@ -249,23 +249,22 @@ impl Kernel {
                 "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
             )
         })?;
-        let compiled = Compiled::new(rules, number, bits)?;
+        let mut compiled = Compiled::new(rules, number, bits)?;
         tables.keep_subject_bits(&bits.digests())?;
         if let Ok(shield) = &self.shield {
             lock(shield).replace(rules, bits)?;
         }
-        tables.swap(&compiled)?;
+        tables.swap(&mut compiled, &self.hierarchy)?;
         *active = compiled.generation.subjects;
-        let labelled = running::label(tables, &compiled, &self.hierarchy);
+        let labelled = running::label(tables, &compiled.governed, &self.hierarchy);
         tracing::debug!(
             generation = number,
-            subjects = compiled.subjects.len(),
             destinations = compiled.destinations.len(),
             labelled = labelled.as_ref().ok(),
             "kernel rules replaced"
         );
-        let (users, governs) = (compiled.users(), compiled.governed());
-        *destinations = compiled.into_destinations();
+        let governs;
+        (governs, *destinations) = compiled.into_parts();
         labelled?;
         succeed(tables, bits, others)?;
         let subjects_of =
@@ -273,7 +272,7 @@ impl Kernel {
         if governed.as_ref() == Some(&governs) {
             return Ok(Vec::new());
         }
-        let older = sockets::end_older(stamps, subjects_of, &users)?;
+        let older = sockets::end_older(stamps, subjects_of, &governs)?;
         *governed = Some(governs);
         Ok(older)
     }

@@ -3,7 +3,7 @@
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 
-use crate::btf::TaskLayout;
+use crate::btf::{CgroupLayout, TaskLayout};
 use crate::cgroup::Hierarchy;
 use crate::kernel::own_netns_cookie;
 use crate::{KernelError, programs};
@@ -30,7 +30,10 @@ pub fn probe() -> Vec<Probe> {
     ];
     let mut probes = vec![
         tried("cgroup v2 hierarchy", || Hierarchy::find().map(drop)),
-        tried("kernel type information (BTF)", || TaskLayout::of_running_kernel().map(drop)),
+        tried("kernel type information (BTF)", || {
+            TaskLayout::of_running_kernel()?;
+            CgroupLayout::of_running_kernel().map(drop)
+        }),
         tried("network-namespace cookie", || own_netns_cookie().map(drop)),
     ];
     for (feature, kind) in types {

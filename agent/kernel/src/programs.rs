@@ -9,7 +9,7 @@ use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError
 use aya::{Ebpf, EbpfLoader};
 use tidegate_abi::Host;
 
-use crate::btf::{NetnsLayout, TaskLayout};
+use crate::btf::{CgroupLayout, NetnsLayout, TaskLayout};
 use crate::cgroup::Hierarchy;
 use crate::pins::Pins;
 use crate::{KernelError, bpf};
@@ -33,6 +33,9 @@ enum Hook {
 /// before the sockets that it judges, the hand-off before what redirects to it.
 const PROGRAMS: &[(&str, Hook)] = &[
     ("process_freed", Hook::Tracepoint("sched_process_free")),
+    ("cgroup_made", Hook::Tracepoint("cgroup_mkdir")),
+    ("unit_made", Hook::Tracepoint("cgroup_mkdir")),
+    ("cgroup_removed", Hook::Tracepoint("cgroup_rmdir")),
     ("process_executed", Hook::Tracepoint("sched_process_exec")),
     ("process_forked", Hook::Tracepoint("sched_process_fork")),
     ("packet_leaves", Hook::Cgroup),
@@ -181,7 +184,7 @@ fn find<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program,
 }
 
 fn host() -> Result<Host, KernelError> {
-    let layout = TaskLayout::of_running_kernel()?;
+    let (layout, cgroup) = (TaskLayout::of_running_kernel()?, CgroupLayout::of_running_kernel()?);
     let netns = layout.netns.unwrap_or(NetnsLayout { nsproxy: 0, net_ns: 0, cookie: 0 });
     Ok(Host {
         task_pid: layout.pid,
@@ -191,6 +194,12 @@ fn host() -> Result<Host, KernelError> {
         task_nsproxy: netns.nsproxy,
         nsproxy_net_ns: netns.net_ns,
         net_cookie: netns.cookie,
+        cgroup_root: cgroup.root,
+        root_hierarchy: cgroup.hierarchy,
+        cgroup_kn: cgroup.node,
+        kernfs_id: cgroup.id,
+        kernfs_name: cgroup.name,
+        kernfs_parent: cgroup.parent,
     })
 }
 

@@ -1,17 +1,18 @@
 //! What is governed and what becomes of its connections, and its form in the kernel's maps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use tidegate_abi::{
-    Address, Destination as Entry, DestinationKey, Generation, MAX_DESTINATIONS, MAX_SUBJECT_IDS,
-    MAX_SUBJECTS, SubjectDigest, SubjectKey, SubjectKind, V4_MAPPED_PREFIX,
+    Address, Destination as Entry, DestinationKey, Generation, MAX_DESTINATIONS, MAX_SUBJECTS, SubjectDigest,
+    V4_MAPPED_PREFIX,
 };
 
-use crate::KernelError;
+use crate::governed::Governed;
 use crate::shield::{FileRule, UnixRule};
+use crate::{KernelError, UnitPattern};
 
 /// Everything the kernel decides by. It is swapped as a whole.
 #[derive(Debug, Clone, Default)]
@@ -50,8 +51,23 @@ pub struct SubjectRule {
     pub uids: Vec<u32>,
     /// Real group ids.
     pub gids: Vec<u32>,
-    /// Cgroup v2 ids; their descendants count too.
-    pub cgroup_ids: Vec<u64>,
+    /// What those users may use as ids in user namespaces.
+    pub sub_uids: Vec<SubUids>,
+    /// Paths within the cgroup v2 hierarchy, whether they are there yet or not; their descendants count too.
+    pub cgroups: Vec<String>,
+    /// Units of the service manager, likewise.
+    pub units: Vec<UnitPattern>,
+}
+
+/// A range of ids that count as a user (subuid(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubUids {
+    /// The user.
+    pub owner: u32,
+    /// The first of them.
+    pub start: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 /// A TCP destination that goes through the gate, whichever subject asks.
@@ -158,7 +174,7 @@ fn digest(name: &str) -> SubjectDigest {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) generation: Generation,
-    pub(crate) subjects: HashMap<SubjectKey, u64>,
+    pub(crate) governed: Governed,
     pub(crate) destinations: Vec<Row>,
     declared: Table,
     learned: Table,
@@ -175,19 +191,15 @@ impl Compiled {
     ///
     /// [`KernelError::Rules`] if there are too many of something, or a pass names a subject that isn't there.
     pub(crate) fn new(rules: &Rules, number: u32, bits: &mut SubjectBits) -> Result<Self, KernelError> {
-        let mut generation = Generation { number, by_cgroup: 0, subjects: 0 };
-        let mut subjects = HashMap::new();
+        let mut generation = Generation { number, looks: 0, subjects: 0 };
+        let mut governed = Governed::default();
         for subject in &rules.subjects {
             let bit = bits.allot(&subject.name)?;
             generation.subjects |= bit;
-            if !subject.cgroup_ids.is_empty() {
-                generation.by_cgroup = 1;
-            }
-            for (kind, id) in ids(subject) {
-                *subjects.entry(SubjectKey { generation: number, kind: kind as u32, id }).or_default() |= bit;
-            }
+            governed.add(subject, bit);
         }
-        bounded("user, group and cgroup ids of subjects", subjects.len(), MAX_SUBJECT_IDS / 2)?;
+        governed.fits()?;
+        generation.looks = governed.looks();
         let declared = table(&rules.resources, &rules.passes, bits)?;
         let learned = table(&rules.learned.resources, &rules.learned.passes, bits)?;
         let prefixes: BTreeSet<Prefix> = declared.keys().chain(learned.keys()).copied().collect();
@@ -195,23 +207,13 @@ impl Compiled {
             prefixes.into_iter().map(|prefix| row(prefix, number, [&declared, &learned])).collect();
         // The trie keeps inner nodes beside the entries that it counts.
         bounded("destinations", destinations.len(), MAX_DESTINATIONS / 2)?;
-        Ok(Self { generation, subjects, destinations, declared, learned })
+        Ok(Self { generation, governed, destinations, declared, learned })
     }
 
-    /// Whom it governs, by kind and id, whatever its number.
-    pub(crate) fn governed(&self) -> BTreeMap<(u32, u64), u64> {
-        self.subjects.iter().map(|(key, subjects)| ((key.kind, key.id), *subjects)).collect()
-    }
-
-    /// Real user ids that are governed.
-    pub(crate) fn users(&self) -> HashSet<u32> {
-        let users = self.subjects.keys().filter(|key| key.kind == SubjectKind::User as u32);
-        users.filter_map(|key| u32::try_from(key.id).ok()).collect()
-    }
-
-    /// What destinations were made from, for [`Destinations::learn`].
-    pub(crate) fn into_destinations(self) -> Destinations {
-        Destinations { generation: self.generation.number, declared: self.declared, learned: self.learned }
+    /// Whom it governs, and what destinations were made from, for [`Destinations::learn`].
+    pub(crate) fn into_parts(self) -> (Governed, Destinations) {
+        let Self { generation, governed, declared, learned, .. } = self;
+        (governed, Destinations { generation: generation.number, declared, learned })
     }
 }
 
@@ -267,14 +269,7 @@ impl Destinations {
     }
 }
 
-fn ids(subject: &SubjectRule) -> impl Iterator<Item = (SubjectKind, u64)> + '_ {
-    let users = subject.uids.iter().map(|id| (SubjectKind::User, u64::from(*id)));
-    let groups = subject.gids.iter().map(|id| (SubjectKind::Group, u64::from(*id)));
-    let cgroups = subject.cgroup_ids.iter().map(|id| (SubjectKind::Cgroup, *id));
-    users.chain(groups).chain(cgroups)
-}
-
-fn bounded(what: &str, count: usize, most: usize) -> Result<(), KernelError> {
+pub(crate) fn bounded(what: &str, count: usize, most: usize) -> Result<(), KernelError> {
     if count > most {
         return Err(KernelError::Rules(format!(
             "{count} {what} are too many: at most {most} fit into the kernel"
@@ -391,7 +386,7 @@ mod tests {
             passes: vec![pass("10.0.0.0/8", Some(5432), &["a"])],
             ..Rules::default()
         };
-        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_destinations();
+        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_parts().1;
         let learned = Learned { resources: vec![resource("10.0.0.7", 5432)], ..Learned::default() };
         let change = destinations.learn(&learned, &bits).unwrap();
         assert_eq!(
@@ -408,7 +403,7 @@ mod tests {
     fn a_change_that_failed_half_way_is_made_again_or_undone() {
         let mut bits = SubjectBits::default();
         let rules = Rules { subjects: vec![subject("a", 1)], ..Rules::default() };
-        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_destinations();
+        let mut destinations = Compiled::new(&rules, 1, &mut bits).unwrap().into_parts().1;
         let learned = Learned { resources: vec![resource("10.0.0.7", 5432)], ..Learned::default() };
         let change = destinations.learn(&learned, &bits).unwrap();
         destinations.trying(&change);
@@ -452,8 +447,7 @@ mod tests {
         let mut bits = SubjectBits::default();
         let rules = Rules { subjects: vec![subject("a", 7), subject("b", 7)], ..Rules::default() };
         let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
-        let key = SubjectKey { generation: 1, kind: SubjectKind::User as u32, id: 7 };
-        assert_eq!(compiled.subjects[&key], 0b11);
+        assert_eq!(compiled.governed.of_user(7), 0b11);
     }
 
     #[test]

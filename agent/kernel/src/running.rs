@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use procfs::process::Process;
-use tidegate_abi::{SubjectKey, SubjectKind};
+use tidegate_abi::SubjectKind;
 
 use crate::KernelError;
 use crate::cgroup::Hierarchy;
-use crate::rules::Compiled;
+use crate::governed::Governed;
 use crate::tables::RuleTables;
 
 /// Each pass can find children that were born during the one before.
@@ -28,15 +28,15 @@ struct Candidate {
 /// Returns how many were labelled.
 pub(crate) fn label(
     tables: &mut RuleTables,
-    compiled: &Compiled,
+    governed: &Governed,
     hierarchy: &Hierarchy,
 ) -> Result<usize, KernelError> {
     let mut labelled = 0;
-    if compiled.subjects.is_empty() {
+    if governed.is_empty() {
         return Ok(labelled);
     }
     for _ in 0..MAX_PASSES {
-        let found = pass(tables, compiled, hierarchy)?;
+        let found = pass(tables, governed, hierarchy)?;
         labelled += found;
         if found == 0 {
             break;
@@ -45,8 +45,8 @@ pub(crate) fn label(
     Ok(labelled)
 }
 
-fn pass(tables: &mut RuleTables, compiled: &Compiled, hierarchy: &Hierarchy) -> Result<usize, KernelError> {
-    let candidates = candidates(compiled, hierarchy)?;
+fn pass(tables: &mut RuleTables, governed: &Governed, hierarchy: &Hierarchy) -> Result<usize, KernelError> {
+    let candidates = candidates(governed, hierarchy)?;
     let mut labelled = 0;
     for (&pid, candidate) in &candidates {
         let subjects = inherited(&candidates, pid);
@@ -63,7 +63,7 @@ fn pass(tables: &mut RuleTables, compiled: &Compiled, hierarchy: &Hierarchy) -> 
 }
 
 /// Every running process but the agent itself.
-fn candidates(compiled: &Compiled, hierarchy: &Hierarchy) -> Result<HashMap<u32, Candidate>, KernelError> {
+fn candidates(governed: &Governed, hierarchy: &Hierarchy) -> Result<HashMap<u32, Candidate>, KernelError> {
     let processes = procfs::process::all_processes().map_err(|error| KernelError::System {
         what: "the list of running processes",
         error: std::io::Error::other(error),
@@ -77,17 +77,13 @@ fn candidates(compiled: &Compiled, hierarchy: &Hierarchy) -> Result<HashMap<u32,
         if pid == std::process::id() {
             continue;
         }
-        let of = |kind: SubjectKind, id: u64| {
-            let key = SubjectKey { generation: compiled.generation.number, kind: kind as u32, id };
-            compiled.subjects.get(&key).copied().unwrap_or(0)
-        };
         let mut subjects =
-            of(SubjectKind::User, u64::from(status.ruid)) | of(SubjectKind::Group, u64::from(status.rgid));
-        if compiled.generation.by_cgroup != 0
+            governed.of_user(status.ruid) | governed.of_id(SubjectKind::Group, u64::from(status.rgid));
+        if governed.names_cgroups()
             && let Some(path) = cgroup_of(&process)
         {
             subjects |= *cgroups.entry(path).or_insert_with_key(|path| {
-                hierarchy.lineage(path).fold(0, |all, id| all | of(SubjectKind::Cgroup, id))
+                hierarchy.lineage(path).fold(0, |all, id| all | governed.of_id(SubjectKind::Cgroup, id))
             });
         }
         let parent = u32::try_from(stat.ppid).unwrap_or(0);

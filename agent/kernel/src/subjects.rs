@@ -1,8 +1,10 @@
 //! Names of users, groups and cgroups to the ids that the kernel matches.
 
+use std::{fs, io};
+
 use nix::unistd::{Group, User};
 
-use crate::{Hierarchy, KernelError, SubjectRule};
+use crate::{Hierarchy, KernelError, SubUids, SubjectRule, UnitPattern};
 
 /// The names that choose a subject's processes. Any one of them does.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,16 +15,21 @@ pub struct Names<'a> {
     pub groups: &'a [String],
     /// Paths within the cgroup v2 hierarchy.
     pub cgroups: &'a [String],
+    /// Units of the service manager, see [`UnitPattern::parse`].
+    pub units: &'a [String],
 }
 
-/// Resolves names by the host's user database and cgroup hierarchy, as they are now: a new member of a group is governed
-/// from the next time the rules are replaced.
+/// Which ids each user may use in user namespaces (subuid(5)).
+const SUB_UIDS: &str = "/etc/subuid";
+
+/// Resolves names by the host's user database and its sub-uids, as they are now: a new member of a group is governed from the
+/// next time the rules are replaced. Cgroups and units needn't be there yet.
 ///
 /// # Errors
 ///
-/// [`KernelError::Rules`] names the subject and the name that the host doesn't know: to govern less than the bundle asks
-/// would be to fail open.
-pub fn resolve(name: &str, names: Names<'_>, hierarchy: &Hierarchy) -> Result<SubjectRule, KernelError> {
+/// [`KernelError::Rules`] names the subject and the name that the host doesn't know or that can't be one: to govern less
+/// than the bundle asks would be to fail open.
+pub fn resolve(name: &str, names: Names<'_>) -> Result<SubjectRule, KernelError> {
     let mut rule = SubjectRule { name: name.into(), ..SubjectRule::default() };
     for user in names.users {
         rule.uids.push(user_id(name, user)?);
@@ -38,12 +45,41 @@ pub fn resolve(name: &str, names: Names<'_>, hierarchy: &Hierarchy) -> Result<Su
         }
     }
     for cgroup in names.cgroups {
-        let id = hierarchy.id(cgroup).map_err(|error| unknown(name, &error.to_string()))?;
-        rule.cgroup_ids.push(id);
+        rule.cgroups.push(Hierarchy::absolute(cgroup).map_err(|error| unknown(name, &error.to_string()))?);
+    }
+    for unit in names.units {
+        rule.units.push(UnitPattern::parse(unit).map_err(|error| unknown(name, &error.to_string()))?);
     }
     rule.uids.sort_unstable();
     rule.uids.dedup();
+    rule.sub_uids = match fs::read_to_string(SUB_UIDS) {
+        Ok(text) => sub_uids(&text, &rule.uids)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(KernelError::System { what: SUB_UIDS, error }),
+    };
     Ok(rule)
+}
+
+/// The ranges of these users in a table of them. What newuidmap(1) wouldn't understand gives nobody an id.
+fn sub_uids(text: &str, users: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+    let mut ranges = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        let (Some(user), Some(start), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let (Ok(start), Ok(count)) = (start.parse(), count.parse()) else { continue };
+        let owner = match user.parse() {
+            Ok(uid) => Some(uid),
+            Err(_) => {
+                User::from_name(user).map_err(failed("the user database"))?.map(|user| user.uid.as_raw())
+            }
+        };
+        if let Some(owner) = owner.filter(|owner| count > 0 && users.contains(owner)) {
+            ranges.push(SubUids { owner, start, count });
+        }
+    }
+    Ok(ranges)
 }
 
 struct FoundGroup {
@@ -86,7 +122,7 @@ mod tests {
     use super::*;
 
     fn resolved(names: Names<'_>) -> Result<SubjectRule, KernelError> {
-        resolve("ci", names, &Hierarchy::find().unwrap())
+        resolve("ci", names)
     }
 
     #[test]
@@ -106,12 +142,30 @@ mod tests {
     }
 
     #[test]
+    fn sub_uids_are_the_governed_users_own_by_name_or_number() {
+        let table = "root:100000:65536\n61001:200000:65536\n# other\n61002:300000:65536\nroot:x:1\nroot:5:0\nroot:9\n";
+        let range = |owner, start| SubUids { owner, start, count: 65_536 };
+        assert_eq!(sub_uids(table, &[0, 61_001]).unwrap(), [range(0, 100_000), range(61_001, 200_000)]);
+    }
+
+    #[test]
+    fn a_cgroup_need_not_be_there_but_its_path_must_be_possible() {
+        let absent = ["no/such.slice/".to_owned()];
+        assert_eq!(
+            resolved(Names { cgroups: &absent, ..Names::default() }).unwrap().cgroups,
+            ["/no/such.slice"]
+        );
+        let impossible = ["/a/../b".to_owned()];
+        assert!(resolved(Names { cgroups: &impossible, ..Names::default() }).is_err());
+    }
+
+    #[test]
     fn an_unknown_name_is_an_error_that_names_subject_and_name() {
         let names = ["no-such-account".to_owned()];
         for names in [
             Names { users: &names, ..Names::default() },
             Names { groups: &names, ..Names::default() },
-            Names { cgroups: &names, ..Names::default() },
+            Names { units: &names, ..Names::default() },
         ] {
             let error = resolved(names).unwrap_err().to_string();
             assert!(error.contains("\"ci\"") && error.contains("no-such-account"), "{error}");

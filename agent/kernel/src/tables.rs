@@ -9,10 +9,13 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use tidegate_abi::{
     ALL_USERS, Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff,
-    HandoffKey, Label, Listeners, MAX_SUBJECTS, Stamp, SubjectDigest, SubjectKey,
+    HandoffKey, Label, Listeners, MAX_SUBJECTS, Stamp, SubUser, SubUserKey, SubjectDigest, SubjectKey,
+    SubjectKind,
 };
 
 use crate::KernelError;
+use crate::cgroup::Hierarchy;
+use crate::cgroup_tables::CgroupTables;
 use crate::rules::{Change, Compiled, SubjectBits};
 
 /// `BPF_NOEXIST`: insert only.
@@ -23,6 +26,8 @@ pub(crate) struct RuleTables {
     active: Array<MapData, u64>,
     generations: Array<MapData, Generation>,
     subjects: HashMap<MapData, SubjectKey, u64>,
+    sub_users: LpmTrie<MapData, SubUserKey, SubUser>,
+    cgroups: CgroupTables,
     destinations: LpmTrie<MapData, DestinationKey, Destination>,
     listeners: HashMap<MapData, u64, Listeners>,
     labels: HashMap<MapData, u32, Label>,
@@ -36,6 +41,8 @@ impl RuleTables {
             active: take(object, "ACTIVE")?,
             generations: take(object, "GENERATIONS")?,
             subjects: take(object, "SUBJECTS")?,
+            sub_users: take(object, "SUB_USERS")?,
+            cgroups: CgroupTables::take(object)?,
             destinations: take(object, "DESTINATIONS")?,
             listeners: take(object, "LISTENERS")?,
             labels: take(object, "LABELS")?,
@@ -55,18 +62,30 @@ impl RuleTables {
     /// # Errors
     ///
     /// After an error the active generation is unchanged.
-    pub(crate) fn swap(&mut self, compiled: &Compiled) -> Result<(), KernelError> {
-        let active = self.active()?;
+    pub(crate) fn swap(&mut self, compiled: &mut Compiled, hierarchy: &Hierarchy) -> Result<(), KernelError> {
+        let (active, number) = (self.active()?, compiled.generation.number);
         self.forget_all_but(active)?;
-        for (key, subjects) in &compiled.subjects {
+        // From here on the programs look after cgroups that are made; those that are there come next.
+        self.cgroups.write(&compiled.governed, number)?;
+        self.cgroups.find(&mut compiled.governed, hierarchy)?;
+        for (key, subjects) in compiled.governed.ids(number) {
             self.subjects.insert(key, subjects, 0).map_err(named("SUBJECTS"))?;
+        }
+        for (bits, key, user) in compiled.governed.sub_users(number) {
+            self.sub_users.insert(&Key::new(bits, key), user, 0).map_err(named("SUB_USERS"))?;
         }
         for (bits, key, entry) in &compiled.destinations {
             self.destinations.insert(&Key::new(*bits, *key), entry, 0).map_err(named("DESTINATIONS"))?;
         }
         let slot = compiled.generation.number % GENERATION_SLOTS;
         self.generations.set(slot, compiled.generation, 0).map_err(named("GENERATIONS"))?;
-        self.active.set(0, u64::from(compiled.generation.number), 0).map_err(named("ACTIVE"))
+        self.active.set(0, u64::from(number), 0).map_err(named("ACTIVE"))?;
+        // One that was being made when the first look was taken.
+        for (id, subjects) in self.cgroups.find(&mut compiled.governed, hierarchy)? {
+            let key = SubjectKey { generation: number, kind: SubjectKind::Cgroup as u32, id };
+            self.subjects.insert(key, subjects, 0).map_err(named("SUBJECTS"))?;
+        }
+        Ok(())
     }
 
     /// Changes destinations of the active generation, what is added first.
@@ -86,6 +105,16 @@ impl RuleTables {
         for key in stale {
             self.subjects.remove(&key).or_else(gone).map_err(named("SUBJECTS"))?;
         }
+        let stale: Vec<Key<SubUserKey>> = self
+            .sub_users
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.data().generation != number)
+            .collect();
+        for key in stale {
+            self.sub_users.remove(&key).or_else(gone).map_err(named("SUB_USERS"))?;
+        }
+        self.cgroups.forget_all_but(number)?;
         let stale: Vec<Key<DestinationKey>> = self
             .destinations
             .keys()
@@ -191,7 +220,7 @@ impl HandoffTable {
     /// and not one less for good.
     pub(crate) fn remove(&mut self, key: &HandoffKey) -> Result<Option<Handoff>, KernelError> {
         let Some(handoff) = found(self.entries.get(key, 0), "HANDOFFS")? else { return Ok(None) };
-        let user = handoff.identity.uid;
+        let user = handoff.identity.owner;
         self.count(user, |taken| taken.saturating_add(1))?;
         if let Err(error) = self.entries.remove(key) {
             // Its connection has ended meanwhile, and the programs have counted that.
@@ -374,12 +403,12 @@ where
     object.take_map(map).ok_or(KernelError::Missing(map))?.try_into().map_err(named(map))
 }
 
-fn named(map: &'static str) -> impl Fn(MapError) -> KernelError {
+pub(crate) fn named(map: &'static str) -> impl Fn(MapError) -> KernelError {
     move |error| KernelError::Map { map, error }
 }
 
 /// Deleting what is gone already is no error.
-fn gone(error: MapError) -> Result<(), MapError> {
+pub(crate) fn gone(error: MapError) -> Result<(), MapError> {
     match error {
         MapError::KeyNotFound => Ok(()),
         error if errno(&error) == Some(libc::ENOENT) => Ok(()),

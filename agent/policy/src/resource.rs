@@ -15,6 +15,8 @@ pub struct Subject {
     pub groups: Vec<Arc<str>>,
     /// Paths within the cgroup v2 hierarchy; descendants count.
     pub cgroups: Vec<Arc<str>>,
+    /// Units of the system's service manager, each with at most one `*`, right before the ending.
+    pub units: Vec<Arc<str>>,
 }
 
 /// A named upstream.

@@ -46,6 +46,15 @@ pub const MAX_DESTINATIONS: usize = 131_072;
 /// Most network namespaces that the agent listens in.
 pub const MAX_LISTENERS: usize = 4_096;
 
+/// Most prefixes of sub-uid ranges of the old and the new generation together.
+pub const MAX_SUB_USERS: usize = 16_384;
+
+/// Most cgroups that the old and the new generation together name by path, and most units.
+pub const MAX_CGROUP_NAMES: usize = 2_048;
+
+/// Most slices of the service manager's.
+pub const MAX_SLICES: usize = 16_384;
+
 /// How deep below the root a cgroup that is a subject may lie; processes may lie deeper.
 pub const MAX_CGROUP_DEPTH: u32 = 32;
 
@@ -70,6 +79,18 @@ pub struct Host {
     pub nsproxy_net_ns: u32,
     /// Offset of `net_cookie` in `struct net`.
     pub net_cookie: u32,
+    /// Offset of `root` in `struct cgroup`.
+    pub cgroup_root: u32,
+    /// Offset of `hierarchy_id` in `struct cgroup_root`.
+    pub root_hierarchy: u32,
+    /// Offset of `kn` in `struct cgroup`.
+    pub cgroup_kn: u32,
+    /// Offset of `id` in `struct kernfs_node`.
+    pub kernfs_id: u32,
+    /// Offset of `name`.
+    pub kernfs_name: u32,
+    /// Offset of `parent`, which newer kernels call `__parent`.
+    pub kernfs_parent: u32,
 }
 
 /// How old the agent's last sign of life may be, in ns, for connections to be sent to it.
@@ -101,11 +122,16 @@ pub type SubjectDigest = [u8; 32];
 pub struct Generation {
     /// Counts up from one; zero means that no rules were given yet.
     pub number: u32,
-    /// One if the generation has cgroup subjects, so that hosts without any don't walk cgroups.
-    pub by_cgroup: u32,
+    /// [`LOOKS_AT_CGROUPS`] and [`LOOKS_AT_SUB_USERS`]: hosts whose rules name none don't look.
+    pub looks: u32,
     /// The subjects that exist in this generation. Other bits of a label govern nothing.
     pub subjects: u64,
 }
+
+/// [`Generation::looks`]: there are subjects by cgroup or unit.
+pub const LOOKS_AT_CGROUPS: u32 = 1;
+/// [`Generation::looks`]: there are ranges of sub-uids.
+pub const LOOKS_AT_SUB_USERS: u32 = 2;
 
 /// The kind of id that a subject is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +155,84 @@ pub struct SubjectKey {
     pub kind: u32,
     /// The user, group or cgroup id.
     pub id: u64,
+}
+
+/// Data of a sub-uid's longest-prefix key: all of the generation, then a prefix of the id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SubUserKey {
+    /// [`Generation::number`].
+    pub generation: u32,
+    /// The user id, highest byte first.
+    pub uid: [u8; 4],
+}
+
+impl SubUserKey {
+    /// Bits before the user id.
+    pub const FIXED_BITS: u32 = 32;
+    /// Bits of a lookup.
+    pub const ALL_BITS: u32 = Self::FIXED_BITS + 32;
+}
+
+/// Whom a sub-uid counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SubUser {
+    /// The subjects that its user was named for.
+    pub subjects: u64,
+    /// The user.
+    pub owner: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Bytes of a cgroup's path that are looked at, with a NUL at least.
+pub const CGROUP_PATH_BYTES: usize = 248;
+
+/// Key of the cgroups that are named by path; the value is the set of subject bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CgroupPath {
+    /// [`Generation::number`].
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// From the hierarchy's root, with a leading slash; NUL-padded.
+    pub path: [u8; CGROUP_PATH_BYTES],
+}
+
+/// Bytes of a unit's name that are looked at, with a NUL at least.
+pub const UNIT_NAME_BYTES: usize = 120;
+
+/// What a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum UnitKind {
+    /// `.service`.
+    Service = 1,
+    /// `.scope`.
+    Scope = 2,
+    /// `.slice`.
+    Slice = 3,
+}
+
+/// Data of a unit's longest-prefix key: all of generation and kind, then a prefix of the name, or all of it with its NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnitName {
+    /// [`Generation::number`].
+    pub generation: u32,
+    /// [`UnitKind`].
+    pub kind: u32,
+    /// The name with its ending, NUL-padded.
+    pub name: [u8; UNIT_NAME_BYTES],
+}
+
+impl UnitName {
+    /// Bits before the name.
+    pub const FIXED_BITS: u32 = 64;
+    /// Bits of a lookup.
+    pub const ALL_BITS: u32 = Self::FIXED_BITS + 8 * UNIT_NAME_BYTES as u32;
 }
 
 /// What is known of a labelled process.
@@ -198,7 +302,7 @@ pub struct NamespaceSeen {
     pub netns: u64,
     /// The process, by its id in the initial pid namespace.
     pub pid: u32,
-    /// Its real user id in the initial user namespace.
+    /// Its real user id in the initial user namespace, or whose sub-uid that is.
     pub uid: u32,
 }
 
@@ -224,8 +328,8 @@ pub struct Identity {
     pub uid: u32,
     /// Real group id.
     pub gid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The user that this one counts as where connections are counted: itself, or whose sub-uid it is.
+    pub owner: u32,
     /// Command name, NUL-padded.
     pub command: [u8; 16],
 }
@@ -320,7 +424,7 @@ pub enum Counter {
     Passed = 1,
     /// Connects, datagrams, sockets, ports and socket options refused.
     Refused = 2,
-    /// Processes that could not be labelled: the table is full.
+    /// Processes or cgroups that could not be labelled: the table is full.
     LabelsFull = 3,
     /// Connections that could not be handed off: too many wait, of the user or in all.
     HandoffsFull = 4,
@@ -349,11 +453,13 @@ pub struct LogBudget {
 const _: () = {
     use core::mem::{align_of, offset_of, size_of};
 
-    assert!(size_of::<Host>() == 28);
+    assert!(size_of::<Host>() == 52);
     assert!(size_of::<Agent>() == 24 && offset_of!(Agent, process) == 16);
     assert!(size_of::<Generation>() == 16 && offset_of!(Generation, subjects) == 8);
     assert!(size_of::<SubjectKey>() == 16 && offset_of!(SubjectKey, id) == 8);
     assert!(size_of::<Label>() == 16);
+    assert!(size_of::<SubUserKey>() == 8 && size_of::<SubUser>() == 16);
+    assert!(size_of::<CgroupPath>() == 256 && size_of::<UnitName>() == 128);
     assert!(size_of::<DestinationKey>() == 24 && align_of::<DestinationKey>() == 4);
     assert!(offset_of!(DestinationKey, port) == 4 && offset_of!(DestinationKey, address) == 6);
     assert!(offset_of!(DestinationKey, address) * 8 == DestinationKey::FIXED_BITS as usize);

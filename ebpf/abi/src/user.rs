@@ -4,8 +4,8 @@ use aya::Pod;
 
 use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName};
 use crate::{
-    Agent, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners,
-    NamespaceSeen, Stamp, SubjectKey,
+    Agent, CgroupPath, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners,
+    NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName,
 };
 
 macro_rules! plain_data {
@@ -19,6 +19,7 @@ macro_rules! plain_data {
 
 plain_data!(
     Agent,
+    CgroupPath,
     Destination,
     DestinationKey,
     Generation,
@@ -29,6 +30,9 @@ plain_data!(
     Listeners,
     NamespaceSeen,
     Stamp,
+    SubUser,
+    SubUserKey,
     SubjectKey,
+    UnitName,
 );
 plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName,);

@@ -191,7 +191,7 @@ fn redirect(
     if task != 0 {
         task::identify(&mut stamp.handoff.identity);
     }
-    if redirected == CONNECTED && !quota::has_room(stamp.handoff.identity.uid) {
+    if redirected == CONNECTED && !quota::has_room(stamp.handoff.identity.owner) {
         count(Counter::HandoffsFull);
         return Err(Reason::TooMany);
     }

@@ -57,10 +57,10 @@ fn offer(ctx: &SockOpsContext, socket: *mut c_void) {
     *pending = Pending { key: key(stamp.netns, &local, &remote), cookie: stamp.handoff.cookie, listening: 0 };
     // An earlier connection between the same ends, whose listener's end is gone without a word.
     // SAFETY: copied at once.
-    if let Some(user) = unsafe { HANDOFFS.get(pending.key) }.map(|earlier| earlier.identity.uid) {
+    if let Some(user) = unsafe { HANDOFFS.get(pending.key) }.map(|earlier| earlier.identity.owner) {
         remove(&pending.key, user);
     }
-    let user = stamp.handoff.identity.uid;
+    let user = stamp.handoff.identity.owner;
     // The connect found room, but others may have been as quick.
     if !quota::has_room(user) || HANDOFFS.insert(pending.key, &stamp.handoff, NOEXIST).is_err() {
         count(Counter::HandoffsFull);
@@ -100,7 +100,7 @@ fn close(socket: *mut c_void) {
     // SAFETY: read at once.
     let Some(handoff) = (unsafe { HANDOFFS.get(pending.key) }) else { return };
     if handoff.cookie == pending.cookie && (pending.listening != 0 || handoff.arrived == 0) {
-        let user = handoff.identity.uid;
+        let user = handoff.identity.owner;
         remove(&pending.key, user);
     }
 }

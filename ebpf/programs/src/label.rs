@@ -9,12 +9,12 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tidegate_abi::{Counter, Generation, Label, MAX_CGROUP_DEPTH, SubjectKey, SubjectKind};
+use tidegate_abi::{Counter, Generation, LOOKS_AT_CGROUPS, Label, MAX_CGROUP_DEPTH, SubjectKey, SubjectKind};
 
 use crate::count::count;
 use crate::maps::{LABELS, SUBJECTS};
 use crate::task::{self, Task};
-use crate::{agent, namespace, rules};
+use crate::{agent, namespace, rules, subuser};
 
 const SIGKILL: u32 = 9;
 
@@ -98,8 +98,9 @@ fn classify(generation: &Generation) -> u64 {
     }
     let (uid, gid) = task::ids();
     let mut subjects = chosen(generation, SubjectKind::User, u64::from(uid))
-        | chosen(generation, SubjectKind::Group, u64::from(gid));
-    if generation.by_cgroup != 0 {
+        | chosen(generation, SubjectKind::Group, u64::from(gid))
+        | subuser::of(generation, uid).map_or(0, |user| user.subjects);
+    if generation.looks & LOOKS_AT_CGROUPS != 0 {
         // SAFETY: no arguments.
         subjects |= chosen(generation, SubjectKind::Cgroup, unsafe { bpf_get_current_cgroup_id() });
         for level in 0..MAX_CGROUP_DEPTH {

@@ -11,6 +11,7 @@
 
 mod agent;
 mod bind;
+mod cgroup;
 mod connect;
 mod count;
 mod decide;
@@ -30,6 +31,7 @@ mod resolver;
 mod rules;
 mod socket;
 mod stamp;
+mod subuser;
 mod task;
 
 /// Index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`).

@@ -30,6 +30,22 @@ pub static GENERATIONS: Array<abi::Generation, { abi::GENERATION_SLOTS as usize 
 #[btf_map]
 pub static SUBJECTS: HashMap<abi::SubjectKey, u64, { abi::MAX_SUBJECT_IDS }> = HashMap::new();
 
+/// Whose sub-uids are governed.
+#[btf_map]
+pub static SUB_USERS: LpmTrie<abi::SubUserKey, abi::SubUser, { abi::MAX_SUB_USERS }> = LpmTrie::new();
+
+/// Cgroups that rules name, there or not, with their subjects.
+#[btf_map]
+pub static CGROUP_PATHS: HashMap<abi::CgroupPath, u64, { abi::MAX_CGROUP_NAMES }> = HashMap::new();
+
+/// Units that rules name, with their subjects.
+#[btf_map]
+pub static UNITS: LpmTrie<abi::UnitName, u64, { abi::MAX_CGROUP_NAMES }> = LpmTrie::new();
+
+/// Ids of the cgroups that are slices and lie in slices only, the root among them: where units are.
+#[btf_map]
+pub static SLICES: HashMap<u64, u64, { abi::MAX_SLICES }> = HashMap::new();
+
 /// What is done with which destination.
 #[btf_map]
 pub static DESTINATIONS: LpmTrie<abi::DestinationKey, abi::Destination, { abi::MAX_DESTINATIONS }> =

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use tidegate_abi::{NamespaceSeen, TOLD_AGAIN_AFTER};
 
 use crate::maps::{LISTENERS, NAMESPACES, TOLD};
-use crate::task;
+use crate::{subuser, task};
 
 /// Tells of the namespace with this cookie, if the agent doesn't listen there and was not told just now.
 #[inline(always)]
@@ -23,7 +23,7 @@ pub fn seen(netns: u64) {
     }
     // What can't be told now is told at the next occasion; until then connections are refused.
     let (uid, _) = task::ids();
-    let event = NamespaceSeen { netns, pid: task::process(), uid };
+    let event = NamespaceSeen { netns, pid: task::process(), uid: subuser::owner(uid) };
     if NAMESPACES.output(event, 0).is_ok() {
         let _ = TOLD.insert(netns, now, 0);
     }

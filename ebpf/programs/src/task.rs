@@ -7,9 +7,11 @@ use aya_ebpf::helpers::{
 };
 use tidegate_abi::{Host, Identity};
 
+use crate::subuser;
+
 /// Set by user space before loading.
 #[unsafe(no_mangle)]
-static HOST: Global<Host> = Global::new(Host {
+pub static HOST: Global<Host> = Global::new(Host {
     task_pid: 0,
     task_tgid: 0,
     task_group_leader: 0,
@@ -17,6 +19,12 @@ static HOST: Global<Host> = Global::new(Host {
     task_nsproxy: 0,
     nsproxy_net_ns: 0,
     net_cookie: 0,
+    cgroup_root: 0,
+    root_hierarchy: 0,
+    cgroup_kn: 0,
+    kernfs_id: 0,
+    kernfs_name: 0,
+    kernfs_parent: 0,
 });
 
 /// Process id of the current task.
@@ -65,6 +73,7 @@ pub fn netns() -> u64 {
 #[inline(always)]
 pub fn identify(identity: &mut Identity) {
     (identity.uid, identity.gid) = ids();
+    identity.owner = subuser::owner(identity.uid);
     identity.tgid = process();
     identity.started = started();
     // SAFETY: no arguments.
@@ -94,8 +103,9 @@ impl Task {
         self.field(HOST.load().task_start_boottime).unwrap_or(0)
     }
 
+    /// The field at an offset of the running kernel's; none if it can't be read.
     #[inline(always)]
-    fn field<T>(self, offset: u32) -> Option<T> {
+    pub fn field<T>(self, offset: u32) -> Option<T> {
         // SAFETY: the helper checks the address; the offset is that of a field of type T, by the kernel's own BTF.
         unsafe { bpf_probe_read_kernel(self.0.wrapping_add(offset as usize).cast::<T>()) }.ok()
     }

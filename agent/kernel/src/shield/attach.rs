@@ -15,7 +15,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sh
 const ACTIVE_MODULES: &str = "/sys/kernel/security/lsm";
 
 /// Maps that ebpf/programs fills.
-const SHARED: [&str; 6] = ["ACTIVE", "AGENT", "GENERATIONS", "LABELS", "STAMPS", "SUBJECTS"];
+const SHARED: [&str; 7] = ["ACTIVE", "AGENT", "GENERATIONS", "LABELS", "STAMPS", "SUBJECTS", "SUB_USERS"];
 
 /// Its own, kept as those are.
 const OWN: [&str; 7] =

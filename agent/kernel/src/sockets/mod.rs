@@ -9,7 +9,6 @@
 mod diag;
 mod holders;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +22,7 @@ pub use self::diag::Protocol;
 use self::diag::{Diag, Listed};
 use self::holders::Holders;
 use crate::KernelError;
+use crate::governed::Governed;
 use crate::tables::StampTable;
 
 /// Each pass can find sockets that were handed on during the one before.
@@ -45,11 +45,11 @@ pub struct OlderSocket {
     pub ended: bool,
 }
 
-/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process; `users` are the governed ones.
+/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process, `governed` whose users are.
 pub(crate) fn end_older(
     stamps: &mut StampTable,
     subjects_of: impl Fn(u32) -> u64,
-    users: &HashSet<u32>,
+    governed: &Governed,
 ) -> Result<Vec<OlderSocket>, KernelError> {
     let mut found = Vec::new();
     for _ in 0..MAX_PASSES {
@@ -57,7 +57,7 @@ pub(crate) fn end_older(
         holders.look_for(stamps)?;
         let mut passed = Vec::new();
         for namespace in holders.namespaces()? {
-            passed.extend(inside(namespace, || end_here(&holders, users))?);
+            passed.extend(inside(namespace, || end_here(&holders, governed))?);
         }
         // Not before: the guard would drop the resets that tell the other ends.
         holders.stamp(stamps)?;
@@ -71,13 +71,13 @@ pub(crate) fn end_older(
 }
 
 /// Ends the older sockets of the thread's network namespace.
-fn end_here(holders: &Holders, users: &HashSet<u32>) -> io::Result<Vec<OlderSocket>> {
+fn end_here(holders: &Holders, governed: &Governed) -> io::Result<Vec<OlderSocket>> {
     let diag = Diag::open()?;
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for socket in diag.list(family, protocol)? {
-                if socket.inode != 0 && holders.is_older(socket.inode, users.contains(&socket.uid)) {
+                if socket.inode != 0 && holders.is_older(socket.inode, governed.of_user(socket.uid) != 0) {
                     found.extend(end(&diag, &socket, holders));
                 }
             }

@@ -439,6 +439,35 @@ impl Cgroup {
     }
 }
 
+/// A cgroup that is made now, with those around it, at a path within the hierarchy; they are removed when this is dropped.
+pub(crate) struct Made(Vec<PathBuf>);
+
+impl Cgroup {
+    pub(crate) fn make(&self, path: &str) -> Made {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let of = |count: usize| Path::new(&self.root).join(parts[..count].join("/"));
+        let missing = (1..=parts.len()).map(of).filter(|folder| !folder.exists());
+        Made(missing.inspect(|folder| std::fs::create_dir(folder).unwrap()).collect())
+    }
+}
+
+impl Made {
+    /// The beginning of a script that is in it.
+    pub(crate) fn enter(&self) -> String {
+        format!("open({:?} + '/cgroup.procs', 'w').write(str(os.getpid()))\n", self.0.last().unwrap())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            if let Err(error) = tidegate_kernel::cgroup::remove(folder) {
+                eprintln!("{}: {error}", folder.display());
+            }
+        }
+    }
+}
+
 /// This process is in a test's cgroup.
 pub(crate) struct Inside(String);
 

@@ -1,10 +1,13 @@
 //! Hand-off entries come and go with their connections.
 
 use tidegate_abi::MAX_HANDOFFS_PER_USER;
+use tidegate_kernel::SubUids;
 
 use crate::common::{GOVERNED, Gate, OTHER, V4, connect_to, resources};
 
 const MANY: usize = 1_000;
+/// An id that the governed user may use in a user namespace.
+const SUB_UID: u32 = 761_001;
 
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
@@ -95,12 +98,17 @@ sys.stdin.readline()
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_user_whose_connections_wait_in_masses_keeps_nobody_else_out_and_may_go_on_once_they_are_taken() {
-    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let mut rules = resources(&[(V4, 5432)]);
+    rules.subjects[0].sub_uids = vec![SubUids { owner: GOVERNED, start: SUB_UID, count: 1 }];
+    let gate = Gate::new(|_| rules).await;
     let mut hostile = gate.python(GOVERNED, FLOOD);
     assert_eq!(hostile.line(), format!("{MAX_HANDOFFS_PER_USER} EPERM"));
     let other = gate.python(OTHER, &connect_to("AF_INET", V4, 5432));
     let pid = other.pid();
     assert_eq!(other.output().await, format!("peer {V4} 5432"));
+    // A sub-uid is no second share.
+    let sub_uid = gate.python(SUB_UID, &connect_to("AF_INET", V4, 5432));
+    assert_eq!(sub_uid.output().await, "errno EPERM");
     for _ in 0..MAX_HANDOFFS_PER_USER {
         assert_eq!(gate.accept_v4().await.expect("an origin").uid, GOVERNED);
     }

@@ -1,6 +1,7 @@
 //! Labels stick: over fork, exec, setuid, a change of cgroup, new parents and passed descriptors.
 
-use tidegate_kernel::{Hierarchy, Processes, Rules, SubjectRule};
+use tidegate_kernel::{Processes, Rules, SubUids, SubjectRule, UnitPattern};
+use tokio::net::TcpListener;
 
 use crate::common::{self, GOVERNED, Gate, UNGOVERNED, V4, connect_to, resources};
 
@@ -169,8 +170,8 @@ async fn a_user_that_reaches_a_subject_by_its_group_is_governed() {
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_cgroup_governs_its_descendants_and_its_label_outlasts_leaving_it() {
     let cgroup = common::Cgroup::new();
-    let id = Hierarchy::find().unwrap().id(cgroup.path()).unwrap();
-    let subject = SubjectRule { name: "job".into(), cgroup_ids: vec![id], ..SubjectRule::default() };
+    let subject =
+        SubjectRule { name: "job".into(), cgroups: vec![cgroup.path().to_owned()], ..SubjectRule::default() };
     let gate = Gate::new(|_| Rules { subjects: vec![subject], ..resources(&[(V4, 5432)]) }).await;
     let enter = |folder: &str| format!("open({folder:?} + '/cgroup.procs', 'w').write(str(os.getpid()))");
 
@@ -189,6 +190,108 @@ async fn a_cgroup_governs_its_descendants_and_its_label_outlasts_leaving_it() {
     ));
     assert_eq!(gate.accept_v4().await.expect("an origin").subjects, ["job".into()]);
     left.output().await;
+}
+
+/// Rules by which these are governed, and a destination that is the gate's for them.
+fn governing(job: SubjectRule, port: u16) -> Rules {
+    let job = SubjectRule { name: "job".into(), ..job };
+    Rules { subjects: vec![job], ..resources(&[("127.0.0.1", port)]) }
+}
+
+/// Whether what a script does, as root, before it connects to this server makes it governed.
+async fn is_governed(gate: &Gate, server: &TcpListener, before: &str) -> bool {
+    let port = server.local_addr().unwrap().port();
+    let client = gate.python_as_root(&format!("{before}\n{}", connect_to("AF_INET", "127.0.0.1", port)));
+    let governed = tokio::select! {
+        origin = gate.accept_v4() => {
+            assert_eq!(origin.expect("an origin").subjects, ["job".into()]);
+            true
+        }
+        _ = common::accept(server) => false,
+    };
+    assert_eq!(client.output().await, format!("peer 127.0.0.1 {port}"));
+    governed
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_cgroup_that_is_named_governs_as_often_as_it_is_made() {
+    let (cgroup, server) = (common::Cgroup::new(), common::server().await);
+    let (path, port) = (format!("{}/later", cgroup.path()), server.local_addr().unwrap().port());
+    let job = SubjectRule { cgroups: vec![path.clone()], ..SubjectRule::default() };
+    let gate = Gate::new(|_| governing(job.clone(), port)).await;
+    let beside = cgroup.make(&format!("{path}-not"));
+    assert!(!is_governed(&gate, &server, &beside.enter()).await);
+    for _ in 0..2 {
+        let made = cgroup.make(&format!("{path}/inner"));
+        assert!(is_governed(&gate, &server, &made.enter()).await);
+    }
+    let made = cgroup.make(&path);
+    gate.kernel.replace(&governing(job, port)).unwrap();
+    assert!(is_governed(&gate, &server, &made.enter()).await);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn units_govern_whenever_they_start_but_only_the_systems_own() {
+    let (cgroup, server) = (common::Cgroup::new(), common::server().await);
+    let (pid, port) = (std::process::id(), server.local_addr().unwrap().port());
+    let units = [format!("tidegate-test-{pid}-ci@*.service"), format!("tidegate-test-{pid}.scope")];
+    let units = units.iter().map(|unit| UnitPattern::parse(unit).unwrap()).collect();
+    let job = SubjectRule { units, ..SubjectRule::default() };
+    let slice = format!("/tidegatetest{pid}.slice");
+    // There before the rules, in a slice from before.
+    let earlier = cgroup.make(&format!("{slice}/tidegate-test-{pid}.scope"));
+    let gate = Gate::new(|_| governing(job, port)).await;
+    assert!(is_governed(&gate, &server, &earlier.enter()).await);
+    for (path, governed) in [
+        (format!("{slice}/tidegate-test-{pid}-ci@1.service"), true),
+        (format!("{slice}/tidegatetest{pid}-new.slice/tidegate-test-{pid}-ci@2.service/inner"), true),
+        (format!("{slice}/tidegate-test-{pid}-ci@1.socket"), false),
+        (format!("{slice}/tidegate-test-{pid}-c.service"), false),
+        // Whoever was given the service can make any cgroup below it.
+        (format!("{slice}/user@1.service/app.slice/tidegate-test-{pid}-ci@3.service"), false),
+        (format!("{}/tidegate-test-{pid}-ci@4.service", cgroup.path()), false),
+    ] {
+        let made = cgroup.make(&path);
+        assert_eq!(is_governed(&gate, &server, &made.enter()).await, governed, "{path}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_unit_that_starts_while_no_agent_runs_is_governed() {
+    let (cgroup, server) = (common::Cgroup::new(), common::server().await);
+    let (pid, port) = (std::process::id(), server.local_addr().unwrap().port());
+    let units = vec![UnitPattern::parse(&format!("tidegate-test-{pid}.service")).unwrap()];
+    let gate = Gate::new(|_| governing(SubjectRule { units, ..SubjectRule::default() }, port)).await;
+    let pins = gate.die();
+    let made = cgroup.make(&format!("/tidegatetest{pid}.slice/tidegate-test-{pid}.service"));
+    let script = made.enter() + &connect_to("AF_INET", "127.0.0.1", port);
+    assert_eq!(pins.python(0, &script).output().await, "errno EPERM");
+    assert!(common::nobody_waits(&server));
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_sub_uid_counts_as_the_user_whose_it_is() {
+    const SUB_UID: u32 = 761_001;
+    let server = common::server().await;
+    let port = server.local_addr().unwrap().port();
+    let range = SubUids { owner: GOVERNED, start: SUB_UID - 1, count: 65_536 };
+    let job = SubjectRule { uids: vec![GOVERNED], sub_uids: vec![range], ..SubjectRule::default() };
+    let gate = Gate::new(|_| governing(job, port)).await;
+    let become_user = |uid: u32| format!("os.setresuid({uid}, {uid}, {uid})");
+    for (uid, governed) in [
+        (GOVERNED, true),
+        (SUB_UID - 2, false),
+        (SUB_UID - 1, true),
+        (SUB_UID, true),
+        (SUB_UID + 65_534, true),
+        (SUB_UID + 65_535, false),
+    ] {
+        assert_eq!(is_governed(&gate, &server, &become_user(uid)).await, governed, "{uid}");
+    }
 }
 
 #[tokio::test]
@@ -217,8 +320,8 @@ async fn a_process_is_described_by_what_it_was_and_one_that_is_gone_by_what_was_
 async fn the_agent_itself_is_not_governed() {
     let server = common::server().await;
     let cgroup = common::Cgroup::new();
-    let id = Hierarchy::find().unwrap().id(cgroup.path()).unwrap();
-    let subject = SubjectRule { name: "job".into(), cgroup_ids: vec![id], ..SubjectRule::default() };
+    let subject =
+        SubjectRule { name: "job".into(), cgroups: vec![cgroup.path().to_owned()], ..SubjectRule::default() };
     let gate = Gate::new(|_| Rules { subjects: vec![subject], ..Rules::default() }).await;
     let inside = cgroup.enter();
     tokio::net::TcpStream::connect(server.local_addr().unwrap()).await.expect("the agent connects freely");

@@ -15,6 +15,8 @@ use crate::{
 
 /// How long connecting and signing in may take where a resource doesn't say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A unit's name is shorter, in bytes: the kernel programs look at no more.
+const LONGEST_UNIT: usize = 120;
 /// The longest that it may say.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -22,7 +24,7 @@ impl Loader<'_> {
     pub(super) fn subjects(&self, raw: &[RawFile]) -> Vec<Subject> {
         let mut subjects = Vec::new();
         for (at, name, subject) in raw.iter().flat_map(|file| entries(file.subjects.as_ref())) {
-            let lists = [&subject.users, &subject.groups, &subject.cgroups];
+            let lists = [&subject.users, &subject.groups, &subject.cgroups, &subject.units];
             let chooses =
                 lists.into_iter().flatten().any(|list| list.get().is_none_or(|list| !list.is_empty()));
             let subject = Subject {
@@ -30,17 +32,32 @@ impl Loader<'_> {
                 users: texts(subject.users.as_ref()),
                 groups: texts(subject.groups.as_ref()),
                 cgroups: texts(subject.cgroups.as_ref()),
+                units: self.units(subject.units.as_ref()),
             };
             if !chooses {
                 self.problems.report_with(
                     at,
                     format!("subject {name:?} chooses no process"),
-                    "name `users:`, `groups:` or `cgroups:`",
+                    "name `users:`, `groups:`, `cgroups:` or `units:`",
                 );
             }
             subjects.push(subject);
         }
         subjects
+    }
+
+    fn units(&self, raw: Option<&At<List<String>>>) -> Vec<Arc<str>> {
+        for (at, unit) in list(raw) {
+            if !is_unit(unit) {
+                let text = format!("{unit:?} is no unit that processes are in");
+                self.problems.report_with(
+                    at,
+                    text,
+                    "write ci.service, or ci@*.service for all that begin so",
+                );
+            }
+        }
+        texts(raw)
     }
 
     pub(super) fn resources(&self, raw: &[RawFile]) -> Vec<Resource> {
@@ -233,6 +250,15 @@ pub(super) fn host_name(written: &str) -> Option<Arc<str>> {
     };
     let name = written.strip_suffix('.').unwrap_or(written);
     (name.len() <= 253 && name.split('.').all(label)).then(|| name.to_ascii_lowercase().into())
+}
+
+/// Whether this is the name of a service, scope or slice, with at most one `*`, right before its ending.
+fn is_unit(text: &str) -> bool {
+    let stem = [".service", ".scope", ".slice"].into_iter().find_map(|ending| text.strip_suffix(ending));
+    stem.is_some_and(|stem| {
+        let start = stem.strip_suffix('*').unwrap_or(stem);
+        !stem.is_empty() && !start.contains(['*', '/']) && text.len() < LONGEST_UNIT
+    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ pub(crate) struct RawSubject {
     pub(crate) users: Option<At<List<String>>>,
     /// Group names or decimal group ids.
     pub(crate) groups: Option<At<List<String>>>,
-    /// Paths within the cgroup v2 hierarchy; descendants count.
+    /// Paths within the cgroup v2 hierarchy, whether they are there yet or not; descendants count.
     pub(crate) cgroups: Option<At<List<String>>>,
+    /// Units of the system's service manager: `ci.service`, `ci@*.service` for all instances, `docker-*.scope` for what
+    /// Docker runs. A `*` stands right before the ending.
+    pub(crate) units: Option<At<List<String>>>,
 }

@@ -124,8 +124,23 @@ fn a_subject_that_chooses_nobody_is_told() {
     says(
         "{users: [ci-runner]}",
         "{}",
-        "bundle.yaml:4:3: subject \"ci\" chooses no process\n    hint: name `users:`, `groups:` or `cgroups:`",
+        "bundle.yaml:4:3: subject \"ci\" chooses no process\n    hint: name `users:`, `groups:`, `cgroups:` or \
+         `units:`",
     );
+}
+
+#[test]
+fn a_unit_that_no_process_is_in_is_told() {
+    for unit in ["ci", "ci.socket", "c*i.service"] {
+        says(
+            "{users: [ci-runner]}",
+            &format!("{{units: [{unit:?}]}}"),
+            &format!(
+                "bundle.yaml:4:16: {unit:?} is no unit that processes are in\n    hint: write ci.service, or ci@*.service \
+                 for all that begin so"
+            ),
+        );
+    }
 }
 
 #[test]

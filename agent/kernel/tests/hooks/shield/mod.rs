@@ -7,7 +7,7 @@ mod sockets;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use tidegate_kernel::{FileRule, Hierarchy, NamePattern, Rules, SubjectRule};
+use tidegate_kernel::{FileRule, NamePattern, Rules, SubjectRule};
 
 use crate::common::{Cgroup, subjects};
 
@@ -57,8 +57,8 @@ fn shielding(files: &[(Option<&str>, NamePattern)]) -> Rules {
 
 /// Rules by which everything in a cgroup is governed, root too.
 fn governing(cgroup: &Cgroup) -> Rules {
-    let id = Hierarchy::find().unwrap().id(cgroup.path()).unwrap();
-    let job = SubjectRule { name: "job".into(), cgroup_ids: vec![id], ..SubjectRule::default() };
+    let job =
+        SubjectRule { name: "job".into(), cgroups: vec![cgroup.path().to_owned()], ..SubjectRule::default() };
     Rules { subjects: vec![job], ..Rules::default() }
 }
 
