@@ -11,14 +11,10 @@ use aws_lc_rs::rand;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_gate::{Answer, ApprovalError, Approvals, BoxFuture, Inquiry as Asking, Question, Step};
-use tokio::{
-    runtime::Handle,
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{runtime::Handle, sync::watch, time::sleep_until};
 
 use crate::{
-    Answered, Audience, Inquiry, Letter, Person, Refused, Say, State,
+    Answered, Audience, Clock, Inquiry, Letter, Person, Refused, Say, State,
     inquiry::Cover,
     store::{Inserted, Most, Store, StoreError},
 };
@@ -50,10 +46,6 @@ pub struct Overview {
 #[derive(Clone)]
 pub struct Desk(Arc<Inner>);
 
-/// What tells the time.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
 struct Inner {
     host: Arc<str>,
     clock: Clock,
@@ -75,29 +67,6 @@ struct Waits {
     now: watch::Receiver<Arc<Inquiry>>,
     /// How much of the trail was told.
     told: usize,
-}
-
-impl Clock {
-    /// A clock that somebody else winds.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-
-    /// When this time comes, as far as can be told now.
-    fn until(&self, time: Timestamp) -> Instant {
-        let left = Duration::try_from(time.duration_since(self.now())).unwrap_or_default();
-        Instant::now() + left
-    }
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new(Timestamp::now)
-    }
 }
 
 impl Desk {

@@ -6,17 +6,21 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod desk;
 mod inquiry;
 mod key;
 mod letter;
 mod person;
+mod refused;
 mod say;
 pub mod store;
 pub mod webhooks;
 
-pub use desk::{Clock, Desk, Failed, Limits, Overview};
-pub use inquiry::{Event, Inquiry, Refused, State, Term};
+pub use clock::Clock;
+pub use desk::{Desk, Failed, Limits, Overview};
+pub use inquiry::{Event, Inquiry, State, Term};
 pub use letter::{Audience, Letter, Told};
 pub use person::{Person, Who};
+pub use refused::Refused;
 pub use say::{Answered, Say};

@@ -4,9 +4,10 @@ mod client;
 mod hops;
 mod load;
 mod report;
+mod sections;
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -32,7 +33,17 @@ pub(crate) enum Bench {
     /// PostgreSQL: direct, pgbouncer, haproxy, the gate, and the gate with masks.
     Pg(Arguments),
     /// What a decision costs with 10, 1,000 and 10,000 rules.
-    Decide,
+    Decide(Output),
+    /// What knowing who asks adds to a connection.
+    Identity(Output),
+}
+
+/// How a measurement is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Output {
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
 }
 
 /// How much is measured.
@@ -62,17 +73,51 @@ pub(crate) struct Arguments {
 pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Pg(arguments) => pg(&arguments),
-        Bench::Decide => decide(),
+        Bench::Decide(output) => measured(&DECIDE, output),
+        Bench::Identity(output) => measured(&IDENTITY, output),
     }
 }
 
-/// The measurement is one of the policy's own tests, optimised: nothing but the policy is in it.
-fn decide() -> Result<()> {
-    let test = ["test", "--release", "--package", "tidegate-policy", "--test", "bundles"];
-    let only = ["--", "--ignored", "--nocapture", "--exact"];
-    let name = "speed::a_decision_costs_the_same_however_many_rules_cannot_match";
-    let status = cargo(&test).args(only).arg(name).status()?;
-    ensure!(status.success(), "the measurement failed ({status})");
+/// A measurement that is one of a crate's own tests, optimised: nothing but the crate is in it. It prints a table.
+struct Own {
+    title: &'static str,
+    words: &'static str,
+    test: &'static [&'static str],
+    name: &'static str,
+}
+
+const DECIDE: Own = Own {
+    title: "What a decision costs",
+    words: "Written by `cargo xtask bench decide`: medians. Rules that cannot match differ by resource, subject, statement or table.",
+    test: &["test", "--release", "--package", "tidegate-policy", "--test", "bundles"],
+    name: "speed::a_decision_costs_the_same_however_many_rules_cannot_match",
+};
+
+const IDENTITY: Own = Own {
+    title: "What knowing who asks adds to a connection",
+    words: "Written by `cargo xtask bench identity`: medians, with the host's own processes, and an issuer on loopback whose keys are \
+            known.",
+    test: &["test", "--release", "--package", "tidegate-identity", "--lib"],
+    name: "tests::speed::a_connection_hardly_waits_for_its_identity",
+};
+
+fn measured(own: &Own, output: Output) -> Result<()> {
+    let only = ["--", "--include-ignored", "--nocapture", "--exact", own.name];
+    let ran = cargo(own.test).args(only).stderr(Stdio::inherit()).output()?;
+    ensure!(ran.status.success(), "the measurement failed ({})", ran.status);
+    let printed = String::from_utf8(ran.stdout)?;
+    // The test's own name may stand before the first line.
+    let lines = printed.lines().filter(|line| line.ends_with('|'));
+    let table: Vec<&str> = lines.filter_map(|line| line.get(line.find('|')?..)).collect();
+    ensure!(table.len() > 2, "the measurement printed no table");
+    let section = format!("# {}\n\n{}\n\n{}\n", own.title, own.words, table.join("\n"));
+    sections::put(&project().join(TABLE), &section).with_context(|| format!("writing {TABLE}"))?;
+    if output.json {
+        println!("{}", sections::json(&table));
+    } else {
+        println!("{section}");
+    }
+    say(&format!("the table is in {TABLE}"));
     Ok(())
 }
 
@@ -84,7 +129,7 @@ fn pg(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     let binary = build::agent(true)?;
     let report = if is_root() { measure(arguments, &binary)? } else { measure_as_root(arguments, &binary)? };
-    fs::write(project().join(TABLE), report.markdown()).with_context(|| format!("writing {TABLE}"))?;
+    sections::put(&project().join(TABLE), &report.markdown()).with_context(|| format!("writing {TABLE}"))?;
     if arguments.json {
         println!("{}", report.json());
     } else {
