@@ -17,6 +17,7 @@ mod error;
 mod files;
 mod hardening;
 mod heart;
+mod host;
 mod lanes;
 mod listener;
 mod live;

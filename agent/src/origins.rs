@@ -11,7 +11,7 @@ use std::{
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
-    PassRule, Pins, Processes, Protection, Rules, SubjectRule, UnixRule, netns,
+    PassRule, Pins, Processes, Protection, Refusal, Rules, SubjectRule, UnixRule, netns,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -19,7 +19,7 @@ use tidegate_policy::{
 };
 use tokio::net::TcpStream;
 
-use crate::{dns::Askers, namespaces::Places, routes::Resolved};
+use crate::{dns::Askers, host::HostRecord, namespaces::Places, routes::Resolved};
 
 /// What makes rules count, a whole generation at once: on an error the old ones still do.
 pub(crate) trait Enforcer: Send + Sync {
@@ -44,6 +44,8 @@ pub(crate) trait Enforcer: Send + Sync {
 pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
+    /// Where what happens outside of sessions is written; none before the store is open.
+    record: Option<Arc<HostRecord>>,
 }
 
 impl HostKernel {
@@ -52,12 +54,15 @@ impl HostKernel {
         let failed = |error: KernelError| error.to_string();
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
-        Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes) })
+        Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes), record: None })
     }
 
-    /// Has a task of the current runtime read the programs' log.
-    pub(crate) fn read_log(&self) -> Result<(), String> {
-        self.kernel.read_log().map_err(|error| error.to_string())
+    /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
+    pub(crate) fn read_log(&mut self, record: HostRecord) -> Result<(), String> {
+        let record = Arc::new(record);
+        self.record = Some(record.clone());
+        let told = Box::new(move |refusal: &Refusal| record.refused(refusal));
+        self.kernel.read_log(told).map_err(|error| error.to_string())
     }
 
     /// Where an earlier agent listened; 0 where it did not.
@@ -123,6 +128,9 @@ impl Places for HostKernel {
 impl Enforcer for HostKernel {
     fn enforce(&self, rules: &Rules) -> Result<(), String> {
         for socket in self.kernel.replace(rules).map_err(|error| error.to_string())? {
+            if let Some(record) = &self.record {
+                record.older_socket(&socket);
+            }
             let OlderSocket { pid, uid, protocol, local, remote, ended } = socket;
             let protocol = format!("{protocol:?}").to_lowercase();
             tracing::warn!(pid, uid, protocol, %local, %remote, ended, "a socket was open before its process was governed");
@@ -179,7 +187,7 @@ impl Origins for HostKernel {
             let source = connection.peer_addr().map_err(failed)?;
             let listener = connection.local_addr().map_err(failed)?;
             let netns = netns::cookie(connection.as_fd()).map_err(failed)?;
-            let Self { kernel, processes } = self.clone();
+            let Self { kernel, processes, .. } = self.clone();
             // Facts hash the executable the first time it is seen.
             tokio::task::spawn_blocking(move || {
                 let captured = kernel

@@ -32,6 +32,7 @@ use crate::{
     error::Error,
     files, hardening,
     heart::Heart,
+    host::HostRecord,
     lanes::Lanes,
     listener::{Kept, Listeners, drain},
     live::Live,
@@ -129,10 +130,12 @@ impl Privileged {
 }
 
 async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
-    let Privileged { since, kept, tier, kernel } = privileged;
+    let Privileged { since, kept, tier, mut kernel } = privileged;
+    let tier: Arc<str> = tier.to_string().into();
     let signals = Signals::listen().map_err(Error::Runtime)?;
-    kernel.read_log().map_err(Error::Kernel)?;
     let records: Arc<dyn Records> = store::open(&config.records(), &host_name()).map_err(Error::Records)?;
+    let host = HostRecord::start(records.clone(), tier.clone()).map_err(Error::Runtime)?;
+    kernel.read_log(host).map_err(Error::Kernel)?;
     let authority = Arc::new(Authority::open(&config.authority(), &host_name())?);
     let masker = Arc::new(Masker::new(token_key(&config.state.join("token.key"))?));
     let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
@@ -183,7 +186,6 @@ async fn start(config: Config, privileged: Privileged) -> Result<Agent, Error> {
     let origins = Arc::new(kernel);
     let approvals = Arc::new(desk);
     let identities = Arc::new(registry.clone());
-    let tier: Arc<str> = tier.to_string().into();
     let dns = Dns::new(in_force.clone(), origins.clone(), records.clone(), tier.clone());
     let (namespaces, elsewhere) = Namespaces::new(seen, origins.clone(), dns.clone());
     listeners.also(elsewhere);

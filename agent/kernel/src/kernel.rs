@@ -18,7 +18,7 @@ use crate::log::{LogReader, ProgramLog};
 use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
-use crate::shield::{Protection, Shield};
+use crate::shield::{Protection, Shield, Told};
 use crate::sockets::{self, OlderSocket};
 use crate::tables::{
     AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
@@ -148,14 +148,15 @@ impl Kernel {
         Ok(kernel)
     }
 
-    /// Has a task of the current Tokio runtime read the programs' log, from what was written while no agent ran.
-    pub fn read_log(&self) -> Result<(), KernelError> {
+    /// Has a task of the current Tokio runtime read the programs' log, from what was written while no agent ran, and tell of
+    /// what the shield refuses.
+    pub fn read_log(&self, told: Told) -> Result<(), KernelError> {
         let mut log = lock(&self.log);
         *log = match mem::replace(&mut *log, Log::Lost) {
             Log::Unread(log) => Log::Read(log.read()?),
             other => other,
         };
-        self.shield.as_ref().map_or(Ok(()), |shield| lock(shield).read_events())
+        self.shield.as_ref().map_or(Ok(()), |shield| lock(shield).read_events(told))
     }
 
     /// Whether an earlier agent's programs and rules were found in force.

@@ -40,7 +40,7 @@ pub use probe::{Probe, probe};
 pub use process::{Process, Processes};
 pub use programs::TOOLCHAIN;
 pub use rules::{Destination, Learned, PassRule, Rules, SubUids, SubjectRule};
-pub use shield::{FileRule, ListenerName, NamePattern, Protection, UnixRule};
+pub use shield::{FileRule, ListenerName, NamePattern, Protection, Refusal, Told, UnixRule};
 pub use sockets::{OlderSocket, Protocol};
 pub use tier::{Feature, Found, Missing, Tier, features};
 pub use unit::UnitPattern;

@@ -1,4 +1,4 @@
-//! The shield's refusals, as tracing events.
+//! The shield's refusals, as tracing events and for whoever keeps account of them.
 
 use std::fmt;
 
@@ -12,6 +12,24 @@ use tokio::task::JoinHandle;
 use super::tables::take;
 use crate::KernelError;
 
+/// Something that the shield refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The process.
+    pub pid: u32,
+    /// Its real user id.
+    pub uid: u32,
+    /// Its real group id.
+    pub gid: u32,
+    /// Its command name.
+    pub command: String,
+    /// What it was refused, in words.
+    pub what: String,
+}
+
+/// Is told of refusals. It must not block.
+pub type Told = Box<dyn Fn(&Refusal) + Send>;
+
 /// Reads events until it is dropped.
 pub(super) struct EventReader(JoinHandle<()>);
 
@@ -19,7 +37,7 @@ impl EventReader {
     /// # Errors
     ///
     /// Outside a Tokio runtime.
-    pub(super) fn start(object: &mut Ebpf) -> Result<Self, KernelError> {
+    pub(super) fn start(object: &mut Ebpf, told: Told) -> Result<Self, KernelError> {
         let failed = |error: &dyn fmt::Display| KernelError::Shield(format!("its events: {error}"));
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(&error))?;
         let ring: RingBuf<MapData> = take(object, "EVENTS")?;
@@ -30,7 +48,7 @@ impl EventReader {
         Ok(Self(runtime.spawn(async move {
             while let Ok(mut ready) = ring.readable_mut().await {
                 while let Some(record) = ready.get_inner_mut().next() {
-                    tell(&record);
+                    tell(&record, &told);
                 }
                 ready.clear_ready();
             }
@@ -44,17 +62,14 @@ impl Drop for EventReader {
     }
 }
 
-fn tell(record: &[u8]) {
+fn tell(record: &[u8], told: &Told) {
     let Some(event) = decode(record) else { return };
-    tracing::warn!(
-        target: "tidegate_kernel::shield",
-        pid = event.tgid,
-        uid = event.uid,
-        gid = event.gid,
-        command = %text(&event.command),
-        "refused {}",
-        Refused(&event)
-    );
+    let what = Refused(&event).to_string();
+    let refusal =
+        Refusal { pid: event.tgid, uid: event.uid, gid: event.gid, command: text(&event.command), what };
+    let Refusal { pid, uid, gid, command, what } = &refusal;
+    tracing::warn!(target: "tidegate_kernel::shield", pid, uid, gid, %command, "refused {what}");
+    told(&refusal);
 }
 
 /// The event that a record holds; none if it is cut short.

@@ -11,6 +11,7 @@ use aya::Ebpf;
 use tidegate_abi::shield::{HIDE, KEEP};
 
 use self::events::EventReader;
+pub use self::events::{Refusal, Told};
 use self::rules::Compiled;
 pub use self::rules::{FileRule, ListenerName, NamePattern, UnixRule};
 use self::tables::Tables;
@@ -51,10 +52,10 @@ impl Shield {
         Ok(Self { tables, without, programs: object, events: None })
     }
 
-    /// Makes their events tracing events, by a task on the current Tokio runtime.
-    pub(crate) fn read_events(&mut self) -> Result<(), KernelError> {
+    /// Makes their events tracing events, and tells of them, by a task on the current Tokio runtime.
+    pub(crate) fn read_events(&mut self, told: Told) -> Result<(), KernelError> {
         if self.events.is_none() {
-            self.events = Some(EventReader::start(&mut self.programs)?);
+            self.events = Some(EventReader::start(&mut self.programs, told)?);
         }
         Ok(())
     }

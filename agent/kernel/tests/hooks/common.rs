@@ -76,7 +76,7 @@ impl Gate {
         gate.kernel.mark(&gate.v6).unwrap();
         gate.kernel.listen(gate.v4_port(), gate.v6_port()).unwrap();
         gate.kernel.replace(&rules(gate.v4_port())).unwrap();
-        gate.kernel.read_log().unwrap();
+        gate.kernel.read_log(Box::new(|_| {})).unwrap();
         gate.heart = Some(Heart::start(gate.kernel.clone()));
         gate
     }
