@@ -103,10 +103,12 @@ impl Engine {
         }
         let matching = self.active(judgement.matched.iter().copied());
         let content = plan::content(&matching);
-        // A masked column stays masked whichever rule lets an action through; content is looked for where a rule says.
+        // A masked column stays masked whichever rule lets an action through; content is looked for where a rule says, and
+        // so are fields that are known only when the answer comes: they are of what the rule matches.
         let mut active = self.active(self.rules_for(principal, indices.masking()));
         active.retain(|one| {
-            one.mask.columns.is_some() || matching.iter().any(|other| other.mask.name == one.mask.name)
+            (one.mask.columns.is_some() && !shape.open)
+                || matching.iter().any(|other| other.mask.name == one.mask.name)
         });
         match plan::plan(&active, content.as_ref(), shape) {
             Err(refusal) => Verdict {

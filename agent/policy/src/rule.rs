@@ -178,6 +178,14 @@ impl Columns {
         self.fields.matches(field)
     }
 
+    /// Whether a field whose address begins like this could be covered. Says yes in doubt.
+    pub(crate) fn reach(&self, beginning: &str) -> bool {
+        self.fields.written.iter().any(|glob| {
+            let literal = glob.split(['*', '?', '[', '{', '\\']).next().unwrap_or_default();
+            literal.starts_with(beginning) || literal.len() < glob.len() && beginning.starts_with(literal)
+        })
+    }
+
     /// Whether the table could hold a covered field. Says yes in doubt.
     pub(crate) fn touch(&self, table: &str) -> bool {
         self.tables.as_ref().is_none_or(|tables| tables.matches(table))
@@ -199,6 +207,17 @@ fn table_globs(glob: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mask_reaches_what_begins_as_its_fields_do() {
+        let reaches = |glob: &str| Columns::new([glob]).unwrap().reach("body.");
+        for glob in ["body.a.b", "body.*", "*", "b*", "{body,header}.x", "?ody.x"] {
+            assert!(reaches(glob), "{glob}");
+        }
+        for glob in ["header.x", "body", "bod.x", "header.*"] {
+            assert!(!reaches(glob), "{glob}");
+        }
+    }
 
     #[test]
     fn a_table_is_touched_if_any_of_its_columns_could_be_covered() {

@@ -48,9 +48,9 @@ impl FieldMasks {
         covering.reduce(|a, b| plan::stricter(a, b))
     }
 
-    /// Whether a field below this address could be masked. Says yes in doubt.
-    pub fn touch(&self, address: &str) -> bool {
-        self.0.iter().any(|(columns, _)| columns.touch(address))
+    /// Whether a field whose address begins like this could be masked. Says yes in doubt.
+    pub fn reach(&self, beginning: &str) -> bool {
+        self.0.iter().any(|(columns, _)| columns.reach(beginning))
     }
 }
 

@@ -82,7 +82,7 @@ impl<'a> Masks<'a> {
             None => Form::Unknown,
             Some(kind) if is_json(kind) => Form::Json(Json::new(self)),
             Some(kind) if is_text(kind) => {
-                if self.fields.as_ref().is_some_and(|fields| fields.touch("body")) {
+                if self.fields.as_ref().is_some_and(|fields| fields.reach("body.")) {
                     return Err(format!("a mask is on fields of a body, and {kind} has none that are known"));
                 }
                 Form::Text(Text::new(self))

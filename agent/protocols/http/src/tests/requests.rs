@@ -195,3 +195,28 @@ async fn what_is_no_longer_allowed_is_cut_off() {
     client.read_to_string(&mut heard).await.unwrap();
     assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("no longer allowed"), "{heard}");
 }
+
+#[tokio::test]
+async fn a_mask_is_on_what_its_rule_matches() {
+    const MASKED: &str = r#"
+rules:
+  - {name: files, subjects: [tester], resources: [it], allow: [{path: "/files/**"}]}
+  - {name: people, subjects: [tester], resources: [it], allow: [{path: /people}], masks: [mail]}
+masks:
+  mail: {columns: [body.mail]}
+"#;
+    let stage = Stage::set(MASKED, "{}", Reached::Plainly, |_| {
+        let body = r#"{"mail": "ada@example.com"}"#;
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+    })
+    .await;
+    let open = stage.told(&stage.request("GET /files/x", "Range: bytes=0-\r\n")).await;
+    assert!(open.contains("ada@example.com"), "{open}");
+    let masked =
+        stage.told(&stage.request("GET /people", "Range: bytes=0-\r\nAccept-Encoding: gzip\r\n")).await;
+    assert!(masked.ends_with("{\"mail\": \"[masked]\"}\r\n0\r\n\r\n"), "{masked}");
+    let asked = stage.received();
+    assert!(asked[0].contains("range: ") && !asked[1].contains("range: "), "{asked:?}");
+    assert!(asked[1].contains("accept-encoding: identity"), "{asked:?}");
+}
