@@ -1,18 +1,14 @@
 //! Commands about the agent of this host.
 
-use std::{
-    fs,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use anyhow::{Result, bail};
+use clap::Args;
 use tidegate_kernel::{KernelError, Pins, Removed};
 
 use super::{Exit, counted};
 use crate::{
     admin::{self, Answer, Request, Status},
-    authority,
     config::Config,
 };
 
@@ -23,15 +19,6 @@ pub(super) struct Asked {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Ca {
-    /// Print the certificate that clients on this host may trust
-    #[command(after_help = "\
-Example:
-  tidegate ca show > ca.pem && psql 'host=db.internal sslmode=verify-full sslrootcert=ca.pem'")]
-    Show,
 }
 
 impl Asked {
@@ -114,15 +101,4 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
     writeln!(out, "counted    {}", counted.join(", "))
-}
-
-impl Ca {
-    pub(super) fn run(&self, config: &Config) -> Result<Exit> {
-        let Self::Show = self;
-        let path = authority::certificate_path(&config.authority());
-        let pem = fs::read(&path)
-            .with_context(|| format!("{}: the agent makes it when it first runs", path.display()))?;
-        io::stdout().lock().write_all(&pem)?;
-        Ok(Exit::Done)
-    }
 }

@@ -4,6 +4,7 @@ mod agent;
 mod approvals;
 mod attack;
 mod bundles;
+mod ca;
 mod doctor;
 mod people;
 mod sessions;
@@ -98,7 +99,7 @@ accounts then reach only what the bundle passes. This is the way to free them; a
     Records(sessions::Records),
     /// The host's own certificate authority
     #[command(subcommand)]
-    Ca(agent::Ca),
+    Ca(ca::Ca),
     /// Find out what this host lets the agent enforce, by trying, and attack it
     Doctor(doctor::Doctor),
 }
