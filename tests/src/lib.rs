@@ -1,4 +1,5 @@
-//! What the end-to-end tests, the demo and the benchmarks stand on: a private PostgreSQL, an agent, governed accounts.
+//! What the end-to-end tests, the demo and the benchmarks stand on: a private PostgreSQL and nginx, an agent, governed
+//! accounts.
 //!
 //! Everything here needs root, works on loopback only, keeps its state in a temporary directory, and stops what it
 //! started, by process id, when it is dropped.
@@ -14,6 +15,7 @@ mod name_server;
 mod process;
 mod provider;
 mod secret;
+mod web;
 mod world;
 
 pub use account::{Account, CLIENTS, Ran};
@@ -25,4 +27,5 @@ pub use name_server::NameServer;
 pub use process::{Process, run};
 pub use provider::Provider;
 pub use secret::random;
+pub use web::Web;
 pub use world::{BUNDLE, World, governed_uid, ungoverned_uid};

@@ -34,6 +34,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("postgresql", "the server and the clients of tests and demo"),
     ("pgbouncer", "a hop to compare with in benchmarks, and an upstream in tests"),
     ("haproxy", "a hop to compare with in benchmarks"),
+    ("nginx-light", "the HTTP server of tests"),
+    ("fcgiwrap", "git repositories served by it"),
+    ("git", "a client and a server of tests"),
+    ("curl", "a client of tests"),
     ("python3-venv", "the Python drivers of tests and demo"),
     ("iproute2", "network namespaces of tests"),
     ("procps", "looking at processes in tests"),
@@ -53,11 +57,17 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("npm", "npm", "installing them"),
 ];
 
-/// Of the packages, those whose own services are of no use here.
-const SERVICES: &[&str] = &["haproxy", "pgbouncer"];
+/// Packages whose own services are of no use here, and these.
+const SERVICES: &[(&str, &str)] = &[
+    ("haproxy", "haproxy"),
+    ("pgbouncer", "pgbouncer"),
+    ("nginx-light", "nginx"),
+    ("fcgiwrap", "fcgiwrap.socket"),
+];
 
-/// The Python drivers.
-const PYTHON_DRIVERS: &[&str] = &["psycopg[binary]==3.3.9", "asyncpg==0.32.0"];
+/// The Python drivers, of databases and of HTTP.
+const PYTHON_DRIVERS: &[&str] =
+    &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "requests==2.34.2", "httpx[http2]==0.28.1"];
 
 /// The Node driver.
 const NODE_DRIVER: &str = "pg@8.23.1";
@@ -220,7 +230,7 @@ fn install(packages: &[(&'static str, &'static str)]) -> Result<()> {
     command_as_root(&command)?;
     drop(policy);
     if Path::new("/run/systemd/system").exists() {
-        for service in SERVICES.iter().filter(|service| fresh.contains(**service)) {
+        for (_, service) in SERVICES.iter().filter(|(package, _)| fresh.contains(package)) {
             command_as_root(&["systemctl", "disable", "--quiet", service])?;
         }
     }

@@ -1,0 +1,133 @@
+//! A private nginx with an API, files and git repositories, for tests of HTTP.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::User;
+use tempfile::TempDir;
+
+use crate::{Certificates, Process, random, run};
+
+/// The configuration. `${...}` stand for this one's own.
+const CONFIGURATION: &str = include_str!("../nginx.conf");
+
+/// A running nginx. It answers only whoever shows its token. Dropped, it is stopped.
+#[derive(Debug)]
+pub struct Web {
+    /// Port of HTTPS, HTTP/1.1 and HTTP/2.
+    pub port: u16,
+    /// Port of plain HTTP.
+    pub plain_port: u16,
+    /// What it takes as a Bearer token, and as the password of user `bot`.
+    pub token: String,
+    /// Its certificates.
+    pub certificates: Certificates,
+    directory: TempDir,
+    _processes: [Process; 2],
+}
+
+impl Web {
+    /// Starts one, with a repository `shop.git` of one commit and an empty `payroll.git`. Needs root.
+    pub fn start() -> Result<Self> {
+        let owner =
+            User::from_name("www-data")?.context("there is no user www-data: run `cargo xtask setup`")?;
+        let directory = TempDir::with_prefix("tidegate-web-")?;
+        fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
+        let certificates = Certificates::make(directory.path(), &owner)?;
+        let (port, plain_port, token) = (free_port()?, free_port()?, random("web")?);
+        let path = |name: &str| directory.path().join(name);
+        for name in ["files", "repositories", "temporary"] {
+            fs::create_dir(path(name))?;
+            chown(path(name), Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))?;
+        }
+        let large: String = (0..200_000).map(|line| format!("line {line} of a file\n")).collect();
+        fs::write(path("files").join("large.txt"), large)?;
+        let basic = {
+            let encoded = run(Command::new("sh").args(["-c", &format!("printf bot:{token} | base64 -w0")]))?;
+            String::from_utf8(encoded.stdout)?
+        };
+        let configuration = CONFIGURATION
+            .replace("${directory}", &directory.path().display().to_string())
+            .replace("${port}", &port.to_string())
+            .replace("${plain_port}", &plain_port.to_string())
+            .replace("${token}", &token)
+            .replace("${basic}", &basic);
+        fs::write(path("nginx.conf"), configuration)?;
+        repositories(&path("repositories"), &owner)?;
+        let log = fs::File::create(path("log"))?;
+        let socket = format!("unix:{}", path("temporary").join("fcgi").display());
+        let cgi = Process::start(
+            Command::new("fcgiwrap")
+                .args(["-s", &socket])
+                .uid(owner.uid.as_raw())
+                .gid(owner.gid.as_raw())
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stderr(log.try_clone()?),
+        );
+        // Its socket is made by the account that serves.
+        let nginx = Process::start(
+            Command::new("/usr/sbin/nginx")
+                .arg("-c")
+                .arg(path("nginx.conf"))
+                .arg("-e")
+                .arg(path("log"))
+                .stderr(log),
+        )?;
+        let web = Self { port, plain_port, token, certificates, _processes: [cgi?, nginx], directory };
+        web.listens()?;
+        Ok(web)
+    }
+
+    /// What it was asked: a line a request, with what it was signed in with.
+    pub fn asked(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.directory.path().join("access"))?)
+    }
+
+    /// A file that it serves under `/files/`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("files").join(name)
+    }
+
+    fn listens(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            ensure!(Instant::now() < deadline, "nginx does not listen:\n{}", log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Bare repositories that take pushes, the first with one commit.
+fn repositories(directory: &Path, owner: &User) -> Result<()> {
+    let script = "\
+        for name in shop payroll; do \
+            git init -q --bare -b main $name.git; git -C $name.git config http.receivepack true; \
+        done; \
+        git clone -q shop.git work 2>/dev/null; cd work; echo hello > README; git add README; \
+        git -c user.name=t -c user.email=t@example.com commit -qm first; git push -q origin HEAD:main";
+    run(Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(directory)
+        .env("HOME", directory)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .uid(owner.uid.as_raw())
+        .gid(owner.gid.as_raw()))?;
+    Ok(())
+}
