@@ -78,3 +78,35 @@ fn a_session_that_is_no_longer_allowed_is_ended() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_connection_from_before_its_user_was_governed_is_ended_and_recorded() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.stranger)?;
+        let (ci, stranger) = (world.ci.uid, world.stranger.uid);
+        world.change_bundle(&format!("[\"{ci}\"]"), &format!("[\"{ci}\", \"{stranger}\"]"))?;
+        world.agent.ask(&["reload"])?;
+        session.say("SELECT 1")?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("connection"), "it goes on: {complaints}");
+        let ended = format!("to {}: pid", world.server.address);
+        // It is written beside what is going on.
+        eventually("it is recorded", || Ok(host_record(world)?.contains(&ended)))?;
+        let text = host_record(world)?;
+        ensure!(text.contains("older-socket-ended") && text.contains(&format!("uid {stranger}")), "{text}");
+        world.agent.stop()?;
+        let text = host_record(world)?;
+        ensure!(text.contains("the agent ends"), "the record is left open: {text}");
+        world.agent.launch()
+    })
+}
+
+/// The record of what happened on the host, as it is exported; empty if there is none.
+fn host_record(world: &World) -> Result<String> {
+    let listed = world.agent.ask(&["sessions", "list", "--json"])?;
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
+    let host = listed.iter().find(|session| session["resource"] == "host");
+    let Some(id) = host.and_then(|host| host["id"].as_str()) else { return Ok(String::new()) };
+    world.agent.ask(&["sessions", "export", id])
+}
