@@ -35,7 +35,7 @@ const OVERRIDING: [&str; 8] = [
     "x-override-url",
 ];
 
-/// Fields whose values are credentials; in records they are withheld.
+/// Fields whose values are credentials: withheld in records, and a client's own go no further.
 const SECRET: [&str; 14] = [
     "authorization",
     "cookie",
@@ -52,6 +52,9 @@ const SECRET: [&str; 14] = [
     "x-amz-security-token",
     "x-goog-api-key",
 ];
+
+/// Proves that a form is the site's own, and signs nobody in.
+const CSRF: &str = "x-csrf-token";
 
 /// Query parameters whose values are credentials.
 const SECRET_PARAMETERS: [&str; 13] = [
@@ -93,7 +96,7 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
         if text.contains('_') {
             return Err(format!("the header field {name} has an underscore, which servers read as a dash"));
         }
-        let is_credential = [header::AUTHORIZATION, header::COOKIE].contains(name);
+        let is_credential = SECRET.contains(&text) && name != CSRF;
         let dropped = is_connections_own(name)
             || nominated.contains(name)
             || PROXIES.contains(&text)
@@ -211,8 +214,12 @@ mod tests {
 
     #[test]
     fn the_client_s_own_credentials_stay_unless_they_are_passed() {
-        let all =
-            headers(&[("authorization", "Bearer x"), ("cookie", "a=1"), ("proxy-authorization", "Basic y")]);
+        let all = headers(&[
+            ("authorization", "Bearer x"),
+            ("cookie", "a=1"),
+            ("proxy-authorization", "Basic y"),
+            ("private-token", "z"),
+        ]);
         assert!(upstream(&all, &[]).unwrap().is_empty());
         assert_eq!(upstream(&all, &[header::COOKIE]).unwrap(), headers(&[("cookie", "a=1")]));
     }

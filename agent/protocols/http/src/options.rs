@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use http::{HeaderName, header};
+use http::HeaderName;
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_gate::policy::{Host, Resource};
@@ -49,7 +49,7 @@ pub(crate) enum SignIn {
 struct Raw {
     hosts: Vec<String>,
     sign_in: Option<RawSignIn>,
-    pass: Vec<Credential>,
+    pass: Vec<String>,
     tolerate: Vec<Trick>,
     /// In seconds.
     wait: Option<u64>,
@@ -65,13 +65,6 @@ enum RawSignIn {
     Cookie(String),
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Credential {
-    Authorization,
-    Cookie,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Trick {
@@ -80,8 +73,8 @@ enum Trick {
     PathParameters,
 }
 
-const KNOWN: &str = "known: hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass \
-                     (authorization, cookie), tolerate (encoded-slash, empty-segments, path-parameters), wait (seconds)";
+const KNOWN: &str = "known: hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass (names of \
+                     header fields), tolerate (encoded-slash, empty-segments, path-parameters), wait (seconds)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, String> {
@@ -95,7 +88,7 @@ impl Options {
         Ok(Self {
             hosts: hosts(resource, &raw.hosts)?,
             sign_in: sign_in(raw.sign_in)?,
-            pass: raw.pass.iter().map(|each| each.header()).collect(),
+            pass: raw.pass.iter().map(|name| field(name, "pass")).collect::<Result<_, _>>()?,
             tolerated: Tolerated {
                 encoded_slash: has(Trick::EncodedSlash),
                 empty_segments: has(Trick::EmptySegments),
@@ -116,12 +109,13 @@ impl Options {
     }
 }
 
-impl Credential {
-    fn header(self) -> HeaderName {
-        match self {
-            Self::Authorization => header::AUTHORIZATION,
-            Self::Cookie => header::COOKIE,
-        }
+/// A header field's name that is not the connection's own.
+fn field(name: &str, of: &str) -> Result<HeaderName, String> {
+    let name: HeaderName =
+        name.parse().map_err(|_| format!("options: {name:?} in {of} is no header field's name"))?;
+    match crate::forward::is_connections_own(&name) {
+        true => Err(format!("options: {name} in {of} is the connection's own")),
+        false => Ok(name),
     }
 }
 
@@ -155,14 +149,6 @@ fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, String> {
         Some(RawSignIn::Basic) => SignIn::Basic,
         Some(RawSignIn::Query(name)) => SignIn::Query(token(&name)?),
         Some(RawSignIn::Cookie(name)) => SignIn::Cookie(token(&name)?),
-        Some(RawSignIn::Header(name)) => {
-            let name: HeaderName = name
-                .parse()
-                .map_err(|_| format!("options: {name:?} in sign-in is no header field's name"))?;
-            if crate::forward::is_connections_own(&name) {
-                return Err(format!("options: {name} in sign-in is the connection's own"));
-            }
-            SignIn::Header(name)
-        }
+        Some(RawSignIn::Header(name)) => SignIn::Header(field(&name, "sign-in")?),
     })
 }

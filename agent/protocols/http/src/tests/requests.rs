@@ -130,14 +130,14 @@ async fn the_record_has_request_and_response_without_credentials() {
     })
     .await
     .signs_in(None, "hunter2");
-    let request = stage.request("GET /open/x?token=hunter2&page=2", "Private-Token: hunter2\r\n");
+    let request = stage.request("GET /open/x?token=hunter2&page=2", "X-CSRF-Token: hunter2\r\n");
     assert!(stage.told(&request).await.starts_with("HTTP/1.1 404"));
     let lines = stage.memory.lines();
     let text: String = lines.iter().map(ToString::to_string).collect();
     assert!(!text.contains("hunter2"), "{text}");
     let action = lines.iter().find(|line| line["type"] == "action").unwrap();
     let recorded = action["text"].as_str().unwrap();
-    assert!(recorded.contains("/open/x?token=(withheld)&page=2\nprivate-token: (withheld)"), "{recorded}");
+    assert!(recorded.contains("/open/x?token=(withheld)&page=2\nx-csrf-token: (withheld)"), "{recorded}");
     let outcome = lines.iter().find(|line| line["type"] == "outcome").unwrap();
     assert_eq!((&outcome["outcome"], &outcome["error"]), (&"failed".into(), &"404".into()));
     assert_eq!(outcome["bytes"], 4);
