@@ -53,6 +53,11 @@ const PEEKING: &[&str] = &[
     "SELECT query_to_xml('SELECT card_number FROM customers', true, true, '')",
     "SELECT table_to_xml('customers', true, true, '')",
     "SELECT * FROM ts_stat('SELECT to_tsvector(card_number) FROM customers')",
+    // By how a copy is laid out.
+    "COPY (SELECT 'a,b', card_number, 'c' FROM customers) TO STDOUT (FORMAT csv, DELIMITER *)",
+    "COPY (SELECT 'a,b', card_number, 'c' FROM customers) TO STDOUT (FORMAT csv, DELIMITER ('|'))",
+    "COPY customers (card_number) TO STDOUT (FORMAT csv, HEADER (off))",
+    "COPY customers (card_number, name) TO STDOUT (FORMAT csv, QUOTE E'\\n')",
     // By what a copy takes for NULL.
     "COPY customers (card_number) TO STDOUT (NULL '4111111111111111')",
 ];
@@ -90,11 +95,27 @@ const LOOKING: &[&str] = &[
     "PREPARE p AS SELECT card_number, email FROM customers WHERE id = $1; EXECUTE p(1)",
     "COPY customers (card_number, email) TO STDOUT (FORMAT csv, DELIMITER '@', FORCE_QUOTE *)",
     "COPY customers (card_number, email) TO STDOUT (FORMAT csv, QUOTE 'a')",
+    "COPY customers (card_number, email) TO STDOUT (FORMAT csv, HEADER 'FALSE')",
+    "COPY customers (card_number, email) TO STDOUT (HEADER \"Off\")",
     "COPY customers (card_number, email) TO STDOUT (FORMAT binary)",
     "COPY (SELECT email, card_number FROM customers) TO STDOUT (DELIMITER '1')",
     "SELECT card_number FROM customers WHERE id = 1 \\gdesc",
     "SELECT email FROM customers WHERE id = 1 UNION ALL SELECT card_number FROM customers WHERE id = 1",
 ];
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn quotes_tell_nothing_of_a_masked_value() -> Result<()> {
+    World::with(|world| {
+        for layout in ["NULL 'ada@example.com'", "DELIMITER '@'", "QUOTE '@'"] {
+            let query = format!("COPY customers (email) TO STDOUT (FORMAT csv, {layout})");
+            let ran = world.ci.psql(&query)?;
+            ensure!(ran.stdout.lines().all(|line| line.starts_with("tok_")), "{layout}: {ran:?}");
+            ensure!(ran.stdout.lines().count() > 1, "{layout}: {ran:?}");
+        }
+        Ok(())
+    })
+}
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]

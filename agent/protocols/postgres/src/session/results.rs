@@ -203,6 +203,7 @@ fn copy_format(options: &CopyOptions) -> Result<CopyFormat, CannotShow> {
     }
     let byte = |option: &Option<String>, default: u8| match option.as_deref().map(str::as_bytes) {
         None => Ok(default),
+        Some(b"\n" | b"\r") => Err(CannotShow::Malformed("COPY data laid out by line breaks")),
         Some([byte]) => Ok(*byte),
         Some(_) => Err(CannotShow::Malformed("COPY data laid out by a character of several bytes")),
     };

@@ -25,6 +25,7 @@
 
 mod catalog;
 mod change;
+mod copy_options;
 mod definition;
 mod expression;
 mod flow;

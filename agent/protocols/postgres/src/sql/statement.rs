@@ -91,8 +91,6 @@ pub(crate) struct CopyOptions {
     pub(crate) escape: Option<String>,
     /// The first line holds names.
     pub(crate) header: bool,
-    /// Columns that are always quoted; all of them for `*`.
-    pub(crate) force_quote: Vec<String>,
     /// Types of the columns by oid, where the catalog tells.
     pub(crate) types: Option<Vec<u32>>,
     /// Encoding of the data, if not the client's.

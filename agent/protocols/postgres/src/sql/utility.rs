@@ -152,7 +152,7 @@ impl Tracer<'_> {
             (None, Some(table)) => self.copy_table(copy, table)?,
             (None, None) => return Err(NotUnderstood::new("COPY of nothing")),
         };
-        let options = CopyOptions { types: self.copied_types(copy), ..copy_options(&copy.options)? };
+        let options = CopyOptions { types: self.copied_types(copy), ..CopyOptions::read(&copy.options)? };
         let client_side = !copy.is_program && copy.filename.is_empty();
         if !copy.is_from && !client_side {
             self.copy(&columns.all(), &[]);
@@ -312,50 +312,4 @@ pub(super) fn into_clause(select: &SelectStmt) -> Option<&pg_query::protobuf::In
 
 pub(super) fn untraced(reason: &str) -> Lineage {
     Lineage { outputs: Vec::new(), untraced: Some(reason.into()) }
-}
-
-/// The options of a COPY, in its old and its new spelling. One that the gate doesn't know is refused.
-fn copy_options(list: &[Node]) -> Result<CopyOptions> {
-    let mut options = CopyOptions::default();
-    for node in list {
-        let Some(NodeEnum::DefElem(option)) = inner(node) else { continue };
-        let value = option.arg.as_deref().and_then(literal_text);
-        let flag = || value.as_deref().is_none_or(|text| !matches!(text, "false" | "off" | "0"));
-        match option.defname.as_str() {
-            "format" => match value.as_deref() {
-                Some("csv") => options.csv = true,
-                Some("binary") => options.binary = true,
-                Some("text") => {}
-                _ => return Err(NotUnderstood::new("COPY in a format that the gate doesn't know")),
-            },
-            "delimiter" => options.delimiter = value,
-            "null" => options.null = value,
-            "quote" => options.quote = value,
-            "escape" => options.escape = value,
-            "header" => options.header = flag(),
-            "encoding" => options.encoding = value,
-            "force_quote" => {
-                options.force_quote = match option.arg.as_deref().and_then(inner) {
-                    Some(NodeEnum::List(list)) => {
-                        strings(&list.items).into_iter().map(str::to_owned).collect()
-                    }
-                    _ => vec!["*".to_owned()],
-                };
-            }
-            "freeze"
-            | "force_not_null"
-            | "force_null"
-            | "default"
-            | "on_error"
-            | "log_verbosity"
-            | "reject_limit"
-            | "convert_selectively" => {}
-            other => {
-                return Err(NotUnderstood::new(format!(
-                    "COPY with the option {other}, which the gate doesn't know"
-                )));
-            }
-        }
-    }
-    Ok(options)
 }

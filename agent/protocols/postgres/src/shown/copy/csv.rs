@@ -109,7 +109,6 @@ impl Csv {
 
     fn end_field(&self, fields: &mut Fields, out: &mut Vec<u8>) -> Result<(), CannotShow> {
         if !fields.is_plain() {
-            let is_quoted = fields.held.contains(&self.dialect.quote);
             let look = match fields.unseen() {
                 Some(look) => look,
                 None if fields.held == self.dialect.null => Look::AsIs,
@@ -118,7 +117,7 @@ impl Csv {
             match look {
                 Look::AsIs => out.extend_from_slice(&fields.held),
                 Look::Null => out.extend_from_slice(&self.dialect.null),
-                Look::Instead(shown) => self.dialect.put(&shown, is_quoted, out),
+                Look::Instead(shown) => self.dialect.put(&shown, out),
             }
         }
         fields.next()
@@ -148,15 +147,15 @@ impl Dialect {
         value
     }
 
-    /// Writes a value, in quotes where it needs them or its field had them.
-    fn put(&self, value: &[u8], was_quoted: bool, out: &mut Vec<u8>) {
+    /// Writes a value in quotes where it needs them. That its field had them would tell of what is hidden.
+    fn put(&self, value: &[u8], out: &mut Vec<u8>) {
         let is_special = |byte: &u8| {
             *byte == self.delimiter
                 || *byte == self.quote
                 || *byte == self.escape
                 || matches!(byte, b'\n' | b'\r')
         };
-        if !was_quoted && value != self.null && value != b"\\." && !value.iter().any(is_special) {
+        if value != self.null && value != b"\\." && !value.iter().any(is_special) {
             out.extend_from_slice(value);
             return;
         }
