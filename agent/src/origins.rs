@@ -212,6 +212,7 @@ fn principal(processes: &Processes, captured: Captured) -> Principal {
         pid: facts.pid,
         start_time: facts.start_time,
         uid: facts.uid,
+        sub_uid_of: captured.sub_uid_of,
         gid: facts.gid,
         groups: facts.groups,
         user: facts.user,

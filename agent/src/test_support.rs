@@ -157,6 +157,7 @@ impl Askers for FakeAskers {
             pid: 1,
             started: 1,
             uid: 61_090,
+            sub_uid_of: None,
             gid: 61_090,
             cgroup_id: 1,
             command: "asker".into(),

@@ -14,7 +14,7 @@ pub(crate) fn principal(host: &str, principal: &Principal) -> String {
     let mut subjects: Vec<&str> = principal.subjects.iter().map(|subject| &**subject).collect();
     subjects.sort_unstable();
     let mut key = Key::new("principal");
-    key.add(host).add(principal.process.uid.to_string()).add(subjects.len().to_string());
+    key.add(host).add(principal.process.account().to_string()).add(subjects.len().to_string());
     for subject in subjects {
         key.add(subject);
     }

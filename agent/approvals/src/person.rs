@@ -73,7 +73,7 @@ impl Who {
     pub fn of(principal: &Principal) -> Self {
         let process = &principal.process;
         let person = Person {
-            uid: Some(process.uid),
+            uid: Some(process.account()),
             user: process.user.clone(),
             identities: principal.identities.clone(),
             ..Person::default()

@@ -36,9 +36,7 @@ impl Registry {
         let known = self.of_token(issuer, &text)?;
         let verified = self.inner.verify(&known, &text, &known.issuer.audience).await?;
         let place = self.place(caller).await?;
-        let Some(root) = place.lineage.get(1).map(|seen| seen.id) else {
-            return Err(Defect::NoTree("whoever ran this command has ended already"));
-        };
+        let root = self.parent_of_account(caller, &place)?;
         let skew = i64::try_from(known.issuer.clock_skew.as_secs()).unwrap_or(0);
         let identity = verified.identity.clone();
         self.inner
@@ -79,6 +77,19 @@ impl Registry {
     pub async fn logout(&self, caller: ProcessId, issuer: Option<&str>) -> Result<usize, Defect> {
         let place = self.place(caller).await?;
         Ok(self.inner.trees.log_out(&place, issuer))
+    }
+
+    /// Who ran this command. A daemon that starts commands for many accounts is nobody's tree.
+    fn parent_of_account(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
+        let host = &*self.inner.host;
+        let Some(parent) = place.lineage.get(1).map(|seen| seen.id) else {
+            return Err(Defect::NoTree("whoever ran this command has ended already"));
+        };
+        if host.uid(caller).is_some_and(|uid| host.uid(parent) == Some(uid)) {
+            Ok(parent)
+        } else {
+            Err(Defect::NoTree("run it from a shell or another process of the same account"))
+        }
     }
 
     async fn place(&self, caller: ProcessId) -> Result<Place, Defect> {

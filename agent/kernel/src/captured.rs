@@ -18,6 +18,8 @@ pub struct Captured {
     pub started: u64,
     /// Real user id in the initial user namespace.
     pub uid: u32,
+    /// The user whose sub-uid that is, if it is one.
+    pub sub_uid_of: Option<u32>,
     /// Real group id.
     pub gid: u32,
     /// Id of the cgroup v2.
@@ -39,6 +41,7 @@ impl Captured {
             pid: identity.tgid,
             started: identity.started,
             uid: identity.uid,
+            sub_uid_of: (identity.owner != identity.uid).then_some(identity.owner),
             gid: identity.gid,
             cgroup_id: identity.cgroup,
             command: String::from_utf8_lossy(command).into(),

@@ -181,6 +181,7 @@ mod tests {
             pid: std::process::id(),
             started: stat.starttime * 1_000_000_000 / ticks_per_second(),
             uid: nix::unistd::getuid().as_raw(),
+            sub_uid_of: None,
             gid: nix::unistd::getgid().as_raw(),
             cgroup_id: 0,
             command: "captured".into(),

@@ -41,6 +41,9 @@ pub struct Process {
     pub start_time: Option<u64>,
     /// Real user id in the initial user namespace.
     pub uid: u32,
+    /// The user whose sub-uid that is (subuid(5)), if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_uid_of: Option<u32>,
     /// Real group id.
     pub gid: u32,
     /// Supplementary groups.
@@ -63,4 +66,11 @@ pub struct Process {
     pub container: Option<Arc<str>>,
     /// Executables of the ancestors, parent first.
     pub ancestry: Vec<Arc<str>>,
+}
+
+impl Process {
+    /// The user id of whoever answers for it: a sub-uid counts as the user whose it is.
+    pub fn account(&self) -> u32 {
+        self.sub_uid_of.unwrap_or(self.uid)
+    }
 }

@@ -56,6 +56,12 @@ pub(crate) async fn nobody_answers_their_own_question(kept: &Kept) {
         assert!(matches!(error, Refused::OwnQuestion(_)), "{error}");
         assert!(matches!(refused(desk.deny(&own, waits.id(), None).await), Refused::OwnQuestion(_)));
     }
+    let mut asked = question("t", vec![held("ask", terms())], (2, 2));
+    asked.principal.process.uid = 900_003;
+    asked.principal.process.sub_uid_of = Some(1000);
+    let waits = ask(&desk, asked).await;
+    let owner = member(1000, "sub-3", "dba");
+    assert!(matches!(refused(desk.approve(&owner, waits.id(), None).await), Refused::OwnQuestion(_)));
 }
 
 pub(crate) async fn a_stranger_neither_sees_nor_answers(kept: &Kept) {

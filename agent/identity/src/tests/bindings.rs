@@ -163,6 +163,16 @@ async fn a_presented_token_counts_for_the_shell_that_ran_the_command_and_not_bey
 }
 
 #[tokio::test]
+async fn a_token_is_not_presented_for_the_daemon_that_starts_commands_for_many_accounts() {
+    let world = World::new().await;
+    world.told.set_uid(20, 0);
+    let refused = world.present(30, &world.token("job-1")).await.unwrap_err();
+    assert!(matches!(refused, Defect::NoTree(_)), "{refused}");
+    world.told.fork(20, 31);
+    assert!(world.subjects(31).await.is_empty());
+}
+
+#[tokio::test]
 async fn a_stolen_token_does_not_count_while_the_first_lives_nor_afterwards() {
     let world = World::new().await;
     let token = world.token("job-1");
