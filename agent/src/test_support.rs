@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use tidegate_approvals::{Audience, Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
     Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
-    OriginError, Origins, Protocol, Question, Record, RecordError, Records, Secret, ServeError, Server,
-    Stopping,
+    OriginError, Origins, Protocol, Question, Record, RecordError, Records, Revocation, Secret, ServeError,
+    Server, Stopping,
 };
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
@@ -281,6 +281,10 @@ struct Nobody;
 impl Approvals for Nobody {
     fn put(&self, _question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
         Box::pin(async { Err(ApprovalError("nobody is there".into())) })
+    }
+
+    fn revoked<'a>(&'a self, _questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
+        Box::pin(std::future::pending())
     }
 }
 

@@ -10,8 +10,14 @@ use std::{
 use aws_lc_rs::rand;
 use jiff::Timestamp;
 use serde::Serialize;
-use tidegate_gate::{Answer, ApprovalError, Approvals, BoxFuture, Inquiry as Asking, Question, Step};
-use tokio::{runtime::Handle, sync::watch, time::sleep_until};
+use tidegate_gate::{
+    Answer, ApprovalError, Approvals, BoxFuture, Inquiry as Asking, Question, Revocation, Step, Yes,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, watch},
+    time::{sleep, sleep_until},
+};
 
 use crate::{
     Answered, Audience, Clock, Inquiry, Letter, Person, Refused, Say, State,
@@ -21,6 +27,10 @@ use crate::{
 
 /// How often a store that others change is looked at for questions that somebody here waits for.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often a store is looked at for a yes that was taken back elsewhere, or that it could not be asked about.
+const LOOK_BACK: Duration = Duration::from_secs(2);
+/// How many yeses taken back one who relies on another may be behind before they ask the store.
+const BACKLOG: usize = 64;
 /// How often a change is tried anew because somebody else was faster.
 const ATTEMPTS: usize = 32;
 /// Of what an id is made: nothing that looks like something else.
@@ -55,6 +65,8 @@ struct Inner {
     /// Questions that somebody waits for here, by id.
     waited: Mutex<HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>>,
     changes: watch::Sender<u64>,
+    /// Questions whose yes was taken back here.
+    revoked: broadcast::Sender<Arc<str>>,
     /// Where what nobody waits for is done.
     home: Handle,
 }
@@ -91,6 +103,7 @@ impl Desk {
             audience,
             waited: Mutex::default(),
             changes: watch::Sender::new(0),
+            revoked: broadcast::Sender::new(BACKLOG),
             home: Handle::current(),
         };
         let desk = Self(Arc::new(inner));
@@ -220,7 +233,25 @@ impl Inner {
                 newer
             });
         }
+        if inquiry.state == State::Revoked {
+            // Nobody may rely on it.
+            let _ = self.revoked.send(inquiry.id.clone());
+        }
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Who took one of these yeses back, if anybody did.
+    async fn revocation(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
+        for id in questions {
+            let Some(inquiry) = self.store.load(id).await? else { continue };
+            if inquiry.state == State::Revoked {
+                let last = inquiry.trail.iter().rfind(|event| event.step == "revoked");
+                let (by, reason) =
+                    last.map(|event| (event.by.clone(), event.reason.clone())).unwrap_or_default();
+                return Ok(Some(Revocation { question: id.clone(), by, reason }));
+            }
+        }
+        Ok(None)
     }
 
     /// What the change from one to the other tells the outside.
@@ -239,8 +270,8 @@ impl Inner {
 }
 
 impl Desk {
-    /// Finds a yes that covers all of a question, and claims it where it counts for one only.
-    async fn known(&self, asked: &Inquiry) -> Result<Option<(Arc<str>, String)>, StoreError> {
+    /// Finds what covers all of a question, and claims it where it counts for one only.
+    async fn known(&self, asked: &Inquiry) -> Result<Option<Vec<Yes>>, StoreError> {
         let now = self.0.clock.now();
         let mut covering: Vec<(Inquiry, Cover)> = Vec::new();
         for term in &asked.terms {
@@ -260,9 +291,14 @@ impl Desk {
                 return Ok(None);
             }
         }
-        let by = |inquiry: &Inquiry| inquiry.agreed.iter().map(|who| who.name.clone()).collect::<Vec<_>>();
-        let who: Vec<String> = covering.iter().flat_map(|(inquiry, _)| by(inquiry)).collect();
-        Ok(covering.first().map(|(inquiry, _)| (inquiry.id.clone(), who.join(", "))))
+        let mut yeses: Vec<Yes> = Vec::new();
+        for (inquiry, _) in covering {
+            if yeses.iter().all(|yes| yes.id != inquiry.id) {
+                let by: Vec<String> = inquiry.agreed.into_iter().map(|who| who.name).collect();
+                yeses.push(Yes { id: inquiry.id, by: by.join(", ") });
+            }
+        }
+        Ok((!yeses.is_empty()).then_some(yeses))
     }
 
     /// The yes goes to this session. True if it did, now or before.
@@ -339,14 +375,35 @@ impl Approvals for Desk {
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
         Box::pin(async move {
             let asked = Inquiry::new("".into(), self.0.host.clone(), question, self.0.clock.now());
-            if let Some((id, by)) = self.known(&asked).await.map_err(failed)? {
-                return Ok(Answer::Known { id, by });
+            if let Some(yeses) = self.known(&asked).await.map_err(failed)? {
+                return Ok(Answer::Known(yeses));
             }
             let waits = match self.take_up(&asked).await.map_err(failed)? {
                 Some(waits) => waits,
                 None => self.ask(asked).await?,
             };
             Ok(Answer::Waits(Box::new(waits)))
+        })
+    }
+
+    fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
+        Box::pin(async move {
+            // From before the first look, so that none is missed.
+            let mut revoked = self.0.revoked.subscribe();
+            loop {
+                let again = match self.0.revocation(questions).await {
+                    Ok(Some(revocation)) => return revocation,
+                    Ok(None) => self.0.store.is_shared(),
+                    Err(error) => {
+                        tracing::warn!(?questions, %error, "whether a yes still stands is not known");
+                        true
+                    }
+                };
+                tokio::select! {
+                    () = hears_of(&mut revoked, questions) => {}
+                    () = sleep(LOOK_BACK), if again => {}
+                }
+            }
         })
     }
 }
@@ -393,7 +450,7 @@ impl Asking for Waits {
                         };
                         self.desk.0.change(&self.id, expire).await.map_err(failed)?;
                         // Not by this host's clock yet, where it was answered in the last moment.
-                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        sleep(Duration::from_millis(10)).await;
                     }
                 }
             }
@@ -420,6 +477,15 @@ impl Asking for Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         self.desk.0.waited().remove(&self.id);
+    }
+}
+
+/// Ready when one of these yeses may have been taken back.
+async fn hears_of(revoked: &mut broadcast::Receiver<Arc<str>>, questions: &[Arc<str>]) {
+    while let Ok(id) = revoked.recv().await {
+        if questions.contains(&id) {
+            return;
+        }
     }
 }
 

@@ -15,6 +15,9 @@ pub trait Approvals: Send + Sync {
     ///
     /// Nobody can be asked: the action is refused.
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>>;
+
+    /// Resolves when somebody has taken back the yes to one of these questions, before or after this was called.
+    fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation>;
 }
 
 /// May this run?
@@ -48,15 +51,30 @@ pub struct Question {
 
 /// What is known of an answer.
 pub enum Answer {
-    /// A yes covers it already.
-    Known {
-        /// The question that it was given for.
-        id: Arc<str>,
-        /// Who gave it.
-        by: String,
-    },
+    /// It is covered already, by these together. Never empty.
+    Known(Vec<Yes>),
     /// It is asked.
     Waits(Box<dyn Inquiry>),
+}
+
+/// A yes that was given before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Yes {
+    /// The question that it was given for.
+    pub id: Arc<str>,
+    /// Who gave it.
+    pub by: String,
+}
+
+/// Somebody took a yes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// The question that the yes was given for.
+    pub question: Arc<str>,
+    /// Who took it back.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// A question that was put. Dropped without [`withdraw`](Self::withdraw), it stands, and whoever asks the same again

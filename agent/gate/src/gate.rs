@@ -1,6 +1,6 @@
 //! One session's gate.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tidegate_policy::{Effect, Principal, Resource, Shape, Verdict};
 use tokio::net::TcpStream;
@@ -96,7 +96,8 @@ impl Gate {
             Decision::Refuse(refusal) => return Err(refusal),
         };
         let holds = permit.verdict().holds.clone();
-        *lock(&self.0.login) = Some(Admitted { shape: login.shape, holds });
+        let grounds = permit.grounds().clone();
+        *lock(&self.0.login) = Some(Admitted { shape: login.shape, holds, grounds });
         Ok((self.dial().await?, permit))
     }
 
@@ -214,8 +215,10 @@ impl Gate {
     }
 
     /// Resolves when this session may no longer exist: its sign-in is no longer allowed, by the policy as it is now to
-    /// whoever the process is now, or the agent stops.
+    /// whoever the process is now; or the yes was taken back by which it was admitted before this call; or the agent stops.
     pub async fn revoked(&self) -> Refusal {
+        let grounds = lock(&self.0.login).as_ref().map(|login| login.grounds.clone()).unwrap_or_default();
+        let mut taken_back = pin!(grounds.taken_back(&self.0, "session"));
         let (mut changes, mut stopping) = (self.0.changes.clone(), self.0.stopping.clone());
         let mut identities = self.0.identities.clone();
         loop {
@@ -227,6 +230,7 @@ impl Gate {
                 changed = stopping.changed() => changed.is_err(),
                 // Whoever vouched for nobody has nothing more to say.
                 Ok(()) = identities.changed() => false,
+                refusal = &mut taken_back => return refusal,
             };
             if gone {
                 return refusal(Cause::Shutdown, "the gate is stopping");

@@ -54,6 +54,8 @@ pub struct Approved {
     hold: Arc<Hold>,
     items: [u8; 32],
     id: Arc<str>,
+    /// Somebody said it; else the policy came to allow it.
+    yes: bool,
 }
 
 impl Matter {
@@ -120,10 +122,11 @@ impl Hold {
                 self.gate.note(&self.step("failed", None, Some(&error.to_string()), ""));
                 Err(self.refusal(Cause::Approvals, &format!("nobody can be asked: {error}")))
             }
-            Ok(Answer::Known { id, by }) => {
-                self.record("granted", Some(&by), None, &id)?;
+            Ok(Answer::Known(yeses)) => {
+                yeses.iter().try_for_each(|yes| self.record("granted", Some(&yes.by), None, &yes.id))?;
                 let (gate, action, verdict) = (self.gate.clone(), self.id, self.verdict.clone());
-                Ok(Put::Permit(Permit::new(gate, action, verdict, self.shape)))
+                let questions = yeses.into_iter().map(|yes| yes.id).collect();
+                Ok(Put::Permit(Permit::new(gate, action, verdict, self.shape).by_yes_to(questions)))
             }
             Ok(Answer::Waits(inquiry)) => {
                 let id = inquiry.id().clone();
@@ -214,7 +217,7 @@ impl Waiting {
             if allowed {
                 inquiry.withdraw("withdrawn");
                 self.hold.record("allowed", None, Some("the policy allows it now"), &self.id)?;
-                return Ok(Approved { hold: self.hold.clone(), items: self.items, id: self.id.clone() });
+                return Ok(self.approved(false));
             }
             let inquiry = self.inquiry.insert(inquiry);
             let step = tokio::select! {
@@ -233,7 +236,7 @@ impl Waiting {
                     self.inquiry = None;
                     let word = if urgent { "break-glass" } else { "approved" };
                     self.hold.record(word, Some(&by), reason.as_deref(), &self.id)?;
-                    return Ok(Approved { hold: self.hold.clone(), items: self.items, id: self.id.clone() });
+                    return Ok(self.approved(true));
                 }
                 Ok(Step::Refused { word, by, reason }) => {
                     self.inquiry = None;
@@ -267,6 +270,10 @@ impl Waiting {
         }
     }
 
+    fn approved(&self, yes: bool) -> Approved {
+        Approved { hold: self.hold.clone(), items: self.items, id: self.id.clone(), yes }
+    }
+
     fn ended(&self, what: &str) -> Refusal {
         self.hold.refusal(Cause::Policy, &format!("approval {}: {what}", self.id))
     }
@@ -291,12 +298,12 @@ impl Approved {
     /// The permit, if what was asked is still what it was and the policy in force asks for no other yes. `shape` is
     /// the action as it is understood now.
     pub fn permit(self, shape: &Arc<Shape>) -> Result<Permit, Refusal> {
-        let Self { hold, items: asked, id } = self;
+        let Self { hold, items: asked, id, yes } = self;
         let verdict = hold.gate.verdict_now(shape);
         let met = |held: &Held| hold.verdict.holds.contains(held);
         let changed = match verdict.effect {
             Effect::Deny => return Err(denied(&verdict)),
-            Effect::Hold if !verdict.holds.iter().all(met) => Some("the policy"),
+            Effect::Hold if !yes || !verdict.holds.iter().all(met) => Some("the policy"),
             _ if items(shape) != asked => Some("what it does"),
             _ if !same(&hold.gate.principal(), &hold.principal) => Some("who asks"),
             _ => None,
@@ -305,7 +312,9 @@ impl Approved {
             let message = format!("approval {id}: {what} changed while it waited; ask again");
             return Err(hold.refusal(Cause::Policy, &message));
         }
-        Ok(Permit::new(hold.gate.clone(), hold.id, verdict, shape.clone()))
+        let held = verdict.effect == Effect::Hold;
+        let permit = Permit::new(hold.gate.clone(), hold.id, verdict, shape.clone());
+        Ok(if held { permit.by_yes_to(vec![id]) } else { permit })
     }
 }
 

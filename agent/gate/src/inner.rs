@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     Action, Approvals, Cause, Credentials, Entry, Masker, Opening, Record, RecordError, Refusal, Stopping,
-    verdicts::Verdicts,
+    grounds::Grounds, verdicts::Verdicts,
 };
 
 /// What the clones of a gate share.
@@ -48,6 +48,7 @@ pub(crate) struct Admitted {
     pub(super) shape: Arc<Shape>,
     /// What was approved for it.
     pub(super) holds: Vec<Held>,
+    pub(super) grounds: Grounds,
 }
 
 impl Inner {

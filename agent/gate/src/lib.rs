@@ -12,6 +12,7 @@ mod approvals;
 pub mod contract;
 mod credential;
 mod gate;
+mod grounds;
 mod hold;
 mod identity;
 mod inner;
@@ -26,7 +27,7 @@ mod secret;
 mod verdicts;
 mod visible;
 
-pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Step};
+pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Revocation, Step, Yes};
 pub use credential::{Credential, CredentialError, Credentials};
 pub use gate::{Action, Gate, Login, Upstream};
 pub use hold::{Approved, Hold, Matter, Put, Waiting};

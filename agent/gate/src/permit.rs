@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 
 use tidegate_policy::{Shape, Verdict};
 
-use crate::{Entry, Hold, Masker, Refusal, inner::Inner};
+use crate::{Entry, Hold, Masker, Refusal, grounds::Grounds, inner::Inner};
 
 /// The answer to an action.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct Permit {
     id: u64,
     verdict: Arc<Verdict>,
     shape: Arc<Shape>,
+    grounds: Grounds,
     since: Instant,
     settled: bool,
     /// The record says already that it holds no more of the rows.
@@ -57,24 +59,40 @@ impl Permit {
             id,
             verdict,
             shape,
+            grounds: Grounds::default(),
             since: Instant::now(),
             settled: false,
             cut_short: AtomicBool::new(false),
         }
     }
 
+    /// The same, by somebody's yes to these questions.
+    pub(crate) fn by_yes_to(mut self, questions: Vec<Arc<str>>) -> Self {
+        self.grounds = Grounds::new(self.id, questions);
+        self
+    }
+
+    pub(crate) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
     pub(crate) fn is_of(&self, gate: &Arc<Inner>) -> bool {
         Arc::ptr_eq(&self.gate, gate)
     }
 
-    /// Resolves when the action would no longer be allowed: by the policy as it is now, to whoever the process is now.
+    /// Resolves when the action would no longer be allowed: by the policy as it is now, to whoever the process is now, or
+    /// because the yes that it runs by was taken back.
     pub async fn revoked(&self) -> Refusal {
+        let mut taken_back = pin!(self.grounds.taken_back(&self.gate, "action"));
         loop {
             let changed = self.gate.changed();
             if let Some(refusal) = self.gate.no_longer("action", &self.shape, &self.verdict.holds) {
                 return refusal;
             }
-            changed.await;
+            tokio::select! {
+                () = changed => {}
+                refusal = &mut taken_back => return refusal,
+            }
         }
     }
 

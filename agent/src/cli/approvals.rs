@@ -41,7 +41,7 @@ Never your own question. Exit code 1: it did not count, and why not is told.")]
     BreakGlass(Answer),
     /// Note that you looked at what ran at once
     Review(Answer),
-    /// Take a yes back: what begins from now on asks again
+    /// Take a yes back: what begins from now on asks again, and a session that it let in is ended
     Revoke(Answer),
 }
 

@@ -19,11 +19,16 @@ fn hold(world: &World, terms: &str) -> Result<()> {
 
 /// The same, for these people.
 pub(crate) fn hold_by(world: &World, by: &str, terms: &str) -> Result<()> {
+    hold_what(world, "{statement: delete, table: store.wishes}", by, terms)
+}
+
+/// This action waits for these people.
+fn hold_what(world: &World, what: &str, by: &str, terms: &str) -> Result<()> {
     world.server.sql("shop", "CREATE TABLE store.wishes (id int); GRANT ALL ON store.wishes TO app")?;
     world.server.sql("shop", "INSERT INTO store.wishes VALUES (1), (1)")?;
     let rule = format!(
         "  - name: ask\n    subjects: [ci]\n    resources: [shop]\n    \
-         hold: [{{statement: delete, table: store.wishes}}]\n    \
+         hold: [{what}]\n    \
          approve: {{{by}, {terms}}}\n\n  - name: no-drop"
     );
     world.change_bundle("  - name: no-drop", &rule)?;
@@ -120,6 +125,35 @@ fn a_denied_delete_is_an_error_and_the_session_goes_on() -> Result<()> {
         let complaints = session.end()?;
         ensure!(complaints.contains("42501") && complaints.contains("not today"), "{complaints}");
         ensure!(wishes(world)? == "2", "it ran");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_revoked_approval_ends_the_session_that_it_let_in() -> Result<()> {
+    World::with(|world| {
+        let by = format!("by: {{users: [\"{}\"]}}", world.ops.uid);
+        hold_what(world, "{action: login}", &by, "wait: 10m, grant: 30m")?;
+        let (mut session, id) = std::thread::scope(|scope| -> Result<_> {
+            let opening = scope.spawn(|| Session::open(&world.ci));
+            let id = waiting(world, &world.ops)?;
+            approvals(world, &world.ops, &["approve", &id])?;
+            let session = opening.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
+            Ok((session, id))
+        })?;
+        let (done, said) = approvals(world, &world.ops, &["revoke", &id, "--reason", "shift is over"])?;
+        ensure!(done, "{said}");
+        eventually("the session is gone", || {
+            let record = world.agent.ask(&["sessions", "list", "--json"])?;
+            let sessions: Value = serde_json::from_str(&record)?;
+            Ok(sessions[0]["end"].is_string())
+        })?;
+        session.say("SELECT 1")?;
+        let complaints = session.end()?;
+        for part in ["57P01", &format!("approval {id} was revoked"), "shift is over"] {
+            ensure!(complaints.contains(part), "no {part:?} in:\n{complaints}");
+        }
         Ok(())
     })
 }

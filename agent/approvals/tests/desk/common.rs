@@ -186,14 +186,14 @@ pub(crate) fn ann() -> Person {
 pub(crate) async fn ask(desk: &Desk, question: Question) -> Box<dyn Asking> {
     match desk.put(question).await.unwrap() {
         Answer::Waits(waits) => waits,
-        Answer::Known { id, .. } => panic!("{id} covers it"),
+        Answer::Known(yeses) => panic!("{yeses:?} cover it"),
     }
 }
 
 /// Whether a yes covers it.
 pub(crate) async fn is_known(desk: &Desk, question: Question) -> bool {
     match desk.put(question).await.unwrap() {
-        Answer::Known { .. } => true,
+        Answer::Known(_) => true,
         Answer::Waits(waits) => {
             let id = waits.id().clone();
             waits.withdraw("withdrawn");

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use tidegate_approvals::State;
-use tidegate_gate::policy::{Approval, Held, Scope};
+use tidegate_gate::{
+    Approvals as _,
+    policy::{Approval, Held, Scope},
+};
 
 use crate::common::{Kept, Says as _, Wound, account, ann, ask, desk, end, held, is_known, question, terms};
 
@@ -46,6 +49,35 @@ pub(crate) async fn a_yes_for_a_shape_counts_until_it_is_revoked(kept: &Kept) {
     assert!(desk.revoke(&account(3000, "bob"), &id, None).await.is_err());
     assert_eq!(desk.revoke(&ann(), &id, Some("enough")).await.unwrap().state, State::Revoked);
     assert!(!is_known(&desk, question("t", lasting(Scope::Shape), (2, 1))).await);
+}
+
+pub(crate) async fn whoever_relies_on_a_yes_is_told_that_it_was_taken_back(kept: &Kept) {
+    // Another agent of the fleet, where the store is shared.
+    let desk = desk(&kept.store);
+    let elsewhere = if kept.store.is_shared() { crate::common::desk(&kept.again) } else { desk.clone() };
+    let mut ids = Vec::new();
+    for exact in [1, 2] {
+        let mut waits = ask(&desk, question("s", lasting(Scope::Action), (exact, exact))).await;
+        ids.push(waits.id().clone());
+        desk.approve(&ann(), waits.id(), None).await.unwrap();
+        end(&mut waits).await.unwrap();
+    }
+    let (relied, other) = (&ids[..1], &ids[1]);
+    let relies = async {
+        let revocation = desk.revoked(relied).await;
+        let inquiry = desk.store().load(&ids[0]).await.unwrap().unwrap();
+        assert_eq!(inquiry.state, State::Revoked, "told before it was so");
+        revocation
+    };
+    let takes_back = async {
+        elsewhere.revoke(&ann(), other, None).await.unwrap();
+        elsewhere.revoke(&ann(), &ids[0], Some("enough")).await.unwrap();
+    };
+    let (revocation, ()) = tokio::join!(relies, takes_back);
+    assert_eq!((&revocation.question, revocation.reason.as_deref()), (&ids[0], Some("enough")));
+    assert!(revocation.by.unwrap().contains("ann"));
+    // One who comes to rely on it too late is told at once.
+    assert_eq!(desk.revoked(relied).await.question, ids[0]);
 }
 
 pub(crate) async fn a_yes_for_a_resource_ends_with_its_time(kept: &Kept) {

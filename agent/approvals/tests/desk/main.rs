@@ -53,6 +53,7 @@ on_every_store! {
         a_yes_counts_once_and_for_these_bytes_alone,
         a_yes_for_an_action_ends_with_its_session,
         a_yes_for_a_shape_counts_until_it_is_revoked,
+        whoever_relies_on_a_yes_is_told_that_it_was_taken_back,
         a_yes_for_a_resource_ends_with_its_time,
         a_rule_that_changed_asks_again,
         a_yes_is_no_other_principals;

@@ -128,7 +128,7 @@ impl World {
         };
         match self.desk.put(question).await.unwrap() {
             Answer::Waits(waits) => waits.id().to_string(),
-            Answer::Known { .. } => panic!("it is known"),
+            Answer::Known(_) => panic!("it is known"),
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::{Notify, mpsc};
 
 use super::PATIENCE;
-use crate::{Answer, ApprovalError, Approvals, BoxFuture, Inquiry, Question, Step};
+use crate::{Answer, ApprovalError, Approvals, BoxFuture, Inquiry, Question, Revocation, Step, Yes};
 
 /// Approvers in a test's hand. Questions are numbered `q1`, `q2`, ...
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,7 @@ struct Known {
     withdrawn: Vec<(String, String)>,
     /// Digests of what was granted before.
     granted: Vec<[u8; 32]>,
+    revoked: Vec<Revocation>,
 }
 
 impl People {
@@ -61,6 +63,13 @@ impl People {
         self.answer(id, Step::Approved { by: "ann".into(), reason: None, urgent: false });
     }
 
+    /// Ann takes her yes to a question back.
+    pub fn revoke(&self, id: &str) {
+        let (by, reason) = (Some("ann".into()), Some("enough".into()));
+        self.known().revoked.push(Revocation { question: id.into(), by, reason });
+        self.0.more.notify_waiters();
+    }
+
     /// From now on a yes for these very bytes is known.
     pub fn grant(&self, question: &Question) {
         self.known().granted.push(question.exact);
@@ -91,7 +100,7 @@ impl Approvals for People {
         Box::pin(async move {
             let mut known = self.known();
             if known.granted.contains(&question.exact) {
-                return Ok(Answer::Known { id: "q0".into(), by: "ann".into() });
+                return Ok(Answer::Known(vec![Yes { id: "q0".into(), by: "ann".into() }]));
             }
             known.questions.push(question);
             let id: Arc<str> = format!("q{}", known.questions.len()).into();
@@ -100,6 +109,21 @@ impl Approvals for People {
             drop(known);
             self.0.more.notify_waiters();
             Ok(Answer::Waits(Box::new(Put { people: self.clone(), id, steps })))
+        })
+    }
+
+    fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
+        Box::pin(async move {
+            loop {
+                let mut more = pin!(self.0.more.notified());
+                more.as_mut().enable();
+                let taken_back =
+                    self.known().revoked.iter().find(|one| questions.contains(&one.question)).cloned();
+                match taken_back {
+                    Some(revocation) => return revocation,
+                    None => more.await,
+                }
+            }
         })
     }
 }

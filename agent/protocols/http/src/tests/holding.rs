@@ -50,6 +50,19 @@ async fn a_held_request_goes_on_when_somebody_says_yes_to_what_they_saw() {
 }
 
 #[tokio::test]
+async fn what_runs_by_a_yes_is_cut_off_when_the_yes_is_taken_back() {
+    // The upstream answers never.
+    let stage = Stage::set(RULES, "{}", Reached::Plainly, |_| String::new()).await;
+    let mut client = ask(&stage, "\r\n").await;
+    stage.people.question(1).await;
+    stage.people.approve("q1");
+    stage.people.revoke("q1");
+    let heard = heard(&mut client).await;
+    assert!(heard.starts_with("HTTP/1.1 403"), "{heard}");
+    assert!(heard.contains("approval q1 was revoked by ann: enough"), "{heard}");
+}
+
+#[tokio::test]
 async fn a_client_that_waited_long_enough_is_told_to_ask_again_and_then_gets_through() {
     let stage = stage("{wait: 0}").await;
     let answer = heard(&mut ask(&stage, "").await).await;

@@ -40,6 +40,51 @@ async fn a_revoked_session_ends_even_if_the_client_reads_nothing() {
     assert_eq!(stage.rig.memory.closes(), 1);
 }
 
+/// Signed in by a yes.
+async fn approved() -> Stage {
+    let bundle = format!(
+        "{BUNDLE}
+  - name: ask
+    subjects: [tester]
+    resources: [it]
+    hold: [{{action: login}}]
+    approve: {{by: {{users: [ann]}}, grant: 1h, for: resource}}
+"
+    );
+    let (rig, listener) = Stage::arrive(&bundle).await;
+    rig.people.question(1).await;
+    rig.people.approve("q1");
+    Stage::sign_in(rig, listener).await
+}
+
+#[tokio::test]
+async fn a_session_whose_approval_is_taken_back_ends_and_says_so() {
+    for before in [Vec::new(), query("select 1"), parse("", "select 1")] {
+        let mut stage = approved().await;
+        stage.say(&before).await;
+        stage.server_gets(&before).await;
+        stage.rig.people.revoke("q1");
+        let ended = stage.ends().await;
+        ended.with("57P01");
+        let says: &[u8] = b"approval q1 was revoked by ann: enough";
+        assert!(contains(&ended.client, says), "{}", ended.client.escape_ascii());
+        assert!(matches!(ended.result, Err(ServeError::Policy(_))));
+        let revoked: Vec<_> =
+            ended.memory.lines().into_iter().filter(|line| line["step"] == "revoked").collect();
+        assert_eq!(revoked.len(), 1);
+        assert_eq!((&revoked[0]["question"], &revoked[0]["by"]), (&"q1".into(), &"ann".into()));
+        assert_eq!(ended.memory.closes(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_on_when_another_approval_is_taken_back() {
+    let mut stage = approved().await;
+    stage.rig.people.revoke("q2");
+    stage.still_works().await;
+    stage.leaves().await;
+}
+
 #[tokio::test]
 async fn an_idle_session_ends_when_the_agent_stops() {
     let stage = Stage::open().await;

@@ -92,6 +92,21 @@ async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
 }
 
 #[tokio::test]
+async fn a_statement_that_runs_is_finished_when_its_approval_is_taken_back() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.people.approve("q1");
+    stage.server_gets(&query(DELETE)).await;
+    stage.rig.people.revoke("q1");
+    stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 2).await;
+    drop(stage);
+}
+
+#[tokio::test]
 async fn a_no_is_an_ordinary_refusal_with_its_reason() {
     let mut stage = open().await;
     stage.say(&query(DELETE)).await;

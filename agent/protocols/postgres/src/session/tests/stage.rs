@@ -80,8 +80,19 @@ impl Stage {
     }
 
     pub(super) async fn open_under(bundle: &str) -> Self {
+        let (rig, listener) = Self::arrive(bundle).await;
+        Self::sign_in(rig, listener).await
+    }
+
+    /// The client has said who it is; nobody has answered.
+    pub(super) async fn arrive(bundle: &str) -> (Rig, TcpListener) {
         let (mut rig, listener) = Rig::set(&Postgres::new(), bundle, Memory::default()).await;
         rig.client.write_all(&startup()).await.unwrap();
+        (rig, listener)
+    }
+
+    /// The server lets it in.
+    pub(super) async fn sign_in(mut rig: Rig, listener: TcpListener) -> Self {
         let (mut server, _) = within(listener.accept()).await.unwrap();
         let length = within(server.read_u32()).await.unwrap() as usize;
         read(&mut server, length - 4).await;
