@@ -448,9 +448,12 @@ impl Asking for Waits {
                             inquiry.expire(now);
                             Ok::<_, ()>(())
                         };
-                        self.desk.0.change(&self.id, expire).await.map_err(failed)?;
-                        // Not by this host's clock yet, where it was answered in the last moment.
-                        sleep(Duration::from_millis(10)).await;
+                        let settled = self.desk.0.change(&self.id, expire).await.map_err(failed)?;
+                        let gone = || ApprovalError("the question is no longer kept".into());
+                        if let Ok(inquiry) = settled.ok_or_else(gone)? {
+                            // It may have been settled elsewhere in the last moment.
+                            self.desk.0.publish_newer(&inquiry);
+                        }
                     }
                 }
             }
@@ -492,7 +495,7 @@ async fn hears_of(revoked: &mut broadcast::Receiver<Arc<str>>, questions: &[Arc<
 /// Looks for answers that came in through other agents, until the desk is gone.
 async fn look(desk: Weak<Inner>) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        sleep(LOOK).await;
         let Some(desk) = desk.upgrade() else { return };
         let waited: Vec<Arc<str>> = desk.waited().keys().cloned().collect();
         for id in waited {
