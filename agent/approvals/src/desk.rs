@@ -140,7 +140,7 @@ impl Desk {
                 all || inquiry.review_owed || matches!(inquiry.state, State::Waiting | State::Approved);
             lives && inquiry.is_visible_to(person)
         });
-        Ok(Overview { inquiries })
+        Ok(Overview { inquiries: inquiries.into_iter().map(Inquiry::shown).collect() })
     }
 
     /// One question; that somebody who may answer has seen it is noted.
@@ -181,7 +181,7 @@ impl Desk {
             false => Err(Refused::Unknown(id.to_owned())),
         };
         match self.0.change(id, change).await? {
-            Some(changed) => Ok(changed?),
+            Some(changed) => Ok(changed?.shown()),
             None => Err(Refused::Unknown(id.to_owned()).into()),
         }
     }
@@ -313,19 +313,17 @@ impl Desk {
         Ok(matches!(claimed, Some(Ok(_))))
     }
 
-    /// A question that was left standing when its agent stopped is taken up by whoever asks the very same.
+    /// A question that was left standing is taken up by whoever asks the very same.
     async fn take_up(&self, asked: &Inquiry) -> Result<Option<Waits>, StoreError> {
         let Some(term) = asked.terms.first() else { return Ok(None) };
         let now = self.0.clock.now();
         for inquiry in self.0.store.find(&term.key, now).await? {
-            let same =
-                inquiry.terms == asked.terms && inquiry.text == asked.text && inquiry.host == asked.host;
-            if inquiry.state != State::Waiting || now >= inquiry.expires || !same {
+            if inquiry.state != State::Waiting || now >= inquiry.expires || !inquiry.is_same(asked) {
                 continue;
             }
             let Some(waits) = self.wait_for(&inquiry, &asked.session) else { continue };
             let again = |inquiry: &mut Inquiry, now| {
-                inquiry.asked_again(&asked.session, asked.action, now);
+                inquiry.asked_again(asked, now);
                 Ok::<_, ()>(())
             };
             self.0.change(&inquiry.id, again).await?;

@@ -1,21 +1,20 @@
 //! One question and what may happen to it.
 
+mod answers;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_gate::{
     Question,
-    policy::{Approval, Held, People, Principal, Scope},
+    policy::{Approval, Held, Principal, Scope},
 };
 
 use crate::{
-    Refused, Say, key,
+    key,
     person::{Person, Who},
 };
-
-/// Longest reason, in characters.
-const LONGEST_REASON: usize = 500;
 
 /// One question, everything that happened to it, and for how long its answer counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +42,10 @@ pub struct Inquiry {
     pub text: String,
     /// What it runs with and in, masked.
     pub particulars: Vec<(String, String)>,
+    /// Digest of the very bytes that would run, and all that they run with and in. Empty where people see the question:
+    /// it would tell a masked value to whoever tries them all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) exact: String,
     /// Who asks.
     pub principal: Principal,
     /// On which resource.
@@ -71,8 +74,9 @@ pub struct Term {
     /// The rule and its terms.
     #[serde(flatten)]
     pub held: Held,
-    /// What a yes counts for.
-    pub key: String,
+    /// What a yes counts for. Empty where people see the question, as `exact` is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) key: String,
 }
 
 /// What became of a question.
@@ -132,6 +136,7 @@ impl Inquiry {
             .map(|held| Term { held: held.clone(), key: key::term(&who, &question, held) });
         let terms: Vec<Term> = terms.collect();
         let wait = terms.iter().map(|term| term.held.approval.wait).min().unwrap_or_default();
+        let exact = key::matter(&question);
         let mut inquiry = Self {
             id,
             version: 0,
@@ -144,6 +149,7 @@ impl Inquiry {
             name: question.name,
             text: question.text,
             particulars: question.particulars,
+            exact,
             principal: question.principal,
             resource: question.resource,
             protocol: question.protocol,
@@ -155,7 +161,7 @@ impl Inquiry {
             review_owed: false,
             trail: Vec::new(),
         };
-        inquiry.happened(now, "asked", Some(&Who::of(&inquiry.principal).name.clone()), None);
+        inquiry.happened(now, "asked", Some(&inquiry.asker().name), None);
         inquiry
     }
 
@@ -190,7 +196,7 @@ impl Inquiry {
             person.is_one_of(&approval.by, &self.host)
                 || glass.is_some_and(|people| person.is_one_of(people, &self.host))
         };
-        person.is_root(&self.host) || self.asker().may_be(&person.who()) || self.terms.iter().any(concerned)
+        person.is_root(&self.host) || self.asker().is(&person.who()) || self.terms.iter().any(concerned)
     }
 
     /// Somebody looked at it. False if that is known, or nothing to those who wait.
@@ -204,86 +210,6 @@ impl Inquiry {
         true
     }
 
-    /// Somebody says yes.
-    pub(crate) fn approve(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        let who = self.answerer(person, reason, now)?;
-        if self.agreed.iter().any(|other| other.may_be(&who)) {
-            return Err(Refused::Twice);
-        }
-        self.agreed.push(who);
-        let by = person.to_string();
-        if self.terms.iter().all(|term| self.agreed_to(term) >= term.held.approval.approvers) {
-            self.settle(State::Approved, now, "approved", Some(&by), reason);
-        } else {
-            self.happened(now, "agreed", Some(&by), reason);
-        }
-        Ok(())
-    }
-
-    /// Somebody says no.
-    pub(crate) fn deny(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.answerer(person, reason, now)?;
-        self.settle(State::Denied, now, "denied", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
-    /// Somebody who may acts at once; a review is owed.
-    pub(crate) fn break_glass(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.open(now)?;
-        let may = |term: &Term| {
-            let people = term.held.approval.break_glass.as_ref();
-            people.is_some_and(|people| person.is_one_of(people, &self.host))
-        };
-        if !self.terms.iter().all(may) {
-            let named: Vec<String> = self.glass().map(ToString::to_string).collect();
-            let named = if named.is_empty() { String::new() } else { format!(" but {}", named.join(", ")) };
-            return Err(Refused::NoGlass(named));
-        }
-        check_reason(reason, true)?;
-        self.review_owed = true;
-        self.agreed.push(person.who());
-        self.settle(State::Approved, now, "break-glass", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
-    /// Somebody who may have answered looks at what was done at once. Not who did it.
-    pub(crate) fn review(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        if !self.review_owed {
-            return Err(Refused::NothingOwed(self.id.clone()));
-        }
-        let who = person.who();
-        if self.asker().may_be(&who) || self.agreed.iter().any(|other| other.may_be(&who)) {
-            return Err(Refused::OwnQuestion(self.asked_people()));
-        }
-        if !self.may_answer(person) {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        check_reason(reason, true)?;
-        self.review_owed = false;
-        self.happened(now, "reviewed", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
     /// Who asked is gone, or wants it no more. A yes that nobody has claimed goes with it. False if it is too late.
     pub(crate) fn withdraw(&mut self, word: &str, now: Timestamp) -> bool {
         self.expire(now);
@@ -294,29 +220,6 @@ impl Inquiry {
         let state = if word == "cancelled" { State::Cancelled } else { State::Withdrawn };
         self.settle(state, now, word, None, None);
         true
-    }
-
-    /// Takes the yes back: from now on it counts for nothing. Those who may answer, who asked, and root may.
-    pub(crate) fn revoke(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        check_reason(reason, false)?;
-        self.expire(now);
-        let may = self.may_answer(person)
-            || person.is_root(&self.host)
-            || self.asker().may_be(&person.who())
-            || self.agreed.iter().any(|other| other.may_be(&person.who()));
-        if !may {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        if !matches!(self.state, State::Waiting | State::Approved) {
-            return Err(self.settled());
-        }
-        self.settle(State::Revoked, now, "revoked", Some(&person.to_string()), reason);
-        Ok(())
     }
 
     /// Whether a yes of this question covers one who asks with this key in this session. `attended`: whoever asked
@@ -344,34 +247,28 @@ impl Inquiry {
         free
     }
 
-    /// Who asked is back with the very same, in another session.
-    pub(crate) fn asked_again(&mut self, session: &Arc<str>, action: u64, now: Timestamp) {
-        self.session = session.clone();
-        self.action = action;
-        self.happened(now, "asked-again", None, None);
+    /// Whether another question is the very same: of the same principal and rules, with the same bytes, and shown alike.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same_matter = !self.exact.is_empty() && self.exact == other.exact;
+        let shown_alike =
+            self.name == other.name && self.text == other.text && self.particulars == other.particulars;
+        same_matter && shown_alike && self.terms == other.terms && self.host == other.host
     }
 
-    /// What somebody could say to it now.
-    pub fn choices(&self, person: &Person, now: Timestamp) -> Vec<Say> {
-        let may = |say: &Say| self.clone().take(person, *say, Some("because"), now).is_ok();
-        Say::ALL.into_iter().filter(may).collect()
+    /// Who asked is back with the very same, maybe in another process: it is shown as that asks it.
+    pub(crate) fn asked_again(&mut self, again: &Self, now: Timestamp) {
+        self.session = again.session.clone();
+        self.action = again.action;
+        self.principal = again.principal.clone();
+        self.happened(now, "asked-again", Some(&self.asker().name), None);
     }
 
-    /// Takes what somebody says.
-    pub(crate) fn take(
-        &mut self,
-        person: &Person,
-        say: Say,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        match say {
-            Say::Approve => self.approve(person, reason, now),
-            Say::Deny => self.deny(person, reason, now),
-            Say::BreakGlass => self.break_glass(person, reason, now),
-            Say::Review => self.review(person, reason, now),
-            Say::Revoke => self.revoke(person, reason, now),
-        }
+    /// As people may see it, whom masks hide values from: without the digests that such values went into.
+    pub(crate) fn shown(mut self) -> Self {
+        self.exact.clear();
+        self.terms.iter_mut().for_each(|term| term.key.clear());
+        self.agreed.iter_mut().for_each(|who| who.may_answer.clear());
+        self
     }
 
     /// Whether an answer needs a reason.
@@ -392,7 +289,7 @@ impl Inquiry {
 
     /// Who asked.
     pub fn asker(&self) -> Who {
-        Who::of(&self.principal)
+        Who::of(&self.host, &self.principal)
     }
 
     /// The last thing that happened.
@@ -402,48 +299,6 @@ impl Inquiry {
 
     fn may_answer(&self, person: &Person) -> bool {
         self.terms.iter().any(|term| person.is_one_of(&term.held.approval.by, &self.host))
-    }
-
-    /// Whom every rule lets act at once.
-    fn glass(&self) -> impl Iterator<Item = &People> {
-        self.terms.iter().filter_map(|term| term.held.approval.break_glass.as_ref())
-    }
-
-    /// That somebody may answer now.
-    fn answerer(&mut self, person: &Person, reason: Option<&str>, now: Timestamp) -> Result<Who, Refused> {
-        self.open(now)?;
-        let mut who = person.who();
-        if self.asker().may_be(&who) {
-            return Err(Refused::OwnQuestion(self.asked_people()));
-        }
-        if !self.may_answer(person) {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        check_reason(reason, self.needs_reason())?;
-        who.may_answer = self
-            .terms
-            .iter()
-            .filter(|term| person.is_one_of(&term.held.approval.by, &self.host))
-            .map(|term| term.key.clone())
-            .collect();
-        Ok(who)
-    }
-
-    /// How many have said yes to a term.
-    fn agreed_to(&self, term: &Term) -> u32 {
-        let agreed = self.agreed.iter().filter(|who| who.may_answer.contains(&term.key));
-        u32::try_from(agreed.count()).unwrap_or(u32::MAX)
-    }
-
-    fn open(&mut self, now: Timestamp) -> Result<(), Refused> {
-        self.expire(now);
-        if self.state == State::Waiting { Ok(()) } else { Err(self.settled()) }
-    }
-
-    fn settled(&self) -> Refused {
-        let by = self.trail.iter().rev().find_map(|event| event.by.clone());
-        let by = by.filter(|_| matches!(self.state, State::Approved | State::Denied | State::Revoked));
-        Refused::Settled { id: self.id.clone(), state: self.state, by }
     }
 
     fn settle(&mut self, state: State, now: Timestamp, step: &str, by: Option<&str>, reason: Option<&str>) {
@@ -465,16 +320,6 @@ impl Inquiry {
 /// How long a yes on these terms lasts. One that counts once waits for whoever asked as long as the question would.
 fn lasts(approval: &Approval) -> Duration {
     approval.grant.unwrap_or(approval.wait)
-}
-
-fn check_reason(reason: Option<&str>, needed: bool) -> Result<(), Refused> {
-    match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
-        None if needed => Err(Refused::NoReason),
-        Some(reason) if reason.chars().count() > LONGEST_REASON || reason.contains(char::is_control) => {
-            Err(Refused::BadReason)
-        }
-        _ => Ok(()),
-    }
 }
 
 fn after(time: Timestamp, span: Duration) -> Timestamp {

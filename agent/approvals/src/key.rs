@@ -32,34 +32,41 @@ pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String 
     // Terms are plain data: they can be written.
     key.add(serde_json::to_string(&held.approval).unwrap_or_default());
     match held.approval.scope {
-        Scope::Action => key.add(question.exact),
+        Scope::Action => key.add(question.exact).add(question.shape),
         Scope::Shape => key.add(question.shape),
         Scope::Resource => &mut key,
     };
     key.finish()
 }
 
-/// What an approver is shown of a question; what happens to it later is no part of it.
+/// What would run: the very bytes, and what rules see of them now, which definitions decide as well.
+pub(crate) fn matter(question: &Question) -> String {
+    let mut key = Key::new("matter");
+    key.add(question.exact).add(question.shape);
+    key.finish()
+}
+
+/// What an approver is shown of a question; what happens to it later is no part of it. Nor is what is another whenever the
+/// same is asked again: process id, session, and until when a token counts.
 pub(crate) fn seal(inquiry: &Inquiry) -> String {
-    let Inquiry {
-        id,
-        host,
-        asked,
-        name,
-        text,
-        particulars,
-        principal,
-        resource,
-        protocol,
-        policy,
-        terms,
-        ..
-    } = inquiry;
+    let Inquiry { asked, name, text, particulars, principal, resource, protocol, policy, terms, .. } =
+        inquiry;
+    let process = &principal.process;
+    let program = (&process.command, &process.executable, &process.executable_sha256, &process.command_line);
+    let place = (&process.unit, &process.container);
+    let asker = (process.uid, &process.user, program, place, &principal.subjects);
+    let vouched =
+        principal.identities.iter().map(|who| (&who.issuer, &who.subject, &who.groups, &who.claims));
+    let vouched: Vec<_> = vouched.collect();
+    let terms: Vec<&Held> = terms.iter().map(|term| &term.held).collect();
     // All of it is plain data: it can be written.
-    let shown =
-        serde_json::to_vec(&(asked, name, text, particulars, principal, resource, protocol, policy, terms));
+    let shown = serde_json::to_vec(&(
+        (asked, name, text, particulars),
+        (asker, vouched),
+        (resource, protocol, policy, terms),
+    ));
     let mut key = Key::new("seal");
-    key.add(&**id).add(&**host).add(shown.unwrap_or_default());
+    key.add(&*inquiry.id).add(&*inquiry.host).add(shown.unwrap_or_default());
     key.finish()
 }
 

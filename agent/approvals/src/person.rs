@@ -1,6 +1,10 @@
 //! Who answers.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tidegate_gate::policy::{Identity, People, Principal};
@@ -25,6 +29,9 @@ pub struct Person {
 pub struct Who {
     /// For people.
     pub name: String,
+    /// The host that vouches for the account; empty without an account.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub host: Arc<str>,
     /// User id.
     pub uid: Option<u32>,
     /// Issuer and subject of each identity.
@@ -61,6 +68,7 @@ impl Person {
     pub fn who(&self) -> Who {
         Who {
             name: self.to_string(),
+            host: self.host.clone(),
             uid: self.uid,
             subjects: subjects(&self.identities),
             may_answer: Vec::new(),
@@ -69,10 +77,11 @@ impl Person {
 }
 
 impl Who {
-    /// Who asks.
-    pub fn of(principal: &Principal) -> Self {
+    /// Who asks on this host.
+    pub fn of(host: &Arc<str>, principal: &Principal) -> Self {
         let process = &principal.process;
         let person = Person {
+            host: host.clone(),
             uid: Some(process.account()),
             user: process.user.clone(),
             identities: principal.identities.clone(),
@@ -81,12 +90,39 @@ impl Who {
         person.who()
     }
 
-    /// Whether they may be the same: of one account, or one issuer's subject. The same number on two hosts counts as
-    /// one account.
+    /// Whether they may be the same, for what one person must not do twice: of one account, or one issuer's subject. The
+    /// same number on two hosts counts as one account. That they are not is no proof of two people: nothing ties an
+    /// account to a login.
     pub fn may_be(&self, other: &Self) -> bool {
-        let same_account = self.uid.is_some() && self.uid == other.uid;
-        same_account || self.subjects.iter().any(|subject| other.subjects.contains(subject))
+        (self.uid.is_some() && self.uid == other.uid) || self.share_a_subject(other)
     }
+
+    /// Whether they are the same, for what only this person may do: of one host's account, or one issuer's subject.
+    pub fn is(&self, other: &Self) -> bool {
+        let same_account = self.uid.is_some() && self.uid == other.uid && self.host == other.host;
+        same_account || self.share_a_subject(other)
+    }
+
+    fn share_a_subject(&self, other: &Self) -> bool {
+        self.subjects.iter().any(|subject| other.subjects.contains(subject))
+    }
+}
+
+/// How many of these, none of whom [may be](Who::may_be) another, are known to be different people: as many as have
+/// accounts of one host, or are subjects of one issuer.
+pub(crate) fn told_apart<'a>(people: impl Iterator<Item = &'a Who>) -> usize {
+    let mut accounts: HashMap<&str, usize> = HashMap::new();
+    let mut logins: HashMap<&str, usize> = HashMap::new();
+    for who in people {
+        if who.uid.is_some() {
+            *accounts.entry(&who.host).or_default() += 1;
+        }
+        let issuers: HashSet<&str> = who.subjects.iter().map(|(issuer, _)| &**issuer).collect();
+        for issuer in issuers {
+            *logins.entry(issuer).or_default() += 1;
+        }
+    }
+    accounts.into_values().chain(logins.into_values()).max().unwrap_or_default()
 }
 
 fn subjects(identities: &[Identity]) -> Vec<(Arc<str>, Arc<str>)> {

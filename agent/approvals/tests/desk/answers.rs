@@ -9,7 +9,8 @@ use tidegate_gate::{
 };
 
 use crate::common::{
-    Kept, Says as _, account, ann, ask, desk, end, held, member, next, question, settled, terms,
+    Kept, Says as _, account, ann, ask, browser, desk, desk_of, end, held, member, next, question, settled,
+    terms,
 };
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Failed>) -> Refused {
@@ -88,6 +89,31 @@ pub(crate) async fn accounts_of_another_host_count_for_nothing(kept: &Kept) {
     desk.approve(&vouched, waits.id(), None).await.unwrap();
 }
 
+pub(crate) async fn the_askers_number_on_another_host_is_not_the_asker(kept: &Kept) {
+    let (desk, elsewhere) = (desk(&kept.store), desk_of("elsewhere", &kept.again));
+    let mut asked = question("s", vec![held("ask", terms())], (1, 1));
+    asked.principal.identities = member(1000, "sub-1", "ci").identities;
+    let waits = ask(&desk, asked).await;
+    let eve = Person { host: "elsewhere".into(), ..account(1000, "eve") };
+    assert!(elsewhere.list(&eve, true, 10).await.unwrap().inquiries.is_empty());
+    assert!(matches!(refused(elsewhere.revoke(&eve, waits.id(), None).await), Refused::Unknown(_)));
+    // Nor is somebody who said yes: whoever has their number there may not take it back.
+    desk.approve(&member(2000, "sub-9", "dba"), waits.id(), None).await.unwrap();
+    let same_number = Person { host: "elsewhere".into(), ..account(2000, "mallory") };
+    assert!(matches!(refused(elsewhere.revoke(&same_number, waits.id(), None).await), Refused::Unknown(_)));
+    let glass = People { groups: vec!["oncall".into()], issuer: Some("acme".into()), ..People::default() };
+    let urgent = vec![held("glass", Approval { break_glass: Some(glass), ..terms() })];
+    let broken = ask(&desk, question("s", urgent, (2, 2))).await;
+    desk.break_glass(&member(3000, "sub-5", "oncall"), broken.id(), Some("fire")).await.unwrap();
+    let oncall_too = Person { host: "elsewhere".into(), ..member(3000, "sub-6", "oncall") };
+    assert!(matches!(refused(elsewhere.revoke(&oncall_too, broken.id(), None).await), Refused::NotAsked(_)));
+    // Whoever asked is, from where the issuer knows them.
+    let asker = Person { host: "elsewhere".into(), ..member(4000, "sub-1", "ci") };
+    assert_eq!(elsewhere.list(&asker, true, 10).await.unwrap().inquiries.len(), 1);
+    let home = account(1000, "ci");
+    assert_eq!(desk.revoke(&home, waits.id(), None).await.unwrap().state, State::Revoked);
+}
+
 pub(crate) async fn as_many_must_agree_as_the_rule_says(kept: &Kept) {
     let desk = desk(&kept.store);
     let two = Approval { approvers: 2, ..terms() };
@@ -99,6 +125,51 @@ pub(crate) async fn as_many_must_agree_as_the_rule_says(kept: &Kept) {
     assert_eq!(refused(desk.approve(&member(2000, "sub-1", "dba"), &id, None).await), Refused::Twice);
     assert_eq!(desk.approve(&member(2001, "sub-1", "dba"), &id, None).await.unwrap().state, State::Approved);
     assert_eq!(end(&mut waits).await.unwrap(), "sub-1 (sub-1 of acme)");
+}
+
+pub(crate) async fn an_account_and_a_login_count_as_one_approver(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let two = Approval { approvers: 2, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", two)], (1, 1))).await;
+    // Ann on the command line, and then ann on the web page: nothing tells that these are two.
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    let alone = desk.approve(&browser("ann", "dba"), waits.id(), None).await.unwrap();
+    assert_eq!((alone.state, alone.agreed.len()), (State::Waiting, 2));
+    let approved = desk.approve(&browser("bob", "dba"), waits.id(), None).await.unwrap();
+    assert_eq!(approved.state, State::Approved);
+}
+
+pub(crate) async fn accounts_are_told_apart_where_a_login_is_not(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let two = Approval { approvers: 2, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", two)], (1, 1))).await;
+    desk.approve(&browser("bob", "dba"), waits.id(), None).await.unwrap();
+    let account = desk.approve(&ann(), waits.id(), None).await.unwrap();
+    assert_eq!(account.state, State::Waiting);
+    let approved = desk.approve(&member(2001, "carol", "dba"), waits.id(), None).await.unwrap();
+    assert_eq!(approved.state, State::Approved);
+}
+
+pub(crate) async fn a_question_tells_nobody_what_its_masks_hide(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let two = Approval { approvers: 2, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", two)], (1, 1))).await;
+    let kept = desk.store().load(waits.id()).await.unwrap().unwrap();
+    let kept_text = serde_json::to_value(&kept).unwrap();
+    let shown = [
+        desk.show(&ann(), waits.id()).await.unwrap(),
+        desk.approve(&ann(), waits.id(), None).await.unwrap(),
+        desk.list(&ann(), true, 10).await.unwrap().inquiries.remove(0),
+    ];
+    // Digests that such values went into would tell them to whoever tries them all.
+    let digests = [&kept_text["exact"], &kept_text["terms"][0]["key"]];
+    for shown in shown {
+        assert_eq!(shown.seal(), kept.seal(), "an answer counts for the question as it is shown");
+        let text = serde_json::to_string(&shown).unwrap();
+        for digest in digests {
+            assert!(!text.contains(digest.as_str().unwrap()), "{text}");
+        }
+    }
 }
 
 pub(crate) async fn every_rule_that_holds_must_be_met(kept: &Kept) {

@@ -65,7 +65,11 @@ pub(crate) async fn postgres() -> Kept {
 pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400 };
 
 pub(crate) fn desk(store: &Arc<dyn Store>) -> Desk {
-    Desk::open("host", store.clone(), LIMITS, Audience::default())
+    desk_of("host", store)
+}
+
+pub(crate) fn desk_of(host: &str, store: &Arc<dyn Store>) -> Desk {
+    Desk::open(host, store.clone(), LIMITS, Audience::default())
 }
 
 /// A clock that stands still until it is wound.
@@ -176,6 +180,11 @@ pub(crate) fn member(uid: u32, subject: &str, group: &str) -> Person {
         claims: serde_json::Map::new(),
     };
     Person { identities: [identity].into(), ..account(uid, subject) }
+}
+
+/// Somebody in a browser: known to an issuer, and by no account.
+pub(crate) fn browser(subject: &str, group: &str) -> Person {
+    Person { identities: member(0, subject, group).identities, ..Person::default() }
 }
 
 pub(crate) fn ann() -> Person {

@@ -35,6 +35,8 @@ pub(crate) async fn a_yes_for_an_action_ends_with_its_session(kept: &Kept) {
     assert!(is_known(&desk, question("s", lasting(Scope::Action), (1, 1))).await);
     assert!(is_known(&desk, question("s", lasting(Scope::Action), (1, 1))).await);
     assert!(!is_known(&desk, question("s", lasting(Scope::Action), (2, 1))).await);
+    // The same bytes, which definitions of now make mean something else.
+    assert!(!is_known(&desk, question("s", lasting(Scope::Action), (1, 2))).await);
     assert!(!is_known(&desk, question("t", lasting(Scope::Action), (1, 1))).await);
 }
 

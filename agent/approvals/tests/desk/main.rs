@@ -42,8 +42,12 @@ on_every_store! {
         a_yes_lets_it_run_and_a_look_is_told,
         a_no_refuses_with_its_reason,
         nobody_answers_their_own_question,
+        an_account_and_a_login_count_as_one_approver,
+        accounts_are_told_apart_where_a_login_is_not,
+        a_question_tells_nobody_what_its_masks_hide,
         a_stranger_neither_sees_nor_answers,
         accounts_of_another_host_count_for_nothing,
+        the_askers_number_on_another_host_is_not_the_asker,
         as_many_must_agree_as_the_rule_says,
         every_rule_that_holds_must_be_met,
         a_reason_is_asked_for_where_the_rule_says_so,
@@ -60,6 +64,8 @@ on_every_store! {
     restarts:
         a_restart_loses_no_question_and_no_yes,
         a_question_left_standing_is_taken_up,
+        nothing_but_the_very_same_takes_a_question_up,
+        who_takes_a_question_up_is_shown,
         a_withdrawn_question_leaves_no_yes,
         letters_are_kept_until_they_are_taken;
     pressure:

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_approvals::{Audience, Desk, State, Told};
-use tidegate_gate::policy::{Approval, Scope};
+use tidegate_approvals::{Answered, Audience, Desk, Say, State, Told};
+use tidegate_gate::{
+    Question,
+    policy::{Approval, Scope},
+};
 
 use crate::common::{Kept, LIMITS, Says as _, ann, ask, desk, end, held, is_known, question, settled, terms};
 
@@ -35,6 +38,47 @@ pub(crate) async fn a_question_left_standing_is_taken_up(kept: &Kept) {
     assert_ne!(second.id(), &id);
     after.approve(&ann(), &id, None).await.unwrap();
     assert_eq!(end(&mut first).await.unwrap(), "ann");
+}
+
+pub(crate) async fn nothing_but_the_very_same_takes_a_question_up(kept: &Kept) {
+    for scope in [Scope::Shape, Scope::Resource] {
+        let holds = vec![held("ask", Approval { scope, ..terms() })];
+        let before = desk(&kept.store);
+        let asked = question("s", holds.clone(), (1, 1));
+        let id = ask(&before, asked.clone()).await.id().clone();
+        drop(before);
+        let after = desk(&kept.again);
+        // Other bytes that the masks show alike, and the same bytes shown in another way.
+        let masked_alike = Question { exact: [2; 32], ..asked.clone() };
+        let other_particulars = Question { particulars: vec![("$1".into(), "4711".into())], ..asked.clone() };
+        for other in [masked_alike, other_particulars] {
+            let other = ask(&after, other).await;
+            assert_ne!(other.id(), &id, "an answer to the one would let the other run");
+        }
+        assert_eq!(ask(&after, asked).await.id(), &id);
+    }
+}
+
+pub(crate) async fn who_takes_a_question_up_is_shown(kept: &Kept) {
+    let asked = question("s", vec![held("ask", terms())], (1, 1));
+    let id = ask(&desk(&kept.store), asked.clone()).await.id().clone();
+    let after = desk(&kept.again);
+    let first = after.show(&ann(), &id).await.unwrap();
+    let mut again = Question { session: "t".into(), ..asked };
+    again.principal.process.pid = 8;
+    drop(ask(&after, again.clone()).await);
+    let second = after.show(&ann(), &id).await.unwrap();
+    assert_eq!((&*second.session, second.principal.process.pid), ("t", 8));
+    let last = second.trail.last().unwrap();
+    assert_eq!((&*last.step, last.by.as_deref()), ("asked-again", Some("ci")));
+    // A retry is no other question to whoever has it before them; another program is.
+    assert_eq!(second.seal(), first.seal());
+    again.principal.process.executable = Some("/tmp/psql".into());
+    drop(ask(&after, again).await);
+    let seal = first.seal();
+    let answered = Answered { say: Say::Approve, reason: None, shown: Some(&seal) };
+    let refused = after.answer(&ann(), &id, answered).await.unwrap_err().to_string();
+    assert!(refused.contains("is not what you were shown"), "{refused}");
 }
 
 pub(crate) async fn a_withdrawn_question_leaves_no_yes(kept: &Kept) {
