@@ -223,6 +223,7 @@ fn principal(processes: &Processes, captured: Captured) -> Principal {
         cgroup: facts.cgroup,
         unit: facts.unit,
         container: facts.container,
+        claimed_container: facts.claimed_container,
         ancestry: facts.ancestry,
     };
     Principal { subjects: captured.subjects, process, ..Principal::default() }

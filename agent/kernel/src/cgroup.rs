@@ -102,6 +102,20 @@ impl Hierarchy {
         Some(format!("/{}", inner.display()))
     }
 
+    /// How many components of a cgroup's path lie in cgroups of which root alone can add others to them.
+    pub(crate) fn named_by_root(&self, path: &str) -> usize {
+        let mut folder = self.root.clone();
+        let parts = path.split('/').filter(|part| !part.is_empty());
+        parts
+            .take_while(|part| {
+                let is_roots =
+                    fs::metadata(&folder).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0);
+                folder.push(part);
+                is_roots
+            })
+            .count()
+    }
+
     fn open(&self, id: u64) -> io::Result<OwnedFd> {
         #[repr(C)]
         struct Handle {
@@ -175,7 +189,18 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
     use super::*;
+
+    /// A cgroup that goes with the test.
+    struct Made(PathBuf);
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            drop(fs::remove_dir(&self.0));
+        }
+    }
 
     #[test]
     fn the_pure_hierarchy_is_found() {
@@ -215,6 +240,23 @@ mod tests {
             .unwrap();
         let (path, id) = visited.first().unwrap();
         assert_eq!((path.as_str(), hierarchy.path(*id).as_deref()), ("/", Some("/")));
+    }
+
+    #[test]
+    #[ignore = "needs root: cargo xtask test kernel"]
+    fn what_lies_in_a_cgroup_that_an_account_was_given_was_not_named_by_root() {
+        let hierarchy = Hierarchy::find().unwrap();
+        let name = format!("tidegate-test-{}", std::process::id());
+        let made = Made(hierarchy.root().join(&name));
+        fs::create_dir(&made.0).unwrap();
+        let path = format!("/{name}/docker-{}.scope", "a".repeat(64));
+        assert_eq!(hierarchy.named_by_root(&path), 2);
+        fs::set_permissions(&made.0, fs::Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(hierarchy.named_by_root(&path), 1);
+        fs::set_permissions(&made.0, fs::Permissions::from_mode(0o755)).unwrap();
+        chown(&made.0, Some(61_099), None).unwrap();
+        assert_eq!(hierarchy.named_by_root(&path), 1);
+        assert_eq!(hierarchy.named_by_root(&format!("{path}/leaf")), 1);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What a cgroup path says of where a process runs: its systemd unit, its container.
 //!
 //! The forms are those of systemd (systemd.slice(5)), Docker, containerd, CRI-O, Podman and Kubernetes with either of the
-//! two cgroup drivers. A path is only ever a hint that root on the host wrote; governed processes can't choose it.
+//! two cgroup drivers. Whoever a cgroup was delegated to names what lies in it, and that may be a governed account.
+
+use crate::unit::are_slices;
 
 /// Hex digits of a container id.
 const ID_LENGTH: usize = 64;
@@ -13,15 +15,31 @@ const SCOPE_PREFIXES: [&str; 6] =
 /// Endings of units that hold processes.
 const UNIT_ENDINGS: [&str; 2] = [".service", ".scope"];
 
-/// The systemd unit that a cgroup path lies in: for a user manager's units the innermost, as `systemctl --user` has it;
-/// none outside any service or scope.
+/// The unit of the system's service manager that a cgroup path lies in, of those that hold processes; none outside any. The
+/// units of a user's own manager are all its `user@UID.service`.
 pub fn unit(path: &str) -> Option<&str> {
-    parts(path).filter(|part| is_unit(part)).last()
+    let unit = parts(path).find(|part| !are_slices(part))?;
+    is_unit(unit).then_some(unit)
 }
 
-/// The id of the container that a cgroup path lies in; the innermost, if containers nest.
-pub fn container(path: &str) -> Option<&str> {
-    parts(path).filter_map(container_id).last()
+/// Ids of the containers that a process is in.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Containers<'a> {
+    /// As only root can have named it; the outermost, if containers nest.
+    pub certain: Option<&'a str>,
+    /// The next, by a name that its account may have made up.
+    pub claimed: Option<&'a str>,
+}
+
+/// The containers that a cgroup path lies in, of which this many components were named by root alone.
+pub fn containers(path: &str, by_root: usize) -> Containers<'_> {
+    let mut ids = parts(path).enumerate().filter_map(|(at, part)| Some((at, container_id(part)?)));
+    match ids.next() {
+        Some((at, id)) if at < by_root => {
+            Containers { certain: Some(id), claimed: ids.next().map(|(_, id)| id) }
+        }
+        first => Containers { certain: None, claimed: first.map(|(_, id)| id) },
+    }
 }
 
 fn parts(path: &str) -> impl Iterator<Item = &str> {
@@ -52,6 +70,11 @@ mod tests {
 
     fn with_id(path: &str) -> String {
         path.replace("ID", ID)
+    }
+
+    /// Where root named all of the path.
+    fn container(path: &str) -> Option<&str> {
+        containers(path, usize::MAX).certain
     }
 
     #[test]
@@ -98,9 +121,32 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_container_counts() {
+    fn the_outermost_container_counts_and_the_next_is_a_claim() {
         let inner = "a".repeat(64);
-        assert_eq!(container(&format!("/docker/{ID}/docker/{inner}")), Some(&*inner));
+        let path = format!("/docker/{ID}/docker/{inner}/docker/{}", "b".repeat(64));
+        let nested = Containers { certain: Some(ID), claimed: Some(&inner) };
+        assert_eq!(containers(&path, usize::MAX), nested);
+        assert_eq!(containers(&path, 2), nested);
+    }
+
+    #[test]
+    fn a_container_in_a_cgroup_that_an_account_was_given_is_a_claim() {
+        let path = with_id("/user.slice/user-1000.slice/user@1000.service/app.slice/docker-ID.scope");
+        // Root made user@1000.service, and gave it to the user.
+        assert_eq!(containers(&path, 3), Containers { certain: None, claimed: Some(ID) });
+        assert_eq!(containers(&path, 0), Containers { certain: None, claimed: Some(ID) });
+        assert_eq!(containers("/system.slice/ci.service", 2), Containers::default());
+    }
+
+    #[test]
+    fn what_a_user_calls_a_unit_is_none_of_the_systems() {
+        for forged in ["app.slice/ci.service", "ci.service", "system.slice/ci.service", "ci.slice/ci.scope"] {
+            let path = format!("/user.slice/user-1000.slice/user@1000.service/{forged}");
+            assert_eq!(unit(&path), Some("user@1000.service"), "{path}");
+        }
+        for forged in ["/docker/ID/ci.service", "/ci/ci.service", "/x/system.slice/ci.service"] {
+            assert_eq!(unit(forged), None, "{forged}");
+        }
     }
 
     #[test]
@@ -110,8 +156,11 @@ mod tests {
             ("/system.slice/actions.runner.acme.service", Some("actions.runner.acme.service")),
             ("/system.slice/system-getty.slice/getty@tty1.service", Some("getty@tty1.service")),
             ("/user.slice/user-1000.slice/session-3.scope", Some("session-3.scope")),
-            ("/user.slice/user-1000.slice/user@1000.service/app.slice/vim.service", Some("vim.service")),
-            ("/user.slice/user-1000.slice/user@1000.service/init.scope", Some("init.scope")),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/vim.service",
+                Some("user@1000.service"),
+            ),
+            ("/user.slice/user-1000.slice/user@1000.service/init.scope", Some("user@1000.service")),
             ("/system.slice/ssh.service/delegated/leaf", Some("ssh.service")),
             ("/user.slice", None),
             ("/.service", None),

@@ -43,10 +43,12 @@ pub struct Process {
     pub command_line: Vec<Arc<str>>,
     /// Path within the cgroup v2 hierarchy.
     pub cgroup: Option<Arc<str>>,
-    /// systemd unit.
+    /// Unit of the system's service manager, never of a user's own.
     pub unit: Option<Arc<str>>,
-    /// Container id.
+    /// Id of the outermost container, where only root can have named its cgroup.
     pub container: Option<Arc<str>>,
+    /// Id of a container, or of the next within that one, by a name that its account may have made up.
+    pub claimed_container: Option<Arc<str>>,
     /// Executables of the ancestors, parent first.
     pub ancestry: Vec<Arc<str>>,
 }
@@ -70,6 +72,9 @@ impl Processes {
     /// an async context.
     pub fn facts(&self, captured: &Captured) -> Process {
         let cgroup: Option<Arc<str>> = self.hierarchy.path(captured.cgroup_id).map(Arc::from);
+        let containers =
+            cgroup.as_deref().map(|path| placement::containers(path, self.hierarchy.named_by_root(path)));
+        let containers = containers.unwrap_or_default();
         let mut process = Process {
             pid: captured.pid,
             uid: captured.uid,
@@ -77,7 +82,8 @@ impl Processes {
             user: User::from_uid(Uid::from_raw(captured.uid)).ok().flatten().map(|user| user.name.into()),
             command: Arc::clone(&captured.command),
             unit: cgroup.as_deref().and_then(placement::unit).map(Arc::from),
-            container: cgroup.as_deref().and_then(placement::container).map(Arc::from),
+            container: containers.certain.map(Arc::from),
+            claimed_container: containers.claimed.map(Arc::from),
             cgroup,
             ..Process::default()
         };

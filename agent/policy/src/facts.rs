@@ -11,7 +11,7 @@ pub(crate) struct Facts {
     pub(crate) executables: Option<Globs>,
     /// SHA-256 of executables, in lower-case hexadecimal.
     pub(crate) sha256: Option<Vec<Arc<str>>>,
-    /// systemd units.
+    /// Units of the system's service manager.
     pub(crate) units: Option<Globs>,
     /// Container ids.
     pub(crate) containers: Option<Globs>,
@@ -37,9 +37,18 @@ impl Facts {
             (globs(&self.executables, &process.executable, false), "executables"),
             (digest, "executables, by their digest"),
             (globs(&self.units, &process.unit, placed), "units"),
-            (globs(&self.containers, &process.container, placed), "containers"),
+            (
+                globs(&self.containers, &process.container, placed) || !grants && self.claims(process),
+                "containers",
+            ),
         ];
         judged.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
+    }
+
+    /// Whether the process is in such a container by a name that its account may have made up.
+    fn claims(&self, process: &Process) -> bool {
+        let claimed = process.claimed_container.as_ref();
+        self.containers.as_ref().zip(claimed).is_some_and(|(globs, id)| globs.matches(id))
     }
 
     /// Whether every process that is what `other` asks for is what this asks for, as far as can be told from what is

@@ -60,10 +60,14 @@ pub struct Process {
     pub command_line: Vec<Arc<str>>,
     /// Path within the cgroup v2 hierarchy.
     pub cgroup: Option<Arc<str>>,
-    /// systemd unit.
+    /// Unit of the system's service manager, never of a user's own.
     pub unit: Option<Arc<str>>,
-    /// Container id.
+    /// Id of the outermost container, where only root can have named its cgroup.
     pub container: Option<Arc<str>>,
+    /// Id of a container, or of the next within that one, by a name that its account may have made up: nothing is granted
+    /// on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_container: Option<Arc<str>>,
     /// Executables of the ancestors, parent first.
     pub ancestry: Vec<Arc<str>>,
 }

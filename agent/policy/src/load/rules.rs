@@ -116,9 +116,23 @@ impl Loader<'_> {
         Facts {
             executables: self.globs(raw.executables.as_ref()),
             sha256: raw.sha256.as_ref().map(|digests| self.digests(digests)),
-            units: self.globs(raw.units.as_ref()),
+            units: self.unit_globs(raw.units.as_ref()),
             containers: self.globs(raw.containers.as_ref()),
         }
+    }
+
+    /// Globs on units that hold processes; one that can match none is reported.
+    fn unit_globs(&self, raw: Option<&At<List<String>>>) -> Option<Globs> {
+        for (at, glob) in list(raw) {
+            if ![".service", ".scope", "*", "?", "]", "}"].iter().any(|end| glob.ends_with(end)) {
+                self.problems.report_with(
+                    at,
+                    format!("{glob:?} matches no unit that processes are in"),
+                    "write ci.service or ci@*.scope; a slice chooses a subject",
+                );
+            }
+        }
+        self.globs(raw)
     }
 
     /// SHA-256 digests; what is none is reported.

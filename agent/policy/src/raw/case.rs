@@ -44,7 +44,7 @@ pub(crate) struct RawWho {
     pub(crate) executable: Option<At<String>>,
     /// SHA-256 digest of the executable.
     pub(crate) sha256: Option<At<String>>,
-    /// systemd unit that the process runs in.
+    /// Unit of the system's own manager that the process runs in.
     pub(crate) unit: Option<At<String>>,
     /// Id of the container that it runs in.
     pub(crate) container: Option<At<String>>,

@@ -21,9 +21,10 @@ pub(crate) struct RawRule {
     pub(crate) executables: Option<At<List<String>>>,
     /// SHA-256 digests of executables, in hexadecimal; without them, any.
     pub(crate) sha256: Option<At<List<String>>>,
-    /// Globs on the systemd unit that the process runs in; without them, any and none.
+    /// Globs on the service or scope of the system's own manager that the process runs in; without them, any and none.
     pub(crate) units: Option<At<List<String>>>,
     /// Globs on the id of the container that the process runs in, `"*"` for whatever is in one; without them, anywhere.
+    /// A rule that allows asks for one whose cgroup root alone can have named.
     pub(crate) containers: Option<At<List<String>>>,
     /// Who is asking, as an issuer says it; without it, anybody.
     pub(crate) who: Option<At<RawWhoIs>>,

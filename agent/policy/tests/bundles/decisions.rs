@@ -286,6 +286,28 @@ cases:
 }
 
 #[test]
+fn a_container_that_a_process_only_claims_to_be_in_grants_nothing() {
+    let policy = bundle(
+        r#"
+  - {name: boxed, subjects: [ci], resources: [shop], containers: ["4f*"], allow: [{table: public.a}]}
+  - {name: other, subjects: [ci], resources: [shop], containers: [bad], deny: [{table: public.a}]}
+"#,
+    );
+    let decide = |certain: Option<&str>, claimed: Option<&str>| {
+        let mut principal = runner();
+        principal.process.cgroup = Some("/".into());
+        principal.process.container = certain.map(Into::into);
+        principal.process.claimed_container = claimed.map(Into::into);
+        policy.decide(&principal, "shop", &shape(vec![statement("select", "public.a")])).effect
+    };
+    assert_eq!(decide(Some("4f2"), None), Effect::Allow);
+    assert_eq!(decide(None, Some("4f2")), Effect::Deny);
+    assert_eq!(decide(Some("5e1"), Some("4f2")), Effect::Deny);
+    assert_eq!(decide(Some("4f2"), Some("5e1")), Effect::Allow);
+    assert_eq!(decide(Some("4f2"), Some("bad")), Effect::Deny);
+}
+
+#[test]
 fn digests_units_and_containers_narrow_a_rule_and_unknown_ones_are_granted_nothing() {
     let digest = "ab".repeat(32);
     let policy = bundle(&format!(
@@ -315,6 +337,11 @@ fn digests_units_and_containers_narrow_a_rule_and_unknown_ones_are_granted_nothi
         process.container = Some("4f2".into());
     };
     assert_eq!(decide(&boxed, "public.a"), Effect::Deny);
+    let claims = |process: &mut tidegate_policy::Process| {
+        known(process);
+        process.claimed_container = Some("4f2".into());
+    };
+    assert_eq!(decide(&claims, "public.a"), Effect::Deny);
     let lost = |process: &mut tidegate_policy::Process| {
         known(process);
         process.cgroup = None;

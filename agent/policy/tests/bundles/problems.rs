@@ -144,6 +144,20 @@ fn a_unit_that_no_process_is_in_is_told() {
 }
 
 #[test]
+fn a_rule_for_a_unit_that_holds_no_process_is_told() {
+    for unit in ["ci", "ci.slice", "ci.socket"] {
+        says(
+            "    resources: [shop]",
+            &format!("    resources: [shop]\n    units: [{unit}]"),
+            &format!(
+                "bundle.yaml:15:13: {unit:?} matches no unit that processes are in\n    hint: write ci.service or \
+                 ci@*.scope; a slice chooses a subject"
+            ),
+        );
+    }
+}
+
+#[test]
 fn names_that_are_not_declared_are_told_with_the_nearest() {
     says(
         "    resources: [shop]",
