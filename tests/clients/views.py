@@ -75,6 +75,46 @@ def view_of_another_session():
     return seen + after
 
 
-for name, game in {"COPY": copy_out_of_step, "views": view_of_another_session}.items():
+def refused(answer):
+    return b"C42501" in answer or b"C55006" in answer
+
+
+def view_that_changes_within_a_text():
+    """What stands behind a change in one text is read by the definition that the change makes."""
+    session = Session()
+    made = session.ask("CREATE VIEW public.within AS SELECT id, name AS shown, card_number AS hidden FROM customers")
+    assert b"CREATE VIEW" in made, made
+    swap = "ALTER VIEW within RENAME COLUMN shown TO x; ALTER VIEW within RENAME COLUMN hidden TO shown; "
+    for peek in (
+        "SELECT count(*) FROM within WHERE shown LIKE '4111%'",
+        "INSERT INTO products (title, cents) SELECT shown, 5 FROM within",
+        "UPDATE orders SET quantity = 2 WHERE EXISTS (SELECT 1 FROM within WHERE shown LIKE '4111%')",
+    ):
+        answer = session.ask(swap + peek)
+        if not refused(answer):
+            return CARD
+    return b""
+
+
+def view_that_changes_before_its_turn():
+    """What stands behind a statement that takes its time is read when its turn comes."""
+    for n in range(3):
+        one, other = Session(), Session()
+        made = other.ask(f"CREATE VIEW public.turn{n} AS SELECT id, name AS shown FROM customers")
+        assert b"CREATE VIEW" in made, made
+        one.stream.sendall(query(f"SELECT pg_sleep(1); SELECT count(*) FROM turn{n} WHERE shown LIKE '4111%'"))
+        other.ask(f"CREATE OR REPLACE VIEW public.turn{n} AS SELECT id, card_number AS shown FROM customers")
+        if struct.pack("!I", 1) + b"1" in one.until(b"Z"):
+            return CARD
+    return b""
+
+
+GAMES = {
+    "COPY": copy_out_of_step,
+    "views": view_of_another_session,
+    "a text": view_that_changes_within_a_text,
+    "a turn": view_that_changes_before_its_turn,
+}
+for name, game in GAMES.items():
     if CARD in game():
         print(name)

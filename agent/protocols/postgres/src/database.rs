@@ -66,6 +66,8 @@ pub(crate) struct Database {
     since: Mutex<Instant>,
     /// Sessions that change definitions in a transaction that has not ended.
     changing: AtomicUsize,
+    /// Sessions of which the server has yet to read what was decided: it stands behind something that runs.
+    behind: AtomicUsize,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
 }
 
@@ -79,6 +81,7 @@ impl Database {
             catalog: Catalog::default(),
             since: Mutex::new(Instant::now()),
             changing: AtomicUsize::new(0),
+            behind: AtomicUsize::new(0),
             line: tokio::sync::Mutex::default(),
         }
     }
@@ -165,7 +168,13 @@ impl Database {
 
     /// How many sessions change definitions now: what these will be, nobody can see yet.
     pub(crate) fn changing(&self) -> usize {
-        self.changing.load(Ordering::Acquire)
+        self.changing.load(Ordering::SeqCst)
+    }
+
+    /// How many sessions have something decided that the server may read by other definitions than the gate did, if they
+    /// change now.
+    pub(crate) fn behind(&self) -> usize {
+        self.behind.load(Ordering::SeqCst)
     }
 
     /// Definitions have changed.
@@ -229,14 +238,33 @@ pub(crate) struct Changing(Arc<Database>);
 
 impl Changing {
     pub(crate) fn begin(database: &Arc<Database>) -> Self {
-        database.changing.fetch_add(1, Ordering::AcqRel);
+        database.changing.fetch_add(1, Ordering::SeqCst);
         Self(database.clone())
+    }
+}
+
+/// Something that was decided stands behind something that runs: the server reads it only when its turn comes. Whoever
+/// changes definitions looks for these after it has said so, and whoever decides looks for changes after this: one of both sees
+/// the other.
+#[derive(Debug)]
+pub(crate) struct Behind(Arc<Database>);
+
+impl Behind {
+    pub(crate) fn begin(database: &Arc<Database>) -> Self {
+        database.behind.fetch_add(1, Ordering::SeqCst);
+        Self(database.clone())
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.0.behind.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 impl Drop for Changing {
     fn drop(&mut self) {
         self.0.forget();
-        self.0.changing.fetch_sub(1, Ordering::AcqRel);
+        self.0.changing.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use tidegate_gate::{
     Action, Decision,
-    policy::{Lineage, Shape, Verdict},
+    policy::{Lineage, Shape, Value, Verdict},
 };
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
     names::{Known, Name, Parameters, Preparation, Prepared, Space},
     refuse::{self, Refused},
 };
-use crate::sql::{self, Effect, Statements};
+use crate::{
+    database::Behind,
+    sql::{self, Effect, Statements},
+};
 
 impl Session {
     /// What a text does, with the names in it linked to what they stand for. None: that depends on an answer that
@@ -87,10 +90,20 @@ impl Session {
                 statements.linked(|name| find(Space::Statements, name), |name| find(Space::Portals, name));
             shape = linked.map_or(shape, Arc::new);
         }
-        if self.database.changing() > 0 && !shape.results.is_empty() {
-            shape = Arc::new(untraced(&shape));
-        }
         Some(shape)
+    }
+
+    /// The same, where the server may read it by other definitions than the gate did; none if it can't.
+    pub(super) fn doubted(&self, prepared: &Prepared) -> Option<Prepared> {
+        let in_doubt = self.database.changing() > 0 || prepared.statements.change_definitions_within();
+        in_doubt.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
+    }
+
+    /// Notes that what is decided next stands behind something, as far as it does: to be called before it is decided.
+    pub(super) fn stand_behind(&mut self, statements: usize) {
+        if self.behind.is_none() && (statements > 1 || self.owed.runs()) {
+            self.behind = Some(Behind::begin(&self.database));
+        }
     }
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.
@@ -177,9 +190,21 @@ fn given(effect: &Effect) -> Option<(Name, &Arc<Statements>)> {
     }
 }
 
-/// The same, but nobody can say where its results come from.
+/// The same, but nobody can say where its results, or what decides rows or is written, come from.
 fn untraced(shape: &Shape) -> Shape {
     let reason: Arc<str> = "definitions are being changed, in this or another session".into();
     let untraced = |lineage: &Lineage| Lineage { untraced: Some(reason.clone()), ..lineage.clone() };
-    Shape { results: shape.results.iter().map(untraced).collect(), ..shape.clone() }
+    let reads = shape.items.iter().any(|item| {
+        item.fields.iter().any(|field| {
+            matches!(
+                field,
+                ("access", Value::Word("read")) | ("statement", Value::Word("update" | "delete" | "merge"))
+            )
+        })
+    });
+    Shape {
+        results: shape.results.iter().map(untraced).collect(),
+        untraced: shape.untraced.clone().or_else(|| reads.then(|| reason.clone())),
+        ..shape.clone()
+    }
 }

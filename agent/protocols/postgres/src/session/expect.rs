@@ -131,6 +131,13 @@ impl Owed {
             .any(|expect| matches!(expect, Expect::Query(run) | Expect::Execute(run) if run.redefines))
     }
 
+    /// Something is under way that may take its time.
+    pub(super) fn runs(&self) -> bool {
+        self.0
+            .iter()
+            .any(|expect| matches!(expect, Expect::Query(_) | Expect::Execute(_) | Expect::FunctionCall(_)))
+    }
+
     /// The newest of what is owed may copy in: what the server makes of the messages behind it depends on how far
     /// that comes, so there must be none.
     pub(super) fn copies_in(&self) -> bool {

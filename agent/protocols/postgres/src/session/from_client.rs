@@ -317,6 +317,7 @@ impl Session {
             }
         };
         let statement = Name(Space::Statements, names.statement.as_bytes().into());
+        self.stand_behind(1);
         let prepared = match self.fresh(&statement, prepared).await {
             Ok(prepared) => prepared,
             Err(refused) => {
@@ -399,10 +400,16 @@ impl Session {
             let results = Results::new(statements.clone(), None, self.masker());
             return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
         }
+        self.stand_behind(statements.list.len());
+        let doubted = self.doubted(prepared);
+        let prepared = doubted.as_ref().unwrap_or(prepared);
         let names = self.give(prepared)?;
         let permit = match self.permitted(prepared).await {
             Ok(permit) => permit,
             Err(stop) => {
+                if self.owed.is_empty() {
+                    self.behind = None;
+                }
                 self.settle_names(&names, false);
                 return Err(stop);
             }
@@ -417,6 +424,12 @@ impl Session {
         }
         if statements.changes_definitions() && self.changing.is_none() {
             self.changing = Some(Changing::begin(&self.database));
+            if self.database.behind() > usize::from(self.behind.is_some()) {
+                self.changing = None;
+                run.failed("55006");
+                self.settle(run, false);
+                return Err(refuse::definitions_in_use().into());
+            }
         }
         self.overlay.follow(statements);
         Ok(run)

@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     cancel::{CancelKey, Interrupt},
-    database::{Changing, Database},
+    database::{Behind, Changing, Database},
     sql::Overlay,
     startup::ClientStream,
     upstream::UpstreamStream,
@@ -98,6 +98,8 @@ pub(crate) struct Session {
     ended: bool,
     /// Definitions change in the transaction that is open: nobody can see yet what they will be.
     changing: Option<Changing>,
+    /// Something stands behind something that runs, until all that is owed was answered.
+    behind: Option<Behind>,
     /// What the transaction that is open has touched.
     transaction: Touched,
     /// What was decided last: its content masks count for what belongs to no action.
@@ -160,6 +162,7 @@ impl Session {
             told: false,
             ended: false,
             changing: None,
+            behind: None,
             transaction: Touched::default(),
             last: None,
         }
@@ -196,6 +199,9 @@ impl Session {
                 Turn::Client => self.serve_client().await?,
                 Turn::Server => {
                     self.take_from_server()?;
+                    if self.owed.is_empty() {
+                        self.behind = None;
+                    }
                     self.cancel_cut().await?;
                     if self.waiting && !self.is_holding() && (self.owed.is_empty() || self.copying_in) {
                         self.waiting = false;

@@ -125,6 +125,11 @@ pub(super) fn too_many_names() -> Refused {
     Refused::new("54000", "too many prepared statements or portals in one session")
 }
 
+pub(super) fn definitions_in_use() -> Refused {
+    let why = "another session runs a text or a pipeline that was decided by the definitions as they are";
+    Refused { hint: Some("try again when it has ended".into()), ..Refused::new("55006", why) }
+}
+
 pub(super) fn no_statement(name: Text<'_>) -> Refused {
     Refused::new("26000", format!("prepared statement {name:?} does not exist"))
 }

@@ -162,6 +162,11 @@ impl Statements {
         self.ddl && !only_a_table
     }
 
+    /// A statement of the text may be read by definitions that another one of it makes.
+    pub(crate) fn change_definitions_within(&self) -> bool {
+        self.ddl && self.list.len() > 1
+    }
+
     /// A statement among them does what a prepared statement or a cursor does that it names.
     pub(crate) fn refer_to_names(&self) -> bool {
         self.list
