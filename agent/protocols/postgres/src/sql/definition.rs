@@ -5,8 +5,8 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        AlterTableStmt, Constraint, CreateStmt, CreateTableAsStmt, DropStmt, IndexStmt, IntoClause, Node,
-        ObjectType, RangeVar, SelectStmt, ViewStmt,
+        AlterTableStmt, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt,
+        IntoClause, Node, ObjectType, RangeVar, SelectStmt, ViewStmt,
     },
 };
 
@@ -274,6 +274,9 @@ impl Tracer<'_> {
         let scope = Scope { statement: "alter", ranges: vec![Rc::new(range)], ..Scope::default() };
         for command in &alter.cmds {
             let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
+            if command.behavior == DropBehavior::DropCascade as i32 {
+                self.cascade("drop", None);
+            }
             let Some(definition) = command.def.as_deref() else { continue };
             match inner(definition) {
                 Some(NodeEnum::ColumnDef(column)) => {
@@ -325,7 +328,15 @@ impl Tracer<'_> {
                 _ => self.item(Key { statement: "drop", access: Some("none"), object, ..Key::default() }),
             }
         }
+        if drop.behavior == DropBehavior::DropCascade as i32 {
+            self.cascade("drop", None);
+        }
         Ok(self.defined())
+    }
+
+    /// The item on whatever hangs on what a statement names: which tables, only the server knows.
+    pub(super) fn cascade(&mut self, statement: &'static str, access: Option<&'static str>) {
+        self.item(Key { statement, table: Some("?.?".into()), access, ..Key::default() });
     }
 
     fn dropped(&mut self, schema: Option<&str>, name: &str, object: Option<&'static str>) -> Result<()> {

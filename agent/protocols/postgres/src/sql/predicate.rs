@@ -1,27 +1,39 @@
 //! Whether a WHERE clause restricts which rows of its table are changed.
 //!
 //! A condition is `real` if some part of it that must hold compares a column of the changed table with something
-//! else: the column stands on one side only, and only once. It is `constant` whenever that isn't certain:
+//! else: the column stands on one side only, and only once, by itself or within what keeps its values apart (see
+//! [`operand`](super::operand)). It is `constant` whenever that isn't certain:
 //!
 //! - no column of the table in it (`1 = 1`, `true`, an uncorrelated `EXISTS`);
-//! - a sub-select in it that has no real condition of its own (`id IN (SELECT id FROM t)`);
+//! - a column within something that may be the same for every row (`(id = 1) IN (true, false)`, `id * 0 = 0`,
+//!   `num_nonnulls(id) = 1`), or in a function that answers by itself (`starts_with(body, '')`);
+//! - a sub-select in it without a real condition on the range that its output is of (`id IN (SELECT id FROM t)`);
 //! - what holds of all or any elements of an array that may be empty or have several (`id <> ALL ('{}')`);
 //! - the same column on both sides (`id = id`), or several times on one (`id - id = 0`);
-//! - `IS NOT NULL` and the like, and LIKE patterns of nothing but `%`, which may well hold for every row;
+//! - `IS NOT NULL` and the like, which may well hold for every row, and patterns that aren't literals which certainly ask
+//!   for some character (see [`pattern`](super::pattern));
+//! - operators that aren't among the known comparisons (`tags @> '{}'`);
 //! - an OR with an arm that is constant, or with two arms on one column that aren't both equalities
 //!   (`a = 1 OR a <> 1`, `a < 5 OR a > 3`).
 //!
 //! A condition can be real and still hold for every row (`id > -1`): this catches the forgotten WHERE, not intent.
 
+use std::collections::BTreeSet;
+
 use pg_query::{
     NodeEnum,
-    protobuf::{AExpr, AExprKind, BoolExprType, BoolTestType, Node, NullTestType, SubLink, SubLinkType},
+    protobuf::{
+        AExpr, AExprKind, BoolExprType, BoolTestType, JoinType, Node, NullTestType, SelectStmt, SubLink,
+        SubLinkType,
+    },
 };
 
 use super::{
-    expression::{inner, literal_text},
+    expression::inner,
+    operand::{Comparison, decides},
+    pattern::{self, Syntax},
     scope::{Range, Scope},
-    subject::{Column, Subject},
+    subject::{Column, Subject, Wanted},
     tracer::strings,
 };
 
@@ -29,7 +41,7 @@ use super::{
 pub(super) fn kind(condition: Option<&Node>, target: &Range, scope: &Scope<'_>) -> (&'static str, bool) {
     let Some(condition) = condition else { return ("none", false) };
     let mut reader =
-        Reader { subject: Subject::target(target, scope), literals_matter: false, compared: 0, depth: 0 };
+        Reader { subject: Subject::target(target, scope), literals_matter: false, steps: 0, depth: 0 };
     let real = !reader.arms(condition, true).is_empty();
     (if real { "real" } else { "constant" }, reader.literals_matter)
 }
@@ -37,14 +49,14 @@ pub(super) fn kind(condition: Option<&Node>, target: &Range, scope: &Scope<'_>) 
 struct Reader<'a> {
     subject: Subject<'a>,
     literals_matter: bool,
-    /// Pairs of restrictions that were compared.
-    compared: usize,
+    /// Steps taken: expressions read, ranges looked at, pairs of restrictions compared.
+    steps: usize,
     /// Sub-selects around this.
     depth: usize,
 }
 
-/// How many pairs of restrictions are compared: beyond, nothing is certain.
-const PAIRS: usize = 1_000_000;
+/// How many steps are taken: beyond, nothing is certain.
+const STEPS: usize = 1_000_000;
 
 /// How many columns are looked for in one comparison: with more, one surely occurs twice.
 const COLUMNS: usize = 1600;
@@ -62,6 +74,10 @@ struct Restriction {
 impl Reader<'_> {
     /// The restrictions that must hold; none if it isn't certain that there are any. `holds` is false under NOT.
     fn arms(&mut self, node: &Node, holds: bool) -> Vec<Restriction> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return Vec::new();
+        }
         match inner(node) {
             Some(NodeEnum::BoolExpr(expr)) => match BoolExprType::try_from(expr.boolop) {
                 Ok(BoolExprType::NotExpr) => {
@@ -75,7 +91,7 @@ impl Reader<'_> {
             Some(NodeEnum::AExpr(expr)) => self.comparison(expr, holds).into_iter().collect(),
             Some(NodeEnum::NullTest(test)) => {
                 let is_null = (test.nulltesttype == NullTestType::IsNull as i32) == holds;
-                let found = test.arg.as_deref().and_then(|arg| self.restriction(&[arg], true));
+                let found = test.arg.as_deref().and_then(|arg| self.alone(arg, true));
                 found.filter(|_| is_null).into_iter().collect()
             }
             Some(NodeEnum::BooleanTest(test)) => {
@@ -83,12 +99,10 @@ impl Reader<'_> {
                     BoolTestType::try_from(test.booltesttype),
                     Ok(BoolTestType::IsTrue | BoolTestType::IsFalse | BoolTestType::IsUnknown)
                 );
-                let found = test.arg.as_deref().and_then(|arg| self.restriction(&[arg], true));
+                let found = test.arg.as_deref().and_then(|arg| self.alone(arg, true));
                 found.filter(|_| positive == holds).into_iter().collect()
             }
-            Some(NodeEnum::ColumnRef(_) | NodeEnum::FuncCall(_)) => {
-                self.restriction(&[node], false).into_iter().collect()
-            }
+            Some(NodeEnum::ColumnRef(_)) => self.alone(node, false).into_iter().collect(),
             Some(NodeEnum::SubLink(link)) => self.sub_query(link, holds).into_iter().collect(),
             Some(NodeEnum::CurrentOfExpr(_)) => vec![Restriction { columns: Vec::new(), equality: true }],
             _ => Vec::new(),
@@ -103,8 +117,8 @@ impl Reader<'_> {
         let mut all: Vec<Restriction> = Vec::new();
         for arg in args {
             let own = self.arms(arg, holds);
-            self.compared = self.compared.saturating_add(own.len().saturating_mul(all.len()));
-            if self.compared > PAIRS {
+            self.steps = self.steps.saturating_add(own.len().saturating_mul(all.len()));
+            if self.steps > STEPS {
                 return Vec::new();
             }
             let covers = |one: &Restriction, other: &Restriction| {
@@ -119,39 +133,44 @@ impl Reader<'_> {
         all
     }
 
+    /// A restriction by a column that stands by itself: `active`, `deleted IS NULL`.
+    fn alone(&mut self, node: &Node, equality: bool) -> Option<Restriction> {
+        self.restriction(&[node], Comparison::Null, equality)
+    }
+
     fn comparison(&mut self, expr: &AExpr, holds: bool) -> Option<Restriction> {
         let (left, right) = (expr.lexpr.as_deref()?, expr.rexpr.as_deref()?);
         let kind = AExprKind::try_from(expr.kind).ok()?;
-        if matches!(kind, AExprKind::AexprLike | AExprKind::AexprIlike | AExprKind::AexprSimilar) {
-            self.literals_matter = true;
-            if cut_short(right) || literal_text(right).is_some_and(|text| text.chars().all(|c| c == '%')) {
-                return None;
-            }
-        }
-        if is_null(left) || is_null(right) || matches!(kind, AExprKind::AexprNullif) {
+        if is_null(left) || is_null(right) {
             return None;
         }
         let names = strings(&expr.name);
-        let differs = is_negated(&names) == holds;
-        if !elements_restrict(kind, right, differs, holds) {
+        let comparison = Comparison::of(kind, names.last()?, holds)?;
+        if !elements_restrict(kind, right, is_negated(&names) == holds, holds) {
             return None;
         }
-        let equality = matches!(
-            kind,
-            AExprKind::AexprOp
-                | AExprKind::AexprIn
-                | AExprKind::AexprOpAny
-                | AExprKind::AexprLike
-                | AExprKind::AexprIlike
-                | AExprKind::AexprNotDistinct
-        ) && !differs
-            && !names.iter().any(|name| name.starts_with(['<', '>']) && *name != "<>");
-        self.restriction(&[left, right], equality)
+        if let Comparison::Pattern(syntax) = comparison {
+            self.literals_matter = true;
+            if !pattern::asks(syntax, right) {
+                return None;
+            }
+            let equality = syntax != Syntax::Contained && holds && !is_negated(&names);
+            return self.restriction(&[left, right], comparison, equality);
+        }
+        if comparison == Comparison::Null && !is_given(left) && !is_given(right) {
+            return None;
+        }
+        self.restriction(&[left, right], comparison, comparison == Comparison::Equality)
     }
 
     /// A restriction if columns certainly decide these expressions, and none of them occurs twice: of what is compared
     /// with itself nothing is certain.
-    fn restriction(&mut self, nodes: &[&Node], equality: bool) -> Option<Restriction> {
+    fn restriction(
+        &mut self,
+        nodes: &[&Node],
+        comparison: Comparison,
+        equality: bool,
+    ) -> Option<Restriction> {
         let mut mentioned = Vec::new();
         for node in nodes {
             self.mentions(node, &mut mentioned)?;
@@ -163,7 +182,11 @@ impl Reader<'_> {
         if mentioned.iter().any(|column| occurs(column) > 1) {
             return None;
         }
-        let columns: Vec<Column> = nodes.iter().flat_map(|node| self.deciding(node)).collect();
+        let columns: Vec<Column> = nodes
+            .iter()
+            .enumerate()
+            .flat_map(|(side, node)| decides(node, side == 1, comparison, &self.subject))
+            .collect();
         (!columns.is_empty()).then_some(Restriction { columns, equality })
     }
 
@@ -176,7 +199,15 @@ impl Reader<'_> {
                 if any && !names.is_empty() && is_negated(&names) == holds {
                     return None;
                 }
-                let found = self.restriction(&[link.testexpr.as_deref()?], holds && names.is_empty())?;
+                let comparison = match names.last() {
+                    None => Comparison::of(AExprKind::AexprOp, "=", holds)?,
+                    Some(name) => Comparison::of(AExprKind::AexprOp, name, holds)?,
+                };
+                if matches!(comparison, Comparison::Pattern(_)) {
+                    return None;
+                }
+                let equality = holds && names.is_empty();
+                let found = self.restriction(&[link.testexpr.as_deref()?], comparison, equality)?;
                 self.is_restricted(select, false).then_some(found)
             }
             SubLinkType::ExistsSublink => {
@@ -187,62 +218,90 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether a sub-select gives less than whole tables: it has a real condition of its own, or no table. With
-    /// `correlated`, its condition must be one on the rows of the statement around it.
+    /// Whether a sub-select gives less than whole tables: it has a real condition on every range that its output is
+    /// of, or no table. With `correlated`, its condition must be one on the rows of the statement around it.
     fn is_restricted(&mut self, select: &Node, correlated: bool) -> bool {
         let Some(NodeEnum::SelectStmt(select)) = inner(select) else { return false };
-        if self.depth >= DEPTH || select.with_clause.is_some() {
+        if self.depth >= DEPTH
+            || self.steps > STEPS
+            || select.with_clause.is_some()
+            || select.larg.is_some()
+            || select.rarg.is_some()
+        {
             return false;
         }
-        let mut within = Reader {
-            subject: self.subject.sub_select(&select.from_clause),
-            literals_matter: false,
-            compared: self.compared,
-            depth: self.depth + 1,
+        let Some(condition) = select.where_clause.as_deref() else {
+            return !correlated && self.has_no_column(select);
         };
-        let is_restricted = match (&select.larg, &select.rarg, select.where_clause.as_deref()) {
-            (Some(_), _, _) | (_, Some(_), _) => false,
-            (None, None, Some(condition)) => {
-                let arms = within.arms(condition, true);
-                arms.iter().any(|arm| !correlated || arm.columns.iter().any(|column| column.is_outer))
-            }
-            (None, None, None) => {
-                let mut mentioned = Vec::new();
-                let mut given =
-                    select.target_list.iter().chain(&select.values_lists).chain(&select.from_clause);
-                let is_known = given.all(|node| within.mentions(node, &mut mentioned).is_some());
-                !correlated && is_known && mentioned.is_empty()
-            }
-        };
-        (self.compared, self.literals_matter) =
-            (within.compared, self.literals_matter | within.literals_matter);
+        if correlated {
+            return self.restricts(select, condition, Wanted::Outer);
+        }
+        let mut within = self.within(select, Wanted::Any);
+        let ranges = within.outputs(&select.target_list);
+        self.absorb(&within);
+        ranges.is_some_and(|ranges| {
+            ranges.into_iter().all(|range| self.restricts(select, condition, Wanted::Range(range)))
+        })
+    }
+
+    /// Whether a sub-select's condition is a real one on the range that is wanted. What its inner joins say counts with
+    /// its WHERE, not instead of it.
+    fn restricts(&mut self, select: &SelectStmt, condition: &Node, wanted: Wanted) -> bool {
+        let mut within = self.within(select, wanted);
+        let mut is_restricted = !within.arms(condition, true).is_empty();
+        if !is_restricted && matches!(within.subject, Subject::SubSelect { wanted: Wanted::Range(_), .. }) {
+            let mut any = self.within(select, Wanted::Any);
+            is_restricted = !any.arms(condition, true).is_empty()
+                && joined(&select.from_clause).iter().any(|on| !within.arms(on, true).is_empty());
+            within.absorb(&any);
+        }
+        self.absorb(&within);
         is_restricted
     }
 
-    /// The columns that certainly decide an expression, as often as they occur. Where they may not, as in `coalesce`,
-    /// they are left out.
-    fn deciding(&self, node: &Node) -> Vec<Column> {
-        let all =
-            |nodes: &mut dyn Iterator<Item = &Node>| nodes.flat_map(|node| self.deciding(node)).collect();
-        match inner(node) {
-            Some(NodeEnum::ColumnRef(column)) => {
-                self.subject.column(&strings(&column.fields)).into_iter().collect()
+    fn has_no_column(&mut self, select: &SelectStmt) -> bool {
+        let mut within = self.within(select, Wanted::Any);
+        let mut mentioned = Vec::new();
+        let mut given = select.target_list.iter().chain(&select.values_lists).chain(&select.from_clause);
+        let is_known = given.all(|node| within.mentions(node, &mut mentioned).is_some());
+        self.absorb(&within);
+        is_known && mentioned.is_empty()
+    }
+
+    fn within(&self, select: &SelectStmt, wanted: Wanted) -> Self {
+        let subject = self.subject.sub_select(&select.from_clause, wanted);
+        let steps = self.steps.saturating_add(subject.ranges());
+        Reader { subject, literals_matter: false, steps, depth: self.depth + 1 }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.steps = self.steps.max(other.steps);
+        self.literals_matter |= other.literals_matter;
+    }
+
+    /// The ranges that a sub-select's output is of; none if they aren't all known.
+    fn outputs(&mut self, targets: &[Node]) -> Option<BTreeSet<String>> {
+        let mut columns = Vec::new();
+        for target in targets {
+            match self.subject.starred(target) {
+                Some(range) => columns.push(Some(range)),
+                None => {
+                    let mut found = Vec::new();
+                    self.mentions(target, &mut found)?;
+                    columns.extend(found.into_iter().map(|column| column.range));
+                }
             }
-            Some(NodeEnum::AExpr(expr)) => all(&mut expr.lexpr.iter().chain(&expr.rexpr).map(|side| &**side)),
-            Some(NodeEnum::TypeCast(cast)) => all(&mut cast.arg.iter().map(|arg| &**arg)),
-            Some(NodeEnum::CollateClause(collate)) => all(&mut collate.arg.iter().map(|arg| &**arg)),
-            Some(NodeEnum::FuncCall(call)) => all(&mut call.args.iter()),
-            Some(NodeEnum::RowExpr(row)) => all(&mut row.args.iter()),
-            Some(NodeEnum::List(list)) => all(&mut list.items.iter()),
-            Some(NodeEnum::AArrayExpr(list)) => all(&mut list.elements.iter()),
-            Some(NodeEnum::AIndirection(field)) => all(&mut field.arg.iter().map(|arg| &**arg)),
-            _ => Vec::new(),
         }
+        columns.into_iter().collect()
     }
 
     /// Every column in an expression, wherever in it. None if it holds something that nothing is certain of: a row as a
     /// whole, a sub-select without a real condition, an expression of another kind.
     fn mentions(&mut self, node: &Node, found: &mut Vec<Column>) -> Option<()> {
+        self.steps += 1;
+        if self.steps > STEPS {
+            return None;
+        }
         match inner(node)? {
             NodeEnum::AConst(_)
             | NodeEnum::ParamRef(_)
@@ -317,16 +376,27 @@ fn elements_restrict(kind: AExprKind, right: &Node, differs: bool, holds: bool) 
     }
 }
 
-/// Whether a literal is cast to something other than text: what is left of it may match everything.
-fn cut_short(pattern: &Node) -> bool {
-    let Some(NodeEnum::TypeCast(cast)) = inner(pattern) else { return false };
-    let Some(arg) = cast.arg.as_deref() else { return true };
-    let to_text = cast.type_name.as_ref().is_some_and(|to| {
-        to.typmods.is_empty() && matches!(strings(&to.names).as_slice(), ["text"] | ["pg_catalog", "text"])
-    });
-    match literal_text(arg) {
-        Some(text) => !to_text || text.chars().all(|c| c == '%'),
-        None => cut_short(arg),
+/// The conditions of a FROM clause's inner joins.
+fn joined(from: &[Node]) -> Vec<&Node> {
+    let mut waiting: Vec<&Node> = from.iter().collect();
+    let mut conditions = Vec::new();
+    while let Some(node) = waiting.pop() {
+        if let Some(NodeEnum::JoinExpr(join)) = inner(node)
+            && join.jointype == JoinType::JoinInner as i32
+        {
+            conditions.extend(join.quals.as_deref());
+            waiting.extend(join.larg.iter().chain(&join.rarg).map(|side| &**side));
+        }
+    }
+    conditions
+}
+
+/// Whether a value is written there or given as a parameter.
+fn is_given(node: &Node) -> bool {
+    match inner(node) {
+        Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_given),
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     expression::inner,
     flow::Found,
     scope::{Range, Scope},
+    tracer::strings,
 };
 
 /// The rows that a condition chooses from.
@@ -16,8 +17,24 @@ use super::{
 pub(super) enum Subject<'a> {
     /// Those of the table that a statement changes.
     Target(&'a Range, &'a Scope<'a>),
-    /// Those of a sub-select: its ranges by alias, and what is around it.
-    SubSelect(Vec<(String, Origin)>, Box<Subject<'a>>),
+    /// Those of a sub-select.
+    SubSelect {
+        /// By alias.
+        ranges: Vec<(String, Origin)>,
+        around: Box<Subject<'a>>,
+        wanted: Wanted,
+    },
+}
+
+/// Whose columns a sub-select's condition must restrict.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Wanted {
+    /// The row of the statement around it.
+    Outer,
+    /// The range of this alias.
+    Range(String),
+    /// Any of its ranges.
+    Any,
 }
 
 /// Where a column belongs.
@@ -37,12 +54,14 @@ pub(super) struct Column {
     origin: Origin,
     name: String,
     /// It belongs to the row of the statement around a sub-select.
-    pub(super) is_outer: bool,
+    is_outer: bool,
+    /// The alias of the sub-select's range that it is of, if that is certain.
+    pub(super) range: Option<String>,
 }
 
 impl Column {
     fn unqualified(name: &str) -> Self {
-        Self { origin: Origin::Unqualified, name: name.to_owned(), is_outer: false }
+        Self { origin: Origin::Unqualified, name: name.to_owned(), is_outer: false, range: None }
     }
 
     /// Both may hold the same value in every row.
@@ -61,17 +80,60 @@ impl<'a> Subject<'a> {
     }
 
     /// The subject of a sub-select from these.
-    pub(super) fn sub_select(&self, from: &[Node]) -> Self {
+    pub(super) fn sub_select(&self, from: &[Node], wanted: Wanted) -> Self {
         let mut ranges = Vec::new();
         from.iter().for_each(|item| self.add_ranges(item, &mut ranges));
-        Self::SubSelect(ranges, Box::new(self.clone()))
+        Self::SubSelect { ranges, around: Box::new(self.clone()), wanted }
+    }
+
+    /// How many ranges are in sight of a sub-select.
+    pub(super) fn ranges(&self) -> usize {
+        match self {
+            Self::SubSelect { ranges, around, .. } => ranges.len() + 1 + around.ranges(),
+            Self::Target(..) => 1,
+        }
+    }
+
+    /// The range whose rows an output gives as a whole: `x.*`, or `*` of a single one.
+    pub(super) fn starred(&self, target: &Node) -> Option<String> {
+        let Some(NodeEnum::ResTarget(target)) = inner(target) else { return None };
+        let Some(NodeEnum::ColumnRef(column)) = target.val.as_deref().and_then(inner) else { return None };
+        let (star, qualifier) = column.fields.split_last()?;
+        if !matches!(inner(star), Some(NodeEnum::AStar(_))) {
+            return None;
+        }
+        match strings(qualifier).last() {
+            Some(alias) => self.range(Some(alias)),
+            None => self.range(None),
+        }
+    }
+
+    /// The sub-select's own range of this alias, or its single one.
+    fn range(&self, alias: Option<&str>) -> Option<String> {
+        let Self::SubSelect { ranges, .. } = self else { return None };
+        match (alias, ranges.as_slice()) {
+            (Some(alias), _) => ranges.iter().find(|(own, _)| own == alias).map(|(own, _)| own.clone()),
+            (None, [(own, _)]) => Some(own.clone()),
+            (None, _) => None,
+        }
+    }
+
+    /// Whether a column is of what a condition must restrict: a table's own, which no query made up.
+    fn is_wanted(&self, column: &Column) -> bool {
+        let Self::SubSelect { wanted, .. } = self else { return true };
+        match wanted {
+            Wanted::Outer => column.is_outer,
+            _ if column.is_outer || column.origin == Origin::Anywhere => false,
+            Wanted::Range(alias) => column.range.as_ref() == Some(alias),
+            Wanted::Any => true,
+        }
     }
 
     /// The subject's own column of this name: none if it is another's, or isn't certain.
     pub(super) fn column(&self, names: &[&str]) -> Option<Column> {
         let (target, scope) = match self {
             Self::Target(target, scope) => (target, scope),
-            Self::SubSelect(..) => return self.named(names),
+            Self::SubSelect { .. } => return self.named(names).filter(|column| self.is_wanted(column)),
         };
         let has = |name: &str| name == "ctid" || !matches!(target.columns.find(name), Found::No);
         match names {
@@ -93,8 +155,8 @@ impl<'a> Subject<'a> {
             return None;
         }
         match (self, names) {
-            (Self::SubSelect(ranges, _), [name]) if ranges.iter().any(|(alias, _)| alias == name) => None,
-            (Self::SubSelect(..), _) => Some(self.named(names).into_iter().collect()),
+            (Self::SubSelect { ranges, .. }, [name]) if ranges.iter().any(|(alias, _)| alias == name) => None,
+            (Self::SubSelect { .. }, _) => Some(self.named(names).into_iter().collect()),
             (Self::Target(target, scope), _) => match self.column(names) {
                 Some(own) => Some(vec![own]),
                 None => of_target(target, scope, names),
@@ -111,20 +173,21 @@ impl<'a> Subject<'a> {
         };
         let (origin, is_outer) = match (self, qualifier) {
             (_, Some(qualifier)) => self.origin(qualifier, false),
-            (Self::SubSelect(ranges, _), None)
+            (Self::SubSelect { ranges, .. }, None)
                 if ranges.iter().any(|(_, origin)| *origin == Origin::Anywhere) =>
             {
                 (Origin::Anywhere, false)
             }
             (_, None) => (Origin::Unqualified, false),
         };
-        Some(Column { origin, name: (*name).to_owned(), is_outer })
+        let range = self.range(qualifier.copied());
+        Some(Column { origin, name: (*name).to_owned(), is_outer, range })
     }
 
     /// What an alias stands for, and whether it is the changed table, seen from a sub-select.
     fn origin(&self, alias: &str, is_outside: bool) -> (Origin, bool) {
         match self {
-            Self::SubSelect(ranges, around) => match ranges.iter().find(|(own, _)| own == alias) {
+            Self::SubSelect { ranges, around, .. } => match ranges.iter().find(|(own, _)| own == alias) {
                 Some((_, origin)) => (origin.clone(), false),
                 None => around.origin(alias, true),
             },
@@ -169,7 +232,7 @@ impl<'a> Subject<'a> {
 
     fn is_with_query(&self, name: &str) -> bool {
         match self {
-            Self::SubSelect(_, around) => around.is_with_query(name),
+            Self::SubSelect { around, .. } => around.is_with_query(name),
             Self::Target(_, scope) => scope.levels().any(|level| level.ctes.contains_key(name)),
         }
     }

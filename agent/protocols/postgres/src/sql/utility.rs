@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pg_query::{
     NodeEnum,
     protobuf::{
-        CopyStmt, DeclareCursorStmt, DiscardMode, ExplainStmt, Node, PrepareStmt, RangeVar, SelectStmt,
-        VariableSetKind, VariableSetStmt, VariableShowStmt,
+        CopyStmt, DeclareCursorStmt, DiscardMode, DropBehavior, ExplainStmt, Node, PrepareStmt, RangeVar,
+        SelectStmt, VariableSetKind, VariableSetStmt, VariableShowStmt,
     },
 };
 use tidegate_policy::{Lineage, Output};
@@ -87,7 +87,12 @@ impl Tracer<'_> {
             }
             NodeEnum::CheckPointStmt(_) => Ok(self.simple("other", Effect::None)),
             NodeEnum::LockStmt(lock) => self.on_tables("lock", &lock.relations),
-            NodeEnum::TruncateStmt(truncate) => self.on_tables("truncate", &truncate.relations),
+            NodeEnum::TruncateStmt(truncate) => {
+                if truncate.behavior == DropBehavior::DropCascade as i32 {
+                    self.cascade("truncate", Some("write"));
+                }
+                self.on_tables("truncate", &truncate.relations)
+            }
             other => self.definition(other),
         }
     }

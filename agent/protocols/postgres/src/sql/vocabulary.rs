@@ -69,7 +69,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec {
             name: "table",
             kind: FieldKind::Text,
-            about: "the table or view, as schema.name; the schema is ? where the name isn't known yet",
+            about: "the table or view, as schema.name; the schema is ? where the name isn't known yet; ?.? is whatever CASCADE reaches",
         },
         FieldSpec { name: "columns", kind: FieldKind::Text, about: "the columns, as schema.table.column" },
         FieldSpec {
