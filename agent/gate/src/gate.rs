@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use tidegate_policy::{Effect, Principal, Resource, Shape, Verdict};
+use tidegate_policy::{Effect, Principal, Resource, Shape, StandingMasks, Verdict};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -79,6 +79,11 @@ impl Gate {
     /// What applies masks outside of a permit: to texts that belong to no action.
     pub fn masker(&self) -> &Arc<Masker> {
         &self.0.masker
+    }
+
+    /// The masks of whoever is asking, by the policy as it is now: for what the upstream says that belongs to no action.
+    pub fn standing_masks(&self) -> StandingMasks {
+        self.0.policy.load().standing_masks(&self.0.principal(), &self.0.resource.name)
     }
 
     /// Decides and records the wish, then connects to the upstream. A wish that is held waits here, and is withdrawn

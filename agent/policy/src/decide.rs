@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Effect, Held, Issuer, Item, Principal, Shape, Value, Verdict, Vocabulary,
+    Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict, Vocabulary,
     index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
@@ -135,6 +135,19 @@ impl Engine {
                 masks_columns: active.iter().any(|one| one.mask.columns.is_some()),
                 record_rows: judgement.matched.iter().filter_map(|rule| rule.record_rows).max(),
             },
+        }
+    }
+
+    /// The masks of every rule for this principal. Where the policy doesn't know the resource, everything counts as masked.
+    pub(crate) fn standing_masks(&self, principal: &Principal, resource: &str) -> StandingMasks {
+        let Some(standing) = self.standings.get(resource) else {
+            return StandingMasks { content: None, columns: true };
+        };
+        let indices = Indices::new(principal, |subject| standing.by_subject.get(subject));
+        let active = self.active(self.rules_for(principal, indices.masking()));
+        StandingMasks {
+            content: plan::content(&active),
+            columns: active.iter().any(|one| one.mask.columns.is_some()),
         }
     }
 

@@ -40,5 +40,5 @@ pub use principal::{Principal, Process};
 pub use problem::{Problem, SourceFile};
 pub use resource::{Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls};
 pub use shield::{FileName, FilePattern, Requirement, ShieldedFiles, UnixAddress, UnixPass};
-pub use verdict::{ContentMask, Effect, FieldMasks, ResultMasks, Show, Shown, Verdict};
+pub use verdict::{ContentMask, Effect, FieldMasks, ResultMasks, Show, Shown, StandingMasks, Verdict};
 pub use vocabulary::{FieldKind, FieldSpec, Vocabulary, Word};

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile, Subject,
-    UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load, raw::RawFile,
+    Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile,
+    StandingMasks, Subject, UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load, raw::RawFile,
 };
 
 /// A loaded bundle: everything it says, checked and compiled.
@@ -45,6 +45,11 @@ impl Policy {
     /// Decides one action. Total: what no rule allows is denied.
     pub fn decide(&self, principal: &Principal, resource: &str, shape: &Shape) -> Verdict {
         self.engine.decide(principal, resource, shape)
+    }
+
+    /// The masks of a principal on a resource, whatever it does there.
+    pub fn standing_masks(&self, principal: &Principal, resource: &str) -> StandingMasks {
+        self.engine.standing_masks(principal, resource)
     }
 
     /// The resource of this name.

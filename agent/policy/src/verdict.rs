@@ -37,6 +37,15 @@ pub struct Verdict {
     pub record_rows: Option<u64>,
 }
 
+/// The masks of a principal on a resource, whatever it does there: for what belongs to no action of its own.
+#[derive(Debug, Clone)]
+pub struct StandingMasks {
+    /// What every detector looks for.
+    pub content: Option<Arc<ContentMask>>,
+    /// Columns are masked.
+    pub columns: bool,
+}
+
 /// Masks on fields by their address.
 #[derive(Debug)]
 pub struct FieldMasks(pub(crate) Vec<(Arc<Columns>, Arc<Show>)>);

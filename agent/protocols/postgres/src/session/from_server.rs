@@ -1,6 +1,6 @@
 //! What the server sends: matched with what it owes, and shown to the client as the masks say.
 
-use std::mem;
+use std::{borrow::Cow, mem};
 
 use bytes::Buf;
 use tidegate_gate::ServeError;
@@ -337,16 +337,22 @@ impl Session {
         Ok(())
     }
 
+    /// Anybody's trigger may have put a row into a notification, whatever this session did last: where columns are masked,
+    /// its payload is withheld; that there was one, and on which channel, is shown.
     fn notification(&mut self, body: &[u8]) -> Result<(), ServeError> {
         let notification = backend::Notification::parse(body).map_err(upstream)?;
+        let masks = self.gate.standing_masks();
         let payload = notification.payload.as_bytes();
-        let content = self.last.as_ref().and_then(|verdict| verdict.content.clone());
-        let payload = match &content {
-            Some(mask) => self.gate.masker().scan(mask, payload),
-            None => payload.into(),
+        let scan = |text| match &masks.content {
+            Some(mask) => self.gate.masker().scan(mask, text),
+            None => Cow::Borrowed(text),
         };
-        let (process_id, channel) = (notification.process_id, notification.channel.as_bytes());
-        write::notification_response(&mut self.client.outbound, process_id, channel, &payload);
+        let payload = match masks.columns && !payload.is_empty() {
+            true => Cow::Borrowed(&b"***"[..]),
+            false => scan(payload),
+        };
+        let (process_id, channel) = (notification.process_id, scan(notification.channel.as_bytes()));
+        write::notification_response(&mut self.client.outbound, process_id, &channel, &payload);
         Ok(())
     }
 

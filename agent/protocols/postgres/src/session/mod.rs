@@ -102,7 +102,7 @@ pub(crate) struct Session {
     behind: Option<Behind>,
     /// What the transaction that is open has touched.
     transaction: Touched,
-    /// What was decided last: its content masks count for what belongs to no action.
+    /// What was decided last: its masks count for errors and notices between actions.
     last: Option<Arc<Verdict>>,
 }
 

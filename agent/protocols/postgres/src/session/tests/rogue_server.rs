@@ -153,7 +153,7 @@ async fn a_setting_that_changes_how_statements_are_read_ends_the_session() {
 
 #[tokio::test]
 async fn notices_notifications_and_settings_pass_in_any_state() {
-    let mut stage = Stage::open().await;
+    let mut stage = Stage::open_under(&by_content()).await;
     let news = [message(b'A', b"\0\0\0\x07news\0today\0"), message(b'S', b"DateStyle\0ISO\0")].concat();
     stage.answer(&news).await;
     stage.client_gets(&news).await;
@@ -163,5 +163,48 @@ async fn notices_notifications_and_settings_pass_in_any_state() {
     stage.client_gets(&news).await;
     stage.answer(&[complete("SELECT 0"), ready()].concat()).await;
     stage.client_gets(&[complete("SELECT 0"), ready()].concat()).await;
+    stage.leaves().await;
+}
+
+/// The bundle with a mask that looks for e-mails in place of the one on a column.
+fn by_content() -> String {
+    let bundle = BUNDLE.replace(r#"columns: ["public.customers.card"]"#, "content: [email]");
+    bundle.replace("show: {keep-last: 4}\n    derived: mask", "show: redact")
+}
+
+/// What the server tells of on its own: a notification with this payload.
+fn notified(payload: &str) -> Vec<u8> {
+    message(b'A', format!("\0\0\0\x07news\0{payload}\0").as_bytes())
+}
+
+#[tokio::test]
+async fn a_notification_shows_nothing_of_its_payload_where_columns_are_masked() {
+    let mut stage = Stage::open().await;
+    stage.answer(&notified(r#"{"id":1,"card":"4111111111111111"}"#)).await;
+    stage.client_gets(&notified("***")).await;
+    stage.say(&query("listen news")).await;
+    stage.server_gets(&query("listen news")).await;
+    stage.answer(&[complete("LISTEN"), notified("one"), notified(""), ready()].concat()).await;
+    stage.client_gets(&[complete("LISTEN"), notified("***"), notified(""), ready()].concat()).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn content_masks_of_any_rule_apply_to_a_notification_whatever_ran_last() {
+    let rules = r#"
+  - name: read
+    subjects: [tester]
+    resources: [it]
+    allow: [{statement: select, access: read}]
+    masks: [cards]
+"#;
+    let bundle = by_content().replace("    masks: [cards]\n", "");
+    let mut stage = Stage::open_under(&(bundle + rules)).await;
+    stage.answer(&notified("write to ann@example.com")).await;
+    stage.client_gets(&notified("write to [masked]")).await;
+    stage.say(&query("listen news")).await;
+    stage.server_gets(&query("listen news")).await;
+    stage.answer(&[complete("LISTEN"), notified("ann@example.com"), ready()].concat()).await;
+    stage.client_gets(&[complete("LISTEN"), notified("[masked]"), ready()].concat()).await;
     stage.leaves().await;
 }
