@@ -23,7 +23,7 @@ const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 pub(crate) struct Found {
     /// The highest process that holds the same.
     pub(crate) root: ProcessId,
-    /// Other trees of the same parent may use it after this one.
+    /// Other trees of the same parent and account may use it after this one.
     pub(crate) siblings: bool,
     pub(crate) what: What,
 }
@@ -35,13 +35,22 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// What it is known by, verified or not.
+    /// What it is asked for once by, as long as nothing of it is verified.
     pub(crate) fn key(&self) -> TokenKey {
         match self {
             Self::Token(text) => TokenKey::of(text),
             Self::Request { bearer, .. } => TokenKey::of(bearer.expose()),
         }
     }
+}
+
+/// Variables' values, and who has them.
+struct Held {
+    /// The highest process that has them.
+    root: ProcessId,
+    /// The nearest process that has them is of the root's account.
+    of_one_account: bool,
+    values: Vec<Zeroizing<Vec<u8>>>,
 }
 
 /// Environments of a place's processes, each read once.
@@ -68,17 +77,22 @@ impl<'a> Surroundings<'a> {
         match source {
             TokenSource::Variable { name, siblings } => {
                 let found = self.held(&[name]);
-                Ok(found.map(|(root, values)| {
+                Ok(found.map(|Held { root, of_one_account, values }| {
                     let text = values.into_iter().next().unwrap_or_default();
-                    Found { root, siblings: *siblings, what: What::Token(text) }
+                    Found { root, siblings: *siblings && of_one_account, what: What::Token(text) }
                 }))
             }
             TokenSource::GithubActions { hosts } => {
-                let Some((root, values)) = self.held(&[REQUEST_URL, REQUEST_TOKEN]) else { return Ok(None) };
-                let [url, bearer] = &values[..] else { return Ok(None) };
+                let Some(held) = self.held(&[REQUEST_URL, REQUEST_TOKEN]) else { return Ok(None) };
+                let [url, bearer] = &held.values[..] else { return Ok(None) };
                 let url = request_url(url, hosts)?;
-                let bearer = Secret::new(bearer.to_vec());
-                Ok(Some(Found { root, siblings: true, what: What::Request { url, bearer } }))
+                if !is_bearer(bearer) {
+                    return Err(Defect::NotHandedOut(format!(
+                        "{REQUEST_TOKEN} is not a bearer token (RFC 6750): it has blanks or other characters in it"
+                    )));
+                }
+                let what = What::Request { url, bearer: Secret::new(bearer.to_vec()) };
+                Ok(Some(Found { root: held.root, siblings: held.of_one_account, what }))
             }
             TokenSource::File(path) => {
                 let Some(own) = self.place.lineage.first() else { return Ok(None) };
@@ -96,8 +110,8 @@ impl<'a> Surroundings<'a> {
     }
 
     /// The values of variables that the nearest process has, and the highest process that has the same.
-    fn held(&mut self, names: &[&str]) -> Option<(ProcessId, Vec<Zeroizing<Vec<u8>>>)> {
-        let mut held: Option<(ProcessId, Vec<Zeroizing<Vec<u8>>>)> = None;
+    fn held(&mut self, names: &[&str]) -> Option<Held> {
+        let mut held: Option<(ProcessId, Held)> = None;
         for at in 0..self.place.lineage.len() {
             let Some(id) = self.place.lineage.get(at).map(|seen| seen.id) else { break };
             let Some(environment) = self.environment(at, id) else { continue };
@@ -105,14 +119,17 @@ impl<'a> Surroundings<'a> {
             let Some(values) = values else { continue };
             match &mut held {
                 None => {
-                    held =
-                        Some((id, values.into_iter().map(|value| Zeroizing::new(value.to_vec())).collect()));
+                    let values = values.into_iter().map(|value| Zeroizing::new(value.to_vec())).collect();
+                    held = Some((id, Held { root: id, of_one_account: false, values }));
                 }
-                Some((root, same)) if same.iter().map(|value| &value[..]).eq(values) => *root = id,
+                Some((_, held)) if held.values.iter().map(|value| &value[..]).eq(values) => held.root = id,
                 Some(_) => {}
             }
         }
-        held
+        let (nearest, mut held) = held?;
+        let uid = self.host.uid(nearest);
+        held.of_one_account = uid.is_some() && uid == self.host.uid(held.root);
+        Some(held)
     }
 
     fn environment(&mut self, at: usize, id: ProcessId) -> Option<&Environment> {
@@ -157,6 +174,29 @@ fn is_host(written: &str, host: &str, port: u16) -> bool {
     named && port == of_port
 }
 
+/// Whether a text is a bearer token to the byte (RFC 6750, section 2.1). A server reads others differently than they
+/// are written: it leaves out the blanks around a header field's value (RFC 9110, section 5.5).
+fn is_bearer(text: &[u8]) -> bool {
+    let text = without_padding(text);
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte))
+}
+
+/// What a bearer is known by when it is used again: of a signed token what is signed, since a signature can be written
+/// in more than one way.
+pub(crate) fn known_by(bearer: &Secret) -> TokenKey {
+    let text = without_padding(bearer.expose());
+    let mut parts = text.rsplitn(2, |byte| *byte == b'.');
+    let signed = parts.nth(1).filter(|signed| signed.iter().filter(|byte| **byte == b'.').count() == 1);
+    TokenKey::of(signed.unwrap_or(text))
+}
+
+fn without_padding(mut text: &[u8]) -> &[u8] {
+    while let [rest @ .., b'='] = text {
+        text = rest;
+    }
+    text
+}
+
 /// Asks a job's own endpoint for an ID token that is for us.
 pub(crate) async fn request(
     http: &Https,
@@ -196,6 +236,31 @@ mod tests {
             ["https://a.actions.example/x?y=1", "https://a.b.actions.example", "https://localhost:8443/"]
         {
             asked(url).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_what_a_server_reads_as_it_is_written_is_a_bearer() {
+        for bearer in ["of-the-job", "aB9-._~+/", "e30.e30.AA", "YWI=="] {
+            assert!(is_bearer(bearer.as_bytes()), "{bearer}");
+        }
+        for text in
+            ["", "=", "x ", " x", "x\t", "x\r\n", "x y", "x=y", "x,y", "x\"", "x\u{b}", "x\u{a0}", "é"]
+        {
+            assert!(!is_bearer(text.as_bytes()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_is_known_again_however_its_signature_is_written() {
+        let known = |bearer: &str| known_by(&Secret::new(bearer.as_bytes().to_vec()));
+        assert!(
+            ["e30.e30.AB", "e30.e30.AA=", "e30.e30."].iter().all(|copy| known(copy) == known("e30.e30.AA"))
+        );
+        assert_eq!(known("opaque="), known("opaque"));
+        assert_ne!(known("e30.e31.AA"), known("e30.e30.AA"));
+        for (one, other) in [("a.b", "a.c"), ("a.b.c.d", "a.b.c.e"), ("a", "b")] {
+            assert_ne!(known(one), known(other));
         }
     }
 

@@ -13,7 +13,6 @@ use crate::{
     renewal::Renewal,
     token::Token,
     trees::{Claim, How},
-    verify::Verified,
 };
 
 /// A login that waits for the person. Dropped, it is given up.
@@ -37,7 +36,6 @@ impl Registry {
         let verified = self.inner.verify(&known, &text, &known.issuer.audience).await?;
         let place = self.place(caller).await?;
         let root = self.parent_of_account(caller, &place)?;
-        let skew = i64::try_from(known.issuer.clock_skew.as_secs()).unwrap_or(0);
         let identity = verified.identity.clone();
         self.inner
             .bind(Claim {
@@ -47,7 +45,7 @@ impl Registry {
                 login: None,
                 how: How::Presented,
                 siblings: false,
-                used: (verified.key, identity.expires.saturating_add(skew)),
+                got_with: None,
                 verified,
             })
             .await?;
@@ -166,7 +164,6 @@ impl Login {
         let verified = registry.inner.verify(&known, &tokens.id_token, &client.id).await?;
         let place = registry.place(caller).await?;
         let root = registry.session_of(caller, &place)?;
-        let Verified { identity, key } = verified.clone();
         let bound = registry
             .inner
             .bind(Claim {
@@ -176,10 +173,11 @@ impl Login {
                 login: place.login,
                 how: How::LoggedIn,
                 siblings: false,
-                used: (key, identity.expires),
+                got_with: None,
                 verified: verified.clone(),
             })
             .await?;
+        let identity = verified.identity.clone();
         if let Some(refresh_token) = tokens.refresh_token {
             let renewal = Renewal::Refresh { client, refresh_token };
             drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, verified)));

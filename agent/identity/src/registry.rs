@@ -23,8 +23,8 @@ use crate::{
     ledger::Ledger,
     renewal::Renewal,
     shelf::Shelf,
-    token::{Token, TokenKey},
-    trees::{BindingId, Bound, Claim, How, Trees},
+    token::{Spent, Token, TokenKey},
+    trees::{BindingId, Bound, Claim, How, Tree, Trees},
     verify::{Expected, Verified},
 };
 
@@ -255,12 +255,11 @@ impl Inner {
             }
         };
         let verified = redeemed.await.inspect_err(|defect| self.remember_failure(key, defect))?;
-        let skew = i64::try_from(issuer.clock_skew.as_secs()).unwrap_or(0);
-        let (used, renewal) = match found.what {
-            What::Token(_) => ((verified.key, verified.identity.expires.saturating_add(skew)), None),
+        let (got_with, renewal) = match found.what {
+            What::Token(_) => (None, None),
             What::Request { url, bearer } => {
                 let forget = now().saturating_add(i64::try_from(LONGEST_JOB.as_secs()).unwrap_or(i64::MAX));
-                ((key, forget), Some(Renewal::Request { url, bearer }))
+                (Some((find::known_by(&bearer), forget)), Some(Renewal::Request { url, bearer }))
             }
         };
         let claim = Claim {
@@ -270,7 +269,7 @@ impl Inner {
             login: None,
             how: How::Found,
             siblings: found.siblings,
-            used,
+            got_with,
             verified: verified.clone(),
         };
         let bound = self.bind(claim).await?;
@@ -283,17 +282,10 @@ impl Inner {
 
     /// Binds an identity, once that is written down, and waits for the end of its tree.
     pub(crate) async fn bind(self: &Arc<Self>, claim: Claim<'_>) -> Result<Bound, Defect> {
-        let (root, parent, used) = (claim.root, claim.parent(), claim.used);
+        let used: Vec<_> = claim.used().collect();
         let bound = self.trees.bind(claim)?;
-        if let Some(ledger) = self.ledger.clone() {
-            let kept = tokio::task::spawn_blocking(move || ledger.keep(used, root, parent)).await;
-            let kept = kept.unwrap_or_else(|_| Err(io::Error::other("it was cut off")));
-            if let Err(error) = kept {
-                tracing::error!(%error, "the use of a token cannot be written down");
-                self.trees.end(bound.id, "that its token was used could not be written down");
-                return Err(Defect::NotKept);
-            }
-        }
+        let root = bound.tree.root;
+        self.write_down(bound.id, used, bound.tree).await?;
         if bound.is_new_tree {
             let (inner, ended) = (self.clone(), self.host.ended(root));
             drop(tokio::spawn(async move {
@@ -302,6 +294,25 @@ impl Inner {
             }));
         }
         Ok(bound)
+    }
+
+    /// Renews a binding with a token of the same subject, unless that token counts for another tree.
+    pub(crate) async fn renew(&self, id: BindingId, verified: Verified) -> Result<(), Defect> {
+        match self.trees.renew(id, verified)? {
+            Some((used, tree)) => self.write_down(id, vec![used], tree).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down which tokens a binding used; if that fails, it ends.
+    async fn write_down(&self, id: BindingId, used: Vec<Spent>, tree: Tree) -> Result<(), Defect> {
+        let Some(ledger) = self.ledger.clone() else { return Ok(()) };
+        let kept = tokio::task::spawn_blocking(move || ledger.keep(&used, tree)).await;
+        kept.unwrap_or_else(|_| Err(io::Error::other("it was cut off"))).map_err(|error| {
+            tracing::error!(%error, "the use of a token cannot be written down");
+            self.trees.end(id, "that its token was used could not be written down");
+            Defect::NotKept
+        })
     }
 
     /// Verifies a token of this issuer for this audience.

@@ -55,12 +55,20 @@ impl Renewal {
                     .map_err(|defect| NotRenewed::Later(defect.to_string())),
                 Err(why) => Err(why),
             };
-            match renewed {
+            let until = renewed.as_ref().map_or(expires, |verified| verified.identity.expires);
+            let counts = match renewed {
                 Ok(verified) if verified.identity.subject == subject => {
-                    expires = verified.identity.expires;
-                    inner.trees.renew(id, verified);
+                    let renewed = inner.renew(id, verified).await;
+                    renewed.map_err(|defect| NotRenewed::Later(defect.to_string()))
                 }
-                Ok(_) => inner.trees.end(id, "the issuer says that it is somebody else now"),
+                Ok(_) => {
+                    inner.trees.end(id, "the issuer says that it is somebody else now");
+                    Ok(())
+                }
+                Err(why) => Err(why),
+            };
+            match counts {
+                Ok(()) => expires = until,
                 Err(NotRenewed::Never(why)) => {
                     tracing::warn!(%issuer, %subject, why, "the issuer renews an identity no more");
                     inner.trees.end(id, "the issuer does not renew it");

@@ -30,6 +30,10 @@ pub(crate) struct Token<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey([u8; 32]);
 
+/// A token that counts for nobody else: what it is known by, and until when a replay of it is to be feared, in seconds
+/// since 1970.
+pub(crate) type Spent = (TokenKey, i64);
+
 impl TokenKey {
     /// The key of these bytes, which are signed or secret.
     pub(crate) fn of(bytes: &[u8]) -> Self {

@@ -12,7 +12,7 @@ use crate::{
     Defect,
     host::{Host, Login, Place, ProcessId},
     ledger::Remembered,
-    token::TokenKey,
+    token::{Spent, TokenKey},
     verify::Verified,
 };
 
@@ -53,18 +53,41 @@ pub(crate) struct Claim<'a> {
     /// The login session that counts beside the tree.
     pub(crate) login: Option<Login>,
     pub(crate) how: How,
-    /// A tree that the same parent starts after the first has ended may use the token too.
+    /// A tree that the same parent starts for the same account after the first has ended may use the token too.
     pub(crate) siblings: bool,
-    /// What the token is known by, and until when a replay of it is to be feared.
-    pub(crate) used: (TokenKey, i64),
+    /// What the token was asked for with.
+    pub(crate) got_with: Option<Spent>,
     pub(crate) verified: Verified,
 }
 
 impl Claim<'_> {
-    /// The process that started the tree's root.
-    pub(crate) fn parent(&self) -> Option<ProcessId> {
-        let at = self.place.lineage.iter().position(|seen| seen.id == self.root)?;
-        self.place.lineage.get(at + 1).map(|seen| seen.id)
+    /// What counts for nobody else from now on.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Spent> + use<> {
+        [self.verified.used(self.issuer)].into_iter().chain(self.got_with)
+    }
+
+    fn tree(&self, host: &dyn Host) -> Tree {
+        let lineage = &self.place.lineage;
+        let at = lineage.iter().position(|seen| seen.id == self.root);
+        let parent = at.and_then(|at| lineage.get(at + 1)).map(|seen| seen.id);
+        Tree { root: self.root, parent, uid: host.uid(self.root) }
+    }
+}
+
+/// A process tree, as it is remembered with the tokens that it used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tree {
+    pub(crate) root: ProcessId,
+    /// The process that started the root.
+    pub(crate) parent: Option<ProcessId>,
+    /// The root's account.
+    pub(crate) uid: Option<u32>,
+}
+
+impl Tree {
+    /// Whether another tree was started by the same process for the same account.
+    fn is_sibling(&self, other: &Self) -> bool {
+        self.parent.is_some() && self.parent == other.parent && self.uid.is_some() && self.uid == other.uid
     }
 }
 
@@ -82,19 +105,20 @@ struct State {
 
 struct Binding {
     issuer: Arc<Issuer>,
-    root: ProcessId,
+    tree: Tree,
     login: Option<Login>,
     how: How,
     identity: Identity,
     token: TokenKey,
+    /// What the token was asked for with.
+    got_with: Option<TokenKey>,
     /// Resolves for whoever renews it when it is over.
     _over: oneshot::Sender<()>,
 }
 
 /// Who used a token first.
 struct Use {
-    root: ProcessId,
-    parent: Option<ProcessId>,
+    tree: Tree,
     live: bool,
     forget: i64,
 }
@@ -108,6 +132,7 @@ struct Follower {
 /// A binding that was made.
 pub(crate) struct Bound {
     pub(crate) id: BindingId,
+    pub(crate) tree: Tree,
     /// The tree is new: its end must be waited for.
     pub(crate) is_new_tree: bool,
     /// Resolves when it is over.
@@ -118,11 +143,11 @@ impl Trees {
     /// `remembered`: tokens that were used before this start.
     pub(crate) fn new(host: Arc<dyn Host>, remembered: Vec<Remembered>) -> Self {
         // No process has this id.
-        let gone = ProcessId { pid: 0, started: 0 };
+        let gone = Tree { root: ProcessId { pid: 0, started: 0 }, parent: None, uid: None };
         let lives = |id: ProcessId| host.seen(id.pid).is_some_and(|seen| seen.id == id);
-        let used = remembered.into_iter().map(|Remembered { token, root, parent, forget }| {
-            let live = root.is_some_and(lives);
-            (token, Use { root: root.unwrap_or(gone), parent, live, forget })
+        let used = remembered.into_iter().map(|Remembered { token, tree, forget }| {
+            let live = tree.is_some_and(|tree| lives(tree.root));
+            (token, Use { tree: tree.unwrap_or(gone), live, forget })
         });
         let state = State { used: used.collect(), ..State::default() };
         Self { host, state: Mutex::new(state) }
@@ -139,20 +164,25 @@ impl Trees {
     /// Binds an identity to a tree.
     pub(crate) fn bind(&self, claim: Claim<'_>) -> Result<Bound, Defect> {
         let mut state = self.state();
-        state.bury(&*self.host, claim.used.0);
-        let parent = claim.parent();
-        state.check(&claim, parent)?;
-        state.claim_token(&claim, parent);
-        let Claim { issuer, root, login, how, used: (token, _), verified, .. } = claim;
+        for (token, _) in claim.used() {
+            state.bury(&*self.host, token);
+        }
+        let tree = claim.tree(&*self.host);
+        state.check(&claim, tree)?;
+        for used in claim.used() {
+            state.claim_token(tree, used);
+        }
+        let Claim { issuer, root, login, how, got_with, verified, .. } = claim;
         let is_new_tree = !state.by_root.contains_key(&root);
         let (sender, over) = oneshot::channel();
         let binding = Binding {
             issuer: issuer.clone(),
-            root,
+            tree,
             login,
             how,
             identity: verified.identity,
-            token,
+            token: verified.key,
+            got_with: got_with.map(|(token, _)| token),
             _over: sender,
         };
         let same = state.of_root(root, &issuer.name);
@@ -168,22 +198,41 @@ impl Trees {
         tracing::info!(
             issuer = %identity.issuer, subject = %identity.subject, root = root.pid, how = ?how, "identity bound"
         );
-        let token = binding.token;
-        if let Some(former) = state.bindings.insert(id, binding).filter(|former| former.token != token) {
-            state.is_over(&former);
+        let now = binding.tokens();
+        if let Some(former) = state.bindings.insert(id, binding) {
+            state.is_over(
+                root,
+                former.tokens().into_iter().flatten().filter(|token| !now.contains(&Some(*token))),
+            );
         }
         state.remember(&*self.host, claim.place, root);
         state.tell(&[id]);
-        Ok(Bound { id, is_new_tree, over })
+        Ok(Bound { id, tree, is_new_tree, over })
     }
 
-    /// The identity was renewed: the same issuer says the same subject again.
-    pub(crate) fn renew(&self, id: BindingId, verified: Verified) {
+    /// The identity was renewed: the same issuer says the same subject again. What was used for it, and by which tree;
+    /// none if it is over.
+    pub(crate) fn renew(&self, id: BindingId, verified: Verified) -> Result<Option<(Spent, Tree)>, Defect> {
         let mut state = self.state();
+        state.bury(&*self.host, verified.key);
+        let Some(Binding { issuer, tree, token: former, .. }) = state.bindings.get(&id) else {
+            return Ok(None);
+        };
+        let (tree, former, used) = (*tree, *former, verified.used(issuer));
+        state.check_token(
+            &Presented { issuer, identity: &verified.identity, tree, siblings: false },
+            verified.key,
+        )?;
+        state.claim_token(tree, used);
+        if former != verified.key {
+            state.is_over(tree.root, [former]);
+        }
         if let Some(binding) = state.bindings.get_mut(&id) {
             binding.identity = verified.identity;
+            binding.token = verified.key;
             state.tell(&[id]);
         }
+        Ok(Some((used, tree)))
     }
 
     /// Ends one binding.
@@ -224,7 +273,7 @@ impl Trees {
             state.bindings.iter().filter(|(_, binding)| past(binding)).map(|(id, _)| *id).collect();
         state.end(&over, "its token expired");
         let State { used, by_root, .. } = &mut *state;
-        used.retain(|_, used| used.forget > now || (used.live && by_root.contains_key(&used.root)));
+        used.retain(|_, used| used.forget > now || (used.live && by_root.contains_key(&used.tree.root)));
         state.followers.retain(|follower| !follower.sender.is_closed());
     }
 
@@ -253,6 +302,21 @@ impl Trees {
     }
 }
 
+impl Binding {
+    /// What counts for nobody else as long as it lives.
+    fn tokens(&self) -> [Option<TokenKey>; 2] {
+        [Some(self.token), self.got_with]
+    }
+}
+
+/// Who presents a token.
+struct Presented<'a> {
+    issuer: &'a Issuer,
+    identity: &'a Identity,
+    tree: Tree,
+    siblings: bool,
+}
+
 impl State {
     fn of_root(&self, root: ProcessId, issuer: &str) -> Option<BindingId> {
         let ids = self.by_root.get(&root)?;
@@ -278,7 +342,7 @@ impl State {
             let ids = self.by_login.get(&place.login?)?;
             let bindings = ids.iter().filter_map(|id| Some((*id, self.bindings.get(id)?)));
             let mut of_issuer = bindings.filter(|(_, binding)| *binding.issuer.name == *issuer);
-            of_issuer.next().map(|(id, binding)| (id, binding.root))
+            of_issuer.next().map(|(id, binding)| (id, binding.tree.root))
         })
     }
 
@@ -289,30 +353,40 @@ impl State {
         ids.into_iter().collect()
     }
 
-    fn check(&self, claim: &Claim<'_>, parent: Option<ProcessId>) -> Result<(), Defect> {
-        if self.bindings.len() >= MOST || self.used.len() >= MOST_USED {
+    fn check(&self, claim: &Claim<'_>, tree: Tree) -> Result<(), Defect> {
+        if self.bindings.len() >= MOST {
             return Err(Defect::Full);
         }
-        let subject = &claim.verified.identity.subject;
+        let identity = &claim.verified.identity;
+        let subject = &identity.subject;
         if let Some((id, _)) = self.covering(claim.place, &claim.issuer.name)
             && self.bindings.get(&id).is_some_and(|binding| binding.identity.subject != *subject)
         {
             return Err(Defect::SomebodyElse);
         }
-        let Some(used) = self.used.get(&claim.used.0).filter(|used| used.root != claim.root) else {
+        let presented = Presented { issuer: claim.issuer, identity, tree, siblings: claim.siblings };
+        claim.used().try_for_each(|(token, _)| self.check_token(&presented, token))
+    }
+
+    /// Whether a token may count for a tree: it must not have counted for another.
+    fn check_token(&self, presented: &Presented<'_>, token: TokenKey) -> Result<(), Defect> {
+        if self.used.len() >= MOST_USED {
+            return Err(Defect::Full);
+        }
+        let Presented { issuer, identity: Identity { subject, .. }, tree, siblings } = presented;
+        let Some(used) = self.used.get(&token).filter(|used| used.tree.root != tree.root) else {
             return Ok(());
         };
-        if used.live && claim.issuer.elsewhere == Elsewhere::Refuse {
+        if used.live && issuer.elsewhere == Elsewhere::Refuse {
             tracing::warn!(
-                issuer = %claim.issuer.name, %subject, first = used.root.pid, here = claim.root.pid,
+                issuer = %issuer.name, %subject, first = used.tree.root.pid, here = tree.root.pid,
                 "a token that counts for one process tree is presented by another: stolen?"
             );
             return Err(Defect::Elsewhere);
         }
-        let is_sibling = claim.siblings && used.parent.is_some() && used.parent == parent;
-        if !used.live && !is_sibling {
+        if !(used.live || *siblings && used.tree.is_sibling(tree)) {
             tracing::warn!(
-                issuer = %claim.issuer.name, %subject, here = claim.root.pid,
+                issuer = %issuer.name, %subject, here = tree.root.pid,
                 "a token of a process tree that has ended is presented again: stolen?"
             );
             return Err(Defect::Replayed);
@@ -320,12 +394,10 @@ impl State {
         Ok(())
     }
 
-    fn claim_token(&mut self, claim: &Claim<'_>, parent: Option<ProcessId>) {
-        let (key, forget) = claim.used;
-        let first = self.used.get(&key).filter(|used| used.live).map(|used| (used.root, used.parent));
+    fn claim_token(&mut self, tree: Tree, (token, forget): Spent) {
         // While it counts for the first, it stays the first's.
-        let (root, parent) = first.unwrap_or((claim.root, parent));
-        self.used.insert(key, Use { root, parent, live: true, forget });
+        let first = self.used.get(&token).filter(|used| used.live).map(|used| used.tree);
+        self.used.insert(token, Use { tree: first.unwrap_or(tree), live: true, forget });
     }
 
     /// The processes between a place and a root belong to its tree, whatever becomes of those between them.
@@ -341,17 +413,19 @@ impl State {
         }
     }
 
-    /// A binding's token counts for its tree no longer.
-    fn is_over(&mut self, binding: &Binding) {
-        if let Some(used) = self.used.get_mut(&binding.token).filter(|used| used.root == binding.root) {
-            used.live = false;
+    /// Tokens count for this tree no longer.
+    fn is_over(&mut self, root: ProcessId, tokens: impl IntoIterator<Item = TokenKey>) {
+        for token in tokens {
+            if let Some(used) = self.used.get_mut(&token).filter(|used| used.tree.root == root) {
+                used.live = false;
+            }
         }
     }
 
     /// If whoever used the token first has ended, and that was not told yet, it is over now.
     fn bury(&mut self, host: &dyn Host, token: TokenKey) {
         let Some(used) = self.used.get_mut(&token).filter(|used| used.live) else { return };
-        let root = used.root;
+        let root = used.tree.root;
         if host.seen(root.pid).is_none_or(|seen| seen.id != root) {
             used.live = false;
             let ids = self.by_root.get(&root).cloned().unwrap_or_default();
@@ -362,8 +436,9 @@ impl State {
     fn end(&mut self, ids: &[BindingId], why: &str) {
         for id in ids {
             let Some(binding) = self.bindings.remove(id) else { continue };
-            self.is_over(&binding);
-            forget(&mut self.by_root, &binding.root, *id);
+            let root = binding.tree.root;
+            self.is_over(root, binding.tokens().into_iter().flatten());
+            forget(&mut self.by_root, &root, *id);
             if let Some(login) = binding.login {
                 forget(&mut self.by_login, &login, *id);
             }

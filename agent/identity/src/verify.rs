@@ -8,7 +8,7 @@ use tidegate_policy::{Identity, Issuer};
 use crate::{
     Defect,
     keys::KeySet,
-    token::{Token, TokenKey},
+    token::{Spent, Token, TokenKey},
 };
 
 /// Longest `sub`, in characters (OpenID Connect Core 1.0, section 2).
@@ -31,6 +31,14 @@ pub(crate) struct Expected<'a> {
     pub(crate) audience: &'a str,
     /// Seconds since 1970.
     pub(crate) now: i64,
+}
+
+impl Verified {
+    /// What it is known by, and until when it could be presented again, in seconds since 1970.
+    pub(crate) fn used(&self, issuer: &Issuer) -> Spent {
+        let skew = i64::try_from(issuer.clock_skew.as_secs()).unwrap_or(i64::MAX);
+        (self.key, self.identity.expires.saturating_add(skew))
+    }
 }
 
 impl Expected<'_> {

@@ -64,7 +64,7 @@ pub enum TokenSource {
     Variable {
         /// Its name.
         name: Arc<str>,
-        /// Other processes that the same parent starts, one after the other, may use the token too.
+        /// Other processes that the same parent starts for the same account, one after the other, may use the token too.
         siblings: bool,
     },
     /// A file of the process' own account, as the process sees the file system.

@@ -1,10 +1,7 @@
 //! For whom a token counts, and for whom it does not.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -23,21 +20,21 @@ use crate::{Defect, ProcessId, Registry, registry::now};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An issuer and a host: the first process, a runner (10) and a job's shell (20) with a command (30).
-struct World {
-    stub: Stub,
-    signer: Signer,
-    issuer: Arc<Issuer>,
-    told: Told,
-    registry: Registry,
+pub(super) struct World {
+    pub(super) stub: Stub,
+    pub(super) signer: Signer,
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) told: Told,
+    pub(super) registry: Registry,
     directory: TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(|_| ()).await
     }
 
-    async fn with(change: impl FnOnce(&mut Issuer)) -> Self {
+    pub(super) async fn with(change: impl FnOnce(&mut Issuer)) -> Self {
         let signer = Signer::rsa("one");
         let stub = Stub::start(&[&signer]).await;
         let mut issuer = issuer(&stub.url, Some(&stub));
@@ -59,53 +56,54 @@ impl World {
     }
 
     /// As after the agent's end and its next start.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.registry = Self::begin(&self.told, &self.directory, &self.issuer);
     }
 
-    fn token(&self, subject: &str) -> String {
+    pub(super) fn token(&self, subject: &str) -> String {
         self.signer.sign(&claims(&self.issuer, subject))
     }
 
-    async fn subjects(&self, pid: u32) -> Vec<String> {
+    pub(super) async fn subjects(&self, pid: u32) -> Vec<String> {
         subjects(&self.registry.identify(id(pid)).await.now.borrow())
     }
 
-    async fn unproven(&self, pid: u32) -> String {
+    pub(super) async fn unproven(&self, pid: u32) -> String {
         let identified = self.registry.identify(id(pid)).await;
         assert!(identified.now.borrow().is_empty());
         identified.unproven.iter().map(|token| token.why.to_string()).collect()
     }
 
-    async fn present(&self, pid: u32, token: &str) -> Result<Identity, Defect> {
+    pub(super) async fn present(&self, pid: u32, token: &str) -> Result<Identity, Defect> {
         self.registry.present(id(pid), None, token.as_bytes()).await
     }
 
-    /// Answers as GitHub Actions' endpoint does, with a token of this lifetime.
-    fn be_github(&self, seconds: i64) -> Arc<AtomicUsize> {
-        let (issuer, count) = (self.issuer.clone(), Arc::new(AtomicUsize::new(0)));
-        let (signer, counted) = (Signer::rsa("github"), count.clone());
+    /// Answers as GitHub Actions' endpoint does, with tokens of this lifetime, which are told.
+    pub(super) fn be_github(&self, seconds: i64) -> Arc<Mutex<Vec<String>>> {
+        let (issuer, issued) = (self.issuer.clone(), Arc::new(Mutex::new(Vec::new())));
+        let (signer, told) = (Signer::rsa("github"), issued.clone());
         self.stub.publish(&[&self.signer, &signer]);
         self.stub.on("/token", move |request| {
             if !request.to_lowercase().contains("authorization: bearer of-the-job\r\n") {
                 return (401, String::new());
             }
-            let number = counted.fetch_add(1, Ordering::SeqCst);
+            let mut issued = told.lock().unwrap();
             let mut claims = claims(&issuer, "repo:acme/shop");
             claims["exp"] = json!(now() + seconds);
-            claims["jti"] = json!(number);
+            claims["jti"] = json!(issued.len());
             claims["aud"] = audience(request).into();
-            (200, json!({"count": 1, "value": signer.sign(&claims)}).to_string())
+            issued.push(signer.sign(&claims));
+            (200, json!({"count": 1, "value": issued.last()}).to_string())
         });
-        count
+        issued
     }
 
-    fn github_environment(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn github_environment(&self) -> Vec<(&'static str, String)> {
         let url = format!("{}/token?api-version=2.0&audience=of-the-attacker", self.stub.url);
         vec![("ACTIONS_ID_TOKEN_REQUEST_URL", url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "of-the-job".into())]
     }
 
-    fn give(&self, pid: u32, environment: &[(&'static str, String)]) {
+    pub(super) fn give(&self, pid: u32, environment: &[(&'static str, String)]) {
         let pairs: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.told.set_environment(pid, &pairs);
     }
@@ -318,7 +316,7 @@ async fn what_a_changed_issuer_said_ends_and_what_an_unchanged_one_said_stays() 
 #[tokio::test]
 async fn a_job_of_github_s_is_asked_for_a_token_that_is_for_us_once() {
     let world = World::new().await;
-    let count = world.be_github(300);
+    let issued = world.be_github(300);
     world.give(20, &world.github_environment());
     world.give(30, &world.github_environment());
     let asking = (0..6).map(|_| {
@@ -328,7 +326,7 @@ async fn a_job_of_github_s_is_asked_for_a_token_that_is_for_us_once() {
     for asked in asking.collect::<Vec<_>>() {
         assert_eq!(asked.await.unwrap(), ["repo:acme/shop"]);
     }
-    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_eq!(issued.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -353,13 +351,13 @@ async fn the_next_step_of_a_job_is_known_and_another_runner_s_is_not() {
 #[tokio::test]
 async fn a_job_that_outlives_its_token_is_renewed() {
     let world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
-    let count = world.be_github(8);
+    let issued = world.be_github(8);
     world.give(30, &world.github_environment());
     let mut session = world.registry.identify(id(30)).await.now;
     let first = session.borrow_and_update()[0].expires;
     let renewed = session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
     tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
-    assert!(count.load(Ordering::SeqCst) >= 2);
+    assert!(issued.lock().unwrap().len() >= 2);
 }
 
 #[tokio::test]

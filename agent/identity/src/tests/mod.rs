@@ -8,3 +8,4 @@ mod logins;
 mod minted;
 mod processes;
 mod speed;
+mod stolen;

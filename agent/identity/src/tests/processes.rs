@@ -68,6 +68,10 @@ impl Told {
         self.change(pid, |process| process.seen.session = pid);
     }
 
+    pub(super) fn lives(&self, pid: u32) -> bool {
+        self.0.lock().unwrap().contains_key(&pid)
+    }
+
     /// Ends a process; its children belong to the first process then.
     pub(super) fn end(&self, pid: u32) {
         let mut processes = self.0.lock().unwrap();
