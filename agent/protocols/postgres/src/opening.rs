@@ -104,7 +104,8 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
         return Ok(Opened::Replication(client, upstream, greeting));
     }
     let database = server.database(&parameters.database);
-    let place = Place { database, user, interrupt };
+    let settings = parameters.settings();
+    let place = Place { database, user, settings, interrupt };
     let session = Session::new(gate.clone(), (client, &early), upstream, place, cancel_key, &greeting);
     Ok(Opened::Session(Box::new(session)))
 }
@@ -161,6 +162,12 @@ impl<'a> Parameters<'a> {
     fn text(&self) -> String {
         let application = startup::last(self.all, "application_name").unwrap_or_default();
         format!("user={} database={} application_name={application}", self.user, self.database)
+    }
+
+    /// The settings among them.
+    fn settings(&self) -> Vec<(String, String)> {
+        let named = self.all.iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "database");
+        named.chain(&self.settings).cloned().collect()
     }
 
     /// What the server is told.

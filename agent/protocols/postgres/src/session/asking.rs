@@ -32,8 +32,17 @@ impl Session {
             }
         }
         let shape = self.link(&statements);
-        let (text, parameters) = (text.into(), Parameters::None);
-        Ok(shape.map(|shape| Prepared { statements, shape, text, generation, parameters, preparation: None }))
+        let (text, parameters, moment) = (text.into(), Parameters::None, self.changes.moment());
+        Ok(shape.map(|shape| Prepared {
+            statements,
+            shape,
+            text,
+            generation,
+            moment,
+            bound: None,
+            parameters,
+            preparation: None,
+        }))
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -124,11 +133,14 @@ impl Session {
         let mut names = Vec::new();
         for statement in &prepared.statements.list {
             if let Some((name, inner)) = given(&statement.effect) {
+                let bound = (name.0 == Space::Portals).then(|| self.changes.moment());
                 let inner = Prepared {
                     statements: inner.clone(),
                     shape: inner.shape.clone(),
                     text: prepared.text.clone(),
                     generation: prepared.generation,
+                    moment: prepared.moment,
+                    bound,
                     parameters: prepared.parameters.clone(),
                     preparation: None,
                 };
@@ -165,7 +177,7 @@ impl Session {
 }
 
 /// A text as it may be recorded.
-fn recorded(prepared: &Prepared) -> Cow<'_, str> {
+pub(super) fn recorded(prepared: &Prepared) -> Cow<'_, str> {
     match prepared.statements.suspect {
         true => sql::redact(&prepared.text),
         false => Cow::Borrowed(&prepared.text),

@@ -333,7 +333,8 @@ impl Session {
                 return Ok(self.stream(size, false));
             }
         };
-        let prepared = Arc::new(Prepared { parameters, ..Prepared::clone(&prepared) });
+        let bound = Some(self.changes.moment());
+        let prepared = Arc::new(Prepared { parameters, bound, ..Prepared::clone(&prepared) });
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         if !self.names.give(&name, prepared) {
             self.refuse(&refuse::too_many_names(), false);
@@ -432,6 +433,7 @@ impl Session {
             }
         }
         self.overlay.follow(statements);
+        self.changes.follow(prepared);
         Ok(run)
     }
 
@@ -441,7 +443,17 @@ impl Session {
         let text = format!("function call, oid {}", call.function).into();
         let parameters = Parameters::seen(call.argument_formats, call.arguments);
         let shape = statements.shape.clone();
-        let prepared = Prepared { shape, statements, text, generation: 0, parameters, preparation: None };
+        let moment = self.changes.moment();
+        let prepared = Prepared {
+            shape,
+            statements,
+            text,
+            generation: 0,
+            moment,
+            bound: None,
+            parameters,
+            preparation: None,
+        };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {
                 run.failed("42501");

@@ -198,6 +198,9 @@ impl Session {
         if let (Some(run), Some(rows)) = (self.running(), complete.rows()) {
             run.counted(rows);
         }
+        if complete.tag.as_bytes() == b"ROLLBACK" {
+            self.changes.undone();
+        }
         self.statement_over()
     }
 
@@ -257,11 +260,13 @@ impl Session {
         let code = String::from_utf8_lossy(fields.get(code::SQLSTATE).unwrap_or(b"XX000")).into_owned();
         let fatal = matches!(fields.get(code::SEVERITY_PLAIN), Some(b"FATAL" | b"PANIC"));
         if !fatal && let Some(Expect::Refused { .. }) = self.owed.front() {
+            self.changes.undone();
             return self.refused();
         }
         if !fatal && self.owed.is_empty() {
             return Err(unexpected(tag::ERROR_RESPONSE));
         }
+        self.changes.undone();
         self.told = fatal;
         self.copying_in = false;
         let cut = self.running().and_then(|run| run.cut.take()).filter(|_| !fatal);

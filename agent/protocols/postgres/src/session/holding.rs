@@ -93,19 +93,40 @@ impl Session {
         }
     }
 
-    /// What exactly would run: the text, what its names stand for, its parameters, and where.
+    /// What exactly would run: the text, what its names stand for, its parameters, and where: in which database, as
+    /// whom, and by what the session has changed of itself.
     fn matter(&self, prepared: &Prepared) -> Result<Matter, Refused> {
-        let mut matter = Matter::new(prepared.text.as_bytes())
+        let matter = Matter::new(prepared.text.as_bytes())
             .with("database", self.database.name().as_bytes())
             .with("signed in as", self.user.as_bytes());
+        let mut matter = self.since_prepared(self.changes.told(matter), prepared)?;
         let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
         for name in names {
             if let Known::As(meant) = self.names.known(name.0, &name.1) {
                 let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
-                matter = meant.parameters.told(matter.with(label, meant.text.as_bytes()))?;
+                matter = self.since_prepared(matter.with(label, meant.text.as_bytes()), &meant)?;
+                matter = meant.parameters.told(matter)?;
             }
         }
         prepared.parameters.told(matter)
+    }
+
+    /// What was bound, or declared a cursor, does what it did then, but approvers are shown the session as it is now.
+    /// What was only prepared is planned anew, but for its literals, which were read when it was prepared: it counts as
+    /// the like of nothing else.
+    fn since_prepared(&self, matter: Matter, prepared: &Prepared) -> Result<Matter, Refused> {
+        let now = self.changes.moment();
+        if prepared.bound.is_some_and(|bound| bound != now) {
+            let why = "this needs an approval, and the session's settings may have changed since it was bound; bind \
+                       (or declare) it again";
+            return Err(Refused::new("42501", why));
+        }
+        if prepared.moment == now {
+            return Ok(matter);
+        }
+        let exact = format!("{} {} {now}", self.gate.session(), prepared.moment);
+        let shown = "before the session's settings last changed, or may have";
+        Ok(matter.shown_as("prepared", exact.as_bytes(), shown.as_bytes()))
     }
 
     /// What a Bind gives a statement, as far as somebody may have to be asked about it. None: it isn't all there yet.

@@ -1,6 +1,7 @@
 //! The engine: both directions of one connection, in one task.
 
 mod asking;
+mod changes;
 mod cut;
 mod ending;
 mod expect;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 
 pub(crate) use self::refuse::sqlstate;
 use self::{
+    changes::Changes,
     ending::{Ending, Phase},
     expect::Owed,
     from_client::Body,
@@ -54,6 +56,8 @@ pub(crate) struct Place {
     pub(crate) database: Arc<Database>,
     /// Whom the gate signed in as.
     pub(crate) user: Arc<str>,
+    /// Settings that the client asked for when it connected.
+    pub(crate) settings: Vec<(String, String)>,
     /// How cancel requests reach what waits for a person.
     pub(crate) interrupt: Interrupt,
 }
@@ -72,6 +76,8 @@ pub(crate) struct Session {
     names: Names,
     /// Relations that this session created and that the catalog may not show yet.
     overlay: Overlay,
+    /// What it has changed of itself.
+    changes: Changes,
     /// The client's message that goes its way unheld.
     body: Option<Body>,
     /// Bytes of the server's message that pass unseen.
@@ -138,6 +144,7 @@ impl Session {
         let left_lying = !client.1.is_empty();
         let mut client = Link::new(client.0, client.1);
         client.outbound.extend_from_slice(greeting);
+        let changes = Changes::new(gate.session().clone(), place.settings);
         Self {
             gate,
             client,
@@ -149,6 +156,7 @@ impl Session {
             owed: Owed::default(),
             names: Names::default(),
             overlay: Overlay::default(),
+            changes,
             body: None,
             passing: 0,
             dropping: 0,
@@ -317,6 +325,9 @@ impl Session {
             return;
         }
         self.transaction = Touched::default();
+        if self.owed.is_empty() {
+            self.changes.transaction_ended();
+        }
         if !self.owed.redefines() {
             self.changing = None;
         }

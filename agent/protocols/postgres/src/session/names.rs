@@ -35,6 +35,10 @@ pub(super) struct Prepared {
     pub(super) text: Arc<str>,
     /// The catalog's generation that it was understood at.
     pub(super) generation: u64,
+    /// When it was prepared, or sent without: see `Changes::moment`.
+    pub(super) moment: u64,
+    /// Of a portal: when it was bound.
+    pub(super) bound: Option<u64>,
     /// What it runs with.
     pub(super) parameters: Parameters,
     /// Of what a Parse gave: the record's trace of it.
@@ -276,6 +280,8 @@ mod tests {
             statements,
             text: text.into(),
             generation: 0,
+            moment: 0,
+            bound: None,
             parameters: Parameters::None,
             preparation: None,
         })

@@ -248,6 +248,7 @@ impl Tracer<'_> {
             }
             "set_config" => {
                 self.literals_matter = true;
+                self.computes_settings = true;
                 self.set_config(call)?;
             }
             _ => {}

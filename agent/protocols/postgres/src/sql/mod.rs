@@ -62,9 +62,9 @@ pub(crate) use catalog::{Catalog, CatalogRequest, Rows};
 pub(crate) use parse::{Limits, NotUnderstood, Parsed, parse};
 pub(crate) use queries::{FUNCTIONS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;
-pub(crate) use settings::{is_role, of_options as settings_of_options, setting_is_safe};
+pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
-pub(crate) use statement::{CopyOptions, Effect, Overlay, Statement, Statements};
+pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements};
 pub(crate) use vocabulary::VOCABULARY;
 
 /// How many relations, functions and types are looked up for one text.

@@ -73,6 +73,23 @@ pub(super) fn value_matters(name: &str) -> bool {
     setting_is_safe(name, "\u{0}").is_err()
 }
 
+/// Whether statements do the same, and to the same, whatever this setting is. What it must be anyhow
+/// ([`setting_is_safe`]) counts among them.
+pub(crate) fn changes_nothing(name: &str) -> bool {
+    matches!(
+        name.to_ascii_lowercase().as_str(),
+        "application_name"
+            | "client_encoding"
+            | "client_min_messages"
+            | "idle_in_transaction_session_timeout"
+            | "idle_session_timeout"
+            | "lock_timeout"
+            | "standard_conforming_strings"
+            | "statement_timeout"
+            | "transaction_timeout"
+    )
+}
+
 /// Whether this setting changes who the session acts as.
 pub(crate) fn is_role(name: &str) -> bool {
     name.eq_ignore_ascii_case("role") || name.eq_ignore_ascii_case("session_authorization")

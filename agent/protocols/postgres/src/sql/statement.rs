@@ -18,6 +18,8 @@ pub(crate) struct Statements {
     /// A secret may be written in the text: it is recorded redacted. In texts that differ only in literals, so may it
     /// there.
     pub(crate) suspect: bool,
+    /// It calls `set_config`: what is set may be computed.
+    pub(crate) computes_settings: bool,
     /// Once it ran, the catalog must be forgotten.
     pub(crate) ddl: bool,
     /// It names a column that the catalog doesn't know: worth forgetting the catalog and resolving once more.
@@ -64,6 +66,8 @@ pub(crate) enum Effect {
         /// The cursor.
         name: Arc<str>,
     },
+    /// `SET`, `RESET` and the like.
+    Set(Setting),
     /// `DISCARD ALL`: prepared statements, cursors, settings and temporary tables are gone.
     DiscardAll,
     /// `COPY ... TO STDOUT`.
@@ -72,6 +76,17 @@ pub(crate) enum Effect {
     CopyIn,
     /// Creates a relation: to be kept in the session's [`Overlay`].
     Create(Created),
+}
+
+/// How far a setting reaches, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Setting {
+    /// It changes nothing about what statements do: see [`changes_nothing`](super::changes_nothing).
+    Harmless,
+    /// To the transaction's end.
+    Local,
+    /// Beyond it.
+    Lasting,
 }
 
 /// The options that decide how COPY data is laid out.

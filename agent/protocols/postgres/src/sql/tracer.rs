@@ -31,6 +31,7 @@ pub(super) struct Tracer<'a> {
     pub(super) suspect: bool,
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
+    pub(super) computes_settings: bool,
     pub(super) doubtful: bool,
     /// Inside a view's definition, whose conditions and items, but for the functions it calls, are its owner's.
     pub(super) in_view: usize,
@@ -89,6 +90,7 @@ impl<'a> Tracer<'a> {
             suspect: false,
             literals_matter: false,
             ddl: false,
+            computes_settings: false,
             doubtful: false,
             in_view: 0,
             in_kept: 0,
@@ -145,6 +147,7 @@ impl<'a> Tracer<'a> {
             literals_matter: self.literals_matter,
             suspect: self.suspect,
             ddl: self.ddl,
+            computes_settings: self.computes_settings,
             doubtful: self.doubtful,
         }
     }

@@ -18,7 +18,7 @@ use super::{
     relation::range_var,
     scope::Scope,
     settings,
-    statement::{CopyOptions, Effect, Statement, Statements},
+    statement::{CopyOptions, Effect, Setting, Statement, Statements},
     tracer::{Key, Result, Tracer, strings},
 };
 
@@ -67,10 +67,10 @@ impl Tracer<'_> {
             NodeEnum::TransactionStmt(_) => Ok(self.simple("transaction", Effect::None)),
             NodeEnum::VariableSetStmt(set) => self.set(set),
             NodeEnum::VariableShowStmt(show) => Ok(self.show(show)),
-            NodeEnum::ConstraintsSetStmt(_) => Ok(self.simple("set", Effect::None)),
+            NodeEnum::ConstraintsSetStmt(_) => Ok(self.simple("set", Effect::Set(Setting::Local))),
             NodeEnum::DiscardStmt(discard) => {
                 let all = discard.target == DiscardMode::DiscardAll as i32;
-                Ok(self.simple("set", if all { Effect::DiscardAll } else { Effect::None }))
+                Ok(self.simple("set", if all { Effect::DiscardAll } else { Effect::Set(Setting::Lasting) }))
             }
             NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => Ok(self.simple("listen", Effect::None)),
             NodeEnum::NotifyStmt(_) => Ok(self.simple("notify", Effect::None)),
@@ -268,6 +268,7 @@ impl Tracer<'_> {
         self.wanted.append(std::mem::take(&mut apart.wanted));
         self.doubtful |= apart.doubtful;
         self.ddl |= apart.ddl;
+        self.computes_settings |= apart.computes_settings;
         Ok(Arc::new(apart.finish(vec![statement])))
     }
 
@@ -280,7 +281,12 @@ impl Tracer<'_> {
             _ => "set",
         };
         safe_setting(set)?;
-        Ok(self.simple(kind, Effect::None))
+        let setting = match set {
+            _ if settings::changes_nothing(&set.name) => Setting::Harmless,
+            VariableSetStmt { is_local: true, .. } => Setting::Local,
+            _ => Setting::Lasting,
+        };
+        Ok(self.simple(kind, Effect::Set(setting)))
     }
 
     fn show(&mut self, show: &VariableShowStmt) -> Statement {

@@ -6,10 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::stage::*;
 use crate::wire::ErrorFields;
 
-const DELETE: &str = "delete from customers where id = 7";
+pub(super) const DELETE: &str = "delete from customers where id = 7";
 
 /// The same bundle, in which deletes wait for ann.
-fn holding() -> String {
+pub(super) fn holding() -> String {
     format!(
         "{BUNDLE}
   - name: ask
@@ -27,7 +27,7 @@ async fn open() -> Stage {
 }
 
 /// The client is told that it waits, for question number `number`.
-async fn told(stage: &mut Stage, number: usize) -> Question {
+pub(super) async fn told(stage: &mut Stage, number: usize) -> Question {
     let question = stage.rig.people.question(number).await;
     let (kind, body) = next_message(&mut stage.rig.client).await;
     assert_eq!(char::from(kind), 'N', "{}", body.escape_ascii());

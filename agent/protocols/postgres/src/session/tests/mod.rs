@@ -1,6 +1,7 @@
 //! The engine between a client and a server that a test plays, byte by byte.
 
 mod attacks;
+mod changes;
 mod contract;
 mod endings;
 mod flows;
