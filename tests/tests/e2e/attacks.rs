@@ -304,7 +304,13 @@ fn a_tangled_query_holds_nobody_up() -> Result<()> {
             (0..40).map(|n| format!("c{} AS (SELECT x.*, y.* FROM c{n} x, c{n} y)", n + 1)).collect();
         let tangled = format!("WITH c0 AS (SELECT 1 AS a), {} SELECT 1 FROM c40", doubling.join(", "));
         let many = format!("SELECT 1 FROM {}", vec!["orders"; 50_000].join(", "));
-        for query in [tangled, many, format!("SELECT {}1", "NOT ".repeat(50_000))] {
+        let nested = (0..3).fold("o.id = 1".to_owned(), |inner, _| {
+            let sum = (0..40).map(|n| format!("o{n}.id")).collect::<Vec<_>>().join(" + ");
+            let from = (0..40).map(|n| format!("orders o{n}")).collect::<Vec<_>>().join(", ");
+            format!("o.id IN (SELECT {sum} FROM orders o, {from} WHERE {inner})")
+        });
+        let deep = format!("SELECT reverse(card_number) FROM customers o WHERE {nested}");
+        for query in [tangled, many, deep, format!("SELECT {}1", "NOT ".repeat(50_000))] {
             let complaint = world.ci.psql(&query)?;
             ensure!(complaint.stderr.contains("ERROR"), "{}", &query[..40]);
             ensure!(bystander.ask("SELECT 'here'")? == "here", "another session was hit");
