@@ -160,6 +160,34 @@ fn a_revoked_approval_ends_the_session_that_it_let_in() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_yes_does_not_count_for_the_same_bytes_under_another_search_path() -> Result<()> {
+    const UNQUALIFIED: &str = "DELETE FROM wishes WHERE id = 1";
+    World::with(|world| {
+        hold(world, "wait: 10m, grant: 10m")?;
+        let other = "CREATE TABLE public.wishes (id int); GRANT ALL ON public.wishes TO app";
+        world.server.sql("shop", other)?;
+        world.server.sql("shop", "INSERT INTO public.wishes VALUES (1)")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say("SET search_path = public")?;
+        session.say(UNQUALIFIED)?;
+        let id = waiting(world, &world.ops)?;
+        let (_, shown) = approvals(world, &world.ops, &["show", &id])?;
+        ensure!(shown.contains("SET search_path = public"), "{shown}");
+        approvals(world, &world.ops, &["approve", &id])?;
+        ensure!(session.ask("SELECT count(*) FROM public.wishes")? == "0", "it did not run");
+        session.say("SET search_path = store")?;
+        session.say(UNQUALIFIED)?;
+        let again = waiting(world, &world.ops)?;
+        ensure!(again != id, "the question is another one");
+        approvals(world, &world.ops, &["deny", &again])?;
+        session.end()?;
+        ensure!(wishes(world)? == "2", "it ran unasked in the other schema");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_cancel_from_psql_takes_the_question_back() -> Result<()> {
     World::with(|world| {
         hold(world, "wait: 10m")?;
