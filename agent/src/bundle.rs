@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::digest;
 use thiserror::Error;
-use tidegate_gate::Server;
+use tidegate_gate::{ConfigError, Server};
 use tidegate_policy::{Policy, Problem, Resource, SourceFile};
 
 use crate::{files, protocols::Protocols};
@@ -80,14 +80,18 @@ pub(crate) fn configure(policy: &Policy, protocols: &Protocols) -> Result<Server
     let mut servers = Vec::new();
     for resource in &policy.resources {
         let configured = match protocols.find(&resource.protocol) {
-            Some(registered) => registered.protocol.configure(resource).map_err(|error| error.message),
-            None => Err(format!("the gate does not speak {:?}", resource.protocol)),
+            Some(registered) => registered.protocol.configure(resource),
+            None => Err(ConfigError::new(format!("the gate does not speak {:?}", resource.protocol))),
         };
         match configured {
             Ok(server) => servers.push((resource.clone(), server)),
-            Err(why) => {
-                let place = policy.place_of_resource(&resource.name).unwrap_or_default();
-                problems.push(format!("{place}: resource {:?}: {why}", resource.name));
+            Err(error) => {
+                let place = policy.place_of_resource(&resource.name, error.option.as_deref());
+                problems.push(format!(
+                    "{}: resource {:?}: {error}",
+                    place.unwrap_or_default(),
+                    resource.name
+                ));
             }
         }
     }
@@ -222,6 +226,12 @@ mod tests {
         let directory = write_bundle(&BUNDLE.replace("options: {}", "options: {broken: true}"));
         let policy = load(directory.path(), &protocols()).unwrap();
         let error = configure(&policy, &protocols()).err().unwrap();
-        assert!(error.to_string().contains("resource \"echo\": broken on purpose"), "{error}");
+        let told = error.to_string();
+        assert!(told.contains("resource \"echo\": broken on purpose"), "{told}");
+        let text = BUNDLE.replace("options: {}", "options: {broken: true}");
+        let (line, written) =
+            text.lines().enumerate().find(|(_, line)| line.contains("broken")).expect("it is there");
+        let column = written.find("broken").unwrap() + 1;
+        assert!(told.contains(&format!("bundle.yaml:{}:{column}: ", line + 1)), "{told}");
     }
 }

@@ -92,7 +92,7 @@ impl Protocol for Echo {
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
         if resource.options.contains_key("broken") {
-            return Err(ConfigError { message: "broken on purpose".into() });
+            return Err(ConfigError::in_option("broken", "broken on purpose"));
         }
         Ok(Arc::new(Echo))
     }

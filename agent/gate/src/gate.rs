@@ -168,6 +168,12 @@ impl Gate {
         if verdict.effect == Effect::Deny { Err(refused(&verdict)) } else { Ok(verdict) }
     }
 
+    /// Whether the decision depends on a field that the action doesn't have yet: for what costs something to look for.
+    pub fn depends_on(&self, field: &str, shape: &Shape) -> bool {
+        let policy = self.0.policy.load();
+        policy.depends_on(field, &self.0.principal(), &self.0.resource.name, shape)
+    }
+
     /// Decides an action and records it; it may run once there is a permit.
     pub async fn ask(&self, action: Action<'_>) -> Decision {
         let policy = self.0.policy.load_full();

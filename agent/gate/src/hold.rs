@@ -353,6 +353,12 @@ fn items(shape: &Shape) -> [u8; 32] {
             match value {
                 Value::Word(word) => add(&mut context, word.as_bytes()),
                 Value::Text(text) => add(&mut context, text.as_bytes()),
+                Value::Named(values) => {
+                    values
+                        .iter()
+                        .flat_map(|(name, value)| [name, value])
+                        .for_each(|part| add(&mut context, part.as_bytes()));
+                }
                 Value::Set(parts) => parts.iter().for_each(|part| add(&mut context, part.as_bytes())),
                 Value::Flag(flag) => add(&mut context, &[u8::from(*flag)]),
                 Value::Number(number) => add(&mut context, &number.to_le_bytes()),

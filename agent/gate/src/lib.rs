@@ -36,7 +36,7 @@ pub use mask::{Find, Masker};
 pub use opening::{Opening, Stopping};
 pub use origin::{Origin, OriginError, Origins};
 pub use permit::{Decision, Outcome, Permit};
-pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server};
+pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server, options};
 pub use record::{Entry, Record, RecordError, Records};
 pub use refusal::{Cause, Refusal};
 pub use secret::Secret;

@@ -2,6 +2,8 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tidegate_policy::{Resource, Vocabulary};
 use tokio::net::TcpStream;
@@ -49,6 +51,34 @@ impl fmt::Debug for ClientIo {
 pub struct ConfigError {
     /// What is wrong and what to do.
     pub message: String,
+    /// The option that it is about, where it is about one.
+    pub option: Option<String>,
+}
+
+impl ConfigError {
+    /// About the resource as a whole.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), option: None }
+    }
+
+    /// About one of its options.
+    pub fn in_option(option: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { message: message.into(), option: Some(option.into()) }
+    }
+}
+
+/// A resource's options as a protocol reads them, all of which may be left out; `known` says which there are.
+pub fn options<T: DeserializeOwned>(written: &Map<String, Value>, known: &str) -> Result<T, ConfigError> {
+    let read = |options: Map<String, Value>| serde_json::from_value::<T>(Value::Object(options));
+    read(written.clone()).map_err(|error| {
+        let alone =
+            |(name, value): (&String, &Value)| read([(name.clone(), value.clone())].into_iter().collect());
+        let wrong = written.iter().find_map(|one| Some((one.0, alone(one).err()?)));
+        match wrong {
+            Some((name, error)) => ConfigError::in_option(name, format!("options: {error}; known: {known}")),
+            None => ConfigError::new(format!("options: {error}; known: {known}")),
+        }
+    })
 }
 
 /// Why a session ended early, and who is to blame. The text goes into the record, never to the client.

@@ -46,6 +46,9 @@ pub enum Value {
     Text(Arc<str>),
     /// Alternatives or parts: an allow must match every one, a deny or a hold any one.
     Set(Vec<Arc<str>>),
+    /// Texts by name, in order; a name may be there more than once. Without the field they are not known: no allow that
+    /// asks for them counts then, while a deny or a hold that does applies.
+    Named(Vec<(Arc<str>, Arc<str>)>),
     /// A flag.
     Flag(bool),
     /// A whole number.

@@ -138,6 +138,25 @@ impl Engine {
         }
     }
 
+    /// Whether a rule for this principal asks for a field that the action doesn't have yet, and all else that it asks for
+    /// is so.
+    pub(crate) fn depends_on(
+        &self,
+        field: &str,
+        principal: &Principal,
+        resource: &str,
+        shape: &Shape,
+    ) -> bool {
+        let Some(standing) = self.standings.get(resource) else { return false };
+        let indices = Indices::new(principal, |subject| standing.by_subject.get(subject));
+        indices.name(field)
+            && self.rules_for(principal, indices.about(shape)).any(|rule| {
+                let blocks = rule.blocks(standing.vocabulary.protocol);
+                rule.effect.is_some()
+                    && blocks.iter().any(|block| shape.items.iter().any(|item| block.depends_on(field, item)))
+            })
+    }
+
     /// The masks of every rule for this principal. Where the policy doesn't know the resource, everything counts as masked.
     pub(crate) fn standing_masks(&self, principal: &Principal, resource: &str) -> StandingMasks {
         let Some(standing) = self.standings.get(resource) else {

@@ -23,6 +23,8 @@ pub(crate) struct Index {
     masking: Vec<usize>,
     /// Allows with a hint, by name.
     hinting: Vec<usize>,
+    /// Fields that any block names.
+    named: HashSet<&'static str>,
 }
 
 /// Rules by the texts that they ask for.
@@ -45,12 +47,14 @@ impl Index {
     /// Of the rules with these indices, ascending.
     pub(crate) fn new(rules: &[Rule], indices: &[usize], vocabulary: &Vocabulary) -> Self {
         let mut words: HashMap<Option<(&'static str, &'static str)>, Gathered> = HashMap::new();
+        let mut named = HashSet::new();
         let numbered = || indices.iter().filter_map(|index| Some((*index, rules.get(*index)?)));
         for (index, rule) in numbered() {
             if rule.effect.is_none() {
                 words.entry(None).or_default().any.push(index);
             }
             for block in rule.blocks(vocabulary.protocol) {
+                named.extend(block.fields.iter().map(|(field, _)| *field));
                 for key in keys(block, vocabulary) {
                     words.entry(key).or_default().add(block, index);
                 }
@@ -66,6 +70,7 @@ impl Index {
             by_word: by_word.collect(),
             masking: masking.collect(),
             hinting: hinting.into_iter().map(|(index, _)| index).collect(),
+            named,
         }
     }
 
@@ -102,6 +107,11 @@ impl<'a> Indices<'a> {
             items.iter().for_each(|item| index.add_for(item, &mut found));
         }
         once(found)
+    }
+
+    /// Whether any rule names this field.
+    pub(crate) fn name(&self, field: &str) -> bool {
+        self.0.iter().any(|index| index.named.contains(field))
     }
 
     /// Rules whose masks may count, in the bundle's order.

@@ -15,6 +15,7 @@ mod index;
 mod issuer;
 mod load;
 mod matcher;
+mod named;
 mod plan;
 mod policy;
 mod principal;

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::{FieldKind, Item, Value, Vocabulary};
+use crate::{FieldKind, Item, Value, Vocabulary, named::Named};
 
 /// Globs of which any may match. Case-sensitive; `*` stops at no separator.
 #[derive(Debug, Clone)]
@@ -88,6 +88,8 @@ pub(crate) enum Matcher {
     },
     /// Globs on text.
     Texts(Globs),
+    /// Texts by name.
+    Named(Named),
     /// A flag.
     Flag(bool),
     /// Numbers, in any of these ranges.
@@ -101,6 +103,7 @@ impl Matcher {
         match (self, value) {
             (Self::Words { granted, .. }, Value::Word(word)) => granted.contains(word),
             (Self::Texts(globs), Value::Set(parts)) => parts.iter().all(|part| globs.matches(part)),
+            (Self::Named(named), Value::Named(values)) => named.grants(values),
             _ => self.reaches(value),
         }
     }
@@ -110,6 +113,7 @@ impl Matcher {
             (Self::Words { reached, .. }, Value::Word(word)) => reached.contains(word),
             (Self::Texts(globs), Value::Text(text)) => globs.matches(text),
             (Self::Texts(globs), Value::Set(parts)) => parts.iter().any(|part| globs.matches(part)),
+            (Self::Named(named), Value::Named(values)) => named.reaches(values),
             (Self::Flag(wanted), Value::Flag(flag)) => wanted == flag,
             (Self::Numbers(ranges), Value::Number(number)) => {
                 ranges.iter().any(|range| range.contains(number))
@@ -163,7 +167,7 @@ impl Block {
     /// Whether the block grants the item: every part of every field it names, the field that the item must be allowed
     /// by, and nothing that would have to be spelled out and isn't.
     pub(crate) fn grants(&self, item: &Item, vocabulary: &Vocabulary) -> Result<(), Mismatch> {
-        self.compare(item, Matcher::grants)?;
+        self.compare(item, false, Matcher::grants)?;
         let names = |field: &str| self.fields.iter().any(|(name, _)| *name == field);
         if let Some(field) = item.must_name
             && !names(field)
@@ -181,15 +185,28 @@ impl Block {
         Ok(())
     }
 
-    /// Whether the block has to do with the item: any part of every field it names.
+    /// Whether the block has to do with the item: any part of every field it names. Named values that are not known may be
+    /// any.
     pub(crate) fn reaches(&self, item: &Item) -> Result<(), Mismatch> {
-        self.compare(item, Matcher::reaches)
+        self.compare(item, true, Matcher::reaches)
     }
 
-    fn compare(&self, item: &Item, matches: impl Fn(&Matcher, &Value) -> bool) -> Result<(), Mismatch> {
+    /// Whether the block asks for this field, and everything else that it asks for is so.
+    pub(crate) fn depends_on(&self, field: &str, item: &Item) -> bool {
+        self.fields.iter().any(|(name, _)| *name == field) && self.reaches(item).is_ok()
+    }
+
+    fn compare(
+        &self,
+        item: &Item,
+        in_doubt: bool,
+        matches: impl Fn(&Matcher, &Value) -> bool,
+    ) -> Result<(), Mismatch> {
         for (field, matcher) in &self.fields {
             match (matcher, item.field(field)) {
                 (Matcher::Absent, None) => {}
+                (Matcher::Absent, Some(Value::Named(values))) if values.is_empty() => {}
+                (Matcher::Named(_), None) if in_doubt => {}
                 (Matcher::Absent, Some(_)) => return Err(Mismatch::Present(field)),
                 (_, None) => return Err(Mismatch::Absent(field)),
                 (matcher, Some(value)) if matches(matcher, value) => {}

@@ -30,10 +30,18 @@ pub struct Policy {
     pub required: Vec<Requirement>,
     /// Which names they may ask for, beside those of resources and passes.
     pub dns: Dns,
-    /// Where each resource is written, as `file:line:column`.
-    pub(crate) places: HashMap<Arc<str>, String>,
+    /// Where each resource is written.
+    pub(crate) places: HashMap<Arc<str>, Places>,
     pub(crate) engine: Engine,
     pub(crate) cases: Vec<Case>,
+}
+
+/// Where a resource is written, as `file:line:column`.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) whole: String,
+    /// By name.
+    pub(crate) options: HashMap<String, String>,
 }
 
 impl Policy {
@@ -47,6 +55,11 @@ impl Policy {
         self.engine.decide(principal, resource, shape)
     }
 
+    /// Whether the decision depends on a field that the action doesn't have yet, for protocols that look for it only then.
+    pub fn depends_on(&self, field: &str, principal: &Principal, resource: &str, shape: &Shape) -> bool {
+        self.engine.depends_on(field, principal, resource, shape)
+    }
+
     /// The masks of a principal on a resource, whatever it does there.
     pub fn standing_masks(&self, principal: &Principal, resource: &str) -> StandingMasks {
         self.engine.standing_masks(principal, resource)
@@ -57,9 +70,12 @@ impl Policy {
         self.resources.iter().find(|resource| &*resource.name == name)
     }
 
-    /// Where a resource is written, as `file:line:column`: for what is found wrong with it after the bundle was read.
-    pub fn place_of_resource(&self, name: &str) -> Option<&str> {
-        self.places.get(name).map(String::as_str)
+    /// Where a resource, or one of its options, is written, as `file:line:column`: for what is found wrong with it after the
+    /// bundle was read.
+    pub fn place_of_resource(&self, name: &str, option: Option<&str>) -> Option<&str> {
+        let places = self.places.get(name)?;
+        let option = option.and_then(|option| places.options.get(option));
+        Some(option.unwrap_or(&places.whole))
     }
 }
 

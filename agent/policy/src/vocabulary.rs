@@ -34,6 +34,9 @@ pub enum FieldKind {
     /// A path of segments between slashes, matched by globs whose `*` stays within a segment while `**` does not;
     /// `{name}` is a segment. `*` alone is any path.
     Path,
+    /// Texts by name: a match block maps each name that it asks for to globs, comparisons (`"<= 10"`), or `false` for
+    /// none. Names are compared without regard to case, values with it.
+    Named,
     /// `true` or `false`.
     Flag,
     /// A whole number, matched by value or by range (`">= 10"`).

@@ -9,7 +9,7 @@ use crate::{
     problem::Position,
     raw::{List, RawCase, RawDeed, RawExpect, RawFile, RawMatch, RawWho, Scalar},
     rule::Names,
-    yaml::At,
+    yaml::{At, Entries},
 };
 
 impl Loader<'_> {
@@ -159,6 +159,7 @@ impl Loader<'_> {
                 Some(Value::Text(number.to_string().into()))
             }
             (FieldKind::Text, RawMatch::Many(texts)) => set(texts).map(Value::Set),
+            (FieldKind::Named, RawMatch::Named(names)) => named(names).map(Value::Named),
             (FieldKind::Flag, RawMatch::One(Scalar::Flag(flag))) => Some(Value::Flag(*flag)),
             (FieldKind::Number, RawMatch::One(Scalar::Number(number))) => Some(Value::Number(*number)),
             _ => None,
@@ -176,6 +177,16 @@ fn set(texts: &[At<Scalar>]) -> Option<Vec<Arc<str>>> {
         _ => None,
     };
     readable(texts).map(|(_, scalar)| text(scalar)).collect()
+}
+
+fn named(names: &Entries<RawMatch>) -> Option<Vec<(Arc<str>, Arc<str>)>> {
+    let value = |value: &RawMatch| match value {
+        RawMatch::One(Scalar::Text(text)) => Some(Arc::from(text.as_str())),
+        RawMatch::One(Scalar::Number(number)) => Some(number.to_string().into()),
+        RawMatch::One(Scalar::Flag(flag)) => Some(flag.to_string().into()),
+        RawMatch::Many(_) | RawMatch::Named(_) => None,
+    };
+    names.iter().map(|(_, name, raw)| Some((name.into(), value(raw)?))).collect()
 }
 
 fn paths(raw: Option<&At<List<String>>>) -> Vec<Arc<str>> {

@@ -147,7 +147,9 @@ impl Loader<'_> {
         let mut claims = Vec::new();
         for (at, name, wanted) in entries(raw) {
             let written = scalars(wanted);
-            if written.is_empty() {
+            if let RawMatch::Named(_) = wanted {
+                self.problems.report(at, format!("`{name}:` is a value or a list of values"));
+            } else if written.is_empty() {
                 self.problems.report(at, "an empty list matches nothing");
             }
             for text in &written {
@@ -202,6 +204,7 @@ fn scalars(raw: &RawMatch) -> Vec<String> {
     match raw {
         RawMatch::One(one) => vec![text(one)],
         RawMatch::Many(many) => readable(many).map(|(_, one)| text(one)).collect(),
+        RawMatch::Named(_) => Vec::new(),
     }
 }
 
@@ -215,6 +218,7 @@ fn claim(raw: &RawMatch) -> serde_json::Value {
     match raw {
         RawMatch::One(one) => value(one),
         RawMatch::Many(many) => readable(many).map(|(_, one)| value(one)).collect(),
+        RawMatch::Named(names) => names.iter().map(|(_, name, one)| (name.to_owned(), claim(one))).collect(),
     }
 }
 

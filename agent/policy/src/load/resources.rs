@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{Loader, entries, list, readable, texts};
 use crate::{
     Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls,
+    policy::Places,
     problem::Position,
     raw::{List, RawFile, RawResource, RawTls},
     rule::Names,
@@ -81,16 +82,21 @@ impl Loader<'_> {
                 tls: self.tls(resource.tls.as_ref()),
                 credential: resource.credential.as_ref().and_then(At::get).map(|name| name.as_str().into()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
-                options: resource.options.as_ref().and_then(At::get).cloned().unwrap_or_default(),
+                options: options(resource).map(|(_, name, value)| (name.to_owned(), value.clone())).collect(),
             });
         }
         resources
     }
 
-    /// Where each resource is written.
-    pub(super) fn places(&self, raw: &[RawFile]) -> HashMap<Arc<str>, String> {
+    /// Where each resource and each of its options is written.
+    pub(super) fn places(&self, raw: &[RawFile]) -> HashMap<Arc<str>, Places> {
         let named = raw.iter().flat_map(|file| entries(file.resources.as_ref()));
-        named.map(|(at, name, _)| (name.into(), self.problems.exact_place(at))).collect()
+        let place = |at| self.problems.exact_place(at);
+        let places = named.map(|(at, name, resource)| {
+            let options = options(resource).map(|(at, option, _)| (option.to_owned(), place(at)));
+            (name.into(), Places { whole: place(at), options: options.collect() })
+        });
+        places.collect()
     }
 
     pub(super) fn passes(&self, raw: &[RawFile], resources: &[Arc<Resource>]) -> Vec<Pass> {
@@ -205,6 +211,10 @@ impl Loader<'_> {
             }
         }
     }
+}
+
+fn options(resource: &RawResource) -> impl Iterator<Item = (Position, &str, &serde_json::Value)> {
+    entries(resource.options.as_ref())
 }
 
 /// Reads `host`, `host:port`, `cidr:port`, `[v6]:port` or `[v6 cidr]:port`.

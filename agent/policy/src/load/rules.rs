@@ -7,6 +7,7 @@ use crate::{
     Effect, FieldKind, FieldSpec, Vocabulary,
     facts::Facts,
     matcher::{Block, Globs, Matcher, glob},
+    named::{Asked, Comparison, Named},
     problem::Position,
     raw::{List, RawFile, RawMatch, RawRecord, RawRule, Scalar},
     rule::{Names, Rule},
@@ -219,6 +220,9 @@ impl Loader<'_> {
     }
 
     fn matcher(&self, raw: &At<RawMatch>, spec: &FieldSpec) -> Option<Matcher> {
+        if let FieldKind::Named = spec.kind {
+            return self.named(raw, spec);
+        }
         let is_flag = matches!(spec.kind, FieldKind::Flag);
         if !is_flag && matches!(raw.get()?, RawMatch::One(Scalar::Flag(false))) {
             return Some(Matcher::Absent);
@@ -226,6 +230,7 @@ impl Loader<'_> {
         let values: Vec<(Position, &Scalar)> = match raw.get()? {
             RawMatch::One(value) => vec![(raw.at, value)],
             RawMatch::Many(values) => readable(values).collect(),
+            RawMatch::Named(_) => return self.wrong(raw.at, spec, "a value or a list of values"),
         };
         if values.is_empty() {
             self.problems.report(raw.at, "an empty list matches nothing");
@@ -240,6 +245,7 @@ impl Loader<'_> {
                 let texts = values.iter().filter_map(|(at, value)| self.text(*at, value, spec));
                 Globs::of_paths(texts.collect::<Vec<_>>().iter().map(String::as_str)).ok().map(Matcher::Texts)
             }
+            FieldKind::Named => None,
             FieldKind::Flag => match values.as_slice() {
                 [(_, Scalar::Flag(flag))] => Some(Matcher::Flag(*flag)),
                 _ => self.wrong(raw.at, spec, "true or false"),
@@ -252,6 +258,55 @@ impl Loader<'_> {
                 ranges.collect::<Option<Vec<_>>>().map(Matcher::Numbers)
             }
         }
+    }
+
+    /// What is asked of values that have names.
+    fn named(&self, raw: &At<RawMatch>, spec: &FieldSpec) -> Option<Matcher> {
+        let names = match raw.get()? {
+            RawMatch::One(Scalar::Flag(false)) => return Some(Matcher::Absent),
+            RawMatch::Named(names) => names,
+            _ => return self.wrong(raw.at, spec, "a mapping of names, or false for nothing"),
+        };
+        let mut asked = Vec::new();
+        for (name, value) in &names.0 {
+            asked.push((name.get()?.as_str(), self.asked(value, spec)?));
+        }
+        if asked.is_empty() {
+            return self.wrong(raw.at, spec, "a mapping of names; this one has none");
+        }
+        Some(Matcher::Named(Named::new(asked)))
+    }
+
+    fn asked(&self, raw: &At<RawMatch>, spec: &FieldSpec) -> Option<Asked> {
+        let values: Vec<(Position, &Scalar)> = match raw.get()? {
+            RawMatch::One(Scalar::Flag(false)) => return Some(Asked::Absent),
+            RawMatch::One(value) => vec![(raw.at, value)],
+            RawMatch::Many(values) => readable(values).collect(),
+            RawMatch::Named(_) => {
+                let what = "flat: write the names on the way with dots between (`a.b: value`)";
+                return self.wrong(raw.at, spec, what);
+            }
+        };
+        if values.is_empty() {
+            self.problems.report(raw.at, "an empty list matches nothing");
+        }
+        let (mut globs, mut comparisons) = (Vec::new(), Vec::new());
+        for (at, value) in values {
+            let text = match value {
+                Scalar::Flag(flag) => flag.to_string(),
+                _ => self.text(at, value, spec)?,
+            };
+            match Comparison::parse(&text) {
+                None => globs.push(text),
+                Some(Ok(comparison)) => comparisons.push(comparison),
+                Some(Err(())) => {
+                    let message =
+                        format!("{text:?} compares with a number that not every server reads exactly");
+                    self.problems.report_with(at, message, "numbers up to 9007199254740992 are compared");
+                }
+            }
+        }
+        Some(Asked::Any { globs: Globs::new(globs.iter().map(String::as_str)).ok()?, comparisons })
     }
 
     fn words(

@@ -5,10 +5,14 @@ use std::{borrow::Cow, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{
+        MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
 
 use super::List;
+use crate::yaml::Entries;
 
 /// One value of a match block or a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub(crate) enum Scalar {
 pub(crate) enum RawMatch {
     One(Scalar),
     Many(List<Scalar>),
+    /// Of a field whose values have names.
+    Named(Entries<RawMatch>),
 }
 
 struct ScalarVisitor;
@@ -59,7 +65,7 @@ impl<'de> Visitor<'de> for MatchVisitor {
     type Value = RawMatch;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value or a list of values")
+        f.write_str("a value, a list of values or names with theirs")
     }
 
     fn visit_bool<E>(self, flag: bool) -> Result<RawMatch, E> {
@@ -77,6 +83,10 @@ impl<'de> Visitor<'de> for MatchVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<RawMatch, A::Error> {
         Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(RawMatch::Many)
     }
+
+    fn visit_map<A: MapAccess<'de>>(self, names: A) -> Result<RawMatch, A::Error> {
+        Deserialize::deserialize(MapAccessDeserializer::new(names)).map(RawMatch::Named)
+    }
 }
 
 impl<'de> Deserialize<'de> for RawMatch {
@@ -93,8 +103,11 @@ impl JsonSchema for RawMatch {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let scalar = serde_json::json!({"type": ["string", "integer", "boolean"]});
         json_schema!({
-            "description": "Words, globs, true or false, or numbers (\">= 10\"); any one of a list. `false` for a field that is no flag: it is absent.",
-            "anyOf": [scalar, {"type": "array", "items": scalar}]
+            "description": "Words, globs, true or false, or numbers (\">= 10\"); any one of a list; by name, where a field's values have names. `false` for a field that is no flag: it is absent.",
+            "anyOf": [scalar, {"type": "array", "items": scalar}, {
+                "type": "object",
+                "additionalProperties": {"anyOf": [scalar, {"type": "array", "items": scalar}]}
+            }]
         })
     }
 }

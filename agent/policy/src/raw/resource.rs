@@ -4,7 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::List;
-use crate::{TlsMode, yaml::At};
+use crate::{
+    TlsMode,
+    yaml::{At, Entries},
+};
 
 /// A named upstream.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -22,7 +25,7 @@ pub(crate) struct RawResource {
     /// How long connecting and signing in may take, with its unit: `10s` (the default).
     pub(crate) connect_timeout: Option<At<String>>,
     /// The protocol's own options.
-    pub(crate) options: Option<At<serde_json::Map<String, serde_json::Value>>>,
+    pub(crate) options: Option<At<Entries<serde_json::Value>>>,
 }
 
 /// TLS towards an upstream.

@@ -74,6 +74,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         },
         FieldSpec { name: "object", kind: FieldKind::Text, about: "kind of object" },
         FieldSpec { name: "rows", kind: FieldKind::Number, about: "rows at most" },
+        FieldSpec { name: "settings", kind: FieldKind::Named, about: "settings by name" },
         FieldSpec { name: "quiet", kind: FieldKind::Flag, about: "a flag" },
     ],
     text: "sql",

@@ -348,3 +348,35 @@ fn digests_units_and_containers_narrow_a_rule_and_unknown_ones_are_granted_nothi
     };
     assert_eq!(decide(&lost, "public.a"), Effect::Deny);
 }
+
+#[test]
+fn values_that_are_not_known_are_denied_and_not_allowed() {
+    let policy = bundle(
+        r#"
+  - {name: tune, subjects: [ci], resources: [shop], allow: [{statement: set, settings: {work_mem: "<= 64"}}]}
+  - {name: explain, subjects: [ci], resources: [shop], allow: [{statement: explain}]}
+  - {name: no-timing, subjects: [ci], resources: [shop], deny: [{statement: explain, settings: {timing: "*"}}]}
+"#,
+    );
+    let of = |kind, settings: Option<&[(&str, &str)]>| {
+        let mut item = statement(kind, "public.t");
+        let named = |settings: &[(&str, &str)]| {
+            Value::Named(settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+        };
+        item.fields.extend(settings.map(|settings| ("settings", named(settings))));
+        item
+    };
+    for (item, effect) in [
+        (of("set", Some(&[("WORK_MEM", "64"), ("other", "x")])), Effect::Allow),
+        (of("set", Some(&[("work_mem", "65")])), Effect::Deny),
+        (of("set", Some(&[])), Effect::Deny),
+        (of("set", None), Effect::Deny),
+        (of("explain", Some(&[])), Effect::Allow),
+        (of("explain", Some(&[("timing", "on")])), Effect::Deny),
+        (of("explain", None), Effect::Deny),
+    ] {
+        assert_eq!(decide(&policy, vec![item.clone()]).effect, effect, "{item:?}");
+    }
+    let depends = |kind| policy.depends_on("settings", &runner(), "shop", &shape(vec![of(kind, None)]));
+    assert!(depends("set") && depends("explain") && !depends("select"));
+}

@@ -428,3 +428,33 @@ fn a_size_without_a_unit_is_none() {
         assert!(told.contains("is not a size") && told.contains("64MiB, 2GiB"), "{size}: {told}");
     }
 }
+
+#[test]
+fn a_field_whose_values_have_names_takes_names() {
+    let allow = |settings: &str| format!("    allow: [{{settings: {settings}}}]");
+    let line = "    allow: [{statement: select, table: \"public.*\"}]";
+    for settings in ["{a: 1}", "{a: [x, \">= 3\"], b.c: true, d: false}", "false"] {
+        assert_eq!(with(line, &allow(settings)), "sound", "{settings}");
+    }
+    says(
+        line,
+        &allow("x"),
+        "bundle.yaml:15:24: `settings:` is a mapping of names, or false for nothing (settings by name)",
+    );
+    says(
+        line,
+        &allow("{a: {b: 1}}"),
+        "bundle.yaml:15:28: `settings:` is flat: write the names on the way with dots between (`a.b: value`) (settings by name)",
+    );
+    says(
+        line,
+        &allow("{a: \"< 9007199254740993\"}"),
+        "bundle.yaml:15:28: \"< 9007199254740993\" compares with a number that not every server reads exactly\n    hint: \
+         numbers up to 9007199254740992 are compared",
+    );
+    says(
+        line,
+        "    allow: [{table: {a: 1}}]",
+        "bundle.yaml:15:21: `table:` is a value or a list of values (schema.table)",
+    );
+}

@@ -57,10 +57,9 @@ impl Protocol for Http {
     }
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
-        let failed = |message| ConfigError { message };
         Ok(Arc::new(HttpServer {
-            options: Options::of(resource).map_err(failed)?,
-            settings: Settings::new(resource).map_err(failed)?,
+            options: Options::of(resource)?,
+            settings: Settings::new(resource).map_err(ConfigError::new)?,
         }))
     }
 }
@@ -68,7 +67,7 @@ impl Protocol for Http {
 /// The shape of a request that is written as `GET /path`, or `GET https://host/path?query`, with header fields on the lines
 /// that follow. Without a host it is the resource's first.
 pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, String> {
-    let options = Options::of(resource)?;
+    let options = Options::of(resource).map_err(|error| error.message)?;
     let mut lines = text.lines();
     let mut words = lines.next().unwrap_or_default().split(' ');
     let (Some(method), Some(target), None) = (words.next(), words.next(), words.next()) else {

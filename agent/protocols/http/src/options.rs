@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use serde::Deserialize;
-use serde_json::Value;
-use tidegate_gate::policy::{Host, Resource};
+use tidegate_gate::{
+    ConfigError,
+    policy::{Host, Resource},
+};
 
 use crate::target::{self, Authority, Tolerated};
 
@@ -73,17 +75,19 @@ enum Trick {
     PathParameters,
 }
 
-const KNOWN: &str = "known: hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass (names of \
+const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass (names of \
                      header fields), tolerate (encoded-slash, empty-segments, path-parameters), wait (seconds)";
 
 impl Options {
-    pub(crate) fn of(resource: &Resource) -> Result<Self, String> {
-        let raw: Raw = serde_json::from_value(Value::Object(resource.options.clone()))
-            .map_err(|error| format!("options: {error}; {KNOWN}"))?;
+    pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
+        let raw: Raw = tidegate_gate::options(&resource.options, KNOWN)?;
         let has = |trick| raw.tolerate.contains(&trick);
         let wait = raw.wait.map_or(WAIT, Duration::from_secs);
         if wait.as_secs() > LONGEST_WAIT {
-            return Err(format!("options: wait is at most {LONGEST_WAIT} seconds"));
+            return Err(ConfigError::in_option(
+                "wait",
+                format!("options: wait is at most {LONGEST_WAIT} seconds"),
+            ));
         }
         Ok(Self {
             hosts: hosts(resource, &raw.hosts)?,
@@ -110,17 +114,18 @@ impl Options {
 }
 
 /// A header field's name that is not the connection's own.
-fn field(name: &str, of: &str) -> Result<HeaderName, String> {
+fn field(name: &str, of: &str) -> Result<HeaderName, ConfigError> {
+    let wrong = |message: String| ConfigError::in_option(of, message);
     let name: HeaderName =
-        name.parse().map_err(|_| format!("options: {name:?} in {of} is no header field's name"))?;
+        name.parse().map_err(|_| wrong(format!("options: {name:?} in {of} is no header field's name")))?;
     match crate::forward::is_connections_own(&name) {
-        true => Err(format!("options: {name} in {of} is the connection's own")),
+        true => Err(wrong(format!("options: {name} in {of} is the connection's own"))),
         false => Ok(name),
     }
 }
 
 /// The names among the resource's addresses, and those that its options add.
-fn hosts(resource: &Resource, more: &[String]) -> Result<BTreeSet<Arc<str>>, String> {
+fn hosts(resource: &Resource, more: &[String]) -> Result<BTreeSet<Arc<str>>, ConfigError> {
     let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
     for address in &resource.addresses {
         if let Host::Name(name) = &address.host {
@@ -128,19 +133,21 @@ fn hosts(resource: &Resource, more: &[String]) -> Result<BTreeSet<Arc<str>>, Str
         }
     }
     for name in more {
-        let known =
-            target::name(name).ok_or_else(|| format!("options: {name:?} in hosts is no host name"))?;
+        let wrong = || ConfigError::in_option("hosts", format!("options: {name:?} in hosts is no host name"));
+        let known = target::name(name).ok_or_else(wrong)?;
         hosts.insert(known.into());
     }
     Ok(hosts)
 }
 
-fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, String> {
+fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, ConfigError> {
     let token = |name: &String| {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         match !name.is_empty() && name.bytes().all(is_token) {
             true => Ok(name.clone()),
-            false => Err(format!("options: {name:?} in sign-in is no name")),
+            false => {
+                Err(ConfigError::in_option("sign-in", format!("options: {name:?} in sign-in is no name")))
+            }
         }
     };
     Ok(match raw {

@@ -58,7 +58,7 @@ pub const SUPPOSED: &str = "each relation is supposed to be a table, of schema p
 /// (in schema `public` where the text writes none) whose columns are whatever the text names, and each function a
 /// built-in one, harmless unless its name is known for another.
 pub fn shape_of_sql(resource: &Resource, text: &str) -> Result<Shape, String> {
-    let limits = Options::read(&resource.options)?.limits();
+    let limits = Options::of(resource).map_err(|error| error.message)?.limits();
     sql::shape_of(text, &limits).map_err(|not| not.to_string())
 }
 
@@ -69,7 +69,7 @@ impl Protocol for Postgres {
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
         if resource.credential.is_none() {
-            return Err(ConfigError { message: "it names no credential to sign in with".into() });
+            return Err(ConfigError::new("it names no credential to sign in with"));
         }
         let options = Options::of(resource)?;
         Ok(Arc::new(PostgresServer {

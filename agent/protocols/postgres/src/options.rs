@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tidegate_gate::{ConfigError, policy::Resource};
+use tidegate_gate::{ConfigError, options, policy::Resource};
 
 use crate::sql::Limits;
 
@@ -29,16 +29,11 @@ enum ProtocolVersion {
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
-        Self::read(&resource.options).map_err(|message| ConfigError { message })
+        Self::read(&resource.options)
     }
 
-    pub(crate) fn read(options: &Map<String, Value>) -> Result<Self, String> {
-        serde_json::from_value(Value::Object(options.clone()))
-            .map_err(|error| {
-                format!(
-                    "options: {error}; known: longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\")"
-                )
-            })
+    fn read(written: &Map<String, Value>) -> Result<Self, ConfigError> {
+        options(written, "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\")")
     }
 
     /// The newest minor version of protocol 3 to ask the upstream for.
@@ -59,7 +54,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn read(options: &str) -> Result<Options, String> {
+    fn read(options: &str) -> Result<Options, ConfigError> {
         Options::read(&serde_json::from_str(options).unwrap())
     }
 
@@ -68,6 +63,7 @@ mod tests {
         assert_eq!(read("{}").unwrap().newest_minor(), 0);
         assert_eq!(read(r#"{"max-protocol-version": "3.2"}"#).unwrap().newest_minor(), 2);
         let error = read(r#"{"max-protocol-version": "3.1"}"#).unwrap_err();
-        assert!(error.contains(r#"max-protocol-version ("3.0" or "3.2")"#), "{error}");
+        assert_eq!(error.option.as_deref(), Some("max-protocol-version"));
+        assert!(error.message.contains(r#"max-protocol-version ("3.0" or "3.2")"#), "{error}");
     }
 }

@@ -31,7 +31,7 @@ impl UpstreamSettings {
     /// Reads the authorities' file, if the resource names one. `minor` is the minor version of protocol 3 to ask for.
     pub(crate) fn new(resource: &Resource, minor: u16) -> Result<Self, ConfigError> {
         let tls = &resource.tls;
-        let failed = |message: String| ConfigError { message };
+        let failed = |message: String| ConfigError::new(message);
         let server_name = server_name(resource).map_err(failed)?;
         let config = match verifier(tls).map_err(failed)? {
             Some(verifier) => Some(client_config(verifier).map_err(failed)?),
