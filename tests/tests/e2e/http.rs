@@ -29,6 +29,10 @@ rules:
     allow:
       - {method: [GET, HEAD], path: ["/files/**", /things]}
     hint: ask the platform team
+  - name: small-orders
+    subjects: [ci]
+    resources: [web]
+    allow: [{method: POST, path: /things, body: {amount: "<= 100"}}]
   - name: customers
     subjects: [ci]
     resources: [web]
@@ -180,6 +184,26 @@ fn a_refusal_is_a_403_that_names_the_way_on_and_the_connection_stays() -> Result
         ensure!(!stage.web.asked()?.contains("DELETE"), "the refused request arrived");
         let records = stage.records()?;
         ensure!(records.contains("DELETE https://127.0.0.1"), "{records}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_a_body_says_decides() -> Result<()> {
+    Stage::with(|stage| {
+        for version in ["--http1.1", "--http2"] {
+            let post = |body: &str| {
+                let curl = format!("curl -sS {version} --cacert $CA -w '%{{http_code}}' {body} $URL/things");
+                stage.script(&curl)?.clean()
+            };
+            ensure!(post("--json '{\"amount\": 99.5}'")?.ends_with("200"), "{version}");
+            ensure!(post("-d amount=100")?.ends_with("200"), "{version}");
+            ensure!(post("--json '{\"amount\": 100.5}'")?.ends_with("403"), "{version}");
+            ensure!(post("--json '{\"amount\": 1, \"AMOUNT\": 1000}'")?.ends_with("422"), "{version}");
+            ensure!(post("-F amount=1")?.ends_with("422"), "{version}");
+        }
+        ensure!(stage.web.asked()?.lines().count() == 4, "{}", stage.web.asked()?);
         Ok(())
     })
 }

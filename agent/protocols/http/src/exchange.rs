@@ -2,12 +2,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tidegate_gate::{
-    Action, Decision, Gate, Matter, Outcome, Permit, Put, Refusal, ServeError, Waiting, policy::Effect,
-};
+use tidegate_gate::{Gate, Outcome, Permit, Refusal, ServeError};
 
 use crate::{
     HttpServer,
@@ -20,9 +18,6 @@ use crate::{
     sign_in,
     upstream::{self, Line, Lines, SendError},
 };
-
-/// Most bytes of a body that somebody can be asked about.
-const SHOWN: usize = 64 * 1024;
 
 /// What the requests of one connection share.
 pub(crate) struct Session {
@@ -76,7 +71,7 @@ impl From<std::io::Error> for Ended {
 }
 
 /// Why nothing was sent upstream.
-enum NotSent {
+pub(crate) enum NotSent {
     /// The client is to be told.
     Told(Problem),
     /// There is nobody to be told.
@@ -148,57 +143,12 @@ impl Session {
 
     async fn understood(
         &self,
-        understood: Understood,
+        mut understood: Understood,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<(), NotSent> {
-        // A body that somebody may be asked about is read first: the answer is for these very bytes.
-        let held = self.gate.foresee(&understood.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
-        let mut whole = None;
-        if held {
-            responder.proceed().await?;
-            whole = Some(collect(source).await?);
-        }
-        let action = Action { name: "request", shape: &understood.shape, text: &understood.text };
-        let permit = match (self.gate.ask(action).await, &whole) {
-            (Decision::Permit(permit), _) => permit,
-            (Decision::Refuse(refusal), _) => return Err(refusal.into()),
-            (Decision::Hold(hold), Some(body)) => match hold.put(matter(&understood, body)).await? {
-                Put::Permit(permit) => permit,
-                Put::Waits(waiting) => self.wait(waiting, &understood, source, responder).await?,
-            },
-            (Decision::Hold(_), None) => {
-                let detail = "this needs an approval since a moment ago; ask again";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
-            }
-        };
+        let (permit, whole) = self.permit(&mut understood, source, responder).await?;
         self.carry(understood, permit, whole, source, responder).await
-    }
-
-    /// Waits for a person: as long as the resource says, and the client is there.
-    async fn wait(
-        &self,
-        mut waiting: Waiting,
-        understood: &Understood,
-        source: &mut impl Source,
-        responder: &mut impl Responder,
-    ) -> Result<Permit, NotSent> {
-        let patience = self.server.options.wait;
-        let settled = tokio::select! {
-            settled = waiting.settled() => Some(settled),
-            () = tokio::time::sleep(patience) => None,
-            refusal = self.gate.revoked() => return Err(refusal.into()),
-            () = source.gone() => return Err(gone(waiting)),
-            () = responder.gone() => return Err(gone(waiting)),
-        };
-        match settled {
-            Some(approved) => Ok(approved?.permit(&understood.shape)?),
-            None => {
-                let (told, id) = (waiting.told(), waiting.id().clone());
-                waiting.leave();
-                Err(Problem::waits(&told, &id).into())
-            }
-        }
     }
 
     /// Sends what is permitted, and shows what comes back.
@@ -387,41 +337,4 @@ impl Session {
 /// Whether a request of this method says that it has no body (RFC 9110, 8.6).
 fn sends_length(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
-}
-
-/// The client went away while it waited: nobody need answer any more.
-fn gone(waiting: Waiting) -> NotSent {
-    waiting.cancel();
-    NotSent::Ended(Ended::Client("the client went away while its request waited for an approval".into()))
-}
-
-/// A body that somebody is asked about, whole.
-async fn collect(source: &mut impl Source) -> Result<Bytes, NotSent> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = source.next().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if whole.len() + data.len() > SHOWN {
-            let detail = format!(
-                "this needs an approval, and its body is longer than anybody can be shown ({SHOWN} bytes)"
-            );
-            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into());
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
-}
-
-/// What exactly would be sent. The header fields are bound to the answer, and shown where they say something.
-fn matter(understood: &Understood, body: &Bytes) -> Matter {
-    let query = understood.query.as_deref().unwrap_or_default();
-    let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
-    let mut matter = Matter::new(line.as_bytes());
-    for (name, value) in &understood.headers {
-        let shown = if value.is_sensitive() { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
-        matter = matter.shown_as(name.as_str(), value.as_bytes(), shown);
-    }
-    match body.is_empty() {
-        true => matter,
-        false => matter.with("body", body),
-    }
 }

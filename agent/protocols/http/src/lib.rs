@@ -8,7 +8,9 @@
 mod answer;
 mod body;
 mod client;
+mod deciding;
 mod exchange;
+mod fields;
 mod forward;
 mod options;
 mod problem;
@@ -21,21 +23,22 @@ mod tests;
 mod upstream;
 mod vocabulary;
 mod wire;
+mod written;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Version};
 use tidegate_gate::{
     BoxFuture, ClientIo, ConfigError, Gate, Protocol, ServeError, Server,
-    policy::{Host, Resource, Shape, Vocabulary},
+    policy::{Resource, Vocabulary},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
+pub use self::written::shape_of_request;
 use self::{
     exchange::Session,
     options::Options,
-    request::{Asked, Way},
+    request::Way,
     upstream::{Lines, Settings},
 };
 
@@ -62,53 +65,6 @@ impl Protocol for Http {
             settings: Settings::new(resource).map_err(ConfigError::new)?,
         }))
     }
-}
-
-/// The shape of a request that is written as `GET /path`, or `GET https://host/path?query`, with header fields on the lines
-/// that follow. Without a host it is the resource's first.
-pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, String> {
-    let options = Options::of(resource).map_err(|error| error.message)?;
-    let mut lines = text.lines();
-    let mut words = lines.next().unwrap_or_default().split(' ');
-    let (Some(method), Some(target), None) = (words.next(), words.next(), words.next()) else {
-        return Err("write a method and a target: GET /path".into());
-    };
-    let mut headers = HeaderMap::new();
-    for line in lines.filter(|line| !line.trim().is_empty()) {
-        let (name, value) = line.split_once(':').ok_or_else(|| format!("{line:?} is no header field"))?;
-        let name =
-            name.trim().parse::<http::HeaderName>().map_err(|_| format!("{name:?} is no header field"))?;
-        headers
-            .append(name, value.trim().parse().map_err(|_| format!("{value:?} is no header field's value"))?);
-    }
-    let address = resource.addresses.first();
-    let destination = match address.map(|address| &address.host) {
-        Some(Host::Net(net)) => net.addr(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    };
-    let port = address.and_then(|address| address.port).unwrap_or(443);
-    let (scheme, rest) = match target.split_once("://") {
-        Some((scheme, rest)) => (Some(scheme.to_owned()), rest),
-        None => (None, target),
-    };
-    let at = rest.find('/').ok_or("write a path that begins with a slash")?;
-    let (authority, path) = rest.split_at_checked(at).unwrap_or_default();
-    let first = options.hosts.first().map_or_else(|| destination.to_string(), ToString::to_string);
-    let authority = if authority.is_empty() { format!("{first}:{port}") } else { authority.to_owned() };
-    let tls = resource.tls.mode != Some(tidegate_gate::policy::TlsMode::Disable);
-    let length = headers.get(http::header::CONTENT_LENGTH).map(wire::content_length).transpose();
-    let asked = Asked {
-        method: Method::from_bytes(method.as_bytes()).map_err(|_| format!("{method:?} is no method"))?,
-        authority: Some(authority),
-        scheme,
-        target: path.to_owned(),
-        version: Version::HTTP_2,
-        length: Some(length.map_err(|error| error.to_string())?.unwrap_or(0)),
-        headers,
-    };
-    let way = Way { tls, server_name: None, destination: (destination, port).into() };
-    let understood = asked.understand(&way, &options).map_err(|problem| problem.detail().to_owned())?;
-    Ok(Arc::unwrap_or_clone(understood.shape))
 }
 
 /// Serves one resource.

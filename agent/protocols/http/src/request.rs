@@ -2,10 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version, header, uri::Scheme};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Scheme};
 use tidegate_gate::policy::{Item, Shape, Value};
 
 use crate::{
+    fields::{self, Fields},
     forward,
     options::Options,
     problem::Problem,
@@ -87,6 +88,9 @@ impl Asked {
             && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
         {
             return Err(Problem::new(StatusCode::EXPECTATION_FAILED, "only 100-continue can be expected"));
+        }
+        if self.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
+            return Err(bad("it has more than one Content-Type"));
         }
         let scheme = if way.tls { "https" } else { "http" };
         if self.scheme.as_deref().is_some_and(|named| !named.eq_ignore_ascii_case(scheme)) {
@@ -172,6 +176,29 @@ impl Asked {
 }
 
 impl Understood {
+    /// The fields of its body, which is all there; an error says why they cannot be told.
+    pub(crate) fn fields(&self, body: &[u8]) -> Result<Fields, String> {
+        let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+        if !self.headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
+            return Err("it is compressed".into());
+        }
+        if let Some(charset) = charset(&self.headers)
+            && !matches!(&*charset, "utf-8" | "utf8" | "us-ascii")
+        {
+            return Err(format!("its character set is {charset}"));
+        }
+        fields::read(media_type(&self.headers).as_deref(), body)
+    }
+
+    /// Adds what is known of its body's fields.
+    pub(crate) fn knows(&mut self, fields: Fields) {
+        let mut shape = Shape::clone(&self.shape);
+        for item in &mut shape.items {
+            item.fields.push(("body", Value::Named(fields.clone())));
+        }
+        self.shape = Arc::new(shape);
+    }
+
     /// The target for a server that speaks HTTP/2, or HTTP/1.1.
     pub(crate) fn uri(&self, query: Option<&str>, tls: bool, is_h2: bool) -> Result<Uri, http::Error> {
         let mut target = self.path.clone();
@@ -211,8 +238,20 @@ pub(crate) fn shape(
         fields.push(("header", Value::Set(headers.iter().map(each).collect())));
     }
     fields.extend(media_type(headers).map(|kind| ("type", Value::Text(kind.into()))));
+    if length == Some(0) {
+        fields.push(("body", Value::Named(Vec::new())));
+    }
     fields.extend(length.map(|length| ("size", Value::Number(i64::try_from(length).unwrap_or(i64::MAX)))));
     Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+}
+
+/// The character set that the media type names, in lower case.
+pub(crate) fn charset(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    value.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        (name.trim() == "charset").then(|| value.trim_matches(['"', '\'', ' ', '\t']).to_owned())
+    })
 }
 
 /// The body's media type, in lower case, without parameters.

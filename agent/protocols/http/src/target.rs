@@ -189,7 +189,8 @@ fn parameter(pair: &str) -> Result<Arc<str>, Ambiguous> {
     Ok(format!("{}={}", form_decoded(name)?, form_decoded(value)?).into())
 }
 
-fn form_decoded(written: &str) -> Result<String, Ambiguous> {
+/// A name or a value of a form or query, decoded.
+pub(crate) fn form_decoded(written: &str) -> Result<String, Ambiguous> {
     let mut plain = Vec::with_capacity(written.len());
     let mut bytes = written.bytes();
     while let Some(byte) = bytes.next() {
@@ -200,9 +201,9 @@ fn form_decoded(written: &str) -> Result<String, Ambiguous> {
         });
     }
     if plain.contains(&0) {
-        return Err(Ambiguous("the query has a zero byte (%00)"));
+        return Err(Ambiguous("it has a zero byte (%00)"));
     }
-    String::from_utf8(plain).map_err(|_| Ambiguous("the query is not UTF-8"))
+    String::from_utf8(plain).map_err(|_| Ambiguous("it is not UTF-8"))
 }
 
 /// The byte that two digits after a `%` stand for.
@@ -211,7 +212,7 @@ fn decoded(bytes: &mut std::str::Bytes<'_>) -> Result<u8, Ambiguous> {
     match (digit(), digit()) {
         // Two digits of four bits each.
         (Some(high), Some(low)) => Ok(u8::try_from(high * 16 + low).unwrap_or_default()),
-        _ => Err(Ambiguous("the target has a % that encodes nothing")),
+        _ => Err(Ambiguous("it has a % that encodes nothing")),
     }
 }
 

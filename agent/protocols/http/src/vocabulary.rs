@@ -65,6 +65,11 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
             about: "the body's media type, in lower case, without parameters",
         },
         FieldSpec {
+            name: "body",
+            kind: FieldKind::Named,
+            about: "values of a JSON body by the names on the way to them (`a.b`), or of a form by theirs",
+        },
+        FieldSpec {
             name: "size",
             kind: FieldKind::Number,
             about: "the body's bytes, 0 without one; absent where the client does not say before it sends",

@@ -60,7 +60,7 @@ impl<'a> Masks<'a> {
         has_body: bool,
     ) -> Result<Option<Masked<'a>>, String> {
         let kind = request::media_type(headers);
-        let charset = charset(headers);
+        let charset = request::charset(headers);
         let coding =
             headers.get(header::CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or("?").to_owned());
         self.headers(headers);
@@ -188,13 +188,6 @@ fn is_text(kind: &str) -> bool {
         "application/sql",
     ];
     kind.starts_with("text/") || kind.ends_with("+xml") || TEXTS.contains(&kind)
-}
-
-/// The character set that the media type names, in lower case.
-fn charset(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
-    let named = value.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("charset="));
-    named.map(|name| name.trim_matches(['"', ' ']).to_owned())
 }
 
 /// Whether what the detectors look for has the bytes there that it has in ASCII.

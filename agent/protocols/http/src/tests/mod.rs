@@ -1,6 +1,7 @@
 //! Sessions with a test at both ends.
 
 mod attacks;
+mod bodies;
 mod contract;
 mod holding;
 mod requests;

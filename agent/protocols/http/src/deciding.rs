@@ -1,0 +1,148 @@
+//! From a request to its permit: what must be read first, and who must be asked.
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
+
+use crate::{
+    body::Source,
+    exchange::{Ended, NotSent, Responder, Session},
+    forward,
+    problem::Problem,
+    request::Understood,
+};
+
+/// Most bytes of a body that somebody can be asked about.
+const SHOWN: usize = 64 * 1024;
+/// Most bytes of a body whose fields rules ask for.
+const LOOKED_INTO: usize = 256 * 1024;
+
+impl Session {
+    /// The permit for a request, and its body as far as that had to be read for it.
+    pub(crate) async fn permit(
+        &self,
+        understood: &mut Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<(Permit, Option<Bytes>), NotSent> {
+        let whole = self.read_first(understood, source, responder).await?;
+        let action = Action { name: "request", shape: &understood.shape, text: &understood.text };
+        let permit = match (self.gate.ask(action).await, &whole) {
+            (Decision::Permit(permit), _) => permit,
+            (Decision::Refuse(refusal), _) => return Err(refusal.into()),
+            (Decision::Hold(hold), Some(body)) => match hold.put(matter(understood, body)).await? {
+                Put::Permit(permit) => permit,
+                Put::Waits(waiting) => self.wait(waiting, understood, source, responder).await?,
+            },
+            (Decision::Hold(_), None) => {
+                let detail = "this needs an approval since a moment ago; ask again";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+            }
+        };
+        Ok((permit, whole))
+    }
+
+    /// Reads the body where something depends on it: a rule asks for its fields, or somebody may be asked, whose answer is
+    /// for these very bytes.
+    async fn read_first(
+        &self,
+        understood: &mut Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Option<Bytes>, NotSent> {
+        let mut whole = None;
+        let refused = |text: &str, status, why: String| {
+            self.gate.refuse("request", text, &why);
+            NotSent::from(Problem::new(status, why))
+        };
+        if understood.length != Some(0) && self.gate.depends_on("body", &understood.shape) {
+            responder.proceed().await?;
+            let Some(body) = collect(source, LOOKED_INTO).await? else {
+                let why =
+                    format!("a rule looks at this request's body, which is longer than {LOOKED_INTO} bytes");
+                return Err(refused(&understood.text, StatusCode::PAYLOAD_TOO_LARGE, why));
+            };
+            let fields = understood.fields(&body).map_err(|why| {
+                let why = format!("a rule looks at this request's body, which cannot be looked into: {why}");
+                refused(&understood.text, StatusCode::UNPROCESSABLE_ENTITY, why)
+            })?;
+            understood.knows(fields);
+            whole = Some(body);
+        }
+        let verdict = self.gate.foresee(&understood.shape);
+        if verdict.is_ok_and(|verdict| verdict.effect == Effect::Hold) {
+            responder.proceed().await?;
+            let shown = match whole {
+                Some(body) => Some(body).filter(|body| body.len() <= SHOWN),
+                None => collect(source, SHOWN).await?,
+            };
+            whole = Some(shown.ok_or_else(|| {
+                let why = format!(
+                    "this needs an approval, and its body is longer than anybody can be shown ({SHOWN} bytes)"
+                );
+                refused(&understood.text, StatusCode::PAYLOAD_TOO_LARGE, why)
+            })?);
+        }
+        Ok(whole)
+    }
+
+    /// Waits for a person: as long as the resource says, and the client is there.
+    async fn wait(
+        &self,
+        mut waiting: Waiting,
+        understood: &Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Permit, NotSent> {
+        let patience = self.server.options.wait;
+        let settled = tokio::select! {
+            settled = waiting.settled() => Some(settled),
+            () = tokio::time::sleep(patience) => None,
+            refusal = self.gate.revoked() => return Err(refusal.into()),
+            () = source.gone() => return Err(gone(waiting)),
+            () = responder.gone() => return Err(gone(waiting)),
+        };
+        match settled {
+            Some(approved) => Ok(approved?.permit(&understood.shape)?),
+            None => {
+                let (told, id) = (waiting.told(), waiting.id().clone());
+                waiting.leave();
+                Err(Problem::waits(&told, &id).into())
+            }
+        }
+    }
+}
+
+/// The client went away while it waited: nobody need answer any more.
+fn gone(waiting: Waiting) -> NotSent {
+    waiting.cancel();
+    NotSent::Ended(Ended::Client("the client went away while its request waited for an approval".into()))
+}
+
+/// A body, whole; none if it is longer than so many bytes.
+async fn collect(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = source.next().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > most {
+            return Ok(None);
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(Some(whole.freeze()))
+}
+
+/// What exactly would be sent. The header fields are bound to the answer, and shown where they say something.
+fn matter(understood: &Understood, body: &Bytes) -> Matter {
+    let query = understood.query.as_deref().unwrap_or_default();
+    let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
+    let mut matter = Matter::new(line.as_bytes());
+    for (name, value) in &understood.headers {
+        let shown = if value.is_sensitive() { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
+        matter = matter.shown_as(name.as_str(), value.as_bytes(), shown);
+    }
+    match body.is_empty() {
+        true => matter,
+        false => matter.with("body", body),
+    }
+}

@@ -1,0 +1,229 @@
+//! The fields of a body, as rules see them: of JSON and of forms. Pure.
+//!
+//! A name on the way to a value stands before it with a dot between (`a.b`); arrays add nothing, so that every element
+//! counts. A name that has a dot of its own is written as JSON writes it (`"a.b"`). What two servers may read
+//! differently is refused: the same name twice, a form that looks like JSON.
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+};
+
+use crate::target;
+
+/// Most values of one body.
+const MOST: usize = 4096;
+/// Longest name of a value, with those on the way to it, in bytes.
+const LONGEST: usize = 1024;
+
+/// Names and values.
+pub(crate) type Fields = Vec<(Arc<str>, Arc<str>)>;
+
+/// The fields of a body of this media type; an error says why they can't be told.
+pub(crate) fn read(kind: Option<&str>, body: &[u8]) -> Result<Fields, String> {
+    match kind {
+        _ if body.is_empty() => Ok(Vec::new()),
+        Some(kind) if kind == "application/json" || kind.ends_with("+json") => json(body),
+        Some("application/x-www-form-urlencoded") => form(body),
+        Some(kind) => Err(format!("it is {kind}, in which no fields are known")),
+        None => Err("nothing says what it is".into()),
+    }
+}
+
+/// The fields of JSON (RFC 8259). Objects are values, too: `{}`; empty arrays are `[]`.
+pub(crate) fn json(text: &[u8]) -> Result<Fields, String> {
+    let mut fields = Vec::new();
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = At { fields: &mut fields, path: "" };
+    let read = value.deserialize(&mut reader).and_then(|()| reader.end());
+    match read {
+        Ok(()) => Ok(fields),
+        Err(error) => Err(format!("it is not the JSON that it says it is: {error}")),
+    }
+}
+
+/// The fields of a form (WHATWG URL, 5.1).
+fn form(body: &[u8]) -> Result<Fields, String> {
+    if matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')) {
+        return Err("it says that it is a form and looks like JSON".into());
+    }
+    let text = std::str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
+    let mut fields = Vec::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text| target::form_decoded(text).map_err(|why| why.0);
+        fields.push((decoded(name)?.into(), decoded(value)?.into()));
+        if fields.len() > MOST || name.len() > LONGEST {
+            return Err(format!("it has more than {MOST} values, or names longer than {LONGEST} bytes"));
+        }
+    }
+    Ok(fields)
+}
+
+/// A value, and where it stands.
+struct At<'a> {
+    fields: &'a mut Fields,
+    path: &'a str,
+}
+
+impl At<'_> {
+    fn add<E: Error>(self, value: &str) -> Result<(), E> {
+        if self.fields.len() >= MOST {
+            return Err(E::custom(format!("it has more than {MOST} values")));
+        }
+        self.fields.push((self.path.into(), value.into()));
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.add("null")
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<(), E> {
+        self.add(if flag { "true" } else { "false" })
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.add(&number.to_string())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.add(&number.to_string())
+    }
+
+    /// `1.0` and `1e0` are `1`: most servers take one for the other.
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        self.add(&number.to_string())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.add(text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut is_empty = true;
+        while elements.next_element_seed(At { fields: &mut *self.fields, path: self.path })?.is_some() {
+            is_empty = false;
+        }
+        if is_empty { self.add("[]") } else { Ok(()) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        At { fields: &mut *self.fields, path: self.path }.add("{}")?;
+        let mut seen = HashSet::new();
+        while let Some(Name(name)) = entries.next_key()? {
+            if !seen.insert(name.to_uppercase().to_lowercase()) {
+                return Err(A::Error::custom(format!("{name:?} is there twice")));
+            }
+            let dotted = if name.contains('.') { serde_json::Value::from(name).to_string() } else { name };
+            let path = if self.path.is_empty() { dotted } else { format!("{}.{dotted}", self.path) };
+            if path.len() > LONGEST {
+                return Err(A::Error::custom(format!("a name in it is longer than {LONGEST} bytes")));
+            }
+            entries.next_value_seed(At { fields: &mut *self.fields, path: &path })?;
+        }
+        Ok(())
+    }
+}
+
+/// An object's name.
+#[derive(Deserialize)]
+struct Name(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(kind: &str, body: &str) -> Result<Vec<String>, String> {
+        let fields = read(Some(kind), body.as_bytes())?;
+        Ok(fields.iter().map(|(name, value)| format!("{name}={value}")).collect())
+    }
+
+    #[test]
+    fn json_is_names_on_the_way_and_values() {
+        let body = r#"{"a": {"b": "x", "c": [1, {"d": true}, []]}, "n": null, "f": 1.0, "dotted.name": 1e2, "\u0065": -0.5}"#;
+        assert_eq!(
+            told("application/vnd.acme+json", body).unwrap(),
+            [
+                "={}",
+                "a={}",
+                "a.b=x",
+                "a.c=1",
+                "a.c={}",
+                "a.c.d=true",
+                "a.c=[]",
+                "n=null",
+                "f=1",
+                "\"dotted.name\"=100",
+                "e=-0.5"
+            ]
+        );
+        assert_eq!(told("application/json", "7").unwrap(), ["=7"]);
+    }
+
+    #[test]
+    fn a_form_is_names_and_values() {
+        let told = told("application/x-www-form-urlencoded", "a=1&b%20c=%C3%A9+x&a=2&flag&&x=a=b").unwrap();
+        assert_eq!(told, ["a=1", "b c=é x", "a=2", "flag=", "x=a=b"]);
+    }
+
+    #[test]
+    fn what_servers_may_read_differently_is_not_read() {
+        for (kind, body) in [
+            ("application/json", r#"{"role": "user", "role": "admin"}"#),
+            ("application/json", r#"{"role": "user", "Role": "admin"}"#),
+            ("application/json", r#"{"role": "user", "r\u006fle": "admin"}"#),
+            ("application/json", "{} {}"),
+            ("application/json", "{\"a\": 1,}"),
+            ("application/json", "/**/{}"),
+            ("application/json", "\u{feff}{}"),
+            ("application/json", "a=b"),
+            ("application/json", "{\"a\": \"\\ud800\"}"),
+            ("application/json", "{\"a\": 1e999}"),
+            ("application/x-www-form-urlencoded", r#" {"role": "admin"}"#),
+            ("application/x-www-form-urlencoded", "a=%zz"),
+            ("application/x-www-form-urlencoded", "a=%00"),
+            ("application/x-www-form-urlencoded", "a=%ff"),
+            ("multipart/form-data", "--x"),
+            ("text/plain", "{}"),
+        ] {
+            assert!(told(kind, body).is_err(), "{kind} {body}");
+        }
+        assert!(read(None, b"{}").is_err());
+        assert_eq!(read(None, b"").unwrap(), []);
+    }
+
+    #[test]
+    fn nothing_nested_or_long_without_end_is_read() {
+        assert!(told("application/json", &"[".repeat(100_000)).is_err());
+        assert!(told("application/json", &format!("[{}1]", "1,".repeat(MOST))).is_err());
+        assert!(told("application/json", &format!("{{\"{}\": 1}}", "n".repeat(LONGEST + 1))).is_err());
+        assert!(told("application/x-www-form-urlencoded", &"a&".repeat(MOST + 1)).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = read(Some("application/json"), &bytes);
+            let _ = read(Some("application/x-www-form-urlencoded"), &bytes);
+        }
+    }
+}
