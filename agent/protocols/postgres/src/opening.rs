@@ -12,6 +12,7 @@ use crate::{
     PostgresServer,
     cancel::{CancelKey, Interrupt, Target},
     session::{Place, Session, sqlstate},
+    shown::error_fields,
     sql,
     startup::{self, ClientStream, Start},
     upstream::{self, SignedIn, UpstreamStream},
@@ -74,7 +75,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     {
         Ok(signed_in) => signed_in,
         Err(error) => {
-            let fields = error.for_client(gate.resource(), &gate.ask_who_runs_it());
+            let fields = shown(gate, error.for_client(gate.resource(), &gate.ask_who_runs_it()));
             permit.done(&Outcome { error: Some(error_code(&fields)), ..Outcome::default() });
             tell(&mut client, &fields).await;
             return Err(error.into());
@@ -98,7 +99,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     };
     let mut greeting = Vec::new();
     start.version.negotiate(&mut greeting);
-    greet(&mut greeting, &signed_in, &cancel_key);
+    greet(&mut greeting, &signed_in, &cancel_key, gate);
     let upstream = (signed_in.io, signed_in.leftover.to_vec());
     if parameters.replication.is_some() {
         return Ok(Opened::Replication(client, upstream, greeting));
@@ -214,16 +215,23 @@ fn is_no(value: &str) -> bool {
 }
 
 /// What the client hears once the gate is signed in: the server's own words, and a cancel key of the gate's.
-fn greet(out: &mut Vec<u8>, signed_in: &SignedIn, key: &CancelKey) {
+fn greet(out: &mut Vec<u8>, signed_in: &SignedIn, key: &CancelKey, gate: &Gate) {
     write::authentication_ok(out);
     for notice in &signed_in.notices {
-        write::notice_response(out, notice);
+        write::notice_response(out, &shown(gate, notice.clone()));
     }
     for (name, value) in &signed_in.parameters {
         write::parameter_status(out, name, value);
     }
     write::backend_key_data(out, key.process_id(), key.secret());
     write::ready_for_query(out, signed_in.status);
+}
+
+/// What the server says during the sign-in, under every mask of whoever signs in: an event trigger of the login may have
+/// worded it.
+fn shown<'a>(gate: &Gate, fields: ErrorFields<'a>) -> ErrorFields<'a> {
+    let masks = gate.standing_masks();
+    error_fields(fields, masks.content.as_deref(), false, masks.columns, gate.masker())
 }
 
 fn refused(refusal: &Refusal) -> ErrorFields<'static> {

@@ -199,13 +199,13 @@ fn copy_format(options: &CopyOptions) -> Result<CopyFormat, CannotShow> {
         return Ok(CopyFormat::Binary);
     }
     if options.encoding.is_some() {
-        return Err(CannotShow::Malformed("COPY data in an encoding of its own"));
+        return Err(CannotShow::Layout("an encoding of its own"));
     }
     let byte = |option: &Option<String>, default: u8| match option.as_deref().map(str::as_bytes) {
         None => Ok(default),
-        Some(b"\n" | b"\r") => Err(CannotShow::Malformed("COPY data laid out by line breaks")),
+        Some(b"\n" | b"\r") => Err(CannotShow::Layout("a line break for a delimiter or quote")),
         Some([byte]) => Ok(*byte),
-        Some(_) => Err(CannotShow::Malformed("COPY data laid out by a character of several bytes")),
+        Some(_) => Err(CannotShow::Layout("a delimiter or quote of several bytes")),
     };
     let null = |default: &str| options.null.as_deref().unwrap_or(default).as_bytes().to_vec();
     let header = options.header;

@@ -43,6 +43,9 @@ pub(crate) enum CannotShow {
     /// The upstream's bytes break the protocol.
     #[error("the server sent {0}")]
     Malformed(&'static str),
+    /// The statement asks for COPY data that the gate doesn't read.
+    #[error("masked data can't be copied with {0}: leave that option out")]
+    Layout(&'static str),
     /// A value that is the NULL string would be taken for NULL and stay unmasked.
     #[error("in COPY's text format a masked value may equal the NULL string: leave that as \\N, or empty")]
     NullString,

@@ -4,6 +4,7 @@ use tidegate_gate::ServeError;
 use tokio::io::AsyncWriteExt;
 
 use super::stage::*;
+use crate::wire::HEADER_BYTES;
 
 async fn stage_after(sent: &[u8]) -> Stage {
     let mut stage = Stage::open().await;
@@ -187,6 +188,26 @@ async fn a_notification_shows_nothing_of_its_payload_where_columns_are_masked() 
     stage.answer(&[complete("LISTEN"), notified("one"), notified(""), ready()].concat()).await;
     stage.client_gets(&[complete("LISTEN"), notified("***"), notified(""), ready()].concat()).await;
     stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_the_server_says_during_the_sign_in_is_shown_under_the_masks() {
+    let raised = message(b'N', b"SNOTICE\0C00000\0Mada@example.com was here\0Rexec_stmt_raise\0\0");
+    for (bundle, shown) in [(by_content(), "[masked] was here"), (BUNDLE.to_owned(), "is withheld")] {
+        let (mut rig, listener) = Stage::arrive(&bundle).await;
+        let _server = Stage::greet(&listener, &[raised.clone(), greeting()].concat()).await;
+        let heard = read_until_ready(&mut rig.client).await;
+        let notice = &heard.iter().find(|(kind, _)| *kind == b'N').unwrap().1;
+        let text = String::from_utf8_lossy(notice);
+        assert!(text.contains(shown) && !text.contains("ada@"), "{text}");
+
+        let (mut rig, listener) = Stage::arrive(&bundle).await;
+        let error = message(b'E', &[b"VFATAL\0", &raised[HEADER_BYTES..]].concat());
+        let _server = Stage::greet(&listener, &error).await;
+        let (_, error) = next_message(&mut rig.client).await;
+        let text = String::from_utf8_lossy(&error);
+        assert!(text.contains(shown) && !text.contains("ada@"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -93,15 +93,21 @@ impl Stage {
 
     /// The server lets it in.
     pub(super) async fn sign_in(mut rig: Rig, listener: TcpListener) -> Self {
-        let (mut server, _) = within(listener.accept()).await.unwrap();
-        let length = within(server.read_u32()).await.unwrap() as usize;
-        read(&mut server, length - 4).await;
-        server.write_all(&greeting()).await.unwrap();
+        let server = Self::greet(&listener, &greeting()).await;
         let heard = read_until_ready(&mut rig.client).await;
         let key = heard.iter().find(|(tag, _)| *tag == b'K').map(|(_, body)| body.clone()).unwrap();
         let key = (u32::from_be_bytes(key[..4].try_into().unwrap()), key[4..].to_vec());
         let (cancelled, cancels) = mpsc::unbounded_channel();
         Self { rig, server, key, catalog: tokio::spawn(catalog(listener, cancelled)), cancels }
+    }
+
+    /// The server takes the gate's StartupMessage and answers this.
+    pub(super) async fn greet(listener: &TcpListener, answer: &[u8]) -> TcpStream {
+        let (mut server, _) = within(listener.accept()).await.unwrap();
+        let length = within(server.read_u32()).await.unwrap() as usize;
+        read(&mut server, length - 4).await;
+        server.write_all(answer).await.unwrap();
+        server
     }
 
     /// The client sends.
@@ -302,7 +308,7 @@ pub(super) fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-fn greeting() -> Vec<u8> {
+pub(super) fn greeting() -> Vec<u8> {
     let mut greeting = Vec::new();
     write::authentication_ok(&mut greeting);
     write::backend_key_data(&mut greeting, 42, &[1, 2, 3, 4]);
