@@ -332,16 +332,44 @@ fn refused(message: String) -> Verdict {
     }
 }
 
+/// An item with all that rules can see of it: `statement delete on table public.orders (access: write, where: none)`.
+pub(crate) struct Spelled<'a>(pub(crate) &'a Item);
+
+impl fmt::Display for Spelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told: Vec<_> = words(self.0).take(2).map(|(field, _)| field).collect();
+        let rest = self.0.fields.iter().filter_map(|(field, value)| match value {
+            Value::Text(_) => None,
+            Value::Word(_) if told.contains(field) => None,
+            Value::Word(word) => Some(format!("{field}: {word}")),
+            Value::Set(values) => Some(format!("{field}: [{}]", values.join(", "))),
+            Value::Flag(flag) => Some(format!("{field}: {flag}")),
+            Value::Number(number) => Some(format!("{field}: {number}")),
+            Value::Named(values) => {
+                let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                Some(format!("{field}: {{{}}}", values.join(", ")))
+            }
+        });
+        let rest: Vec<_> = rest.collect();
+        write!(f, "{}", Told(self.0))?;
+        if rest.is_empty() { Ok(()) } else { write!(f, " ({})", rest.join(", ")) }
+    }
+}
+
+/// The fields of an item that hold words.
+fn words(item: &Item) -> impl Iterator<Item = (&'static str, &'static str)> {
+    item.fields.iter().filter_map(|(field, value)| match value {
+        Value::Word(word) => Some((*field, *word)),
+        _ => None,
+    })
+}
+
 /// An item in words: `statement drop on table public.orders`.
 pub(crate) struct Told<'a>(pub(crate) &'a Item);
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.0.fields.iter().filter_map(|(field, value)| match value {
-            Value::Word(word) => Some((*field, *word)),
-            _ => None,
-        });
-        let mut words = words.take(2);
+        let mut words = words(self.0);
         match (words.next(), words.next()) {
             // `action: statement, statement: drop` is statement drop; `action: request, method: GET` is request GET.
             (Some((_, kind)), Some((_, word))) => write!(f, "{kind} {word}")?,

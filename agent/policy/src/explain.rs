@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     Effect, Policy, Principal, Shape,
-    decide::Told,
+    decide::{Spelled, Told},
     matcher::Mismatch,
     rule::{NotFor, Rule},
 };
@@ -20,7 +20,7 @@ pub struct Explanation {
     pub rule: Option<Arc<str>>,
     /// What the client reads, if it is not allowed.
     pub message: Arc<str>,
-    /// What was asked, in words.
+    /// What was asked, in words: all that rules can see of it.
     pub items: Vec<String>,
     /// Every rule of the bundle.
     pub rules: Vec<RuleExplanation>,
@@ -60,7 +60,7 @@ impl Policy {
             effect: verdict.effect,
             rule: verdict.rule,
             message: verdict.message,
-            items: shape.items.iter().map(|item| Told(item).to_string()).collect(),
+            items: shape.items.iter().map(|item| Spelled(item).to_string()).collect(),
             rules: rules.collect(),
         }
     }

@@ -251,6 +251,25 @@ fn an_explanation_says_of_every_rule_why_it_matched_or_not() {
 }
 
 #[test]
+fn an_explanation_tells_items_apart_by_all_that_rules_see_of_them() {
+    let policy = bundle("");
+    let item = |rows, part: &str| {
+        let mut item = statement("select", "public.t");
+        let parts = Value::Set(vec![part.into(), "b".into()]);
+        item.fields.extend([("rows", Value::Number(rows)), ("quiet", Value::Flag(true)), ("parts", parts)]);
+        item
+    };
+    let explanation = policy.explain(&runner(), "shop", &shape(vec![item(1, "a"), item(2, "c")]));
+    assert_eq!(
+        explanation.items,
+        [
+            "statement select on table public.t (rows: 1, quiet: true, parts: [a, b])",
+            "statement select on table public.t (rows: 2, quiet: true, parts: [c, b])"
+        ]
+    );
+}
+
+#[test]
 fn a_case_that_fails_says_what_was_expected_and_what_was_decided() {
     let policy = bundle(&format!(
         r#"{READ}
