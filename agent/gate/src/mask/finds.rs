@@ -8,12 +8,8 @@ use super::{Find, email, keys, keys::KeyShapes, numbers};
 
 /// What a mask's detectors find in a text, in order and without overlaps.
 pub(super) fn finds<'m>(shapes: &KeyShapes, mask: &'m ContentMask, bytes: &[u8]) -> Vec<Find<'m>> {
-    let census = Census::of(bytes);
     let mut all = Vec::new();
     for (content, show) in &mask.finds {
-        if !census.may_hold(content) {
-            continue;
-        }
         let mut found = |span: Range<usize>| {
             if !span.is_empty() {
                 all.push(Find { span, show });
@@ -68,84 +64,5 @@ fn visible(show: &Show) -> (u8, usize) {
         Show::Redact(_) => (1, 0),
         Show::Token => (2, 0),
         Show::Keep { first, last } => (3, first.saturating_add(*last)),
-    }
-}
-
-const DIGIT: u8 = 1;
-const AT: u8 = 1 << 1;
-const PLUS: u8 = 1 << 2;
-const DASH: u8 = 1 << 3;
-const DOT: u8 = 1 << 4;
-/// The first byte of a full-width digit or plus sign; counts as any of them.
-const WIDE: u8 = 1 << 5;
-/// A letter, or what else tokens are made of.
-const WORD: u8 = 1 << 6;
-const SEPARATOR: u8 = 1 << 7;
-
-const CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
-        let class = match byte as u8 {
-            b'0'..=b'9' => DIGIT,
-            b'@' => AT,
-            b'+' => PLUS,
-            b'-' => DASH | SEPARATOR,
-            b' ' | 0xC2 | 0xE2 => SEPARATOR,
-            b'.' => DOT,
-            0xEF => WIDE,
-            b'A'..=b'Z' | b'a'..=b'z' | b'_' | b'/' | b'~' | b'%' => WORD,
-            _ => 0,
-        };
-        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
-        {
-            classes[byte] = class;
-        }
-        byte += 1;
-    }
-    classes
-};
-
-/// What bytes a text has at all: most texts are cleared by this one pass.
-struct Census {
-    seen: u8,
-    digits: usize,
-    length: usize,
-    /// The longest run of bytes that tokens are made of.
-    run: usize,
-}
-
-impl Census {
-    fn of(bytes: &[u8]) -> Self {
-        let (mut seen, mut digits) = (0, 0);
-        let (mut run, mut longest) = (0_usize, 0);
-        for byte in bytes {
-            let class = CLASSES.get(usize::from(*byte)).copied().unwrap_or_default();
-            seen |= class;
-            digits += usize::from(class & DIGIT);
-            run = if class & (WORD | DIGIT | DASH | DOT | PLUS) == 0 { 0 } else { run + 1 };
-            longest = run.max(longest);
-        }
-        if seen & WIDE != 0 {
-            digits = usize::MAX;
-            seen |= DIGIT | PLUS;
-        }
-        Self { seen, digits, length: bytes.len(), run: longest }
-    }
-
-    fn may_hold(&self, content: &Content) -> bool {
-        let sees = |classes: u8| self.seen & classes == classes;
-        match content {
-            Content::Card => self.digits >= 13,
-            Content::Email => sees(AT | DOT),
-            Content::Phone => sees(PLUS) && self.digits >= numbers::PHONE_DIGITS_MIN,
-            Content::Iban => sees(DIGIT | WORD) && self.length >= numbers::IBAN_MIN,
-            Content::UsSsn => sees(SEPARATOR) && self.digits >= 9,
-            Content::CloudKey => sees(WORD) && self.run >= keys::CLOUD_KEY_MIN,
-            Content::Jwt => sees(DOT | WORD) && self.run >= keys::JWT_MIN,
-            Content::PrivateKey => sees(DASH | WORD) && self.length >= keys::PEM_MIN,
-            Content::Pattern(..) => true,
-        }
     }
 }

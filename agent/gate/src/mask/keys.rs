@@ -7,12 +7,10 @@ use memchr::memmem;
 use regex::bytes::Regex;
 use serde::{Deserialize, de::IgnoredAny};
 
+use super::stretches::{DIGIT, LETTER, SIGN, Stretches};
+
 /// The shortest, a Slack token, in one run of letters, digits and `_~.+/%-`.
-pub(super) const CLOUD_KEY_MIN: usize = 15;
-/// `{"alg":""}` in base64url and two dots.
-pub(super) const JWT_MIN: usize = 17;
-/// `-----END PRIVATE KEY-----`.
-pub(super) const PEM_MIN: usize = 25;
+const CLOUD_KEY_MIN: usize = 15;
 
 /// The shapes that providers publish for secret scanners, or that their keys have always had.
 const CLOUD_KEYS: &[&str] = &[
@@ -55,6 +53,9 @@ impl KeyShapes {
     }
 
     pub(super) fn cloud_keys(&self, text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
+        if Stretches::of(text, DIGIT | LETTER | SIGN, CLOUD_KEY_MIN).next().is_none() {
+            return;
+        }
         for hit in self.cloud.find_iter(text) {
             found(hit.range());
         }

@@ -4,6 +4,7 @@ mod email;
 mod finds;
 mod keys;
 mod numbers;
+mod stretches;
 
 use std::{borrow::Cow, ops::Range};
 

@@ -4,25 +4,30 @@
 //! A separator is one space, no-break space, hyphen or dash. Each detector reads a bounded number of digits from any
 //! one place, so all take linear time.
 
-use std::ops::Range;
+use std::{iter, ops::Range};
+
+use super::stretches::{DIGIT, LETTER, SEPARATOR, Stretches};
 
 /// Shortest number taken for a telephone's: E.164 sets only a maximum.
-pub(super) const PHONE_DIGITS_MIN: usize = 8;
+const PHONE_DIGITS_MIN: usize = 8;
 /// E.164, section 6.
 const PHONE_DIGITS_MAX: usize = 15;
 /// The shortest registered IBAN (Norway).
-pub(super) const IBAN_MIN: usize = 15;
+const IBAN_MIN: usize = 15;
 /// ISO 13616-1, section 5.
 const IBAN_MAX: usize = 34;
 /// ISO/IEC 7812-1, and the shortest that a network still uses.
 const CARD_DIGITS: std::ops::RangeInclusive<usize> = 13..=19;
+
+/// Nine digits and two separators.
+const US_SSN_BYTES: usize = 11;
 
 /// Payment card numbers: a valid check digit, and a first part that a payment network uses (see [`is_issued`]).
 ///
 /// In a grouped number every group but the first and last has three digits or more, so that dates and lists of small
 /// numbers aren't taken for one. A number within a longer run of digits is none, nor are a decimal's places.
 pub(super) fn cards(text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
-    for start in Runs::of(text) {
+    for start in runs(text, *CARD_DIGITS.start()) {
         if !is_fraction(text, start)
             && let Some(end) = card_from(text, start)
         {
@@ -101,18 +106,13 @@ impl Luhn {
 
 /// Telephone numbers: a plus sign, then 8 to 15 digits, the first not 0; grouped by separators, dots, slashes, brackets.
 pub(super) fn phones(text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
-    let mut at = 0;
-    while at < text.len() {
-        let Some(sign) = plus_at(text, at) else {
-            at += 1;
-            continue;
-        };
-        match phone_end(text, at + sign).filter(|_| !ends_in_digit(text, at)) {
-            Some(end) => {
-                found(at..end);
-                at = end;
-            }
-            None => at += sign,
+    let mut done = 0;
+    // The first bytes of a plus sign.
+    for at in memchr::memchr2_iter(b'+', 0xEF, text) {
+        let Some(sign) = plus_at(text, at).filter(|_| at >= done) else { continue };
+        if let Some(end) = phone_end(text, at + sign).filter(|_| !ends_in_digit(text, at)) {
+            found(at..end);
+            done = end;
         }
     }
 }
@@ -145,7 +145,7 @@ fn phone_end(text: &[u8], start: usize) -> Option<usize> {
 
 /// US social security numbers, grouped 3-2-4; the numbers that the SSA never assigns are none (RM 10201.035).
 pub(super) fn us_ssns(text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
-    for start in Runs::of(text) {
+    for start in runs(text, US_SSN_BYTES) {
         if let Some(end) = us_ssn_end(text, start) {
             found(start..end);
         }
@@ -173,6 +173,14 @@ fn group_at(text: &[u8], start: usize, digits: usize) -> Option<(u32, usize)> {
 
 /// IBANs with valid check digits, written together in either case, or in capitals by groups of four.
 pub(super) fn ibans(text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
+    for stretch in Stretches::of(text, LETTER | DIGIT | SEPARATOR, IBAN_MIN) {
+        let part = text.get(stretch.clone()).unwrap_or_default();
+        ibans_in(part, &mut |span| found(stretch.start + span.start..stretch.start + span.end));
+    }
+}
+
+/// Those in a text of letters, digits and separators.
+fn ibans_in(text: &[u8], found: &mut dyn FnMut(Range<usize>)) {
     let mut start = 0;
     while start < text.len() {
         let length = alphanumerics_at(text, start, IBAN_MAX + 1);
@@ -241,31 +249,21 @@ fn alphanumerics_at(text: &[u8], at: usize, limit: usize) -> usize {
         .count()
 }
 
-/// Where the runs of digits in a text begin.
-struct Runs<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Runs<'a> {
-    fn of(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
-    }
-}
-
-impl Iterator for Runs<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        while self.at < self.text.len() && digit_at(self.text, self.at).is_none() {
-            self.at += 1;
-        }
-        let start = self.at;
-        while let Some((_, length)) = digit_at(self.text, self.at) {
-            self.at += length;
-        }
-        (self.at > start).then_some(start)
-    }
+/// Where runs of digits begin that may be the beginning of something of `least` bytes, made of digits and separators.
+fn runs(text: &[u8], least: usize) -> impl Iterator<Item = usize> {
+    Stretches::of(text, DIGIT | SEPARATOR, least).flat_map(move |stretch| {
+        let mut at = stretch.start;
+        iter::from_fn(move || {
+            while at < stretch.end && digit_at(text, at).is_none() {
+                at += 1;
+            }
+            let start = at;
+            while let Some((_, length)) = digit_at(text, at) {
+                at += length;
+            }
+            (at > start).then_some(start)
+        })
+    })
 }
 
 /// The digit here and its length in bytes.
