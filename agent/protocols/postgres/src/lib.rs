@@ -73,7 +73,7 @@ impl Protocol for Postgres {
         }
         let options = Options::of(resource)?;
         Ok(Arc::new(PostgresServer {
-            settings: Arc::new(UpstreamSettings::new(resource, options.newest_minor())?),
+            settings: Arc::new(UpstreamSettings::new(resource, &options)?),
             options,
             cancel_keys: self.cancel_keys.clone(),
             databases: Mutex::default(),

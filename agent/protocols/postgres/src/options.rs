@@ -15,6 +15,18 @@ pub(crate) struct Options {
     /// The newest protocol version that the upstream is asked for, as libpq's `max_protocol_version`: poolers refuse
     /// connections that ask for more than 3.0.
     max_protocol_version: ProtocolVersion,
+    /// As libpq's `channel_binding`.
+    channel_binding: ChannelBinding,
+}
+
+/// Whether a server must prove that the gate's TLS connection ends at itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ChannelBinding {
+    /// Where it offers to, it must.
+    #[default]
+    Prefer,
+    Require,
 }
 
 /// A version of protocol 3.
@@ -32,8 +44,11 @@ impl Options {
         Self::read(&resource.options)
     }
 
-    fn read(written: &Map<String, Value>) -> Result<Self, ConfigError> {
-        options(written, "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\")")
+    pub(crate) fn read(written: &Map<String, Value>) -> Result<Self, ConfigError> {
+        options(
+            written,
+            "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\"), channel-binding (prefer or require)",
+        )
     }
 
     /// The newest minor version of protocol 3 to ask the upstream for.
@@ -42,6 +57,11 @@ impl Options {
             ProtocolVersion::V3_0 => 0,
             ProtocolVersion::V3_2 => 2,
         }
+    }
+
+    /// Nobody is signed in to who doesn't prove where the TLS connection ends.
+    pub(crate) fn requires_channel_binding(&self) -> bool {
+        self.channel_binding == ChannelBinding::Require
     }
 
     pub(crate) fn limits(&self) -> Limits {

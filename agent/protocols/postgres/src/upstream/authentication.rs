@@ -35,6 +35,8 @@ pub(super) struct Authenticator<'a> {
     user: &'a str,
     password: Option<&'a Secret>,
     channel: Channel<'a>,
+    must_bind: bool,
+    is_bound: bool,
     state: State,
 }
 
@@ -50,11 +52,24 @@ enum State {
 }
 
 impl<'a> Authenticator<'a> {
-    pub(super) fn new(user: &'a str, password: Option<&'a Secret>, channel: Channel<'a>) -> Self {
-        Self { user, password, channel, state: State::Start }
+    /// With `must_bind`, only a sign-in that is bound to the TLS connection is gone through with.
+    pub(super) fn new(
+        user: &'a str,
+        password: Option<&'a Secret>,
+        channel: Channel<'a>,
+        must_bind: bool,
+    ) -> Self {
+        Self { user, password, channel, must_bind, is_bound: false, state: State::Start }
     }
 
     pub(super) fn answer(&mut self, request: &Authentication<'_>) -> Result<Step, SignInError> {
+        match self.step(request)? {
+            Step::Send(_) | Step::Done if self.must_bind && !self.is_bound => Err(SignInError::NotBound),
+            step => Ok(step),
+        }
+    }
+
+    fn step(&mut self, request: &Authentication<'_>) -> Result<Step, SignInError> {
         let state = std::mem::replace(&mut self.state, State::Answered);
         match (state, request) {
             (State::Start | State::Answered, Authentication::Ok) => Ok(Step::Done),
@@ -104,6 +119,7 @@ impl<'a> Authenticator<'a> {
                 let end_point = certificate
                     .and_then(channel_binding::tls_server_end_point)
                     .ok_or(SignInError::ChannelBinding)?;
+                self.is_bound = true;
                 (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(end_point))
             }
             Channel::Plain if offers(SCRAM_SHA_256_PLUS) => {
@@ -156,7 +172,7 @@ mod tests {
     fn answer(channel: Channel<'_>, offered: &[u8]) -> Result<Vec<u8>, SignInError> {
         let password = Secret::new(b"hunter2".to_vec());
         let request = [&[0, 0, 0, 10], offered, b"\0"].concat();
-        let mut authenticator = Authenticator::new("gate", Some(&password), channel);
+        let mut authenticator = Authenticator::new("gate", Some(&password), channel, false);
         match authenticator.answer(&Authentication::parse(&request).unwrap())? {
             Step::Send(message) => Ok(message.to_vec()),
             Step::Wait | Step::Done => panic!("a mechanism has a first message"),

@@ -42,6 +42,9 @@ pub(crate) enum SignInError {
     /// The server asks for channel binding, but its certificate has none.
     #[error("the server offers channel binding, which its certificate's signature algorithm does not define")]
     ChannelBinding,
+    /// The resource requires channel binding.
+    #[error("the server signs in without channel binding, which the resource's options require")]
+    NotBound,
     /// SCRAM failed: above all, the server didn't prove that it knows the password.
     #[error("SCRAM failed: {0}")]
     Scram(String),
@@ -96,6 +99,7 @@ impl SignInError {
             | Self::CleartextPassword
             | Self::Unsupported(_)
             | Self::ChannelBinding
+            | Self::NotBound
             | Self::Scram(_)
             | Self::Unusable(_)
             | Self::Rejected(_) => {

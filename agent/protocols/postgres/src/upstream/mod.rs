@@ -133,7 +133,7 @@ async fn establish<S: AsyncRead + AsyncWrite + Unpin>(
     write::startup(&mut hello, settings.minor(), all);
     server.send(&hello).await?;
     let mut notices = Vec::new();
-    let minor = authenticate(&mut server, settings.minor(), user, credential, &mut notices).await?;
+    let minor = authenticate(&mut server, settings, user, credential, &mut notices).await?;
     until_ready(server, minor, notices).await
 }
 
@@ -169,7 +169,7 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
 /// Answers until the server is content; gives the minor version that it speaks.
 async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     server: &mut Conversation<S>,
-    wanted_minor: u16,
+    settings: &UpstreamSettings,
     user: &str,
     credential: &Credential,
     notices: &mut Vec<ErrorFields<'static>>,
@@ -179,8 +179,9 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
         MaybeTls::Plain(_) => Channel::Plain,
         MaybeTls::Tls(_) => Channel::Tls(certificate.as_deref()),
     };
-    let mut authenticator = Authenticator::new(user, credential.password.as_ref(), channel);
-    let mut minor = wanted_minor;
+    let must_bind = settings.requires_channel_binding();
+    let mut authenticator = Authenticator::new(user, credential.password.as_ref(), channel, must_bind);
+    let mut minor = settings.minor();
     loop {
         let (kind, body) = server.next().await?;
         match kind {
@@ -190,7 +191,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
                 Step::Done => return Ok(minor),
             },
             tag::NEGOTIATE_PROTOCOL_VERSION => {
-                minor = negotiated(&NegotiateProtocolVersion::parse(&body)?, wanted_minor)?;
+                minor = negotiated(&NegotiateProtocolVersion::parse(&body)?, settings.minor())?;
             }
             tag::ERROR_RESPONSE => return Err(SignInError::refused(ErrorFields::parse(&body)?)),
             tag::NOTICE_RESPONSE => notices.push(ErrorFields::parse(&body)?.into_owned()),

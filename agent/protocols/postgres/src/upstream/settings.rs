@@ -15,7 +15,7 @@ use tidegate_gate::{
 };
 
 use super::{SignInError, verifier::Verifier};
-use crate::startup::tls::ALPN;
+use crate::{options::Options, startup::tls::ALPN};
 
 /// How a resource's servers are reached. Made once, when the bundle loads.
 #[derive(Debug)]
@@ -25,11 +25,12 @@ pub(crate) struct UpstreamSettings {
     tls: Option<(Arc<ClientConfig>, Arc<CryptoProvider>)>,
     connect_timeout: Duration,
     minor: u16,
+    requires_channel_binding: bool,
 }
 
 impl UpstreamSettings {
-    /// Reads the authorities' file, if the resource names one. `minor` is the minor version of protocol 3 to ask for.
-    pub(crate) fn new(resource: &Resource, minor: u16) -> Result<Self, ConfigError> {
+    /// Reads the authorities' file, if the resource names one.
+    pub(crate) fn new(resource: &Resource, options: &Options) -> Result<Self, ConfigError> {
         let tls = &resource.tls;
         let failed = |message: String| ConfigError::new(message);
         let server_name = server_name(resource).map_err(failed)?;
@@ -37,8 +38,19 @@ impl UpstreamSettings {
             Some(verifier) => Some(client_config(verifier).map_err(failed)?),
             None => None,
         };
-        let connect_timeout = resource.connect_timeout;
-        Ok(Self { mode: tls.mode.unwrap_or_default(), server_name, tls: config, connect_timeout, minor })
+        let mode = tls.mode.unwrap_or_default();
+        let requires_channel_binding = options.requires_channel_binding();
+        if requires_channel_binding && matches!(mode, TlsMode::Disable | TlsMode::Prefer) {
+            return Err(failed("channel-binding: require needs TLS: set tls.mode to require or more".into()));
+        }
+        Ok(Self {
+            mode,
+            server_name,
+            tls: config,
+            connect_timeout: resource.connect_timeout,
+            minor: options.newest_minor(),
+            requires_channel_binding,
+        })
     }
 
     pub(super) fn mode(&self) -> TlsMode {
@@ -50,8 +62,13 @@ impl UpstreamSettings {
         self.server_name.as_ref()
     }
 
+    /// The minor version of protocol 3 to ask for.
     pub(super) fn minor(&self) -> u16 {
         self.minor
+    }
+
+    pub(super) fn requires_channel_binding(&self) -> bool {
+        self.requires_channel_binding
     }
 
     /// What to speak TLS with, if at all: with the credential's certificate, if it has one.

@@ -12,7 +12,7 @@ use tidegate_gate::{
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
-use crate::wire::fields::code;
+use crate::{options::Options, wire::fields::code};
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5432);
 
@@ -29,7 +29,16 @@ pub(super) fn resource(tls: UpstreamTls) -> Resource {
 }
 
 fn settings(mode: TlsMode) -> UpstreamSettings {
-    UpstreamSettings::new(&resource(UpstreamTls { mode: Some(mode), ..UpstreamTls::default() }), 0).unwrap()
+    UpstreamSettings::new(
+        &resource(UpstreamTls { mode: Some(mode), ..UpstreamTls::default() }),
+        &Options::default(),
+    )
+    .unwrap()
+}
+
+/// What a resource's `options:` come to.
+pub(super) fn options(name: &str, value: &str) -> Options {
+    Options::read(&serde_json::Map::from_iter([(name.to_owned(), value.into())])).unwrap()
 }
 
 pub(super) fn password(password: &str) -> Credential {
@@ -86,7 +95,7 @@ async fn what_the_server_says_of_itself_is_handed_on() {
     ]);
     let asking = UpstreamSettings::new(
         &resource(UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() }),
-        2,
+        &options("max-protocol-version", "3.2"),
     );
     let (result, sent) = signed_in(&asking.unwrap(), &Credential::default(), &script).await;
     let signed_in = result.unwrap();
@@ -259,7 +268,7 @@ async fn a_version_that_was_not_asked_for_is_refused() {
 async fn a_silent_server_is_given_up() {
     let mut resource = resource(UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() });
     resource.connect_timeout = std::time::Duration::ZERO;
-    let settings = UpstreamSettings::new(&resource, 0).unwrap();
+    let settings = UpstreamSettings::new(&resource, &Options::default()).unwrap();
     let (client, _server) = duplex(1024);
     let nobody = Credential::default();
     let result = settings.timed(establish(client, ADDRESS, &settings, &nobody, "gate", &[])).await;
@@ -280,7 +289,7 @@ fn an_authority_that_cannot_be_read_is_named() {
     let ca = |path: &Path| {
         let tls =
             UpstreamTls { mode: Some(TlsMode::VerifyFull), ca: Some(path.to_owned()), server_name: None };
-        UpstreamSettings::new(&resource(tls), 0).unwrap_err().message
+        UpstreamSettings::new(&resource(tls), &Options::default()).unwrap_err().message
     };
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.pem");
@@ -297,7 +306,12 @@ fn an_authority_that_cannot_be_read_is_named() {
 fn an_authority_that_would_never_be_looked_at_is_an_error() {
     for mode in [TlsMode::Disable, TlsMode::Prefer] {
         let tls = UpstreamTls { mode: Some(mode), ca: Some("ca.pem".into()), server_name: None };
-        assert!(UpstreamSettings::new(&resource(tls), 0).unwrap_err().message.contains("tls.ca"));
+        assert!(
+            UpstreamSettings::new(&resource(tls), &Options::default())
+                .unwrap_err()
+                .message
+                .contains("tls.ca")
+        );
     }
 }
 
@@ -305,15 +319,31 @@ fn an_authority_that_would_never_be_looked_at_is_an_error() {
 fn the_name_to_verify_is_never_guessed() {
     let mut several = resource(UpstreamTls { mode: Some(TlsMode::Require), ..UpstreamTls::default() });
     assert_eq!(
-        UpstreamSettings::new(&several, 0).unwrap().server_name().map(ServerName::to_str).as_deref(),
+        UpstreamSettings::new(&several, &Options::default())
+            .unwrap()
+            .server_name()
+            .map(ServerName::to_str)
+            .as_deref(),
         Some("db.test")
     );
     several.addresses.push(Address { host: Host::Name("db2.test".into()), port: None });
-    assert_eq!(UpstreamSettings::new(&several, 0).unwrap().server_name(), None);
+    assert_eq!(UpstreamSettings::new(&several, &Options::default()).unwrap().server_name(), None);
     several.tls.mode = Some(TlsMode::VerifyFull);
-    assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("tls.server_name"));
+    assert!(
+        UpstreamSettings::new(&several, &Options::default()).unwrap_err().message.contains("tls.server_name")
+    );
     several.tls.server_name = Some("not a name".into());
-    assert!(UpstreamSettings::new(&several, 0).unwrap_err().message.contains("not a name"));
+    assert!(UpstreamSettings::new(&several, &Options::default()).unwrap_err().message.contains("not a name"));
+}
+
+#[test]
+fn channel_binding_is_required_only_where_there_is_tls() {
+    let required = options("channel-binding", "require");
+    for (mode, works) in [(TlsMode::Disable, false), (TlsMode::Prefer, false), (TlsMode::Require, true)] {
+        let tls = UpstreamTls { mode: Some(mode), ..UpstreamTls::default() };
+        let settings = UpstreamSettings::new(&resource(tls), &required);
+        assert_eq!(settings.is_ok(), works, "{mode:?}");
+    }
 }
 
 #[test]

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use super::{super::*, password, resource, server::Server};
-use crate::wire::{backend::tag, fields::code};
+use super::{super::*, options, password, resource, server::Server};
+use crate::{
+    options::Options,
+    wire::{backend::tag, fields::code},
+};
 use tidegate_gate::{Secret, policy::UpstreamTls};
 
 fn settings(mode: TlsMode, ca: Option<&Path>, name: &str) -> UpstreamSettings {
     let tls = UpstreamTls { mode: Some(mode), ca: ca.map(Path::to_owned), server_name: Some(name.into()) };
-    UpstreamSettings::new(&resource(tls), 0).unwrap()
+    UpstreamSettings::new(&resource(tls), &Options::default()).unwrap()
 }
 
 fn in_clear() -> UpstreamSettings {
@@ -54,6 +57,23 @@ async fn passwords_are_accepted_in_clear_where_they_are_not_shown() {
     }
     let refused = attempt(&server, &in_clear(), "clear_user", &password("right")).await;
     assert!(matches!(refused, Err(SignInError::CleartextPassword)), "{refused:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn where_channel_binding_is_required_nothing_but_scram_bound_to_the_connection_signs_in() {
+    let server = Server::shared();
+    let tls = UpstreamTls {
+        mode: Some(TlsMode::VerifyFull),
+        ca: Some(server.authority.clone()),
+        server_name: Some("db.test".into()),
+    };
+    let settings = UpstreamSettings::new(&resource(tls), &options("channel-binding", "require")).unwrap();
+    attempt(&server, &settings, "scram_user", &password("right")).await.unwrap();
+    for user in ["md5_user", "clear_user", "trusted_user"] {
+        let refused = attempt(&server, &settings, user, &password("right")).await;
+        assert!(matches!(refused, Err(SignInError::NotBound)), "{user}: {refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -132,7 +152,7 @@ async fn each_mode_asks_of_the_certificate_what_libpqs_does() {
 async fn a_server_of_before_3_2_settles_on_3_0() {
     let server = Server::shared();
     let tls = UpstreamTls { mode: Some(TlsMode::Disable), ..UpstreamTls::default() };
-    let settings = UpstreamSettings::new(&resource(tls), 2).unwrap();
+    let settings = UpstreamSettings::new(&resource(tls), &options("max-protocol-version", "3.2")).unwrap();
     let signed_in = attempt(&server, &settings, "trusted_user", &Credential::default()).await.unwrap();
     let version = signed_in.parameters.iter().find(|(name, _)| name == b"server_version").unwrap();
     let major: u32 = String::from_utf8_lossy(&version.1).split('.').next().unwrap().parse().unwrap();
