@@ -1,6 +1,7 @@
 """Answers out of step with what was asked, and views that change under way. Prints every game that shows a card."""
 
 import os
+import select
 import socket
 import struct
 
@@ -109,11 +110,64 @@ def view_that_changes_before_its_turn():
     return b""
 
 
+def waits_for_a_lock(one, holder, changer, sent, change):
+    """What one sends needs a table that the holder has locked, and then a view, which the changer changes meanwhile."""
+    holder.ask("BEGIN; LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+    one.stream.sendall(sent)
+    while b"Lock" not in holder.ask("SELECT wait_event_type FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        pass
+    changer.stream.sendall(query(change))
+    # The change is made now, or only when the statement before it was read: then it is no use to wait for it.
+    changed = select.select([changer.stream], [], [], 2)[0]
+    holder.ask("COMMIT")
+    seen = one.until(b"Z")
+    changer.until(b"Z")
+    return seen, bool(changed)
+
+
+def view_that_changes_before_it_is_read():
+    """A statement that waits for a lock has yet to look up what stands behind that."""
+    changer, holder = Session(), Session()
+    made = changer.ask("CREATE VIEW public.unread AS SELECT id, name AS shown FROM customers")
+    assert b"CREATE VIEW" in made, made
+    look = "SELECT unread.shown FROM products p, unread WHERE p.id = 1"
+    copy = "INSERT INTO products (title, cents) SELECT shown, 77 FROM unread"
+    parsed = message(b"P", b"\0" + look.encode() + b"\0\0\0")
+    bound = message(b"B", b"\0\0\0\0\0\0\0\0") + message(b"E", b"\0\0\0\0\0") + message(b"S")
+    for sent in (query(look), query(copy), parsed + bound):
+        changer.ask("CREATE OR REPLACE VIEW public.unread AS SELECT id, name AS shown FROM customers")
+        one = Session()
+        change = "CREATE OR REPLACE VIEW public.unread AS SELECT id, card_number AS shown FROM customers"
+        seen, _ = waits_for_a_lock(one, holder, changer, sent, change)
+        assert b"INSERT" in seen or b"Ada" in seen or refused(seen), seen
+        if CARD in seen + one.ask("SELECT title FROM products WHERE cents = 77"):
+            return CARD
+    return b""
+
+
+def portal_that_is_read_when_it_runs():
+    """The server reads a COPY's query when the portal runs, whatever it was when that was bound."""
+    one, changer = Session(), Session()
+    changer.ask("CREATE VIEW public.later AS SELECT id, name AS shown FROM customers")
+    one.stream.sendall(
+        message(b"P", b"\0COPY (SELECT shown FROM later) TO STDOUT\0\0\0") + query("BEGIN")
+    )
+    one.until(b"Z")
+    one.stream.sendall(message(b"B", b"\0\0\0\0\0\0\0\0") + message(b"S"))
+    one.until(b"Z")
+    made = changer.ask("CREATE OR REPLACE VIEW public.later AS SELECT id, card_number AS shown FROM customers")
+    assert b"CREATE VIEW" in made, made
+    one.stream.sendall(message(b"E", b"\0\0\0\0\0") + message(b"S"))
+    return one.until(b"Z")
+
+
 GAMES = {
     "COPY": copy_out_of_step,
     "views": view_of_another_session,
     "a text": view_that_changes_within_a_text,
     "a turn": view_that_changes_before_its_turn,
+    "a lock": view_that_changes_before_it_is_read,
+    "a portal": portal_that_is_read_when_it_runs,
 }
 for name, game in GAMES.items():
     if CARD in game():

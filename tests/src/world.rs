@@ -50,9 +50,17 @@ impl World {
 
     /// Replaces the bundle's file by one in which this is changed to that. It counts after a reload.
     pub fn change_bundle(&self, from: &str, to: &str) -> Result<()> {
-        let text = bundle(&self.server, self.ci.uid, self.ops.uid);
-        ensure!(text.contains(from), "the bundle does not say {from:?}");
-        self.agent.write_bundle("bundle.yaml", &text.replace(from, to))
+        self.change_bundle_in(&[(from, to)])
+    }
+
+    /// The same in several places.
+    pub fn change_bundle_in(&self, changes: &[(&str, &str)]) -> Result<()> {
+        let mut text = bundle(&self.server, self.ci.uid, self.ops.uid);
+        for (from, to) in changes {
+            ensure!(text.contains(from), "the bundle does not say {from:?}");
+            text = text.replace(from, to);
+        }
+        self.agent.write_bundle("bundle.yaml", &text)
     }
 
     /// Checks that the record of every session comes to its end.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Everything about an action that a decision depends on. Protocols share one `Shape` between the actions that
 /// differ only in what no rule can see, so that a decision is made once.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shape {
     /// What must be allowed, one by one: the action is allowed if every item is, denied if any item is.
     /// An action without items is refused.
@@ -59,7 +59,7 @@ pub enum Value {
 pub type Path = Arc<str>;
 
 /// Where the values of one result set come from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
     /// Its columns in order.
     pub outputs: Vec<Output>,

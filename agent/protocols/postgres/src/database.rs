@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +12,7 @@ use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeou
 
 use crate::{
     catalog_line::CatalogLine,
+    definitions::Definitions,
     sql::{
         self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes, Statements,
     },
@@ -64,10 +62,7 @@ pub(crate) struct Database {
     shapes: Shapes,
     catalog: Catalog,
     since: Mutex<Instant>,
-    /// Sessions that change definitions in a transaction that has not ended.
-    changing: AtomicUsize,
-    /// Sessions of which the server has yet to read what was decided: it stands behind something that runs.
-    behind: AtomicUsize,
+    pub(crate) definitions: Definitions,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
 }
 
@@ -80,8 +75,7 @@ impl Database {
             shapes: Shapes::new(REMEMBERED),
             catalog: Catalog::default(),
             since: Mutex::new(Instant::now()),
-            changing: AtomicUsize::new(0),
-            behind: AtomicUsize::new(0),
+            definitions: Definitions::default(),
             line: tokio::sync::Mutex::default(),
         }
     }
@@ -166,17 +160,6 @@ impl Database {
         Err(Misunderstood::Catalog("its views lead ever further".into()))
     }
 
-    /// How many sessions change definitions now: what these will be, nobody can see yet.
-    pub(crate) fn changing(&self) -> usize {
-        self.changing.load(Ordering::SeqCst)
-    }
-
-    /// How many sessions have something decided that the server may read by other definitions than the gate did, if they
-    /// change now.
-    pub(crate) fn behind(&self) -> usize {
-        self.behind.load(Ordering::SeqCst)
-    }
-
     /// Definitions have changed.
     pub(crate) fn forget(&self) {
         self.catalog.clear();
@@ -229,42 +212,5 @@ impl Database {
 
     fn since(&self) -> MutexGuard<'_, Instant> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A session changes definitions, from the moment that the statement is sent to the end of its transaction.
-#[derive(Debug)]
-pub(crate) struct Changing(Arc<Database>);
-
-impl Changing {
-    pub(crate) fn begin(database: &Arc<Database>) -> Self {
-        database.changing.fetch_add(1, Ordering::SeqCst);
-        Self(database.clone())
-    }
-}
-
-/// Something that was decided stands behind something that runs: the server reads it only when its turn comes. Whoever
-/// changes definitions looks for these after it has said so, and whoever decides looks for changes after this: one of both sees
-/// the other.
-#[derive(Debug)]
-pub(crate) struct Behind(Arc<Database>);
-
-impl Behind {
-    pub(crate) fn begin(database: &Arc<Database>) -> Self {
-        database.behind.fetch_add(1, Ordering::SeqCst);
-        Self(database.clone())
-    }
-}
-
-impl Drop for Behind {
-    fn drop(&mut self) {
-        self.0.behind.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Drop for Changing {
-    fn drop(&mut self) {
-        self.0.forget();
-        self.0.changing.fetch_sub(1, Ordering::SeqCst);
     }
 }

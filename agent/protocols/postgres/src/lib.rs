@@ -5,6 +5,7 @@
 mod cancel;
 mod catalog_line;
 mod database;
+mod definitions;
 mod opening;
 mod options;
 mod replication;

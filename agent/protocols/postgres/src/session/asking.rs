@@ -1,11 +1,12 @@
 //! From a statement's text to a permit.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use tidegate_gate::{
     Action, Decision,
     policy::{Lineage, Shape, Value, Verdict},
 };
+use tokio::time::timeout;
 
 use super::{
     Session,
@@ -13,9 +14,12 @@ use super::{
     refuse::{self, Refused},
 };
 use crate::{
-    database::Behind,
+    definitions::{Changing, Unread},
     sql::{self, Effect, Statements},
 };
+
+/// How long a change of definitions waits for statements of others that the server has yet to read.
+const READING: Duration = Duration::from_secs(10);
 
 impl Session {
     /// What a text does, with the names in it linked to what they stand for. None: that depends on an answer that
@@ -65,6 +69,32 @@ impl Session {
         Ok(fresh)
     }
 
+    /// What a portal does, now that it runs. None: that depends on an answer that the server still owes.
+    ///
+    /// What EXECUTE and FETCH name may stand for something else by now. The server reads a utility statement only now, by
+    /// names that it has looked up before, or not: where that makes a difference, nobody can say what it does.
+    pub(super) async fn as_it_runs(
+        &mut self,
+        prepared: Arc<Prepared>,
+    ) -> Result<Option<Arc<Prepared>>, Refused> {
+        let names = prepared.statements.refer_to_names();
+        let is_late = prepared.statements.late && prepared.generation != self.database.generation();
+        if !names && !is_late {
+            return Ok(Some(prepared));
+        }
+        let Some(now) = self.understand(prepared.text.as_bytes()).await? else { return Ok(None) };
+        if names {
+            return Ok(Some(Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now })));
+        }
+        if now.shape == prepared.shape {
+            return Ok(Some(prepared));
+        }
+        let mut either = untraced(&prepared.shape);
+        let new = now.shape.items.iter().filter(|item| !prepared.shape.items.contains(item));
+        either.items.extend(new.cloned());
+        Ok(Some(Arc::new(Prepared { shape: Arc::new(either), ..Prepared::clone(&prepared) })))
+    }
+
     async fn statements_of(&self, text: &str) -> Result<(Arc<Statements>, u64), Refused> {
         let generation = self.database.generation();
         if self.overlay.is_empty()
@@ -104,15 +134,28 @@ impl Session {
 
     /// The same, where the server may read it by other definitions than the gate did; none if it can't.
     pub(super) fn doubted(&self, prepared: &Prepared) -> Option<Prepared> {
-        let in_doubt = self.database.changing() > 0 || prepared.statements.change_definitions_within();
+        let changes = self.unread.as_ref().is_none_or(|unread| unread.in_doubt);
+        let in_doubt = changes || prepared.statements.change_definitions_within();
         in_doubt.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
     }
 
-    /// Notes that what is decided next stands behind something, as far as it does: to be called before it is decided.
-    pub(super) fn stand_behind(&mut self, statements: usize) {
-        if self.behind.is_none() && (statements > 1 || self.owed.runs()) {
-            self.behind = Some(Behind::begin(&self.database));
+    /// Notes that the server is about to be sent a statement: to be called before that is understood. What was in doubt
+    /// was decided as such, and needs nobody to wait for it.
+    pub(super) fn begin_unread(&mut self) {
+        if self.unread.as_ref().is_none_or(|unread| unread.in_doubt) {
+            self.unread = Some(Unread::begin(&self.database));
         }
+    }
+
+    /// Definitions are about to change by what runs next: says so, and waits for the others' statements that were decided
+    /// by them as they are.
+    pub(super) async fn begin_change(&mut self) -> Result<(), Refused> {
+        let (changing, older) = Changing::begin(&self.database);
+        // Of the new era: a session does not wait for itself.
+        self.unread = Some(Unread::begin(&self.database));
+        timeout(READING, older.are_read()).await.map_err(|_| refuse::definitions_in_use())?;
+        self.changing = Some(changing);
+        Ok(())
     }
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.

@@ -47,6 +47,8 @@ pub(super) struct Run {
     pub(super) redefines: bool,
     /// A statement of it was completed.
     completed: bool,
+    /// The server has said what the rows or copy data will be that it gives.
+    described: bool,
     /// Nothing more is shown of it: what the client gets for the server's error.
     pub(super) cut: Option<Box<[u8]>>,
     /// Names it gives or takes, settled with it.
@@ -60,11 +62,30 @@ impl Run {
         redefines: bool,
         names: Vec<Name>,
     ) -> Self {
-        Self { permit, outcome: Outcome::default(), results, redefines, completed: false, cut: None, names }
+        Self {
+            permit,
+            outcome: Outcome::default(),
+            results,
+            redefines,
+            completed: false,
+            described: false,
+            cut: None,
+            names,
+        }
     }
 
     pub(super) fn permit(&self) -> Option<&Permit> {
         self.permit.as_ref()
+    }
+
+    /// Notes that the server has said what rows or copy data will be.
+    pub(super) fn described(&mut self) {
+        self.described = true;
+    }
+
+    /// Its only statement gives rows, or is about to.
+    fn has_begun(&self) -> bool {
+        !self.results.are_several() && (self.described || self.outcome.rows > 0)
     }
 
     /// Counts a row as shown.
@@ -131,11 +152,16 @@ impl Owed {
             .any(|expect| matches!(expect, Expect::Query(run) | Expect::Execute(run) if run.redefines))
     }
 
-    /// Something is under way that may take its time.
-    pub(super) fn runs(&self) -> bool {
-        self.0
-            .iter()
-            .any(|expect| matches!(expect, Expect::Query(_) | Expect::Execute(_) | Expect::FunctionCall(_)))
+    /// The server has looked up all that the statements name which it was sent: none is owed, or one alone that has begun
+    /// to give rows.
+    pub(super) fn are_read(&self) -> bool {
+        let mut owed = self.0.iter();
+        let has_begun = match owed.next() {
+            None => true,
+            Some(Expect::Query(run) | Expect::Execute(run)) => run.has_begun(),
+            Some(_) => false,
+        };
+        has_begun && owed.all(|expect| matches!(expect, Expect::Sync | Expect::Close(_)))
     }
 
     /// The newest of what is owed may copy in: what the server makes of the messages behind it depends on how far

@@ -14,7 +14,6 @@ use super::{
     refuse::{self, Refused},
     results::Results,
 };
-use crate::database::Changing;
 use crate::sql;
 use crate::wire::{
     self, HEADER_BYTES, Header, WireError,
@@ -226,6 +225,7 @@ impl Session {
             return Ok(false);
         }
         let text = frontend::query(body).map_err(client)?;
+        self.begin_unread();
         let understood = match self.understand(text.as_bytes()).await {
             Ok(Some(understood)) => understood,
             Ok(None) => return Ok(false),
@@ -255,6 +255,7 @@ impl Session {
             self.refuse(&refused, false);
             return Ok(true);
         }
+        self.begin_unread();
         let mut prepared = match self.understand(parse.query.as_bytes()).await {
             Ok(Some(prepared)) => prepared,
             Ok(None) => return Ok(false),
@@ -317,7 +318,7 @@ impl Session {
             }
         };
         let statement = Name(Space::Statements, names.statement.as_bytes().into());
-        self.stand_behind(1);
+        self.begin_unread();
         let prepared = match self.fresh(&statement, prepared).await {
             Ok(prepared) => prepared,
             Err(refused) => {
@@ -364,14 +365,8 @@ impl Session {
         if let Some(preparation) = &prepared.preparation {
             preparation.asked();
         }
-        // What EXECUTE and FETCH name may stand for something else by now.
-        let prepared = match prepared.statements.refer_to_names() {
-            true => self.understand(prepared.text.as_bytes()).await.map(|now| {
-                now.map(|now| Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now }))
-            }),
-            false => Ok(Some(prepared)),
-        };
-        let prepared = match prepared {
+        self.begin_unread();
+        let prepared = match self.as_it_runs(prepared).await {
             Ok(Some(prepared)) => prepared,
             Ok(None) => return Ok(false),
             Err(refused) => {
@@ -401,16 +396,13 @@ impl Session {
             let results = Results::new(statements.clone(), None, self.masker());
             return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
         }
-        self.stand_behind(statements.list.len());
+        self.begin_unread();
         let doubted = self.doubted(prepared);
         let prepared = doubted.as_ref().unwrap_or(prepared);
         let names = self.give(prepared)?;
         let permit = match self.permitted(prepared).await {
             Ok(permit) => permit,
             Err(stop) => {
-                if self.owed.is_empty() {
-                    self.behind = None;
-                }
                 self.settle_names(&names, false);
                 return Err(stop);
             }
@@ -423,14 +415,13 @@ impl Session {
             self.settle(run, false);
             return Err(Refused::new("42501", cannot.to_string()).into());
         }
-        if statements.changes_definitions() && self.changing.is_none() {
-            self.changing = Some(Changing::begin(&self.database));
-            if self.database.behind() > usize::from(self.behind.is_some()) {
-                self.changing = None;
-                run.failed("55006");
-                self.settle(run, false);
-                return Err(refuse::definitions_in_use().into());
-            }
+        if statements.changes_definitions()
+            && self.changing.is_none()
+            && let Err(in_use) = self.begin_change().await
+        {
+            run.failed("55006");
+            self.settle(run, false);
+            return Err(in_use.into());
         }
         self.overlay.follow(statements);
         self.changes.follow(prepared);

@@ -153,7 +153,10 @@ impl Session {
         let own = matches!(self.owed.front(), Some(Expect::OwnDescribe(_)));
         let results = match self.owed.front() {
             Some(Expect::OwnDescribe(results)) => Some(results.clone()),
-            Some(Expect::Query(run)) => Some(run.results.clone()),
+            Some(Expect::Query(run)) => {
+                run.described();
+                Some(run.results.clone())
+            }
             Some(Expect::Describe) => None,
             _ => return Err(unexpected(tag::ROW_DESCRIPTION)),
         };
@@ -393,6 +396,7 @@ impl Session {
     fn copies_out(&mut self, body: &[u8]) -> Result<(), ServeError> {
         let columns = backend::CopyResponse::parse(body).map_err(upstream)?.columns.len();
         let run = self.running().ok_or_else(|| unexpected(tag::COPY_OUT_RESPONSE))?;
+        run.described();
         if run.results.is_plain() {
             return Ok(());
         }

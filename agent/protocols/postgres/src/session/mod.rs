@@ -39,7 +39,8 @@ use self::{
 };
 use crate::{
     cancel::{CancelKey, Interrupt},
-    database::{Behind, Changing, Database},
+    database::Database,
+    definitions::{Changing, Unread},
     sql::Overlay,
     startup::ClientStream,
     upstream::UpstreamStream,
@@ -104,8 +105,8 @@ pub(crate) struct Session {
     ended: bool,
     /// Definitions change in the transaction that is open: nobody can see yet what they will be.
     changing: Option<Changing>,
-    /// Something stands behind something that runs, until all that is owed was answered.
-    behind: Option<Behind>,
+    /// Statements were sent, or are about to be, that the server may not have read yet.
+    unread: Option<Unread>,
     /// What the transaction that is open has touched.
     transaction: Touched,
     /// What was decided last: its masks count for errors and notices between actions.
@@ -170,7 +171,7 @@ impl Session {
             told: false,
             ended: false,
             changing: None,
-            behind: None,
+            unread: None,
             transaction: Touched::default(),
             last: None,
         }
@@ -207,9 +208,6 @@ impl Session {
                 Turn::Client => self.serve_client().await?,
                 Turn::Server => {
                     self.take_from_server()?;
-                    if self.owed.is_empty() {
-                        self.behind = None;
-                    }
                     self.cancel_cut().await?;
                     if self.waiting && !self.is_holding() && (self.owed.is_empty() || self.copying_in) {
                         self.waiting = false;
@@ -233,6 +231,9 @@ impl Session {
             }
             if self.ended {
                 return Ok(());
+            }
+            if self.owed.are_read() {
+                self.unread = None;
             }
         }
     }

@@ -126,7 +126,7 @@ pub(super) fn too_many_names() -> Refused {
 }
 
 pub(super) fn definitions_in_use() -> Refused {
-    let why = "another session runs a text or a pipeline that was decided by the definitions as they are";
+    let why = "another session's statement was decided by the definitions as they are, and the server has yet to read it";
     Refused { hint: Some("try again when it has ended".into()), ..Refused::new("55006", why) }
 }
 

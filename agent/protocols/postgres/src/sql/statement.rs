@@ -20,6 +20,8 @@ pub(crate) struct Statements {
     pub(crate) suspect: bool,
     /// It calls `set_config`: what is set may be computed.
     pub(crate) computes_settings: bool,
+    /// The server looks up what it names when it runs, even if it was bound before.
+    pub(crate) late: bool,
     /// Once it ran, the catalog must be forgotten.
     pub(crate) ddl: bool,
     /// It names a column that the catalog doesn't know: worth forgetting the catalog and resolving once more.

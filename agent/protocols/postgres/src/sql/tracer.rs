@@ -32,6 +32,7 @@ pub(super) struct Tracer<'a> {
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
     pub(super) computes_settings: bool,
+    pub(super) late: bool,
     pub(super) doubtful: bool,
     /// Inside a view's definition, whose conditions and items, but for the functions it calls, are its owner's.
     pub(super) in_view: usize,
@@ -91,6 +92,7 @@ impl<'a> Tracer<'a> {
             literals_matter: false,
             ddl: false,
             computes_settings: false,
+            late: false,
             doubtful: false,
             in_view: 0,
             in_kept: 0,
@@ -148,6 +150,7 @@ impl<'a> Tracer<'a> {
             suspect: self.suspect,
             ddl: self.ddl,
             computes_settings: self.computes_settings,
+            late: self.late,
             doubtful: self.doubtful,
         }
     }

@@ -35,10 +35,14 @@ impl Tracer<'_> {
                 | NodeEnum::MergeStmt(_)
         ) {
             self.literals_matter = true;
+            self.late = true;
         }
         let scope = Scope { statement: "other", ..Scope::default() };
         match kind {
-            NodeEnum::SelectStmt(select) if into_clause(select).is_some() => self.select_into(select),
+            NodeEnum::SelectStmt(select) if into_clause(select).is_some() => {
+                self.late = true;
+                self.select_into(select)
+            }
             NodeEnum::SelectStmt(_) => self.change(node, "select", true),
             NodeEnum::InsertStmt(insert) => self.change(node, "insert", insert.returning_clause.is_some()),
             NodeEnum::UpdateStmt(update) => self.change(node, "update", update.returning_clause.is_some()),
