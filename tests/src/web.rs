@@ -1,4 +1,4 @@
-//! A private nginx with an API, files and git repositories, for tests of HTTP.
+//! A private nginx with an API, files, git repositories and a WebSocket, for tests of HTTP.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::User;
 use tempfile::TempDir;
 
-use crate::{Certificates, Process, random, run};
+use crate::{CLIENTS, Certificates, Process, random, run};
 
 /// The configuration. `${...}` stand for this one's own.
 const CONFIGURATION: &str = include_str!("../nginx.conf");
@@ -33,7 +33,7 @@ pub struct Web {
     /// Its certificates.
     pub certificates: Certificates,
     directory: TempDir,
-    _processes: [Process; 2],
+    _processes: [Process; 3],
 }
 
 impl Web {
@@ -45,6 +45,7 @@ impl Web {
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
         let certificates = Certificates::make(directory.path(), &owner)?;
         let (port, plain_port, token) = (free_port()?, free_port()?, random("web")?);
+        let live_port = free_port()?;
         let path = |name: &str| directory.path().join(name);
         for name in ["files", "repositories", "temporary"] {
             fs::create_dir(path(name))?;
@@ -60,6 +61,7 @@ impl Web {
             .replace("${directory}", &directory.path().display().to_string())
             .replace("${port}", &port.to_string())
             .replace("${plain_port}", &plain_port.to_string())
+            .replace("${live_port}", &live_port.to_string())
             .replace("${token}", &token)
             .replace("${basic}", &basic);
         fs::write(path("nginx.conf"), configuration)?;
@@ -84,8 +86,15 @@ impl Web {
                 .arg(path("log"))
                 .stderr(log),
         )?;
-        let web = Self { port, plain_port, token, certificates, _processes: [cgi?, nginx], directory };
-        web.listens()?;
+        let live = Process::start(
+            Command::new(format!("{CLIENTS}/python/bin/python"))
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/live.py"))
+                .arg(live_port.to_string())
+                .stdin(Stdio::null()),
+        )?;
+        let web = Self { port, plain_port, token, certificates, _processes: [cgi?, nginx, live], directory };
+        web.listens(port)?;
+        web.listens(live_port)?;
         Ok(web)
     }
 
@@ -99,11 +108,11 @@ impl Web {
         self.directory.path().join("files").join(name)
     }
 
-    fn listens(&self) -> Result<()> {
+    fn listens(&self, port: u16) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            ensure!(Instant::now() < deadline, "nginx does not listen:\n{}", log());
+            ensure!(Instant::now() < deadline, "nobody listens at {port}:\n{}", log());
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Ok(())

@@ -66,8 +66,13 @@ const SERVICES: &[(&str, &str)] = &[
 ];
 
 /// The Python drivers, of databases and of HTTP.
-const PYTHON_DRIVERS: &[&str] =
-    &["psycopg[binary]==3.3.9", "asyncpg==0.32.0", "requests==2.34.2", "httpx[http2]==0.28.1"];
+const PYTHON_DRIVERS: &[&str] = &[
+    "psycopg[binary]==3.3.9",
+    "asyncpg==0.32.0",
+    "requests==2.34.2",
+    "httpx[http2]==0.28.1",
+    "websockets==17.4",
+];
 
 /// The Node driver.
 const NODE_DRIVER: &str = "pg@8.23.1";
@@ -187,10 +192,10 @@ fn missing() -> Result<Vec<Missing>> {
     if !BPF_LINKER.is_installed() {
         missing.push(Missing::Tool(&BPF_LINKER));
     }
-    if fs::read_to_string(stamp()).ok().as_deref() != Some(drivers().join("\n").as_str()) {
+    if !has_drivers() {
         missing.push(Missing::Drivers);
     }
-    if !has_provider() {
+    if !has_node_package(PROVIDER.0, PROVIDER.1) {
         missing.push(Missing::Provider);
     }
     Ok(missing)
@@ -300,9 +305,19 @@ fn drivers() -> Vec<&'static str> {
     PYTHON_DRIVERS.iter().copied().chain([NODE_DRIVER]).collect()
 }
 
-/// Says which drivers are installed.
-fn stamp() -> PathBuf {
-    Path::new(CLIENTS).join("installed")
+/// Whether every driver is there in its version.
+fn has_drivers() -> bool {
+    let inside = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten();
+    let pythons = inside(Path::new(CLIENTS).join("python/lib"));
+    let installed = pythons.flat_map(|python| inside(python.path().join("site-packages")));
+    let installed: HashSet<_> = installed.map(|entry| entry.file_name()).collect();
+    let has_python_package = |driver: &&str| {
+        let (name, version) = driver.split_once("==").unwrap_or((driver, ""));
+        let name = name.split('[').next().unwrap_or_default().replace('-', "_");
+        installed.contains(format!("{name}-{version}.dist-info").as_str().as_ref() as &std::ffi::OsStr)
+    };
+    let (name, version) = NODE_DRIVER.rsplit_once('@').unwrap_or((NODE_DRIVER, ""));
+    PYTHON_DRIVERS.iter().all(has_python_package) && has_node_package(name, version)
 }
 
 /// Every account must be able to read them, so they are not in the project or in somebody's home.
@@ -310,7 +325,7 @@ fn install_drivers() -> Result<()> {
     say(&format!("drivers for tests and demo, in {CLIENTS}: {}", drivers().join(", ")));
     let inside = |name: &str| format!("{CLIENTS}/{name}");
     command_as_root(&["mkdir", "-p", &inside("node")])?;
-    command_as_root(&["/usr/bin/python3", "-m", "venv", "--clear", &inside("python")])?;
+    command_as_root(&["/usr/bin/python3", "-m", "venv", &inside("python")])?;
     let pip = inside("python/bin/pip");
     let mut install = vec![pip.as_str(), "install", "--quiet", "--disable-pip-version-check"];
     install.extend(PYTHON_DRIVERS);
@@ -319,21 +334,17 @@ fn install_drivers() -> Result<()> {
     let npm = ["npm", "install", "--prefix", &node, "--no-audit", "--no-fund", "--silent", NODE_DRIVER];
     command_as_root(&npm)?;
     // Whatever root's umask is.
-    command_as_root(&["chmod", "-R", "a+rX", CLIENTS])?;
-    let list = tempfile::NamedTempFile::new()?;
-    fs::write(list.path(), drivers().join("\n"))?;
-    let (list, stamp) = (list.path().display().to_string(), stamp().display().to_string());
-    command_as_root(&["install", "-m", "0644", &list, &stamp])
+    command_as_root(&["chmod", "-R", "a+rX", CLIENTS])
 }
 
-fn has_provider() -> bool {
+fn has_node_package(name: &str, version: &str) -> bool {
     #[derive(serde::Deserialize)]
     struct Package {
         version: String,
     }
-    let path = Path::new(CLIENTS).join("node/node_modules").join(PROVIDER.0).join("package.json");
+    let path = Path::new(CLIENTS).join("node/node_modules").join(name).join("package.json");
     let package = fs::read(path).ok().and_then(|text| serde_json::from_slice::<Package>(&text).ok());
-    package.is_some_and(|package| package.version == PROVIDER.1)
+    package.is_some_and(|package| package.version == version)
 }
 
 fn install_provider() -> Result<()> {

@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, upgrade::Upgraded};
 use tidegate_gate::{Gate, Outcome, Permit, Refusal, ServeError};
 
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     request::{Asked, Understood, Way},
     shown::Masks,
     sign_in,
-    upstream::{self, Line, Lines, SendError},
+    upstream::{self, Line, Lines, SendError, Versions},
+    websocket::Switched,
 };
 
 /// What the requests of one connection share.
@@ -70,6 +71,14 @@ impl From<std::io::Error> for Ended {
     }
 }
 
+/// What became of a request that was sent.
+enum Answered {
+    /// The client has its response.
+    Shown,
+    /// The upstream has switched to WebSocket; with what the client is to be told.
+    Switched(HeaderMap, Upgraded),
+}
+
 /// Why nothing was sent upstream.
 pub(crate) enum NotSent {
     /// The client is to be told.
@@ -106,13 +115,13 @@ impl From<BodyError> for NotSent {
 }
 
 impl Session {
-    /// Answers one request.
+    /// Answers one request. A connection that the upstream switched to WebSocket is returned: the client was not told yet.
     pub(crate) async fn exchange(
         &self,
         asked: Asked,
         source: &mut impl Source,
         responder: &mut impl Responder,
-    ) -> Result<(), Ended> {
+    ) -> Result<Option<Box<Switched>>, Ended> {
         let (told, is_grpc) = (asked.told(), asked.is_grpc());
         let exchanged = match asked.understand(&self.way, &self.server.options) {
             Ok(understood) => self.understood(understood, source, responder).await,
@@ -122,9 +131,9 @@ impl Session {
             }
         };
         match exchanged {
-            Ok(()) => Ok(()),
+            Ok(switched) => Ok(switched),
             Err(NotSent::Ended(ended)) => Err(ended),
-            Err(NotSent::Told(problem)) => self.tell(&problem, is_grpc, responder).await,
+            Err(NotSent::Told(problem)) => self.tell(&problem, is_grpc, responder).await.map(|()| None),
         }
     }
 
@@ -146,7 +155,7 @@ impl Session {
         mut understood: Understood,
         source: &mut impl Source,
         responder: &mut impl Responder,
-    ) -> Result<(), NotSent> {
+    ) -> Result<Option<Box<Switched>>, NotSent> {
         let (permit, whole) = self.permit(&mut understood, source, responder).await?;
         self.carry(understood, permit, whole, source, responder).await
     }
@@ -159,7 +168,7 @@ impl Session {
         whole: Option<Bytes>,
         source: &mut impl Source,
         responder: &mut impl Responder,
-    ) -> Result<(), NotSent> {
+    ) -> Result<Option<Box<Switched>>, NotSent> {
         let (sender, outgoing) = match (whole, understood.length) {
             (Some(body), _) => (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty()))),
             (None, Some(0)) => (None, Outgoing::Whole(None)),
@@ -197,12 +206,20 @@ impl Session {
                 false => Err(refusal.into()),
             },
         };
-        match &carried {
-            Ok(()) => {}
-            Err(NotSent::Told(problem)) => noted.error = Some(problem.status.as_str().to_owned()),
+        let carried = match carried {
+            Ok(Answered::Shown) => Ok(None),
+            Ok(Answered::Switched(headers, upstream)) => {
+                let (host, path) = (understood.authority.host, understood.path.into());
+                let answer = noted.answer.unwrap_or_default();
+                return Ok(Some(Box::new(Switched { headers, upstream, permit, host, path, answer })));
+            }
+            Err(NotSent::Told(problem)) => {
+                noted.error = Some(problem.status.as_str().to_owned());
+                Err(problem.into())
+            }
             // Cut off: the outcome is that of a permit which is dropped.
-            Err(NotSent::Ended(_)) => return carried,
-        }
+            Err(ended @ NotSent::Ended(_)) => return Err(ended),
+        };
         permit.done(&noted);
         carried
     }
@@ -214,7 +231,7 @@ impl Session {
         outgoing: Outgoing,
         responder: &mut impl Responder,
         noted: &mut Outcome,
-    ) -> Result<(), NotSent> {
+    ) -> Result<Answered, NotSent> {
         let verdict = permit.verdict().clone();
         let masks = Masks::of(&verdict, permit.masker());
         let asking = self.ask(understood, permit, outgoing, masks.is_some());
@@ -223,6 +240,9 @@ impl Session {
             asked = asking => asked?,
             () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
         };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(self.switched(understood, response, masks.is_some(), noted).await?);
+        }
         let (parts, body) = response.into_parts();
         let declared = parts.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -247,7 +267,25 @@ impl Session {
         let mut body = Answer::Upstream(Box::new(Shown::new(body, permit, masks, declared)));
         let responded = responder.respond(head, &mut body).await;
         noted.bytes = body.bytes();
-        Ok(responded?)
+        responded?;
+        Ok(Answered::Shown)
+    }
+
+    /// A connection that the upstream has switched.
+    async fn switched(
+        &self,
+        understood: &Understood,
+        response: Response<Incoming>,
+        is_masked: bool,
+        noted: &mut Outcome,
+    ) -> Result<Answered, Problem> {
+        let offer = understood.offer.as_ref().ok_or("it switches protocols without being asked to");
+        let headers = offer.and_then(|offer| offer.accepted(response.headers(), is_masked));
+        let headers = headers.map_err(|why| self.broke(why))?;
+        noted.answer = Some(forward::recorded("101 Switching Protocols", &headers));
+        let upstream =
+            hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
+        Ok(Answered::Switched(headers, upstream))
     }
 
     /// Sends the request over a connection of this session's, or a new one.
@@ -259,14 +297,20 @@ impl Session {
         is_masked: bool,
     ) -> Result<(Response<Incoming>, Arc<upstream::Driver>), Problem> {
         let (host, settings) = (&understood.authority.host, &self.server.settings);
-        let mut line = self.lines.line(host, &self.gate, permit, settings).await?;
+        let mut line = match understood.offer {
+            None => self.lines.line(host, &self.gate, permit, settings).await?,
+            Some(_) => upstream::new_line(host, &self.gate, permit, settings, Versions::Http11).await?,
+        };
         let mut request = self.request(understood, &line, outgoing, is_masked)?;
         loop {
             let driver = line.driver();
             let failed = match line.send(request).await {
                 Ok(response) => {
                     // What was refused may have been a credential that was changed: the next request takes it anew.
-                    if response.status() != StatusCode::UNAUTHORIZED {
+                    if !matches!(
+                        response.status(),
+                        StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS
+                    ) {
                         self.lines.keep(line);
                     }
                     return Ok((response, driver));
@@ -275,7 +319,7 @@ impl Session {
             };
             match failed {
                 SendError::Unsent(unsent) if line.is_used() => {
-                    line = self.lines.new_line(host, &self.gate, permit, settings).await?;
+                    line = upstream::new_line(host, &self.gate, permit, settings, Versions::Any).await?;
                     request = self.request(understood, &line, unsent.into_body(), is_masked)?;
                 }
                 SendError::Unsent(_) => {
@@ -313,6 +357,9 @@ impl Session {
             // What is masked must be read, and a part of a value is not known for what it is.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
             headers.remove(header::RANGE);
+        }
+        if let Some(offer) = &understood.offer {
+            offer.ask(&mut headers);
         }
         if !line.is_h2() {
             let host = understood.authority.to_string();

@@ -22,6 +22,7 @@ mod target;
 mod tests;
 mod upstream;
 mod vocabulary;
+mod websocket;
 mod wire;
 mod written;
 

@@ -12,6 +12,7 @@ use crate::{
     problem::Problem,
     target::{self, Authority, Query},
     vocabulary,
+    websocket::Offer,
 };
 
 /// A request as it came in, whatever the version.
@@ -54,6 +55,8 @@ pub(crate) struct Understood {
     pub(crate) shape: Arc<Shape>,
     /// As recorded: credentials withheld.
     pub(crate) text: String,
+    /// It asks for a WebSocket.
+    pub(crate) offer: Option<Offer>,
 }
 
 impl Asked {
@@ -77,12 +80,14 @@ impl Asked {
             let detail = format!("the gate does not pass on the method {}", self.method);
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
         };
+        let mut offer = None;
         if forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
             && !forward::has_token(&self.headers, &header::UPGRADE, "h2c")
         {
             let detail =
-                "the gate does not speak what this connection is to be upgraded to (WebSocket or another)";
-            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
+                "the gate does not speak what this connection is to be upgraded to: it speaks WebSocket";
+            let read = Offer::read(&self).map_err(bad)?;
+            offer = Some(read.ok_or_else(|| Problem::new(StatusCode::NOT_IMPLEMENTED, detail))?);
         }
         if let Some(expect) = self.headers.get(header::EXPECT)
             && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
@@ -107,7 +112,8 @@ impl Asked {
         };
         let query = query.map(Query::parse).transpose().map_err(|why| bad(why.0))?;
         let headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
-        let shape = shape(method, &authority.host, &path, query.as_ref(), &headers, self.length);
+        let action = if offer.is_some() { "websocket" } else { "request" };
+        let shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, self.length);
         let query = query.map(|query| query.text);
         let shown =
             query.as_deref().map_or_else(String::new, |query| format!("?{}", forward::recorded_query(query)));
@@ -121,6 +127,7 @@ impl Asked {
             headers,
             length: self.length,
             shape: Arc::new(shape),
+            offer,
         })
     }
 
@@ -176,6 +183,11 @@ impl Asked {
 }
 
 impl Understood {
+    /// What it is, in the words of records.
+    pub(crate) fn action(&self) -> &'static str {
+        if self.offer.is_some() { "websocket" } else { "request" }
+    }
+
     /// The fields of its body, which is all there; an error says why they cannot be told.
     pub(crate) fn fields(&self, body: &[u8]) -> Result<Fields, String> {
         let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
@@ -216,7 +228,7 @@ impl Understood {
 
 /// What the policy decides on.
 pub(crate) fn shape(
-    method: &'static str,
+    (action, method): (&'static str, &'static str),
     host: &Arc<str>,
     path: &str,
     query: Option<&Query>,
@@ -224,7 +236,7 @@ pub(crate) fn shape(
     length: Option<u64>,
 ) -> Shape {
     let mut fields = vec![
-        ("action", Value::Word("request")),
+        ("action", Value::Word(action)),
         ("method", Value::Word(method)),
         ("host", Value::Text(host.clone())),
         ("path", Value::Text(path.into())),

@@ -37,7 +37,26 @@ static METHODS: &[Word] = &[
 pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
     protocol: "http",
     fields: &[
-        FieldSpec { name: "action", kind: FieldKind::Word(&[word("request")]), about: "what is done" },
+        FieldSpec {
+            name: "action",
+            kind: FieldKind::Word(&[
+                word("request"),
+                // Everything behind it is messages.
+                Word { name: "websocket", spelled_out: true },
+                word("message"),
+            ]),
+            about: "what is done: a request, asking for a WebSocket, a message over one",
+        },
+        FieldSpec {
+            name: "message",
+            kind: FieldKind::Word(&[word("text"), word("binary")]),
+            about: "the kind of a WebSocket's message",
+        },
+        FieldSpec {
+            name: "to",
+            kind: FieldKind::Word(&[word("server"), word("client")]),
+            about: "whom a WebSocket's message is for",
+        },
         FieldSpec { name: "method", kind: FieldKind::Word(METHODS), about: "the method" },
         FieldSpec {
             name: "host",
@@ -67,7 +86,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec {
             name: "body",
             kind: FieldKind::Named,
-            about: "values of a JSON body by the names on the way to them (`a.b`), or of a form by theirs",
+            about: "values of a JSON body or message by the names on the way to them (`a.b`), or of a form by theirs",
         },
         FieldSpec {
             name: "size",

@@ -18,6 +18,7 @@ use crate::{
     forward,
     problem::Problem,
     request::Asked,
+    websocket::Switched,
     wire::{self, Decoded, Decoder, Framing, Head, HeadReader, Length, WireError},
 };
 
@@ -37,7 +38,7 @@ const AHEAD: usize = 64 * 1024;
 const READ: usize = 16 * 1024;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send>(
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     session: &Session,
     stream: S,
 ) -> Result<(), ServeError> {
@@ -56,17 +57,39 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send>(
             Ok(head) => head,
             Err(error) => return malformed(session, &mut reader, &mut write, error).await,
         };
-        if one(session, head, framing, &mut reader, &mut write).await? == Next::Close {
-            return linger(&mut reader, &mut write).await;
+        match one(session, head, framing, &mut reader, &mut write).await? {
+            Next::Request => {}
+            Next::Close => return linger(&mut reader, &mut write).await,
+            Next::Messages(switched) => return switch(session, *switched, reader, write).await,
         }
     }
 }
 
-/// Whether another request may follow.
-#[derive(Debug, PartialEq, Eq)]
+/// Tells the client that its connection is switched to WebSocket, and goes on with messages.
+async fn switch<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    session: &Session,
+    switched: Switched,
+    reader: Reader<S>,
+    mut write: WriteHalf<S>,
+) -> Result<(), ServeError> {
+    if !reader.buffer.is_empty() {
+        return Err(ServeError::Client(
+            "it sent more before it was told that its connection is switched".into(),
+        ));
+    }
+    let lost = |error: std::io::Error| ServeError::Client(error.to_string());
+    let head = wire::response_head(StatusCode::SWITCHING_PROTOCOLS, &switched.headers, Length::None, false);
+    write.write_all(&head).await.map_err(lost)?;
+    write.flush().await.map_err(lost)?;
+    session.relay(reader.read.unsplit(write), switched).await
+}
+
+/// What may follow a request.
 enum Next {
     Request,
     Close,
+    /// A WebSocket's.
+    Messages(Box<Switched>),
 }
 
 /// Answers one request.
@@ -90,7 +113,9 @@ async fn one<S: AsyncRead + AsyncWrite + Send>(
         begun: false,
     };
     let mut body = RequestBody { reader, decoder: Decoder::new(framing) };
-    session.exchange(asked(head, framing), &mut body, &mut responder).await?;
+    if let Some(switched) = session.exchange(asked(head, framing), &mut body, &mut responder).await? {
+        return Ok(Next::Messages(switched));
+    }
     // A client that still waits to be told to go on may send its body or not: nobody could say what comes next.
     if responder.last || responder.expects || !body.drain().await {
         return Ok(Next::Close);

@@ -99,7 +99,8 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
     };
     let mut body = RequestBody { body };
     match session.exchange(asked, &mut body, &mut responder).await {
-        Ok(()) => {}
+        // Nothing that is asked in HTTP/2 switches its connection.
+        Ok(_) => {}
         Err(Ended::Client(why)) => {
             tracing::debug!(why, "request cut off");
             responder.reset(Reason::CANCEL);

@@ -92,6 +92,22 @@ impl<'a> Masks<'a> {
         Ok(Some(Masked { inflate, form }))
     }
 
+    /// A text message, which is there whole, as it is shown.
+    pub(crate) fn message(self, text: &[u8]) -> Result<Vec<u8>, String> {
+        let mut out = Vec::with_capacity(text.len());
+        let mut json = Json::new(self.clone());
+        let read = json.take(text, &mut out).and_then(|()| json.end(&mut out));
+        let begins_like_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'));
+        match read {
+            Ok(()) => Ok(out),
+            Err(why) if begins_like_json => Err(why),
+            Err(_) if self.fields.as_ref().is_some_and(|fields| fields.reach("body.")) => {
+                Err("a mask is on fields, and it is no JSON".into())
+            }
+            Err(_) => Ok(self.scan(text).into_owned()),
+        }
+    }
+
     fn headers(&self, headers: &mut HeaderMap) {
         for name in ABOUT_THE_WHOLE {
             headers.remove(name);

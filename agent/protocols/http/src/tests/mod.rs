@@ -7,3 +7,4 @@ mod holding;
 mod requests;
 mod stage;
 mod versions;
+mod websockets;

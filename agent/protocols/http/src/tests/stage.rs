@@ -14,7 +14,7 @@ use rustls::{
 use tidegate_gate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
     Protocol, Secret, ServeError, Stopping,
-    contract::{Memory, PATIENCE, People},
+    contract::{Memory, People},
     policy::{Policy, Principal, SourceFile},
 };
 use tokio::{
@@ -24,6 +24,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+
+pub(super) use tidegate_gate::contract::PATIENCE;
 
 use crate::Http;
 
@@ -92,6 +94,17 @@ pub(super) enum Reached {
 impl Stage {
     /// With these rules, by which `tester` may do what; `{more}` options of the resource, as JSON.
     pub(super) async fn set(rules: &str, options: &str, reached: Reached, play: Play) -> Self {
+        let serving = |listener, tls, received| tokio::spawn(accept(listener, tls, play, received));
+        Self::serving(rules, options, reached, serving).await
+    }
+
+    /// The same with an upstream of the test's own.
+    pub(super) async fn serving(
+        rules: &str,
+        options: &str,
+        reached: Reached,
+        serve: impl FnOnce(TcpListener, Option<TlsAcceptor>, Arc<Mutex<Vec<String>>>) -> JoinHandle<()>,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let authority = Authority::new();
@@ -115,7 +128,7 @@ impl Stage {
             Reached::Plainly => None,
             Reached::AsNamed(name) => Some(TlsAcceptor::from(authority.server(name, &[b"http/1.1"]))),
         };
-        let playing = tokio::spawn(accept(listener, upstream, play, received.clone()));
+        let playing = serve(listener, upstream, received.clone());
         Self {
             memory: Memory::default(),
             people: People::default(),

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-pub(crate) use settings::{ALPN, Settings};
+pub(crate) use settings::{ALPN, Settings, Versions};
 
 use crate::{body::Outgoing, problem::Problem};
 
@@ -78,51 +78,8 @@ impl Lines {
     ) -> Result<Line, Problem> {
         match self.idle(host) {
             Some(line) => Ok(line),
-            None => self.new_line(host, gate, permit, settings).await,
+            None => new_line(host, gate, permit, settings, Versions::Any).await,
         }
-    }
-
-    /// A new connection to the host.
-    pub(crate) async fn new_line(
-        &self,
-        host: &Arc<str>,
-        gate: &Gate,
-        permit: &Permit,
-        settings: &Settings,
-    ) -> Result<Line, Problem> {
-        let upstream = gate.upstream(permit).await.map_err(|refusal| Problem::refused(&refusal))?;
-        let unusable = |why: &str| {
-            gate.event("credential-unusable", why);
-            let detail = format!("the gate cannot use its credential for {:?}", gate.resource().name);
-            Problem::new(StatusCode::BAD_GATEWAY, detail)
-        };
-        let tls = settings.client_config(&upstream.credential).map_err(unusable)?;
-        let connecting = async {
-            match tls {
-                None => Ok(handshake(upstream.stream, false).await.map_err(|error| told(&error))?),
-                Some(config) => {
-                    let name = settings.server_name(host)?;
-                    let stream = TlsConnector::from(config).connect(name, upstream.stream).await;
-                    let stream = stream.map_err(|error| format!("TLS: {error}"))?;
-                    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    handshake(stream, is_h2).await.map_err(|error| told(&error))
-                }
-            }
-        };
-        let timeout = settings.connect_timeout;
-        let connected = tokio::time::timeout(timeout, connecting).await;
-        let connected: Result<_, String> =
-            connected.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
-        let (sender, driver) = connected.map_err(|why| {
-            gate.event("upstream-unreachable", &why);
-            // What is wrong with its certificate is for the record: the client could be told of another's network.
-            Problem::new(
-                StatusCode::BAD_GATEWAY,
-                format!("the gate could not speak with {host:?}; its record says why"),
-            )
-        })?;
-        let credential = Arc::new(upstream.credential);
-        Ok(Line { host: host.clone(), sender, credential, used: false, driver: Arc::new(driver) })
     }
 
     /// Keeps a connection for the next request, if it can carry one.
@@ -212,6 +169,49 @@ impl Line {
     }
 }
 
+/// A new connection to the host.
+pub(crate) async fn new_line(
+    host: &Arc<str>,
+    gate: &Gate,
+    permit: &Permit,
+    settings: &Settings,
+    versions: Versions,
+) -> Result<Line, Problem> {
+    let upstream = gate.upstream(permit).await.map_err(|refusal| Problem::refused(&refusal))?;
+    let unusable = |why: &str| {
+        gate.event("credential-unusable", why);
+        let detail = format!("the gate cannot use its credential for {:?}", gate.resource().name);
+        Problem::new(StatusCode::BAD_GATEWAY, detail)
+    };
+    let tls = settings.client_config(&upstream.credential, versions).map_err(unusable)?;
+    let connecting = async {
+        match tls {
+            None => Ok(handshake(upstream.stream, false).await.map_err(|error| told(&error))?),
+            Some(config) => {
+                let name = settings.server_name(host)?;
+                let stream = TlsConnector::from(config).connect(name, upstream.stream).await;
+                let stream = stream.map_err(|error| format!("TLS: {error}"))?;
+                let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                handshake(stream, is_h2).await.map_err(|error| told(&error))
+            }
+        }
+    };
+    let timeout = settings.connect_timeout;
+    let connected = tokio::time::timeout(timeout, connecting).await;
+    let connected: Result<_, String> =
+        connected.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
+    let (sender, driver) = connected.map_err(|why| {
+        gate.event("upstream-unreachable", &why);
+        // What is wrong with its certificate is for the record: the client could be told of another's network.
+        Problem::new(
+            StatusCode::BAD_GATEWAY,
+            format!("the gate could not speak with {host:?}; its record says why"),
+        )
+    })?;
+    let credential = Arc::new(upstream.credential);
+    Ok(Line { host: host.clone(), sender, credential, used: false, driver: Arc::new(driver) })
+}
+
 async fn handshake<S>(stream: S, is_h2: bool) -> Result<(Sender, Driver), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -223,7 +223,8 @@ where
         return Ok((Sender::H2(sender), drive(connection)));
     }
     let (sender, connection) = http1::Builder::new().max_headers(256).handshake(io).await?;
-    Ok((Sender::H1(sender), drive(connection)))
+    // A connection that is switched goes on without its driver.
+    Ok((Sender::H1(sender), drive(connection.with_upgrades())))
 }
 
 fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) -> Driver {

@@ -16,6 +16,14 @@ use tidegate_gate::{
 /// The names of the versions in TLS' ALPN extension, in order of preference (RFC 7301).
 pub(crate) const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
+/// Which versions a connection may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versions {
+    Any,
+    /// HTTP/1.1 alone: it is going to be switched to another protocol.
+    Http11,
+}
+
 /// How a resource's servers are reached. Made once, when the bundle loads.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -62,10 +70,15 @@ impl Settings {
     pub(super) fn client_config(
         &self,
         credential: &Credential,
+        versions: Versions,
     ) -> Result<Option<Arc<ClientConfig>>, &'static str> {
         let Some((config, provider)) = &self.tls else { return Ok(None) };
+        let mut config = config.clone();
+        if versions == Versions::Http11 {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
         let (Some(certificate), Some(key)) = (&credential.certificate, &credential.key) else {
-            return Ok(Some(config.clone()));
+            return Ok(Some(config));
         };
         let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().ok();
         let chain = chain.filter(|chain| !chain.is_empty()).ok_or("its certificate is not in PEM form")?;
@@ -73,9 +86,8 @@ impl Settings {
             .map_err(|_| "its key is not in PEM form, or encrypted")?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|_| "its key is not the certificate's, or of an unknown kind")?;
-        let mut config = ClientConfig::clone(config);
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
-        Ok(Some(Arc::new(config)))
+        Arc::make_mut(&mut config).client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Ok(Some(config))
     }
 }
 

@@ -1,0 +1,266 @@
+//! WebSocket: what goes through in either direction, and what is refused.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async, client_async,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+        protocol::{
+            CloseFrame,
+            frame::{
+                Frame,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
+    },
+};
+
+use super::stage::{PATIENCE, Reached, Stage};
+
+const RULES: &str = r#"
+rules:
+  - name: talk
+    subjects: [tester]
+    resources: [it]
+    allow:
+      - {action: websocket, path: /live}
+      - {action: message, path: /live, to: client}
+      - {action: message, path: /live, to: server, message: text, size: "<= 5000000"}
+    masks: [people]
+  - {name: plain, subjects: [tester], resources: [it], allow: [{method: GET, path: "/pages/**"}]}
+  - {name: no-orders, subjects: [tester], resources: [it], deny: [{action: message, to: server, body: {op: order}}]}
+masks:
+  people: {columns: [body.owner], content: [card], show: {keep-last: 4}}
+"#;
+
+/// A server that says back what it hears; what it heard goes to `received`.
+async fn echo(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let received = received.clone();
+        tokio::spawn(async move {
+            #[expect(clippy::result_large_err, reason = "the library's own signature")]
+            let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+                received.lock().unwrap().push(format!("{:?}", request.headers()));
+                Ok(response)
+            };
+            let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
+            while let Some(Ok(message)) = socket.next().await {
+                received.lock().unwrap().push(format!("{message:?}"));
+                let answer = match message {
+                    Message::Text(text) if text == "\"leave\"" => Message::Close(Some(CloseFrame {
+                        code: CloseCode::from(4001),
+                        reason: "bye 4111111111111111".into(),
+                    })),
+                    Message::Text(text) if text == "\"binary\"" => Message::binary(b"4111".as_slice()),
+                    Message::Text(_) => message,
+                    _ => continue,
+                };
+                if socket.send(answer).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn stage() -> Stage {
+    Stage::serving(RULES, "{}", Reached::Plainly, |listener, _, received| {
+        tokio::spawn(echo(listener, received))
+    })
+    .await
+}
+
+async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
+    let (stream, _) = stage.connect().await;
+    client_async(format!("ws://127.0.0.1:{}/live", stage.port), stream).await.unwrap().0
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it does not take so long")
+}
+
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
+    soon(socket.next()).await.expect("there is more").unwrap()
+}
+
+/// The close frame that comes next.
+async fn closed(socket: &mut WebSocketStream<TcpStream>) -> (u16, String) {
+    match next(socket).await {
+        Message::Close(Some(frame)) => (frame.code.into(), frame.reason.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn messages(stage: &Stage) -> Vec<String> {
+    stage.received().into_iter().filter(|it| it.starts_with("Text") || it.starts_with("Binary")).collect()
+}
+
+#[tokio::test]
+async fn messages_go_both_ways_each_decided_and_recorded() {
+    let stage = stage().await.signs_in(None, "s3cret");
+    let mut socket = connect(&stage).await;
+    for text in [r#"{"op": "look"}"#, "\"é\"", "7"] {
+        socket.send(Message::text(text)).await.unwrap();
+        assert_eq!(next(&mut socket).await, Message::text(text));
+    }
+    assert_eq!(stage.memory.actions(), 7);
+    assert!(stage.received()[0].contains("upgrade") && stage.received()[0].contains("authorization"));
+    socket.close(None).await.unwrap();
+    assert!(soon(socket.next()).await.is_some());
+}
+
+#[tokio::test]
+async fn a_refused_message_closes_with_the_rule_s_name_and_never_arrives() {
+    let stage = stage().await;
+    let mut socket = connect(&stage).await;
+    socket.send(Message::text(r#"{"op": "order"}"#)).await.unwrap();
+    assert_eq!(closed(&mut socket).await, (1008, "denied by rule \"no-orders\"".into()));
+    let mut socket = connect(&stage).await;
+    socket.send(Message::binary(b"x".as_slice())).await.unwrap();
+    let (code, why) = closed(&mut socket).await;
+    assert!(code == 1008 && why.contains("it is binary"), "{code} {why}");
+    assert_eq!(messages(&stage), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_message_in_fragments_is_the_message() {
+    let stage = stage().await;
+    let mut socket = connect(&stage).await;
+    let fragment =
+        |text: &'static str, kind, last| Message::Frame(Frame::message(text, OpCode::Data(kind), last));
+    for fragment in [
+        fragment(r#"{"op": "#, Data::Text, false),
+        Message::Ping("between".into()),
+        fragment(r#""look"}"#, Data::Continue, true),
+    ] {
+        socket.send(fragment).await.unwrap();
+    }
+    assert_eq!(next(&mut socket).await, Message::Pong("between".into()));
+    assert_eq!(next(&mut socket).await, Message::text(r#"{"op": "look"}"#));
+    socket.send(fragment(r#"{"op": "or"#, Data::Text, false)).await.unwrap();
+    socket.send(fragment(r#"der"}"#, Data::Continue, true)).await.unwrap();
+    assert_eq!(closed(&mut socket).await.0, 1008);
+    assert!(!stage.received().iter().any(|heard| heard.contains("order") || heard.contains("between")));
+}
+
+#[tokio::test]
+async fn what_cannot_be_looked_into_is_refused_where_a_rule_looks() {
+    for text in ["not json", r#"{"op": "look", "op": "order"}"#, r#"{"op": "look", "OP": "order"}"#] {
+        let stage = stage().await;
+        let mut socket = connect(&stage).await;
+        socket.send(Message::text(text)).await.unwrap();
+        let (code, why) = closed(&mut socket).await;
+        assert!(code == 1008 && why.contains("cannot be looked into"), "{code} {why}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_says_is_masked_and_what_cannot_be_is_refused() {
+    let stage = stage().await;
+    let mut socket = connect(&stage).await;
+    socket.send(Message::text(r#"{"owner": "Ada Lovelace", "n": "4111111111111111"}"#)).await.unwrap();
+    assert_eq!(
+        next(&mut socket).await,
+        Message::text(r#"{"owner": "********lace", "n": "************1111"}"#)
+    );
+    socket.send(Message::text("\"leave\"")).await.unwrap();
+    assert_eq!(closed(&mut socket).await, (4001, "bye ************1111".into()));
+    let mut socket = connect(&stage).await;
+    socket.send(Message::text("\"binary\"")).await.unwrap();
+    let (code, why) = closed(&mut socket).await;
+    assert!(code == 1008 && why.contains("cannot be masked: it is binary"), "{code} {why}");
+}
+
+#[tokio::test]
+async fn a_rule_must_name_the_websocket_and_its_messages() {
+    let stage = stage().await;
+    for path in ["/pages/live", "/other"] {
+        let (stream, _) = stage.connect().await;
+        let refused = client_async(format!("ws://127.0.0.1:{}{path}", stage.port), stream).await.unwrap_err();
+        assert!(refused.to_string().contains("403"), "{path}: {refused}");
+    }
+    assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_socket_that_is_no_longer_allowed_is_closed() {
+    let stage = stage().await;
+    let mut socket = connect(&stage).await;
+    stage.reload("rules: [{name: none, subjects: [tester], resources: [it], allow: [{path: /x}]}]");
+    let (code, why) = closed(&mut socket).await;
+    assert!(code == 1008 && why.contains("no longer allowed"), "{code} {why}");
+}
+
+#[tokio::test]
+async fn frames_that_break_the_protocol_end_it() {
+    // Unmasked, an unknown opcode, a compressed one though none was negotiated, a long ping, a close of one byte, text that
+    // is none.
+    for (frame, code) in [
+        (&[0x81, 0x01, b'x'][..], 1002),
+        (&[0x83, 0x81, 0, 0, 0, 0, b'x'], 1002),
+        (&[0xc1, 0x81, 0, 0, 0, 0, b'x'], 1002),
+        (&[&[0x89, 0xfe, 0, 126, 0, 0, 0, 0][..], &[b'x'; 126]].concat(), 1002),
+        (&[0x80, 0x81, 0, 0, 0, 0, b'x'], 1002),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007),
+        (&[0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], 1009),
+    ] {
+        let stage = stage().await;
+        let (mut stream, _) = stage.connect().await;
+        let head = stage.request("GET /live", "");
+        let head = head.replace("Connection: close", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut heard = Vec::new();
+        while !heard.ends_with(b"\r\n\r\n") {
+            assert_ne!(
+                soon(stream.read_buf(&mut heard)).await.unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&heard)
+            );
+        }
+        stream.write_all(frame).await.unwrap();
+        heard.clear();
+        soon(stream.read_to_end(&mut heard)).await.unwrap();
+        assert!(heard.first() == Some(&0x88), "{frame:x?}: {heard:x?}");
+        assert_eq!(
+            u16::from_be_bytes([heard[2], heard[3]]),
+            code,
+            "{frame:x?}: {}",
+            String::from_utf8_lossy(&heard)
+        );
+        assert_eq!(messages(&stage), [""; 0], "{frame:x?}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_before_the_connection_is_switched_is_no_message() {
+    let stage = stage().await;
+    let head = stage.request("GET /live", "").replace("Connection: close", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let heard = stage.told(&(head + "GET /live HTTP/1.1\r\n\r\n")).await;
+    assert_eq!(heard, "");
+    assert_eq!(messages(&stage), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_upstream_that_switches_to_something_else_is_not_believed() {
+    let yes = |_: &str| {
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n".to_owned()
+    };
+    let stage = Stage::set(RULES, "{}", Reached::Plainly, yes).await;
+    let (stream, _) = stage.connect().await;
+    let refused = client_async(format!("ws://127.0.0.1:{}/live", stage.port), stream).await.unwrap_err();
+    assert!(refused.to_string().contains("502"), "{refused}");
+    let heard = stage.told(&stage.request("GET /pages/a", "")).await;
+    assert!(heard.starts_with("HTTP/1.1 502"), "{heard}");
+}

@@ -1,0 +1,333 @@
+//! Messages on their way, in both directions at once, each decided by itself.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use http::HeaderMap;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tidegate_gate::{
+    Action, Cause, Decision, Hold, Matter, Outcome, Permit, Put, Refusal, ServeError,
+    policy::{Item, Shape, Value},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks};
+
+/// Most bytes of a message.
+const LARGEST: usize = 4 * 1024 * 1024;
+/// Most bytes of a message that somebody can be asked about.
+const SHOWN: usize = 64 * 1024;
+/// How long the two may take to take leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Most bytes of a close frame's reason (RFC 6455, 5.5).
+const LONGEST_REASON: usize = 123;
+
+/// A connection that the upstream has switched to WebSocket.
+pub(crate) struct Switched {
+    /// What the client is told of it.
+    pub(crate) headers: HeaderMap,
+    pub(crate) upstream: Upgraded,
+    /// Of the upgrade.
+    pub(crate) permit: Permit,
+    pub(crate) host: Arc<str>,
+    pub(crate) path: Arc<str>,
+    /// As recorded.
+    pub(crate) answer: String,
+}
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    Server,
+    Client,
+}
+
+/// Why it is over, and what each side is told.
+#[derive(Debug)]
+struct Closing {
+    client: (CloseCode, String),
+    server: CloseCode,
+    /// For the record.
+    error: Option<ServeError>,
+}
+
+impl Session {
+    /// Relays messages between the client, which was told that its connection is switched, and the upstream, to the end.
+    pub(crate) async fn relay<S>(&self, client: S, switched: Switched) -> Result<(), ServeError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Switched { upstream, permit, host, path, answer, .. } = switched;
+        let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
+        let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
+        let upstream =
+            WebSocketStream::from_raw_socket(TokioIo::new(upstream), Role::Client, Some(config)).await;
+        let (mut to_client, mut from_client) = client.split();
+        let (mut to_server, mut from_server) = upstream.split();
+        let place = Place { session: self, host, path };
+        let (mut taken, mut shown) = (0, 0);
+        let closing = tokio::select! {
+            closing = place.pump(To::Server, &mut from_client, &mut to_server, &mut taken) => closing,
+            closing = place.pump(To::Client, &mut from_server, &mut to_client, &mut shown) => closing,
+            refusal = permit.revoked() => Closing::refused(&refusal),
+            refusal = self.gate.over() => Closing::refused(&refusal),
+        };
+        let (code, reason) = closing.client;
+        let farewell = async {
+            say(&mut to_client, code, &reason).await;
+            say(&mut to_server, closing.server, "").await;
+            while let Some(Ok(_)) = from_client.next().await {}
+            while let Some(Ok(_)) = from_server.next().await {}
+        };
+        // Whoever does not answer has had the time.
+        let _ = timeout(FAREWELL, farewell).await;
+        let error = closing.error.as_ref().map(ToString::to_string);
+        permit.done(&Outcome { error, bytes: shown, answer: Some(answer), ..Outcome::default() });
+        closing.error.map_or(Ok(()), Err)
+    }
+}
+
+/// Takes leave. Who has gone already is not told.
+async fn say(sink: &mut (impl Sink<Message> + Unpin), code: CloseCode, reason: &str) {
+    let code = if code.is_allowed() { code } else { CloseCode::Normal };
+    let _ = sink.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await;
+    // A close that was answered meanwhile is answered with this.
+    let _ = sink.flush().await;
+}
+
+/// Where messages are exchanged.
+struct Place<'a> {
+    session: &'a Session,
+    host: Arc<str>,
+    path: Arc<str>,
+}
+
+impl Place<'_> {
+    /// Hands on messages in one direction until something ends it. `bytes` counts those of messages.
+    async fn pump(
+        &self,
+        to: To,
+        from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
+        sink: &mut (impl Sink<Message> + Unpin),
+        bytes: &mut u64,
+    ) -> Closing {
+        loop {
+            let message = match from.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Closing::broken(to, &error),
+                None => return Closing::gone(to),
+            };
+            let (word, payload) = match message {
+                Message::Text(text) => ("text", Bytes::from(text)),
+                Message::Binary(payload) => ("binary", payload),
+                Message::Close(frame) => return self.closed(to, frame),
+                // Answered where they arrive: what they carry is no message.
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+            };
+            match self.one(to, word, payload, sink).await {
+                Ok(count) => *bytes += count,
+                Err(closing) => return closing,
+            }
+        }
+    }
+
+    /// Hands on one message, if it may go on; how many bytes it has then.
+    async fn one(
+        &self,
+        to: To,
+        word: &'static str,
+        payload: Bytes,
+        sink: &mut (impl Sink<Message> + Unpin),
+    ) -> Result<u64, Closing> {
+        let permit = self.permit(to, word, &payload).await?;
+        let payload = match (to, Masks::of(permit.verdict(), permit.masker())) {
+            (To::Client, Some(masks)) => {
+                let masked = match word {
+                    "text" => masks.message(&payload),
+                    _ => Err("it is binary".into()),
+                };
+                masked.map(Bytes::from).map_err(|why| Closing::policy(&cannot_be_masked(&why)))?
+            }
+            _ => payload,
+        };
+        let bytes = payload.len() as u64;
+        if to == To::Client {
+            permit.tap(&payload);
+        }
+        let message = match word {
+            // It was text, and masks make text of text.
+            "text" => Message::text(String::from_utf8_lossy(&payload).into_owned()),
+            _ => Message::binary(payload),
+        };
+        sink.send(message)
+            .await
+            .map_err(|_| Closing::gone(if to == To::Client { To::Server } else { To::Client }))?;
+        permit.done(&Outcome { bytes, ..Outcome::default() });
+        Ok(bytes)
+    }
+
+    async fn permit(&self, to: To, word: &'static str, payload: &Bytes) -> Result<Permit, Closing> {
+        let gate = &self.session.gate;
+        let mut shape = self.shape(to, word, payload.len());
+        let (host, path) = (&self.host, &self.path);
+        let text = format!("message {word} to {}, {host} {path}, {} bytes", to.word(), payload.len());
+        if gate.depends_on("body", &shape) {
+            let read = match word {
+                "text" => fields::json(payload),
+                _ => Err("it is binary".into()),
+            };
+            let read = read.map_err(|why| {
+                let why = format!("a rule looks at this message, which cannot be looked into: {why}");
+                Closing::policy(&gate.refuse("message", &text, &why).message)
+            })?;
+            for item in &mut shape.items {
+                item.fields.push(("body", Value::Named(read.clone())));
+            }
+        }
+        let shape = Arc::new(shape);
+        match gate.ask(Action { name: "message", shape: &shape, text: &text }).await {
+            Decision::Permit(permit) => Ok(permit),
+            Decision::Refuse(refusal) => Err(Closing::refused(&refusal)),
+            Decision::Hold(hold) => self.held(hold, &shape, &text, payload).await,
+        }
+    }
+
+    /// Waits for a person as long as the resource says; what follows in this direction waits behind it.
+    async fn held(
+        &self,
+        hold: Hold,
+        shape: &Arc<Shape>,
+        text: &str,
+        payload: &Bytes,
+    ) -> Result<Permit, Closing> {
+        if payload.len() > SHOWN {
+            return Err(Closing::policy("this needs an approval, and is longer than anybody can be shown"));
+        }
+        let matter = Matter::new(text.as_bytes()).with("message", payload);
+        let refused = |refusal: Refusal| Closing::refused(&refusal);
+        let mut waiting = match hold.put(matter).await.map_err(refused)? {
+            Put::Permit(permit) => return Ok(permit),
+            Put::Waits(waiting) => waiting,
+        };
+        match timeout(self.session.server.options.wait, waiting.settled()).await {
+            Ok(approved) => approved.and_then(|approved| approved.permit(shape)).map_err(refused),
+            Err(_) => {
+                let told = waiting.told();
+                waiting.leave();
+                Err(refused(told))
+            }
+        }
+    }
+
+    fn shape(&self, to: To, word: &'static str, bytes: usize) -> Shape {
+        let fields = vec![
+            ("action", Value::Word("message")),
+            ("message", Value::Word(word)),
+            ("to", Value::Word(to.word())),
+            ("host", Value::Text(self.host.clone())),
+            ("path", Value::Text(self.path.clone())),
+            ("size", Value::Number(i64::try_from(bytes).unwrap_or(i64::MAX))),
+        ];
+        Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+    }
+
+    /// One side took leave, the other is told. A server's reason is shown as its messages are, a client's goes nowhere.
+    fn closed(&self, to: To, frame: Option<CloseFrame>) -> Closing {
+        let code = frame.as_ref().map_or(CloseCode::Normal, |frame| frame.code);
+        let gate = &self.session.gate;
+        let reason = match (to, frame, gate.standing_masks().content) {
+            (To::Client, Some(frame), None) => frame.reason.to_string(),
+            (To::Client, Some(frame), Some(mask)) => {
+                let shown: Cow<'_, [u8]> = gate.masker().scan(&mask, frame.reason.as_bytes());
+                String::from_utf8_lossy(&shown).into_owned()
+            }
+            _ => String::new(),
+        };
+        Closing { client: (code, short(&reason)), server: code, error: None }
+    }
+}
+
+impl To {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl Closing {
+    /// What was asked for, or the socket itself, is not allowed.
+    fn refused(refusal: &Refusal) -> Self {
+        let hint = refusal.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let code = match refusal.cause {
+            Cause::Policy => CloseCode::Policy,
+            Cause::Shutdown => CloseCode::Away,
+            _ => CloseCode::Error,
+        };
+        let client = (code, short(&format!("{}{hint}", refusal.message)));
+        let error = Some(ServeError::Policy(refusal.message.to_string()));
+        Self { client, server: CloseCode::Away, error }
+    }
+
+    fn policy(why: &str) -> Self {
+        let error = Some(ServeError::Policy(why.to_owned()));
+        Self { client: (CloseCode::Policy, short(why)), server: CloseCode::Away, error }
+    }
+
+    /// The side that a message would have come from went away without a word.
+    fn gone(to: To) -> Self {
+        let (client, error) = match to {
+            To::Server => ("", ServeError::Client("it went away without closing its WebSocket".into())),
+            To::Client => {
+                let why = "the upstream went away";
+                (why, ServeError::Upstream("it went away without closing its WebSocket".into()))
+            }
+        };
+        Self { client: (CloseCode::Error, client.into()), server: CloseCode::Away, error: Some(error) }
+    }
+
+    /// The side that a message would have come from sent what is none.
+    fn broken(to: To, error: &Error) -> Self {
+        let code = match error {
+            Error::Capacity(_) => CloseCode::Size,
+            Error::Utf8(_) => CloseCode::Invalid,
+            Error::Protocol(_) => CloseCode::Protocol,
+            _ => return Self::gone(to),
+        };
+        let why = error.to_string();
+        match to {
+            To::Server => Self {
+                client: (code, short(&why)),
+                server: CloseCode::Away,
+                error: Some(ServeError::Client(why)),
+            },
+            To::Client => Self {
+                client: (CloseCode::Error, "the upstream broke the protocol".into()),
+                server: code,
+                error: Some(ServeError::Upstream(why)),
+            },
+        }
+    }
+}
+
+/// As much of a text as a close frame takes.
+fn short(text: &str) -> String {
+    let mut end = text.len().min(LONGEST_REASON);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
