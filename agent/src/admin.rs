@@ -12,14 +12,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     sync::Notify,
 };
 
 use crate::{
-    error::Error,
     live::Live,
     reload::{InForce, Reloader, Summary},
+    socket::Socket,
 };
 
 /// Longest request, in bytes.
@@ -119,54 +119,9 @@ pub(crate) struct Admin {
     pub(crate) stop: Arc<Notify>,
 }
 
-/// A socket of the agent's; its file is removed when dropped.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Socket {
-    /// Binds the socket. One that a dead agent left behind is replaced, one that answers is not.
-    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
-        match Blocking::connect(path) {
-            Ok(_) => return Err(Error::AlreadyRunning(path.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => std::fs::remove_file(path).map_err(Error::file(path))?,
-        }
-        // The process' umask makes it 0600.
-        let listener = UnixListener::bind(path).map_err(Error::file(path))?;
-        Ok(Self { listener, path: path.into() })
-    }
-
-    /// Answers until dropped.
-    pub(crate) async fn run(self, admin: Arc<Admin>) {
-        self.accept(|stream| serve(stream, admin.clone())).await;
-    }
-
-    /// Serves every connection until dropped.
-    pub(crate) async fn accept<F: Future<Output = ()> + Send + 'static>(
-        self,
-        serve: impl Fn(UnixStream) -> F,
-    ) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream))),
-                Err(error) => {
-                    tracing::error!(path = %self.path.display(), %error, "socket");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "socket not removed");
-        }
-    }
+/// Answers until dropped.
+pub(crate) async fn run(socket: Socket, admin: Arc<Admin>) {
+    socket.accept(|stream| serve(stream, admin.clone())).await;
 }
 
 /// The peer is judged by SO_PEERCRED, not by the socket's mode alone: the file's directory may be anybody's.
@@ -268,7 +223,7 @@ mod tests {
             },
             stop: stop.clone(),
         };
-        let serving = tokio::spawn(socket.run(Arc::new(admin)));
+        let serving = tokio::spawn(run(socket, Arc::new(admin)));
         let asking = path.clone();
         let answer = tokio::task::spawn_blocking(move || ask(&asking, request)).await.unwrap().unwrap();
         serving.abort();
@@ -305,16 +260,5 @@ mod tests {
         let (answer, stop) = asked(&world, Request::Stop).await;
         assert_eq!(answer, Answer::Stopping);
         stop.notified().await;
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_answers_is_not_taken_over_and_a_dead_one_is() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("admin.sock");
-        let living = Socket::bind(&path).unwrap();
-        assert!(matches!(Socket::bind(&path), Err(Error::AlreadyRunning(_))));
-        drop(living);
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        Socket::bind(&path).unwrap();
     }
 }

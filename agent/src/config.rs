@@ -177,11 +177,6 @@ impl Config {
         self.runtime.join("user.sock")
     }
 
-    /// The socket where people answer questions.
-    pub(crate) fn approvals_socket(&self) -> PathBuf {
-        self.runtime.join("approvals.sock")
-    }
-
     /// The record store.
     pub(crate) fn records(&self) -> PathBuf {
         self.state.join("records")

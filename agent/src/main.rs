@@ -4,8 +4,6 @@
 
 mod access;
 mod admin;
-mod answering;
-mod approvals;
 mod authority;
 mod bundle;
 mod cli;
@@ -26,11 +24,14 @@ mod names;
 mod namespaces;
 mod notify;
 mod origins;
+mod people;
 mod protocols;
 mod reload;
 mod routes;
 mod run;
 mod session;
+mod socket;
+mod start;
 mod store;
 #[cfg(test)]
 mod test_support;

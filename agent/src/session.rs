@@ -95,7 +95,7 @@ impl Sessions {
             OriginError::Unknown => Refused::UnknownOrigin,
             OriginError::Kernel(why) => Refused::Kernel(why),
         })?;
-        let claimed = place.claim(origin.principal.process.uid);
+        let claimed = place.claim(origin.principal.process.account());
         access.known(origin.destination, &origin.principal);
         claimed?;
         if origin.destination.port() == dns::PORT {

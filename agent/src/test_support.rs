@@ -351,7 +351,12 @@ impl World {
     /// Where its people are asked, kept in memory alone.
     pub(crate) fn desk(&self) -> Desk {
         let store = Sqlite::open(Path::new(":memory:")).unwrap();
-        Desk::open("host", Arc::new(store), DeskLimits { all: 10, of_principal: 10 }, Audience::default())
+        Desk::open(
+            "host",
+            Arc::new(store),
+            DeskLimits { all: 10, of_principal: 10 },
+            Audience::default(),
+        )
     }
 
     /// What reloads this world's bundle.

@@ -33,6 +33,11 @@ pub struct Captured {
 }
 
 impl Captured {
+    /// The user id of whoever answers for the process: a sub-uid counts as the user whose it is.
+    pub fn account(&self) -> u32 {
+        self.sub_uid_of.unwrap_or(self.uid)
+    }
+
     pub(crate) fn new(handoff: &Handoff, bits: &SubjectBits, active: u64) -> Self {
         let identity = &handoff.identity;
         let command = identity.command.split(|byte| *byte == 0).next().unwrap_or_default();

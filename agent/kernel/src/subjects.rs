@@ -60,26 +60,69 @@ pub fn resolve(name: &str, names: Names<'_>) -> Result<SubjectRule, KernelError>
     Ok(rule)
 }
 
-/// The ranges of these users in a table of them. What newuidmap(1) wouldn't understand gives nobody an id.
-fn sub_uids(text: &str, users: &[u32]) -> Result<Vec<SubUids>, KernelError> {
-    let mut ranges = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.trim().split(':');
-        let (Some(user), Some(start), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        let (Ok(start), Ok(count)) = (start.parse(), count.parse()) else { continue };
-        let owner = match user.parse() {
-            Ok(uid) => Some(uid),
-            Err(_) => {
-                User::from_name(user).map_err(failed("the user database"))?.map(|user| user.uid.as_raw())
-            }
-        };
-        if let Some(owner) = owner.filter(|owner| count > 0 && users.contains(owner)) {
-            ranges.push(SubUids { owner, start, count });
+/// The user who answers for a user id: the one whose sub-uid it is, whether anybody governs that user or not, else itself.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if that cannot be told, [`KernelError::Rules`] if several users have the id in their ranges.
+pub fn account(uid: u32) -> Result<u32, KernelError> {
+    match fs::read_to_string(SUB_UIDS) {
+        Ok(text) => account_in(&text, uid),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(uid),
+        Err(error) => Err(KernelError::System { what: SUB_UIDS, error }),
+    }
+}
+
+fn account_in(text: &str, uid: u32) -> Result<u32, KernelError> {
+    let mut account = None;
+    let within = |range: &Range<'_>| range.start <= uid && uid - range.start < range.count;
+    for range in ranges(text).filter(within) {
+        let Some(owner) = range.owner()? else { continue };
+        if account.replace(owner).is_some_and(|other| other != owner) {
+            return Err(KernelError::Rules(format!("{SUB_UIDS}: several users have the sub-uid {uid}")));
         }
     }
-    Ok(ranges)
+    Ok(account.unwrap_or(uid))
+}
+
+/// The ranges of these users in a table of them.
+fn sub_uids(text: &str, users: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+    let mut found = Vec::new();
+    for range in ranges(text) {
+        let Range { start, count, .. } = range;
+        if let Some(owner) = range.owner()?.filter(|owner| users.contains(owner)) {
+            found.push(SubUids { owner, start, count });
+        }
+    }
+    Ok(found)
+}
+
+/// A line of the table.
+struct Range<'a> {
+    user: &'a str,
+    start: u32,
+    count: u32,
+}
+
+impl Range<'_> {
+    /// Whose it is; none for a user that is gone.
+    fn owner(&self) -> Result<Option<u32>, KernelError> {
+        if let Ok(uid) = self.user.parse() {
+            return Ok(Some(uid));
+        }
+        let user = User::from_name(self.user).map_err(failed("the user database"))?;
+        Ok(user.map(|user| user.uid.as_raw()))
+    }
+}
+
+/// What newuidmap(1) wouldn't understand gives nobody an id.
+fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let user = fields.next()?;
+        let (start, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (count > 0).then_some(Range { user, start, count })
+    })
 }
 
 struct FoundGroup {
@@ -146,6 +189,29 @@ mod tests {
         let table = "root:100000:65536\n61001:200000:65536\n# other\n61002:300000:65536\nroot:x:1\nroot:5:0\nroot:9\n";
         let range = |owner, start| SubUids { owner, start, count: 65_536 };
         assert_eq!(sub_uids(table, &[0, 61_001]).unwrap(), [range(0, 100_000), range(61_001, 200_000)]);
+    }
+
+    #[test]
+    fn a_sub_uid_s_account_is_the_user_who_has_it_in_a_range() {
+        let table = "root:100000:65536\n61001:200000:65536\nnobody-there:300000:9\n61002:4294967295:65536\n";
+        for (uid, account) in [
+            (100_000, 0),
+            (165_535, 0),
+            (165_536, 165_536),
+            (99_999, 99_999),
+            (200_033, 61_001),
+            (300_001, 300_001),
+            (u32::MAX, 61_002),
+        ] {
+            assert_eq!(account_in(table, uid).unwrap(), account, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_sub_uid_of_two_users_is_nobody_s() {
+        let twice = "61001:200000:65536\n61001:200000:9\n61002:265535:9\n";
+        assert_eq!(account_in(twice, 200_000).unwrap(), 61_001);
+        assert!(account_in(twice, 265_535).unwrap_err().to_string().contains("265535"));
     }
 
     #[test]

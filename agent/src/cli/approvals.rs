@@ -13,8 +13,8 @@ use tidegate_gate::{Block, Plain};
 
 use super::Exit;
 use crate::{
-    answering::{self, Ask, Told},
     config::Config,
+    user_socket::{self, Answer as Told, Request},
 };
 
 /// Questions that wait for people.
@@ -83,8 +83,8 @@ impl Approvals {
     pub(super) fn run(self, config: &Config) -> Result<Exit> {
         match self {
             Self::List(List { watch: true, json, .. }) => watch(config, json),
-            Self::List(List { all, json, .. }) => ask(config, Ask::List { all }, json),
-            Self::Show(Show { id, json }) => ask(config, Ask::Show { id }, json),
+            Self::List(List { all, json, .. }) => ask(config, &Request::Questions { all }, json),
+            Self::Show(Show { id, json }) => ask(config, &Request::Question { id }, json),
             Self::Approve(answer) => answer.say(config, Say::Approve),
             Self::Deny(answer) => answer.say(config, Say::Deny),
             Self::BreakGlass(answer) => answer.say(config, Say::BreakGlass),
@@ -95,10 +95,9 @@ impl Approvals {
 }
 
 impl Answer {
-    fn say(self, config: &Config, answer: Say) -> Result<Exit> {
+    fn say(self, config: &Config, say: Say) -> Result<Exit> {
         let Self { id, reason, json } = self;
-        let asked = Ask::Answer { id, answer, reason };
-        let told = match reach(config, &asked)? {
+        let told = match reach(config, &Request::Say { id, say, reason }) {
             Ok(told) => told,
             Err(exit) => return Ok(exit),
         };
@@ -114,8 +113,8 @@ impl Answer {
     }
 }
 
-fn ask(config: &Config, ask: Ask, json: bool) -> Result<Exit> {
-    match reach(config, &ask)? {
+fn ask(config: &Config, request: &Request, json: bool) -> Result<Exit> {
+    match reach(config, request) {
         Ok(told) => print(&told, json),
         Err(exit) => Ok(exit),
     }
@@ -123,7 +122,7 @@ fn ask(config: &Config, ask: Ask, json: bool) -> Result<Exit> {
 
 fn watch(config: &Config, json: bool) -> Result<Exit> {
     let mut exit = Exit::Done;
-    let told = answering::follow(&config.approvals_socket(), |told| {
+    let told = user_socket::follow(&config.user_socket(), |told| {
         let mut out = io::stdout().lock();
         match &told {
             Told::Question { question } if !json => writeln!(out, "{}", Line(question))?,
@@ -140,12 +139,13 @@ fn watch(config: &Config, json: bool) -> Result<Exit> {
 }
 
 /// The answer, or how to end if nobody answers.
-fn reach(config: &Config, ask: &Ask) -> Result<Result<Told, Exit>> {
-    Ok(answering::ask(&config.approvals_socket(), ask).map_err(|error| unreachable(config, &error)))
+fn reach(config: &Config, request: &Request) -> Result<Told, Exit> {
+    // Only a login sends anybody anywhere.
+    user_socket::ask(&config.user_socket(), request, |_| {}).map_err(|error| unreachable(config, &error))
 }
 
 fn unreachable(config: &Config, error: &io::Error) -> Exit {
-    eprintln!("tidegate: no agent answers on {}: {error}", config.approvals_socket().display());
+    eprintln!("tidegate: no agent answers on {}: {error}", config.user_socket().display());
     Exit::Unreachable
 }
 
@@ -170,6 +170,9 @@ fn print(told: &Told, json: bool) -> Result<Exit> {
         }
         Told::Question { question } if json => writeln!(out, "{}", serde_json::to_string(question)?)?,
         Told::Question { question } => write!(out, "{}", Whole(question))?,
+        Told::Bound { .. } | Told::Visit(_) | Told::Known { .. } | Told::LoggedOut { .. } => {
+            anyhow::bail!("the agent answered something else: is it of another version?")
+        }
     }
     Ok(Exit::Done)
 }

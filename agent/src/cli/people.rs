@@ -99,7 +99,7 @@ impl Present {
 
 impl Whoami {
     pub(super) fn run(self, config: &Config) -> Result<Exit> {
-        ask(config, self.json, &Request::Whoami)
+        ask(config, self.json, &Request::Whoami {})
     }
 }
 
@@ -160,6 +160,9 @@ fn show(out: &mut impl Write, answer: &Answer) -> Result<()> {
         Answer::LoggedOut { ended: 0 } => writeln!(out, "there was nothing to end")?,
         Answer::LoggedOut { ended } => writeln!(out, "ended: {ended}")?,
         Answer::Failed { why } => eprintln!("tidegate: {why}"),
+        Answer::Questions { .. } | Answer::Question { .. } => {
+            anyhow::bail!("the agent answered something else: is it of another version?")
+        }
     }
     Ok(())
 }

@@ -37,11 +37,11 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    /// Its real user id.
-    pub(super) fn uid(&self) -> u32 {
+    /// The user id of whoever answers for it.
+    pub(super) fn account(&self) -> u32 {
         match self {
-            Self::Captured(captured, _) => captured.uid,
-            Self::Known(principal, _) => principal.process.uid,
+            Self::Captured(captured, _) => captured.account(),
+            Self::Known(principal, _) => principal.process.account(),
         }
     }
 

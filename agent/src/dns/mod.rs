@@ -164,7 +164,7 @@ impl Dns {
     /// Decides, looks up and records; what can't be recorded isn't answered.
     async fn answer(&self, asker: Asker, question: &Question) -> Answer {
         let upstream = self.in_force.upstream();
-        let answer = self.resolver.answer(asker.uid(), question, self.in_force.names(), &*upstream).await;
+        let answer = self.resolver.answer(asker.account(), question, self.in_force.names(), &*upstream).await;
         let noted = Noted::new(question, &answer, self.in_force.policy().load().digest.clone());
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || journal.note(asker, noted)).await {

@@ -1,4 +1,4 @@
-//! The seam to the desk where people are asked.
+//! Where people are asked and answer: the desk, those that are told of it, the page, and the socket for every account.
 
 use std::sync::Arc;
 
@@ -11,15 +11,59 @@ use tidegate_approvals_web::{Logins, Pages, Server, Ticket, Tls};
 use tidegate_gate::{BoxFuture, Credentials};
 use tidegate_identity::{Application, Registry, Tie};
 use tidegate_policy::Identity;
+use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
 
 use crate::{
     config::{self, Config},
+    credentials::Files,
     error::Error,
+    socket::Socket,
+    user_socket::Users,
 };
 
+/// Everything that people have to do with.
+pub(crate) struct People {
+    /// Where they are asked.
+    pub(crate) desk: Desk,
+    /// Who answers on the socket for every account.
+    pub(crate) users: Arc<Users>,
+    /// Who is told of questions.
+    pub(crate) webhooks: Webhooks,
+    /// The page for browsers, if there is to be one.
+    pub(crate) page: Option<(Server, Pages)>,
+}
+
+impl People {
+    /// Opens the desk of this host and whatever the configuration has beside it.
+    pub(crate) async fn gather(
+        config: &Config,
+        credentials: &Arc<Files>,
+        registry: &Registry,
+        host: &str,
+    ) -> Result<Self, Error> {
+        let desk = open(config, &**credentials, host).await?;
+        Ok(Self {
+            users: Users::new(registry.clone(), desk.clone()),
+            webhooks: webhooks(config, credentials.clone()).await?,
+            page: page(config, &**credentials, &desk, registry).await?,
+            desk,
+        })
+    }
+
+    /// Serves them among these tasks.
+    pub(crate) fn serve(self, socket: Socket, tasks: &mut JoinSet<()>) {
+        let Self { desk, users, webhooks, page } = self;
+        tasks.spawn(users.run(socket));
+        tasks.spawn(webhooks.run(desk));
+        if let Some((server, pages)) = page {
+            tasks.spawn(server.run(pages));
+        }
+    }
+}
+
 /// Opens this host's desk: on the fleet's database where the configuration names one, else on a file of its own.
-pub(crate) async fn open(config: &Config, credentials: &dyn Credentials, host: &str) -> Result<Desk, Error> {
+async fn open(config: &Config, credentials: &dyn Credentials, host: &str) -> Result<Desk, Error> {
     let failed = |error: StoreError| Error::Approvals(error.to_string());
     let store: Arc<dyn Store> = match &config.approvals.database {
         Some(database) => {
@@ -37,14 +81,14 @@ pub(crate) async fn open(config: &Config, credentials: &dyn Credentials, host: &
 }
 
 /// The receivers that are told, with everything that they need.
-pub(crate) async fn webhooks(config: &Config, credentials: Arc<dyn Credentials>) -> Result<Webhooks, Error> {
+async fn webhooks(config: &Config, credentials: Arc<dyn Credentials>) -> Result<Webhooks, Error> {
     let hooks = config.approvals.webhooks.iter().map(|hook| hook.0.clone()).collect();
     let ready = Webhooks::new(hooks, credentials, Retries::default()).await;
     ready.map_err(|problems| Error::Approvals(problems.join("; ")))
 }
 
 /// The page for browsers, if there is to be one, bound and with everything that it needs.
-pub(crate) async fn page(
+async fn page(
     config: &Config,
     credentials: &dyn Credentials,
     desk: &Desk,

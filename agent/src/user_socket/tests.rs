@@ -1,0 +1,179 @@
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidegate_gate::{self as gate, Approvals, Question};
+use tidegate_policy::{Approval, Held, People, Principal, Process, Scope};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::test_support::World;
+
+/// The account that answers for whoever runs these tests.
+const OWNER: u32 = 61_001;
+
+struct Served {
+    directory: TempDir,
+    desk: Desk,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Served {
+    async fn new() -> Self {
+        let (world, directory) = (World::new().await, tempfile::tempdir().unwrap());
+        let desk = world.desk();
+        let socket = Socket::bind_for_all(&directory.path().join("user.sock")).unwrap();
+        let users = Users {
+            registry: world.registry.clone(),
+            desk: desk.clone(),
+            callers: Callers::default(),
+            accounts: |_| Ok(OWNER),
+        };
+        Self { directory, desk, serving: tokio::spawn(Arc::new(users).run(socket)) }
+    }
+
+    async fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.directory.path().join("user.sock")).await.unwrap()
+    }
+
+    /// What is answered to these bytes; the connection is closed behind it.
+    async fn say(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        // A peer that has heard enough closes.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = String::new();
+        let _ = BufReader::new(stream).read_line(&mut answer).await;
+        answer
+    }
+
+    async fn ask(&self, request: Request) -> Answer {
+        let mut text = serde_json::to_vec(&request).unwrap();
+        text.push(b'\n');
+        serde_json::from_str(&self.say(&text).await).unwrap()
+    }
+
+    /// A question that an account puts, which this account may answer.
+    async fn held(&self, asker: u32, approver: u32) -> Box<dyn gate::Inquiry> {
+        let approval = Approval {
+            by: People { users: vec![approver.to_string().into()], ..People::default() },
+            approvers: 1,
+            scope: Scope::Action,
+            wait: Duration::from_secs(600),
+            grant: None,
+            reason: false,
+            break_glass: None,
+        };
+        let process = Process { uid: asker, ..Process::default() };
+        let question = Question {
+            session: "s".into(),
+            principal: Principal { process, ..Principal::default() },
+            resource: "shop".into(),
+            protocol: "postgres".into(),
+            policy: "digest".into(),
+            action: 1,
+            name: "statement".into(),
+            text: "DELETE".into(),
+            particulars: Vec::new(),
+            holds: vec![Held { rule: "ask".into(), approval: Arc::new(approval) }],
+            exact: [1; 32],
+            shape: [1; 32],
+        };
+        match self.desk.put(question).await.unwrap() {
+            gate::Answer::Waits(waits) => waits,
+            gate::Answer::Known(_) => panic!("nobody was asked"),
+        }
+    }
+
+    async fn approve(&self, id: &str) -> Answer {
+        self.ask(Request::Say { id: id.to_owned(), say: Say::Approve, reason: None }).await
+    }
+}
+
+#[tokio::test]
+async fn who_one_is_and_what_waits_is_asked_on_one_socket() {
+    let served = Served::new().await;
+    let nobody = Answer::Known { identities: Vec::new(), unproven: Vec::new() };
+    assert_eq!(served.ask(Request::Whoami {}).await, nobody);
+    let waits = served.held(61_002, OWNER).await;
+    let Answer::Questions { questions } = served.ask(Request::Questions { all: false }).await else {
+        panic!("no questions")
+    };
+    assert_eq!(questions.iter().map(|question| &question.id).collect::<Vec<_>>(), [waits.id()]);
+}
+
+#[tokio::test]
+async fn a_sub_uid_cannot_answer_what_its_user_asked() {
+    let served = Served::new().await;
+    let own = served.held(OWNER, OWNER).await;
+    let Answer::Failed { why } = served.approve(own.id()).await else { panic!("it counted") };
+    assert!(why.contains("you asked"), "{why}");
+}
+
+#[tokio::test]
+async fn a_sub_uid_answers_as_its_user() {
+    let served = Served::new().await;
+    let waits = served.held(61_002, OWNER).await;
+    let Answer::Question { question } = served.approve(waits.id()).await else { panic!("it did not count") };
+    assert_eq!(question.state, tidegate_approvals::State::Approved);
+}
+
+#[tokio::test]
+async fn nothing_of_what_is_no_request_comes_back() {
+    let served = Served::new().await;
+    for text in [
+        "{\"present\":{\"token\":\"hush.hush.hush\",\"hush\":1}}\n",
+        "{\"hush\":{}}\n",
+        "hush\n",
+        "{\"present\":{\"token\":\"hush\n",
+    ] {
+        let answer = served.say(text.as_bytes()).await;
+        assert!(answer.contains("not a request") && !answer.contains("hush"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_end_is_read_as_far_as_one_may_be_long() {
+    let served = Served::new().await;
+    let answer = served.say(&vec![b'['; line::LONGEST]).await;
+    assert!(answer.contains("not a request"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_may_come_in_parts() {
+    let served = Served::new().await;
+    let mut stream = served.connect().await;
+    for part in ["{\"who", "ami\":", "{}}", "\n"] {
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).await.unwrap();
+    assert!(answer.contains("known"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_who_watches_is_told_of_what_changes_until_they_go() {
+    let served = Served::new().await;
+    let mut stream = served.connect().await;
+    stream.write_all(b"{\"watch\":{}}\n").await.unwrap();
+    let waits = served.held(61_002, OWNER).await;
+    served.approve(waits.id()).await;
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        let Answer::Question { question } = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
+        assert_eq!(question.id, *waits.id());
+        if question.state == tidegate_approvals::State::Approved {
+            break;
+        }
+    }
+}
