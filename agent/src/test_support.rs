@@ -354,7 +354,7 @@ impl World {
         Desk::open(
             "host",
             Arc::new(store),
-            DeskLimits { all: 10, of_principal: 10 },
+            DeskLimits { all: 10, of_principal: 10, a_minute: 100 },
             Audience::default(),
         )
     }

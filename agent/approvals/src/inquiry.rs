@@ -6,15 +6,19 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use tidegate_gate::{
     Question,
-    policy::{Approval, Held, Principal, Scope},
+    policy::{Approval, Held, Identity, Principal, Scope},
 };
 
 use crate::{
     key,
     person::{Person, Who},
 };
+
+/// Characters of a text in a list.
+const BRIEF: usize = 200;
 
 /// One question, everything that happened to it, and for how long its answer counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,8 +176,10 @@ impl Inquiry {
 
     /// Until when anything can still come of it.
     pub(crate) fn alive_until(&self) -> Timestamp {
-        let Some(decided) = self.decided.filter(|_| self.state == State::Approved) else {
-            return self.expires;
+        let decided = match (self.state, self.decided) {
+            (State::Approved, Some(decided)) => decided,
+            (State::Waiting, _) | (_, None) => return self.expires,
+            (_, Some(decided)) => return decided,
         };
         let spans = self.terms.iter().map(|term| lasts(&term.held.approval));
         after(decided, spans.max().unwrap_or_default())
@@ -260,7 +266,21 @@ impl Inquiry {
         self.session = again.session.clone();
         self.action = again.action;
         self.principal = again.principal.clone();
+        // However often.
+        let last = self.trail.len().saturating_sub(1);
+        if self.trail.last().is_some_and(|event| event.step == "asked-again") {
+            self.trail.truncate(last);
+        }
         self.happened(now, "asked-again", Some(&self.asker().name), None);
+    }
+
+    /// In short, for lists: the beginning of the text, and neither what it runs with nor command line and claims.
+    pub(crate) fn brief(&self) -> Self {
+        let mut brief = Self { text: beginning(&self.text), particulars: Vec::new(), ..self.clone() }.shown();
+        brief.principal.process.command_line.clear();
+        let told = |identity: &Identity| Identity { claims: Map::default(), ..identity.clone() };
+        brief.principal.identities = brief.principal.identities.iter().map(told).collect();
+        brief
     }
 
     /// As people may see it, whom masks hide values from: without the digests that such values went into.
@@ -320,6 +340,14 @@ impl Inquiry {
 /// How long a yes on these terms lasts. One that counts once waits for whoever asked as long as the question would.
 fn lasts(approval: &Approval) -> Duration {
     approval.grant.unwrap_or(approval.wait)
+}
+
+/// As much of a text as a line of a list has room for, and a sign if there is more.
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(BRIEF) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
 }
 
 fn after(time: Timestamp, span: Duration) -> Timestamp {

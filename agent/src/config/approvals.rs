@@ -17,6 +17,8 @@ pub(crate) struct Approvals {
     pub(crate) questions: usize,
     /// Of these, one principal's.
     pub(crate) questions_per_principal: usize,
+    /// Questions that one principal may ask within a minute.
+    pub(crate) questions_per_minute: usize,
     /// The PostgreSQL of a fleet; without it, a file under the state directory.
     pub(crate) database: Option<Database>,
     /// Who is told of questions and answers.
@@ -144,7 +146,14 @@ fn webhooks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Webhook>, 
 
 impl Default for Approvals {
     fn default() -> Self {
-        Self { questions: 1000, questions_per_principal: 64, database: None, webhooks: Vec::new(), web: None }
+        Self {
+            questions: 1000,
+            questions_per_principal: 64,
+            questions_per_minute: 60,
+            database: None,
+            webhooks: Vec::new(),
+            web: None,
+        }
     }
 }
 

@@ -39,8 +39,19 @@ pub trait Store: Send + Sync {
     /// Questions with this key that something can still come of, oldest first.
     fn find<'a>(&'a self, key: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Vec<Inquiry>, StoreError>>;
 
-    /// The newest questions: those that wait, that owe a review, or whose yes still counts; or all.
+    /// Questions [in short](Inquiry::brief), newest first: those that wait, that owe a review, or whose yes still counts; or
+    /// all. Of more than `limit`, those that wait come first, and of each principal as many as of the others.
     fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>>;
+
+    /// Forgets this host's questions of which nothing comes any more, unless a review is owed: those that were asked before
+    /// this time, and of each principal all but the newest.
+    fn forget<'a>(
+        &'a self,
+        host: &'a str,
+        now: Timestamp,
+        before: Timestamp,
+        of_principal: u32,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Letters of this host's agent to this receiver, those first that are due first.
     fn letters<'a>(
@@ -61,13 +72,15 @@ pub trait Store: Send + Sync {
     fn is_shared(&self) -> bool;
 }
 
-/// How many may wait.
+/// How many may wait, and be asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Most {
-    /// Of everybody on the host.
+    /// Waiting, of everybody on the host.
     pub all: usize,
-    /// Of one principal.
+    /// Waiting, of one principal.
     pub of_principal: usize,
+    /// Asked by one principal within a minute, whatever became of them.
+    pub a_minute: usize,
 }
 
 /// What became of an insert.
@@ -81,6 +94,8 @@ pub enum Inserted {
     Full,
     /// As many of this principal wait as may.
     PrincipalFull,
+    /// This principal has asked as many within a minute as may be.
+    TooMany,
 }
 
 /// Why a store did not do it. Nothing was changed.
@@ -96,14 +111,17 @@ impl StoreError {
 
 /// The tables. `alive` is the time (milliseconds since 1970) from which on nothing comes of a question any more.
 const TABLES: &str = "\
-create table if not exists tidegate_inquiries (
+create table if not exists tidegate_questions (
     id text primary key, version bigint not null, host text not null, principal text not null,
-    waiting bigint not null, owed bigint not null, asked bigint not null, alive bigint not null, body text not null
+    waiting bigint not null, owed bigint not null, asked bigint not null, alive bigint not null,
+    brief text not null, body text not null
 );
-create table if not exists tidegate_keys (
+create table if not exists tidegate_question_keys (
     key text not null, inquiry text not null, primary key (key, inquiry)
 );
-create index if not exists tidegate_inquiries_alive on tidegate_inquiries (alive);
+create index if not exists tidegate_questions_alive on tidegate_questions (alive);
+create index if not exists tidegate_questions_principal on tidegate_questions (principal, asked);
+create index if not exists tidegate_question_keys_inquiry on tidegate_question_keys (inquiry);
 create table if not exists tidegate_post (
     id text primary key, host text not null, hook text not null, inquiry text not null, body text not null,
     written bigint not null, due bigint not null, attempts bigint not null
@@ -113,18 +131,26 @@ create index if not exists tidegate_post_due on tidegate_post (host, hook, due);
 
 // Placeholders stand in the order of their numbers: SQLite counts them by first appearance.
 const COUNT: &str = "select count(*), coalesce(sum(case when principal = $1 then 1 else 0 end), 0) \
-    from tidegate_inquiries where host = $2 and waiting = 1 and alive > $3";
-const INSERT: &str = "insert into tidegate_inquiries \
-    (id, version, host, principal, waiting, owed, asked, alive, body) \
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict (id) do nothing";
-const INSERT_KEY: &str = "insert into tidegate_keys (key, inquiry) values ($1, $2) on conflict do nothing";
-const LOAD: &str = "select version, body from tidegate_inquiries where id = $1";
-const REPLACE: &str = "update tidegate_inquiries set version = version + 1, waiting = $1, owed = $2, alive = $3, \
-    body = $4 where id = $5 and version = $6";
-const FIND: &str = "select version, body from tidegate_inquiries where id in \
-    (select inquiry from tidegate_keys where key = $1) and alive > $2 order by asked";
-const LIST: &str = "select version, body from tidegate_inquiries where alive > $1 or owed = 1 \
-    order by asked desc, id limit $2";
+    from tidegate_questions where host = $2 and waiting = 1 and alive > $3";
+const RECENT: &str = "select count(*) from tidegate_questions where principal = $1 and asked > $2";
+const INSERT: &str = "insert into tidegate_questions \
+    (id, version, host, principal, waiting, owed, asked, alive, brief, body) \
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing";
+const INSERT_KEY: &str =
+    "insert into tidegate_question_keys (key, inquiry) values ($1, $2) on conflict do nothing";
+const LOAD: &str = "select version, body from tidegate_questions where id = $1";
+const REPLACE: &str = "update tidegate_questions set version = version + 1, waiting = $1, owed = $2, alive = $3, \
+    brief = $4, body = $5 where id = $6 and version = $7";
+const FIND: &str = "select version, body from tidegate_questions where id in \
+    (select inquiry from tidegate_question_keys where key = $1) and alive > $2 order by asked";
+const LIST: &str = "select version, brief from tidegate_questions where alive > $1 or owed = 1 \
+    order by waiting desc, row_number() over (partition by principal order by asked desc, id), asked desc, id limit $2";
+const FORGET: &str = "delete from tidegate_questions where id in (select id from (\
+    select id, asked, row_number() over (partition by principal order by asked desc, id) as place \
+    from tidegate_questions where host = $1 and alive <= $2 and owed = 0) as ranked \
+    where asked < $3 or place > $4)";
+const FORGET_KEYS: &str =
+    "delete from tidegate_question_keys where inquiry not in (select id from tidegate_questions)";
 /// Most letters that wait for one receiver are 10,000: who asks must not fill the disk while it is away.
 const INSERT_LETTER: &str = "insert into tidegate_post (id, host, hook, inquiry, body, written, due, attempts) \
     select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as text), cast($5 as text), \
@@ -133,7 +159,7 @@ const INSERT_LETTER: &str = "insert into tidegate_post (id, host, hook, inquiry,
 const LETTERS: &str = "select id, host, hook, inquiry, body, written, due, attempts from tidegate_post \
     where host = $1 and hook = $2 order by due, written, id limit $3";
 const POSTPONE: &str = "update tidegate_post set due = $1, attempts = attempts + 1 where id = $2";
-const FORGET: &str = "delete from tidegate_post where id = $1";
+const DELIVERED: &str = "delete from tidegate_post where id = $1";
 
 /// A question as a row.
 struct Row {
@@ -145,6 +171,7 @@ struct Row {
     owed: i64,
     asked: i64,
     alive: i64,
+    brief: String,
     body: String,
 }
 
@@ -159,6 +186,7 @@ impl Row {
             owed: i64::from(inquiry.review_owed),
             asked: inquiry.asked.as_millisecond(),
             alive: inquiry.alive_until().as_millisecond(),
+            brief: serde_json::to_string(&inquiry.brief()).map_err(StoreError::new)?,
             body: serde_json::to_string(inquiry).map_err(StoreError::new)?,
         })
     }
@@ -174,10 +202,23 @@ fn lost(letter: &Letter) {
     tracing::error!(hook = %letter.hook, question = %letter.question, "too many letters wait: one was lost");
 }
 
-/// Whether a count allows one more.
-fn judge(most: Most, all: i64, of_principal: i64) -> Inserted {
+/// From when on questions count as asked within a minute, in milliseconds since 1970.
+fn a_minute_before(asked: i64) -> i64 {
+    asked.saturating_sub(60_000)
+}
+
+/// Newest first.
+fn sorted(mut inquiries: Vec<Inquiry>) -> Vec<Inquiry> {
+    inquiries.sort_by(|one, other| other.asked.cmp(&one.asked).then_with(|| one.id.cmp(&other.id)));
+    inquiries
+}
+
+/// Whether counts allow one more: of all that wait, of the principal's, and of what it asked of late.
+fn judge(most: Most, all: i64, of_principal: i64, recent: i64) -> Inserted {
     let has = |count: i64, most: usize| usize::try_from(count).is_ok_and(|count| count >= most);
-    if has(of_principal, most.of_principal) {
+    if has(recent, most.a_minute) {
+        Inserted::TooMany
+    } else if has(of_principal, most.of_principal) {
         Inserted::PrincipalFull
     } else if has(all, most.all) {
         Inserted::Full

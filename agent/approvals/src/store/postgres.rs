@@ -110,13 +110,15 @@ impl Store for Postgres {
             let row = Row::of(inquiry)?;
             let counts = sql.query_one(super::COUNT, &[&row.principal, &row.host, &row.asked]).await?;
             let (all, own): (i64, i64) = (counts.try_get(0)?, counts.try_get(1)?);
-            let judged = judge(most, all, own);
+            let recent: [&(dyn ToSql + Sync); 2] = [&row.principal, &super::a_minute_before(row.asked)];
+            let recent = sql.query_one(super::RECENT, &recent).await?.try_get(0)?;
+            let judged = judge(most, all, own, recent);
             if judged != Inserted::Done {
                 return Ok(judged);
             }
-            let Row { id, version, host, principal, waiting, owed, asked, alive, body } = &row;
-            let values: [&(dyn ToSql + Sync); 9] =
-                [id, version, host, principal, waiting, owed, asked, alive, body];
+            let Row { id, version, host, principal, waiting, owed, asked, alive, brief, body } = &row;
+            let values: [&(dyn ToSql + Sync); 10] =
+                [id, version, host, principal, waiting, owed, asked, alive, brief, body];
             if sql.execute(super::INSERT, &values).await? == 0 {
                 return Ok(Inserted::Taken);
             }
@@ -138,8 +140,8 @@ impl Store for Postgres {
         letters: &'a [Letter],
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         Box::pin(self.run(async |sql| {
-            let Row { waiting, owed, alive, body, id, version, .. } = Row::of(inquiry)?;
-            let values: [&(dyn ToSql + Sync); 6] = [&waiting, &owed, &alive, &body, &id, &version];
+            let Row { waiting, owed, alive, brief, body, id, version, .. } = Row::of(inquiry)?;
+            let values: [&(dyn ToSql + Sync); 7] = [&waiting, &owed, &alive, &brief, &body, &id, &version];
             let replaced = sql.execute(super::REPLACE, &values).await? == 1;
             if replaced {
                 post(sql, letters).await?;
@@ -154,7 +156,26 @@ impl Store for Postgres {
 
     fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
         let since = if all { i64::MIN } else { now.as_millisecond() };
-        Box::pin(async move { self.inquiries(super::LIST, &[&since, &i64::from(limit)]).await })
+        Box::pin(
+            async move { self.inquiries(super::LIST, &[&since, &i64::from(limit)]).await.map(super::sorted) },
+        )
+    }
+
+    fn forget<'a>(
+        &'a self,
+        host: &'a str,
+        now: Timestamp,
+        before: Timestamp,
+        of_principal: u32,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.run(async move |sql| {
+            let (now, before) = (now.as_millisecond(), before.as_millisecond());
+            let values: [&(dyn ToSql + Sync); 4] = [&host, &now, &before, &i64::from(of_principal)];
+            if sql.execute(super::FORGET, &values).await? > 0 {
+                sql.execute(super::FORGET_KEYS, &[]).await?;
+            }
+            Ok(())
+        }))
     }
 
     fn letters<'a>(
@@ -190,7 +211,7 @@ impl Store for Postgres {
         Box::pin(self.run(async move |sql| {
             match due {
                 Some(due) => sql.execute(super::POSTPONE, &[&due.as_millisecond(), &letter]).await?,
-                None => sql.execute(super::FORGET, &[&letter]).await?,
+                None => sql.execute(super::DELIVERED, &[&letter]).await?,
             };
             Ok(())
         }))

@@ -59,7 +59,9 @@ impl Store for Sqlite {
             let row = row?;
             let counts = params![row.principal, row.host, row.asked];
             let (all, own) = sql.query_row(super::COUNT, counts, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let judged = judge(most, all, own);
+            let recent = params![row.principal, super::a_minute_before(row.asked)];
+            let recent = sql.query_row(super::RECENT, recent, |row| row.get(0))?;
+            let judged = judge(most, all, own, recent);
             if judged != Inserted::Done {
                 return Ok(judged);
             }
@@ -74,6 +76,7 @@ impl Store for Sqlite {
                     row.owed,
                     row.asked,
                     row.alive,
+                    row.brief,
                     row.body
                 ],
             )?;
@@ -106,7 +109,7 @@ impl Store for Sqlite {
         let letters = letters.to_vec();
         self.run(move |sql| {
             let row = row?;
-            let values = params![row.waiting, row.owed, row.alive, row.body, row.id, row.version];
+            let values = params![row.waiting, row.owed, row.alive, row.brief, row.body, row.id, row.version];
             let replaced = sql.execute(super::REPLACE, values)? == 1;
             if replaced {
                 post(sql, &letters)?;
@@ -122,7 +125,23 @@ impl Store for Sqlite {
 
     fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
         let since = if all { i64::MIN } else { now.as_millisecond() };
-        self.run(move |sql| inquiries(sql, super::LIST, params![since, limit]))
+        self.run(move |sql| inquiries(sql, super::LIST, params![since, limit]).map(super::sorted))
+    }
+
+    fn forget<'a>(
+        &'a self,
+        host: &'a str,
+        now: Timestamp,
+        before: Timestamp,
+        of_principal: u32,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let (host, now, before) = (host.to_owned(), now.as_millisecond(), before.as_millisecond());
+        self.run(move |sql| {
+            if sql.execute(super::FORGET, params![host, now, before, of_principal])? > 0 {
+                sql.execute(super::FORGET_KEYS, [])?;
+            }
+            Ok(())
+        })
     }
 
     fn letters<'a>(
@@ -161,7 +180,7 @@ impl Store for Sqlite {
         self.run(move |sql| {
             match due {
                 Some(due) => sql.execute(super::POSTPONE, params![due.as_millisecond(), letter])?,
-                None => sql.execute(super::FORGET, [letter])?,
+                None => sql.execute(super::DELIVERED, [letter])?,
             };
             Ok(())
         })

@@ -62,7 +62,7 @@ pub(crate) async fn postgres() -> Kept {
     Kept { store: Arc::new(store), again: Arc::new(again), _directory: None }
 }
 
-pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400 };
+pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400, a_minute: 1000 };
 
 pub(crate) fn desk(store: &Arc<dyn Store>) -> Desk {
     desk_of("host", store)
@@ -78,9 +78,13 @@ pub(crate) struct Wound(Arc<AtomicU64>);
 
 impl Wound {
     pub(crate) fn desk(&self, store: &Arc<dyn Store>) -> Desk {
+        self.desk_with(store, LIMITS)
+    }
+
+    pub(crate) fn desk_with(&self, store: &Arc<dyn Store>, limits: Limits) -> Desk {
         let (start, wound) = (Timestamp::now(), self.0.clone());
         let now = move || start + Duration::from_millis(wound.load(Ordering::Relaxed));
-        Desk::open_by(Clock::new(now), "host", store.clone(), LIMITS, Audience::default())
+        Desk::open_by(Clock::new(now), "host", store.clone(), limits, Audience::default())
     }
 
     pub(crate) fn wind(&self, by: Duration) {

@@ -74,7 +74,13 @@ on_every_store! {
         a_yes_that_counts_once_goes_to_one_of_two,
         revoking_at_once_with_use_lets_it_run_or_not,
         hundreds_wait_at_once,
-        no_more_wait_than_may;
+        no_more_wait_than_may,
+        nobody_asks_more_within_a_minute_than_may,
+        who_asks_and_cancels_hides_nobody_elses_question,
+        who_asks_much_is_not_all_that_is_listed,
+        a_question_is_listed_in_short_and_shown_whole,
+        what_is_too_long_to_be_shown_is_not_asked,
+        old_questions_are_forgotten_and_what_counts_is_kept;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidegate_approvals::{Audience, Desk, Limits, State};
 use tidegate_gate::{
     Answer, Approvals,
@@ -9,7 +10,10 @@ use tidegate_gate::{
 };
 use tokio::task::JoinSet;
 
-use crate::common::{Kept, Says as _, ann, ask, desk, end, held, is_known, member, question, settled, terms};
+use crate::common::{
+    Kept, LIMITS, Says as _, Wound, ann, ask, desk, desk_of, end, held, is_known, member, question, settled,
+    terms,
+};
 
 pub(crate) async fn of_a_yes_and_a_cancel_at_once_one_comes_first(kept: &Kept) {
     let desk = desk(&kept.store);
@@ -125,7 +129,7 @@ pub(crate) async fn hundreds_wait_at_once(kept: &Kept) {
 }
 
 pub(crate) async fn no_more_wait_than_may(kept: &Kept) {
-    let limits = Limits { all: 3, of_principal: 2 };
+    let limits = Limits { all: 3, of_principal: 2, a_minute: 1000 };
     let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
     let asked = |uid: u32, number: u8| {
         let mut asked = question("s", vec![held("ask", terms())], (number, 1));
@@ -143,4 +147,114 @@ pub(crate) async fn no_more_wait_than_may(kept: &Kept) {
     first.withdraw("withdrawn");
     settled(&desk, &id).await;
     ask(&desk, asked(1000, 3)).await;
+}
+
+pub(crate) async fn nobody_asks_more_within_a_minute_than_may(kept: &Kept) {
+    let (clock, limits) = (Wound::default(), Limits { a_minute: 3, ..LIMITS });
+    let desk = clock.desk_with(&kept.store, limits);
+    let asked = |uid: u32, number: u8| {
+        let mut asked = question("s", vec![held("ask", terms())], (number, 1));
+        asked.principal.process.uid = uid;
+        asked
+    };
+    for number in 0..3 {
+        assert!(!is_known(&desk, asked(1000, number)).await);
+        clock.wind(Duration::from_secs(1));
+    }
+    let error = desk.put(asked(1000, 4)).await.err().unwrap().to_string();
+    assert!(error.contains("3 questions within a minute"), "{error}");
+    ask(&desk, asked(1001, 4)).await;
+    clock.wind(Duration::from_secs(58));
+    ask(&desk, asked(1000, 4)).await;
+}
+
+pub(crate) async fn who_asks_and_cancels_hides_nobody_elses_question(kept: &Kept) {
+    let (clock, limit) = (Wound::default(), 5);
+    let desk = clock.desk(&kept.store);
+    let mut of_other = question("o", vec![held("ask", terms())], (0, 0));
+    of_other.principal.process.uid = 1001;
+    let waits = ask(&desk, of_other).await;
+    for number in 1..=limit + 2 {
+        clock.wind(Duration::from_millis(10));
+        assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    for all in [false, true] {
+        let listed = desk.list(&ann(), all, u32::from(limit)).await.unwrap().inquiries;
+        assert!(listed.iter().any(|inquiry| inquiry.id == *waits.id()), "all: {all}");
+        assert_eq!(listed.len(), if all { usize::from(limit) } else { 1 });
+    }
+}
+
+pub(crate) async fn who_asks_much_is_not_all_that_is_listed(kept: &Kept) {
+    let clock = Wound::default();
+    let desk = clock.desk(&kept.store);
+    let mut of_other = question("o", vec![held("ask", terms())], (0, 0));
+    of_other.principal.process.uid = 1001;
+    let other = ask(&desk, of_other).await;
+    let mut waiting = Vec::new();
+    for number in 1..=5 {
+        clock.wind(Duration::from_millis(10));
+        waiting.push(ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    let listed = desk.list(&ann(), false, 2).await.unwrap().inquiries;
+    let ids: Vec<_> = listed.iter().map(|inquiry| &inquiry.id).collect();
+    assert_eq!(ids, [waiting[4].id(), other.id()]);
+}
+
+pub(crate) async fn a_question_is_listed_in_short_and_shown_whole(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut asked = question("s", vec![held("ask", terms())], (1, 1));
+    asked.text = format!("DELETE {}", "é".repeat(10_000));
+    asked.principal.process.command_line = vec!["psql".into(); 64];
+    let waits = ask(&desk, asked.clone()).await;
+    let listed = desk.list(&ann(), false, 9).await.unwrap().inquiries.pop().unwrap();
+    assert!(serde_json::to_string(&listed).unwrap().len() < 2_000, "{listed:?}");
+    assert!(listed.text.starts_with("DELETE é") && listed.text.ends_with('…'));
+    let shown = desk.show(&ann(), waits.id()).await.unwrap();
+    assert_eq!((shown.text, shown.particulars), (asked.text, asked.particulars));
+    assert_eq!(shown.principal, asked.principal);
+}
+
+pub(crate) async fn what_is_too_long_to_be_shown_is_not_asked(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut asked = question("s", vec![held("ask", terms())], (1, 1));
+    asked.particulars = vec![("body".into(), "x".repeat(128 << 10))];
+    let error = desk.put(asked).await.err().unwrap().to_string();
+    assert!(error.contains("longer than anybody can be shown"), "{error}");
+    assert!(desk.list(&ann(), true, 9).await.unwrap().inquiries.is_empty());
+}
+
+pub(crate) async fn old_questions_are_forgotten_and_what_counts_is_kept(kept: &Kept) {
+    let (clock, day) = (Wound::default(), Duration::from_secs(24 * 3600));
+    let desk = clock.desk(&kept.store);
+    let glass = Approval { break_glass: Some(terms().by), ..terms() };
+    let lasting = Approval { scope: Scope::Resource, grant: Some(3 * day), ..terms() };
+    let mut kinds = Vec::new();
+    for (number, terms) in [(1, terms()), (2, terms()), (3, glass), (4, lasting)] {
+        clock.wind(Duration::from_millis(10));
+        kinds
+            .push((ask(&desk, question("s", vec![held("ask", terms)], (number, number))).await).id().clone());
+    }
+    desk.deny(&ann(), &kinds[0], None).await.unwrap();
+    desk.deny(&ann(), &kinds[1], None).await.unwrap();
+    desk.break_glass(&ann(), &kinds[2], Some("fire")).await.unwrap();
+    desk.approve(&ann(), &kinds[3], None).await.unwrap();
+    let left = async |since: Timestamp, of_principal: u32| {
+        let now = Timestamp::now() + day;
+        kept.store.forget("host", now, since, of_principal).await.unwrap();
+        let mut left = Vec::new();
+        for (number, id) in kinds.iter().enumerate() {
+            left.extend(kept.store.load(id).await.unwrap().map(|_| number));
+        }
+        left
+    };
+    assert_eq!(left(Timestamp::MIN, 2).await, [0, 1, 2, 3]);
+    assert_eq!(left(Timestamp::MIN, 1).await, [1, 2, 3]);
+    assert_eq!(left(Timestamp::now() + day, 9).await, [2, 3]);
+    // What is over for the store's other hosts is theirs to forget.
+    let elsewhere = desk_of("other", &kept.store);
+    let over = ask(&elsewhere, question("s", vec![held("ask", terms())], (5, 5))).await.id().clone();
+    drop(elsewhere);
+    assert_eq!(left(Timestamp::now() + day, 0).await, [2, 3]);
+    assert!(kept.store.load(&over).await.unwrap().is_some());
 }

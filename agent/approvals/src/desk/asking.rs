@@ -1,0 +1,204 @@
+//! Questions that come in: covered by a yes of before, taken up where they were left, or new.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::rand;
+use tidegate_gate::{Answer, ApprovalError, Approvals, BoxFuture, Question, Revocation, Yes};
+use tokio::{
+    sync::{broadcast, watch},
+    time::sleep,
+};
+
+use super::{Desk, Limits, state::ATTEMPTS, waiting::Waits};
+use crate::{
+    Inquiry, State,
+    inquiry::Cover,
+    store::{Inserted, Most, StoreError},
+};
+
+/// How often a store is looked at for a yes that was taken back elsewhere, or that it could not be asked about.
+const LOOK_BACK: Duration = Duration::from_secs(2);
+/// Longest question, in bytes: a body or parameters of 64 KiB, and as much again.
+const LONGEST: usize = 128 << 10;
+/// Of what an id is made: nothing that looks like something else.
+const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
+
+impl Approvals for Desk {
+    fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
+        Box::pin(async move {
+            check_length(&question)?;
+            let asked = Inquiry::new("".into(), self.0.host.clone(), question, self.0.clock.now());
+            if let Some(yeses) = self.known(&asked).await.map_err(failed)? {
+                return Ok(Answer::Known(yeses));
+            }
+            let waits = match self.take_up(&asked).await.map_err(failed)? {
+                Some(waits) => waits,
+                None => self.ask(asked).await?,
+            };
+            Ok(Answer::Waits(Box::new(waits)))
+        })
+    }
+
+    fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
+        Box::pin(async move {
+            // From before the first look, so that none is missed.
+            let mut revoked = self.0.revoked.subscribe();
+            loop {
+                let again = match self.0.revocation(questions).await {
+                    Ok(Some(revocation)) => return revocation,
+                    Ok(None) => self.0.store.is_shared(),
+                    Err(error) => {
+                        tracing::warn!(?questions, %error, "whether a yes still stands is not known");
+                        true
+                    }
+                };
+                tokio::select! {
+                    () = hears_of(&mut revoked, questions) => {}
+                    () = sleep(LOOK_BACK), if again => {}
+                }
+            }
+        })
+    }
+}
+
+impl Desk {
+    /// Finds what covers all of a question, and claims it where it counts for one only.
+    async fn known(&self, asked: &Inquiry) -> Result<Option<Vec<Yes>>, StoreError> {
+        let now = self.0.clock.now();
+        let mut covering: Vec<(Inquiry, Cover)> = Vec::new();
+        for term in &asked.terms {
+            let cover = |inquiry: &Inquiry| {
+                let attended = self.0.is_waited_for(&inquiry.id) || inquiry.host != asked.host;
+                inquiry.covers(&term.key, &asked.session, attended, now)
+            };
+            let found = self.0.store.find(&term.key, now).await?;
+            let mut found = found.into_iter().map(|inquiry| (cover(&inquiry), inquiry));
+            let Some((cover, inquiry)) = found.find(|(cover, _)| *cover != Cover::No) else {
+                return Ok(None);
+            };
+            covering.push((inquiry, cover));
+        }
+        for (inquiry, cover) in &covering {
+            if *cover == Cover::OnceClaimed && !self.claim(&inquiry.id, &asked.session).await? {
+                return Ok(None);
+            }
+        }
+        let mut yeses: Vec<Yes> = Vec::new();
+        for (inquiry, _) in covering {
+            if yeses.iter().all(|yes| yes.id != inquiry.id) {
+                let by: Vec<String> = inquiry.agreed.into_iter().map(|who| who.name).collect();
+                yeses.push(Yes { id: inquiry.id, by: by.join(", ") });
+            }
+        }
+        Ok((!yeses.is_empty()).then_some(yeses))
+    }
+
+    /// The yes goes to this session. True if it did, now or before.
+    pub(super) async fn claim(&self, id: &str, session: &Arc<str>) -> Result<bool, StoreError> {
+        let claimed = self
+            .0
+            .change(id, |inquiry, _| {
+                let ours = inquiry.claim(session) || inquiry.claimed.as_ref() == Some(session);
+                if ours && inquiry.state == State::Approved { Ok(()) } else { Err(()) }
+            })
+            .await?;
+        Ok(matches!(claimed, Some(Ok(_))))
+    }
+
+    /// A question that was left standing is taken up by whoever asks the very same.
+    async fn take_up(&self, asked: &Inquiry) -> Result<Option<Waits>, StoreError> {
+        let Some(term) = asked.terms.first() else { return Ok(None) };
+        let now = self.0.clock.now();
+        for inquiry in self.0.store.find(&term.key, now).await? {
+            if inquiry.state != State::Waiting || now >= inquiry.expires || !inquiry.is_same(asked) {
+                continue;
+            }
+            let Some(waits) = self.wait_for(&inquiry, &asked.session) else { continue };
+            let again = |inquiry: &mut Inquiry, now| {
+                inquiry.asked_again(asked, now);
+                Ok::<_, ()>(())
+            };
+            self.0.change(&inquiry.id, again).await?;
+            return Ok(Some(waits));
+        }
+        Ok(None)
+    }
+
+    async fn ask(&self, mut asked: Inquiry) -> Result<Waits, ApprovalError> {
+        let Limits { all, of_principal, a_minute } = self.0.limits;
+        let most = Most { all, of_principal, a_minute };
+        for _ in 0..ATTEMPTS {
+            asked.id = id()?;
+            let letters = self.0.audience.letters(&self.0.host, &asked, &asked.trail);
+            let Some(waits) = self.wait_for(&asked, &asked.session) else { continue };
+            match self.0.store.insert(&asked, most, &letters).await.map_err(failed)? {
+                Inserted::Done => {
+                    self.0.publish(&asked);
+                    return Ok(waits);
+                }
+                Inserted::Taken => {}
+                Inserted::Full => {
+                    return Err(ApprovalError(format!("{all} questions wait already, as many as may")));
+                }
+                Inserted::PrincipalFull => {
+                    let text = format!("{of_principal} of your questions wait already, as many as may");
+                    return Err(ApprovalError(text));
+                }
+                Inserted::TooMany => {
+                    let text =
+                        format!("you asked {a_minute} questions within a minute, as many as may; wait");
+                    return Err(ApprovalError(text));
+                }
+            }
+        }
+        Err(ApprovalError("no id is free".into()))
+    }
+
+    /// None if somebody waits for it already.
+    fn wait_for(&self, inquiry: &Inquiry, session: &Arc<str>) -> Option<Waits> {
+        let mut waited = self.0.waited();
+        if waited.contains_key(&inquiry.id) {
+            return None;
+        }
+        let (sender, now) = watch::channel(Arc::new(inquiry.clone()));
+        waited.insert(inquiry.id.clone(), sender);
+        let told = inquiry.trail.len();
+        Some(Waits { desk: self.clone(), id: inquiry.id.clone(), session: session.clone(), now, told })
+    }
+}
+
+/// Ready when one of these yeses may have been taken back.
+async fn hears_of(revoked: &mut broadcast::Receiver<Arc<str>>, questions: &[Arc<str>]) {
+    while let Ok(id) = revoked.recv().await {
+        if questions.contains(&id) {
+            return;
+        }
+    }
+}
+
+/// What nobody can read before they answer is not asked.
+fn check_length(question: &Question) -> Result<(), ApprovalError> {
+    let particulars = question.particulars.iter().map(|(name, value)| name.len() + value.len());
+    if question.text.len() + particulars.sum::<usize>() > LONGEST {
+        return Err(ApprovalError(format!(
+            "it is longer than anybody can be shown ({} KiB, with all that it runs with)",
+            LONGEST >> 10
+        )));
+    }
+    Ok(())
+}
+
+/// Eight letters, 40 bits.
+fn id() -> Result<Arc<str>, ApprovalError> {
+    let mut bytes = [0; 8];
+    rand::fill(&mut bytes).map_err(|_| ApprovalError("there is no randomness".into()))?;
+    let letter = |byte: &u8| char::from(*LETTERS.get(usize::from(byte % 32)).unwrap_or(&b'0'));
+    let text: String = bytes.iter().map(letter).collect();
+    let (one, other) = text.split_at(4);
+    Ok(format!("{one}-{other}").into())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn failed(error: StoreError) -> ApprovalError {
+    ApprovalError(error.to_string())
+}

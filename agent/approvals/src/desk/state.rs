@@ -1,0 +1,117 @@
+//! Questions as they are, and how they change.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use tidegate_gate::Revocation;
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, watch},
+};
+
+use super::Limits;
+use crate::{
+    Audience, Clock, Inquiry, Letter, State,
+    store::{Store, StoreError},
+};
+
+/// How often a change is tried anew because somebody else was faster.
+pub(super) const ATTEMPTS: usize = 32;
+
+/// What a desk has.
+pub(super) struct Inner {
+    pub(super) host: Arc<str>,
+    pub(super) clock: Clock,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) limits: Limits,
+    pub(super) audience: Audience,
+    /// Questions that somebody waits for here, by id.
+    pub(super) waited: Mutex<HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>>,
+    pub(super) changes: watch::Sender<u64>,
+    /// Questions whose yes was taken back here.
+    pub(super) revoked: broadcast::Sender<Arc<str>>,
+    /// Where what nobody waits for is done.
+    pub(super) home: Handle,
+}
+
+impl Inner {
+    /// Changes a question by what is known of it now, until nobody was faster. What was refused may change it, too: by
+    /// having noticed that it expired. None if there is no such question.
+    pub(super) async fn change<T, E>(
+        &self,
+        id: &str,
+        change: impl Fn(&mut Inquiry, Timestamp) -> Result<T, E>,
+    ) -> Result<Option<Result<Inquiry, E>>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(before) = self.store.load(id).await? else { return Ok(None) };
+            let mut after = before.clone();
+            let outcome = change(&mut after, self.clock.now());
+            if after != before {
+                if !self.store.replace(&after, &self.letters(&before, &after)).await? {
+                    continue;
+                }
+                after.version += 1;
+                self.publish(&after);
+            }
+            return Ok(Some(outcome.map(|_| after)));
+        }
+        Err(StoreError::new("everybody changes this question at once; try again"))
+    }
+
+    /// Tells whoever waits for it, and whoever watches.
+    pub(super) fn publish(&self, inquiry: &Inquiry) {
+        if let Some(waits) = self.waited().get(&inquiry.id) {
+            waits.send_if_modified(|known| {
+                let newer = known.version < inquiry.version;
+                if newer {
+                    *known = Arc::new(inquiry.clone());
+                }
+                newer
+            });
+        }
+        if inquiry.state == State::Revoked {
+            // Nobody may rely on it.
+            let _ = self.revoked.send(inquiry.id.clone());
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Who took one of these yeses back, if anybody did.
+    pub(super) async fn revocation(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
+        for id in questions {
+            let Some(inquiry) = self.store.load(id).await? else { continue };
+            if inquiry.state == State::Revoked {
+                let last = inquiry.trail.iter().rfind(|event| event.step == "revoked");
+                let (by, reason) =
+                    last.map(|event| (event.by.clone(), event.reason.clone())).unwrap_or_default();
+                return Ok(Some(Revocation { question: id.clone(), by, reason }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the change from one to the other tells the outside.
+    pub(super) fn letters(&self, before: &Inquiry, after: &Inquiry) -> Vec<Letter> {
+        let new = after.trail.get(before.trail.len()..).unwrap_or_default();
+        self.audience.letters(&self.host, after, new)
+    }
+
+    pub(super) fn is_waited_for(&self, id: &str) -> bool {
+        self.waited().contains_key(id)
+    }
+
+    pub(super) fn waited(&self) -> MutexGuard<'_, HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>> {
+        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same as [`publish`](Self::publish), for what may be known.
+    pub(super) fn publish_newer(&self, inquiry: &Inquiry) {
+        let known = self.waited().get(&inquiry.id).map(|waits| waits.borrow().version);
+        if known.is_some_and(|known| known < inquiry.version) {
+            self.publish(inquiry);
+        }
+    }
+}
