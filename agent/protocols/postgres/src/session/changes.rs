@@ -1,10 +1,10 @@
 //! What a session has changed of itself, and with it what the same bytes stand for: `search_path`, the role, temporary
 //! tables.
 //!
-//! An approval is bound to it. What is told alike is the same state; where that can't be known (what was
+//! An approval is bound to it, and approvers are shown all of it. What is told alike is the same state; where that can't be known (what was
 //! set may have been rolled back, or a function computed it), a session is like no other, and not like itself before.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tidegate_gate::{
@@ -12,14 +12,15 @@ use tidegate_gate::{
     policy::{Item, Value},
 };
 
-use super::{asking::recorded, names::Prepared};
-use crate::sql::{Effect, Setting, changes_nothing};
+use super::{asking::recorded, names::Prepared, refuse::Refused};
+use crate::sql::{Effect, Setting, Statement, changes_nothing};
 
-/// So many changes are shown to approvers, the latest; the earlier ones are counted.
-const SHOWN: usize = 32;
+/// More changes than this, or more bytes of them, are more than a person can be shown.
+const SHOWN: usize = 64;
+const SHOWN_BYTES: usize = 8 * 1024;
 
-/// Of each, so many bytes.
-const SHOWN_OF_EACH: usize = 512;
+/// So many changes are kept, as they may yet be overtaken by others.
+const KEPT: usize = 256;
 
 /// The session's own changes, in the order they were sent.
 #[derive(Debug)]
@@ -29,17 +30,11 @@ pub(super) struct Changes {
     /// Settings that the client asked for when it connected.
     startup: Vec<(String, String)>,
     latest: VecDeque<Change>,
-    earlier: Earlier,
+    /// There were others, which nobody can be shown any more.
+    lost: bool,
     /// When it was last unknown what a change came to.
     doubt: Option<u64>,
     moment: u64,
-}
-
-/// Changes that are no longer kept each.
-#[derive(Debug, Default)]
-struct Earlier {
-    count: u64,
-    digest: [u8; 32],
 }
 
 /// One text that changes the session.
@@ -47,10 +42,23 @@ struct Earlier {
 struct Change {
     exact: [u8; 32],
     shown: String,
+    /// When it was sent.
+    moment: u64,
+    /// What it decides, and all that it does.
+    decides: Option<Decides>,
     /// All of it is gone when its transaction ends.
     local: bool,
     /// Its transaction has ended.
     ended: bool,
+}
+
+/// What a change decides whatever was before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Decides {
+    /// This setting.
+    One(Arc<str>),
+    /// All of them, and that there are no temporary tables.
+    All,
 }
 
 /// What a text does to the session.
@@ -68,8 +76,7 @@ impl Changes {
     /// Those of a session that begins with these settings.
     pub(super) fn new(session: Arc<str>, mut startup: Vec<(String, String)>) -> Self {
         startup.retain(|(name, _)| !changes_nothing(name));
-        let (latest, earlier) = (VecDeque::new(), Earlier::default());
-        Self { session, startup, latest, earlier, doubt: None, moment: 0 }
+        Self { session, startup, latest: VecDeque::new(), lost: false, doubt: None, moment: 0 }
     }
 
     /// Another number whenever anything changes.
@@ -91,26 +98,26 @@ impl Changes {
                 return;
             }
         }
-        let mut shown = recorded(prepared).into_owned();
-        if shown.len() > SHOWN_OF_EACH {
-            shown.truncate(shown.floor_char_boundary(SHOWN_OF_EACH));
-            shown.push_str(" ...");
-        }
-        self.latest.push_back(Change { exact, shown, local: kind == Kind::Local, ended: false });
-        if self.latest.len() > SHOWN
-            && let Some(oldest) = self.latest.pop_front()
-        {
-            // It is in there for good, even if it should be undone.
-            self.earlier.count += 1;
-            self.earlier.digest = sha256(&[self.earlier.digest, oldest.exact].concat());
-            self.undone_if(!oldest.ended);
+        let shown = match recorded(prepared) {
+            // Nobody could be shown what it sets.
+            Cow::Owned(_) if is_set(prepared) => {
+                self.lost = true;
+                return;
+            }
+            shown => shown.chars().take(SHOWN_BYTES + 1).collect(),
+        };
+        let (local, decides) = (kind == Kind::Local, decides(prepared).filter(|_| kind == Kind::Lasting));
+        self.latest.push_back(Change { exact, shown, moment: self.moment, decides, local, ended: false });
+        if self.latest.len() > KEPT {
+            self.latest.pop_front();
+            self.lost = true;
         }
     }
 
     /// It sets again what was set last, as connection pools do.
     fn repeats(&self, prepared: &Prepared, exact: &[u8; 32]) -> bool {
         let only_sets =
-            prepared.statements.list.iter().all(|statement| matches!(statement.effect, Effect::Set(_)));
+            prepared.statements.list.iter().all(|statement| matches!(statement.effect, Effect::Set { .. }));
         let last = self.latest.back().is_some_and(|last| last.ended && last.exact == *exact);
         only_sets && last && self.doubt.is_none()
     }
@@ -137,17 +144,51 @@ impl Changes {
         for change in &mut self.latest {
             change.ended = true;
         }
+        self.forget_overtaken();
     }
 
-    /// Adds them to what an answer is bound to, and to what approvers see.
-    pub(super) fn told(&self, mut matter: Matter) -> Matter {
-        for (name, value) in &self.startup {
-            matter = matter.with("session", format!("{name} = {value}").as_bytes());
+    /// Leaves out what a later change has decided anew. One that may have been undone decides nothing.
+    fn forget_overtaken(&mut self) {
+        let mut overtaken: Vec<Decides> = Vec::new();
+        let mut left = VecDeque::with_capacity(self.latest.len());
+        for change in std::mem::take(&mut self.latest).into_iter().rev() {
+            if overtaken.contains(&Decides::All) {
+                break;
+            }
+            let holds = self.doubt.is_none_or(|doubt| doubt < change.moment);
+            match &change.decides {
+                Some(decided) if overtaken.contains(decided) => continue,
+                Some(Decides::All) if holds => {
+                    self.lost = false;
+                    overtaken.push(Decides::All);
+                    continue;
+                }
+                Some(decided) if holds => overtaken.push(decided.clone()),
+                _ => {}
+            }
+            left.push_front(change);
         }
-        if self.earlier.count > 0 {
-            let shown = format!("{} changes before those that follow", self.earlier.count);
-            let exact = [&self.earlier.count.to_le_bytes()[..], &self.earlier.digest].concat();
-            matter = matter.shown_as("session", &exact, shown.as_bytes());
+        self.latest = left;
+    }
+
+    /// Adds them to what an answer is bound to, and to what approvers see: all of them, or it is refused.
+    pub(super) fn told(&self, mut matter: Matter) -> Result<Matter, Refused> {
+        let startup: Vec<String> =
+            self.startup.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let shown = startup.iter().chain(self.latest.iter().map(|change| &change.shown));
+        let (count, bytes) = shown.fold((0, 0), |(count, bytes), shown| (count + 1, bytes + shown.len()));
+        if self.lost || count > SHOWN || bytes > SHOWN_BYTES {
+            return Err(Refused::new(
+                "54000",
+                format!(
+                    "this needs an approval, and what the session has changed of itself cannot be shown to anybody: \
+                     more than {SHOWN} changes, more than {SHOWN_BYTES} bytes of them, or one that looks like a secret; \
+                     begin a new session, or run DISCARD ALL"
+                ),
+            ));
+        }
+        for setting in &startup {
+            matter = matter.with("session", setting.as_bytes());
         }
         for change in &self.latest {
             let exact = [&change.exact[..], &[u8::from(change.ended)]].concat();
@@ -158,7 +199,18 @@ impl Changes {
             let shown = "a function may have changed its settings, or an error or rollback undone a change";
             matter = matter.shown_as("session", exact.as_bytes(), shown.as_bytes());
         }
-        matter
+        Ok(matter)
+    }
+}
+
+/// What a text that is one statement decides by itself.
+fn decides(prepared: &Prepared) -> Option<Decides> {
+    match &*prepared.statements.list {
+        [Statement { effect: Effect::Set { setting: Setting::Lasting, name: Some(name) }, .. }] => {
+            Some(Decides::One(name.clone()))
+        }
+        [Statement { effect: Effect::DiscardAll, .. }] => Some(Decides::All),
+        _ => None,
     }
 }
 
@@ -173,7 +225,7 @@ fn kind(prepared: &Prepared) -> Kind {
     let statements = &prepared.statements;
     let settings = || {
         statements.list.iter().filter_map(|statement| match statement.effect {
-            Effect::Set(setting) => Some(setting),
+            Effect::Set { setting, .. } => Some(setting),
             Effect::DiscardAll => Some(Setting::Lasting),
             _ => None,
         })

@@ -6,11 +6,14 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
-use tidegate_gate::{Approved, Decision, Hold, Matter, Permit, Put, Refusal, Waiting, policy::Effect};
+use tidegate_gate::{
+    Approved, Decision, Hold, Matter, Permit, Put, Refusal, Waiting,
+    policy::{self, Item, Shape, Value},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -19,11 +22,14 @@ use super::{
     names::{Known, Parameter, Parameters, Prepared},
     refuse::Refused,
 };
-use crate::wire::{
-    ErrorFields, Format, Formats, HEADER_BYTES, Header,
-    fields::code,
-    frontend::{Bind, Values},
-    write,
+use crate::{
+    sql::{Effect, Statement},
+    wire::{
+        ErrorFields, Format, Formats, HEADER_BYTES, Header,
+        fields::code,
+        frontend::{Bind, Values},
+        write,
+    },
 };
 
 /// Parameters of more bytes than this are more than a person can be shown.
@@ -68,10 +74,13 @@ impl Session {
             waits => self.holding = waits.map(Box::new),
         }
         // Nobody is asked about what the server may skip after an error that it still owes.
-        let held = self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
+        let held =
+            self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == policy::Effect::Hold);
         if held && !self.owed.is_empty() {
             return Err(Stop::Waits);
         }
+        let alone = held.then(|| only_prepares(prepared)).flatten();
+        let prepared = alone.as_ref().unwrap_or(prepared);
         match self.ask(prepared).await {
             Decision::Permit(permit) => Ok(permit),
             Decision::Refuse(refusal) => Err(Refused::from(refusal).into()),
@@ -99,7 +108,7 @@ impl Session {
         let matter = Matter::new(prepared.text.as_bytes())
             .with("database", self.database.name().as_bytes())
             .with("signed in as", self.user.as_bytes());
-        let mut matter = self.since_prepared(self.changes.told(matter), prepared)?;
+        let mut matter = self.since_prepared(self.changes.told(matter)?, prepared)?;
         let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
         for name in names {
             if let Known::As(meant) = self.names.known(name.0, &name.1) {
@@ -108,7 +117,13 @@ impl Session {
                 matter = meant.parameters.told(matter)?;
             }
         }
-        prepared.parameters.told(matter)
+        let mut matter = prepared.parameters.told(matter)?;
+        if prepared.statements.list.iter().any(|statement| matches!(statement.effect, Effect::CopyIn)) {
+            let unseen =
+                "comes after the answer: it counts for whatever is copied then, and nobody sees that before";
+            matter = matter.with("data", unseen.as_bytes());
+        }
+        Ok(matter.with("does", deeds(&prepared.shape).as_bytes()))
     }
 
     /// What was bound, or declared a cursor, does what it did then, but approvers are shown the session as it is now.
@@ -136,7 +151,8 @@ impl Session {
         header: Header,
         rest: &[u8],
     ) -> Result<Option<Parameters>, Refused> {
-        let held = self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == Effect::Hold);
+        let held =
+            self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == policy::Effect::Hold);
         if !held {
             return Ok(Some(Parameters::Unseen));
         }
@@ -177,6 +193,32 @@ impl Session {
         *holding = Holding::Answered(answer);
         Poll::Ready(())
     }
+}
+
+/// A text that is one PREPARE, as what it does by itself: what it prepares is asked for when it is executed.
+fn only_prepares(prepared: &Prepared) -> Option<Prepared> {
+    let [Statement { effect: Effect::Prepare { .. }, .. }] = &*prepared.statements.list else { return None };
+    let own = |item: &&Item| item.fields.contains(&("statement", Value::Word("prepare")));
+    let items = prepared.shape.items.iter().filter(own).cloned().collect();
+    let shape = Arc::new(Shape { items, ..Shape::clone(&prepared.shape) });
+    Some(Prepared { shape, ..Prepared::clone(prepared) })
+}
+
+/// What rules see of it, each once: `delete store.wishes`.
+fn deeds(shape: &Shape) -> String {
+    let mut deeds: Vec<String> = Vec::new();
+    for item in &shape.items {
+        let parts = item.fields.iter().filter_map(|(field, value)| match (*field, value) {
+            ("statement", Value::Word(word)) => Some((*word).to_owned()),
+            ("table" | "function", Value::Text(name)) => Some(name.to_string()),
+            _ => None,
+        });
+        let deed = parts.collect::<Vec<_>>().join(" ");
+        if !deeds.contains(&deed) {
+            deeds.push(deed);
+        }
+    }
+    deeds.join(", ")
 }
 
 /// Waits for the answer, or for the client to cancel what it asked for.

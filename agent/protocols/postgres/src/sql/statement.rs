@@ -69,7 +69,12 @@ pub(crate) enum Effect {
         name: Arc<str>,
     },
     /// `SET`, `RESET` and the like.
-    Set(Setting),
+    Set {
+        /// How far it reaches.
+        setting: Setting,
+        /// What is set, in lower case, if it is one setting that this decides by itself.
+        name: Option<Arc<str>>,
+    },
     /// `DISCARD ALL`: prepared statements, cursors, settings and temporary tables are gone.
     DiscardAll,
     /// `COPY ... TO STDOUT`.

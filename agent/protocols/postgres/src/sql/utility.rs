@@ -71,10 +71,13 @@ impl Tracer<'_> {
             NodeEnum::TransactionStmt(_) => Ok(self.simple("transaction", Effect::None)),
             NodeEnum::VariableSetStmt(set) => self.set(set),
             NodeEnum::VariableShowStmt(show) => Ok(self.show(show)),
-            NodeEnum::ConstraintsSetStmt(_) => Ok(self.simple("set", Effect::Set(Setting::Local))),
+            NodeEnum::ConstraintsSetStmt(_) => {
+                Ok(self.simple("set", Effect::Set { setting: Setting::Local, name: None }))
+            }
             NodeEnum::DiscardStmt(discard) => {
                 let all = discard.target == DiscardMode::DiscardAll as i32;
-                Ok(self.simple("set", if all { Effect::DiscardAll } else { Effect::Set(Setting::Lasting) }))
+                let some = Effect::Set { setting: Setting::Lasting, name: None };
+                Ok(self.simple("set", if all { Effect::DiscardAll } else { some }))
             }
             NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => Ok(self.simple("listen", Effect::None)),
             NodeEnum::NotifyStmt(_) => Ok(self.simple("notify", Effect::None)),
@@ -290,7 +293,10 @@ impl Tracer<'_> {
             VariableSetStmt { is_local: true, .. } => Setting::Local,
             _ => Setting::Lasting,
         };
-        Ok(self.simple(kind, Effect::Set(setting)))
+        let one =
+            !set.name.is_empty() && VariableSetKind::try_from(set.kind) != Ok(VariableSetKind::VarResetAll);
+        let name = one.then(|| set.name.to_ascii_lowercase().into());
+        Ok(self.simple(kind, Effect::Set { setting, name }))
     }
 
     fn show(&mut self, show: &VariableShowStmt) -> Statement {

@@ -74,7 +74,7 @@ async fn the_same_bytes_under_another_search_path_ask_again() {
     asker.stage.rig.people.grant(&question);
     asker.says("set search_path = store", "SET", Idle).await;
     let other = asker.deletes(Idle).await;
-    assert_eq!(session(&other), ["set search_path = scratch", "set search_path = store"]);
+    assert_eq!(session(&other), ["set search_path = store"]);
     assert_ne!(question.exact, other.exact);
 }
 
@@ -95,7 +95,7 @@ async fn what_is_set_again_is_the_same() {
     let set = "set search_path = scratch";
     assert_eq!(after(&[set, set]).await.exact, after(&[set]).await.exact);
     let there_and_back = after(&[set, "set search_path = store", set]).await;
-    assert_eq!(session(&there_and_back).len(), 3);
+    assert_eq!(there_and_back.exact, after(&[set]).await.exact);
 }
 
 #[tokio::test]
@@ -166,17 +166,68 @@ async fn behind_code_that_may_have_changed_settings_the_same_is_asked_again() {
     assert!(before.exact != once.exact && once.exact != twice.exact);
 }
 
+/// Whether it is refused after these texts without anybody being asked.
+async fn is_refused_after(texts: &[&str]) -> bool {
+    let mut asker = Asker::open().await;
+    for text in texts {
+        asker.says(text, "SET", Idle).await;
+    }
+    asker.stage.say(&query(DELETE)).await;
+    asker.stage.server_gets(&query("refused_by_tidegate")).await;
+    asker.stage.answer(&[error("42601"), ready()].concat()).await;
+    asker.stage.client_gets_error("54000").await;
+    asker.stage.rig.people.asked() == 0
+}
+
 #[tokio::test]
-async fn of_many_changes_the_latest_are_shown_and_all_count() {
-    let texts: Vec<String> = (0..40).map(|number| format!("set my.number = {number}")).collect();
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+async fn of_a_setting_what_it_is_is_shown_however_often_it_was_set() {
+    let texts: Vec<String> = (0..400).map(|number| format!("set my.number = {number}")).collect();
+    let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    texts.insert(0, "set search_path = store");
     let question = after(&texts).await;
-    let shown = session(&question);
-    assert_eq!((shown.len(), shown[0]), (33, "8 changes before those that follow"));
-    assert_eq!(shown[32], "set my.number = 39");
-    assert_eq!(question.exact, after(&texts).await.exact);
-    let other = [&["set my.number = -1"], &texts[1..]].concat();
-    assert_ne!(question.exact, after(&other).await.exact);
+    assert_eq!(session(&question), ["set search_path = store", "set my.number = 399"]);
+    assert_eq!(question.exact, after(&[texts[0], texts[400]]).await.exact);
+}
+
+#[tokio::test]
+async fn nothing_that_a_session_has_set_is_cut_off() {
+    let padded = format!("set /* {} */ search_path = store", "tidy ".repeat(200));
+    assert_eq!(session(&after(&[&padded]).await), [&padded]);
+    let long = format!("set search_path = \"{}\", store", "a".repeat(9_000));
+    assert!(is_refused_after(&[&long]).await);
+    let many: Vec<String> = (0..64).map(|number| format!("set my.number{number} = 1")).collect();
+    let many: Vec<&str> =
+        ["set search_path = store"].into_iter().chain(many.iter().map(String::as_str)).collect();
+    assert!(is_refused_after(&many).await);
+    assert!(is_refused_after(&["set search_path = 'store' /* password = 'x' */"]).await);
+}
+
+#[tokio::test]
+async fn who_discards_all_can_ask_again() {
+    let long = format!("set search_path = \"{}\", store", "a".repeat(9_000));
+    let question = after(&[&long, "discard all"]).await;
+    assert_eq!(session(&question), [""; 0]);
+    assert_eq!(question.exact, after(&[]).await.exact);
+}
+
+#[tokio::test]
+async fn a_setting_that_may_have_been_rolled_back_overtakes_nothing() {
+    let mut asker = Asker::open().await;
+    asker.says("set search_path = store", "SET", Idle).await;
+    asker.says("begin", "BEGIN", Transaction).await;
+    asker.says("set search_path = scratch", "SET", Transaction).await;
+    asker.says("rollback", "ROLLBACK", Idle).await;
+    let question = asker.deletes(Idle).await;
+    assert_eq!(session(&question)[..2], ["set search_path = store", "set search_path = scratch"]);
+    asker.says("set search_path = other", "SET", Idle).await;
+    assert_eq!(session(&asker.deletes(Idle).await)[0], "set search_path = other");
+}
+
+#[tokio::test]
+async fn an_approver_is_told_which_relation_it_is() {
+    let question = after(&[]).await;
+    let does = question.particulars.iter().find(|(name, _)| name == "does").unwrap();
+    assert!(does.1.contains("delete"), "{does:?}");
 }
 
 #[tokio::test]
