@@ -35,6 +35,7 @@ mod start;
 mod store;
 #[cfg(test)]
 mod test_support;
+mod turns;
 mod user_socket;
 
 use std::process::ExitCode;

@@ -11,15 +11,16 @@ use std::{
 use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
-    PassRule, Pins, Processes, Protection, Refusal, Rules, SubjectRule, UnixRule, netns,
+    PassRule, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixRule, Unread,
+    netns,
     subjects::{self, Names},
 };
 use tidegate_policy::{
     FileName, Policy, Principal, Process, Requirement, ShieldedFiles, Subject, UnixAddress, UnixPass,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::spawn_blocking};
 
-use crate::{dns::Askers, host::HostRecord, namespaces::Places, routes::Resolved};
+use crate::{dns::Askers, host::HostRecord, namespaces::Places, routes::Resolved, turns::Turns};
 
 /// What makes rules count, a whole generation at once: on an error the old ones still do.
 pub(crate) trait Enforcer: Send + Sync {
@@ -44,6 +45,8 @@ pub(crate) trait Enforcer: Send + Sync {
 pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
+    /// Who reads executables for their digest.
+    readers: Turns,
     /// Where what happens outside of sessions is written; none before the store is open.
     record: Option<Arc<HostRecord>>,
 }
@@ -54,7 +57,8 @@ impl HostKernel {
         let failed = |error: KernelError| error.to_string();
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
-        Ok(Self { kernel: Arc::new(kernel), processes: Arc::new(processes), record: None })
+        let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
+        Ok(Self { kernel, processes, readers: Turns::default(), record: None })
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
@@ -175,8 +179,10 @@ impl Askers for HostKernel {
         self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())
     }
 
+    /// Who asks for names is told by an executable's digest only where somebody has read it already.
     fn describe(&self, asker: Captured) -> Principal {
-        principal(&self.processes, asker)
+        let (facts, _) = self.processes.facts(&asker);
+        principal(asker, facts)
     }
 }
 
@@ -188,26 +194,36 @@ impl Origins for HostKernel {
             let listener = connection.local_addr().map_err(failed)?;
             let netns = netns::cookie(connection.as_fd()).map_err(failed)?;
             let Self { kernel, processes, .. } = self.clone();
-            // Facts hash the executable the first time it is seen.
-            tokio::task::spawn_blocking(move || {
-                let captured = kernel
-                    .origin(netns, source, listener)
-                    .map_err(|error| OriginError::Kernel(error.to_string()))?;
-                captured.map(|captured| origin_of(&processes, captured, source)).ok_or(OriginError::Unknown)
-            })
-            .await
-            .unwrap_or_else(|_| Err(OriginError::Kernel("asking it was cut off".into())))
+            let looking = spawn_blocking(move || {
+                let captured = kernel.origin(netns, source, listener)?;
+                Ok(captured.map(|captured| (processes.facts(&captured), captured)))
+            });
+            let looked: Result<_, KernelError> =
+                looking.await.map_err(|_| OriginError::Kernel("asking it was cut off".into()))?;
+            let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
+            let ((mut facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
+            if let Some(unread) = unread {
+                facts.executable_sha256 = self.read(captured.account(), unread).await?;
+            }
+            let destination = captured.destination;
+            Ok(Origin { destination, source, principal: principal(captured, facts) })
         })
     }
 }
 
-fn origin_of(processes: &Processes, captured: Captured, source: SocketAddr) -> Origin {
-    let destination = captured.destination;
-    Origin { destination, source, principal: principal(processes, captured) }
+impl HostKernel {
+    /// The digest of an executable that is seen the first time. An account that has many large ones holds up itself alone.
+    async fn read(&self, account: u32, unread: Unread) -> Result<Option<Arc<str>>, OriginError> {
+        let Some(_turn) = self.readers.of(account).await else {
+            let why = format!("too many executables of uid {account} are seen the first time at once");
+            return Err(OriginError::Kernel(why));
+        };
+        let processes = self.processes.clone();
+        Ok(spawn_blocking(move || processes.digest(unread)).await.unwrap_or_default())
+    }
 }
 
-fn principal(processes: &Processes, captured: Captured) -> Principal {
-    let facts = processes.facts(&captured);
+fn principal(captured: Captured, facts: Facts) -> Principal {
     let process = Process {
         pid: facts.pid,
         start_time: facts.start_time,

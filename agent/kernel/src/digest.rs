@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// Larger executables are not hashed.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 256 << 20;
 /// Executables that are remembered; when there are more, all are forgotten.
 const MAX_REMEMBERED: usize = 4_096;
 const CHUNK: usize = 64 * 1024;
@@ -40,15 +40,40 @@ impl Version {
 #[derive(Debug, Default)]
 pub(crate) struct Digests(Mutex<HashMap<Version, Arc<str>>>);
 
+/// An executable whose digest is not known yet.
+#[derive(Debug)]
+pub struct Unread {
+    file: File,
+    version: Version,
+}
+
+/// What is known of a file's digest.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// It; none of a file that is too large.
+    Digest(Option<Arc<str>>),
+    /// It must be read.
+    Unread(Unread),
+}
+
 impl Digests {
-    /// SHA-256 of an open file, lower-case hex; none if it is too large or changed while it was read.
-    pub(crate) fn sha256(&self, file: &mut File) -> io::Result<Option<Arc<str>>> {
+    /// What is known of an open file.
+    pub(crate) fn known(&self, file: File) -> io::Result<Known> {
         let version = Version::of(&file.metadata()?);
         if let Some(known) = self.lock().get(&version) {
-            return Ok(Some(Arc::clone(known)));
+            return Ok(Known::Digest(Some(Arc::clone(known))));
         }
-        if version.size > MAX_BYTES {
-            return Ok(None);
+        Ok(if version.size > MAX_BYTES {
+            Known::Digest(None)
+        } else {
+            Known::Unread(Unread { file, version })
+        })
+    }
+
+    /// SHA-256 in lower-case hex, unless somebody has read it meanwhile; none if the file changes while it is read.
+    pub(crate) fn read(&self, Unread { mut file, version }: Unread) -> io::Result<Option<Arc<str>>> {
+        if let Some(known) = self.lock().get(&version) {
+            return Ok(Some(Arc::clone(known)));
         }
         let mut context = Context::new(&SHA256);
         let mut chunk = vec![0; CHUNK];
@@ -87,33 +112,42 @@ mod tests {
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
+    fn digest(digests: &Digests, file: &File) -> Option<Arc<str>> {
+        match digests.known(file.try_clone().unwrap()).unwrap() {
+            Known::Digest(digest) => digest,
+            Known::Unread(unread) => digests.read(unread).unwrap(),
+        }
+    }
+
     #[test]
     fn a_changed_file_gets_a_new_digest() {
         let digests = Digests::default();
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        let again = || digests.sha256(&mut File::open(file.path()).unwrap()).unwrap().unwrap();
+        let again = || digest(&digests, &File::open(file.path()).unwrap()).unwrap();
         assert_eq!(&*again(), EMPTY);
         assert_eq!(&*again(), EMPTY);
         file.write_all(b"abc").unwrap();
-        let changed = digests.sha256(&mut File::open(file.path()).unwrap()).unwrap().unwrap();
-        assert_eq!(&*changed, ABC);
+        assert_eq!(&*digest(&digests, &File::open(file.path()).unwrap()).unwrap(), ABC);
     }
 
     #[test]
     fn a_known_file_is_not_read_again() {
         let digests = Digests::default();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut open = File::open(file.path()).unwrap();
-        let version = Version::of(&open.metadata().unwrap());
-        digests.lock().insert(version, "remembered".into());
-        assert_eq!(&*digests.sha256(&mut open).unwrap().unwrap(), "remembered");
+        let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
+        let Known::Unread(unread) = digests.known(file.try_clone().unwrap()).unwrap() else {
+            panic!("it is known")
+        };
+        digests.lock().insert(unread.version, "remembered".into());
+        assert_eq!(&*digests.read(unread).unwrap().unwrap(), "remembered", "whoever waited reads it again");
+        assert!(
+            matches!(digests.known(file).unwrap(), Known::Digest(Some(known)) if &*known == "remembered")
+        );
     }
 
     #[test]
     fn a_file_that_is_too_large_has_no_digest() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MAX_BYTES + 1).unwrap();
-        let digests = Digests::default();
-        assert_eq!(digests.sha256(&mut File::open(file.path()).unwrap()).unwrap(), None);
+        assert_eq!(digest(&Digests::default(), file.as_file()), None);
     }
 }

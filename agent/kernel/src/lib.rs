@@ -32,6 +32,7 @@ mod unit;
 
 pub use captured::Captured;
 pub use cgroup::Hierarchy;
+pub use digest::Unread;
 pub use error::KernelError;
 pub use kernel::{Counters, Kernel};
 pub use peer::{Peer, peer};

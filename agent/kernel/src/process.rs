@@ -10,7 +10,7 @@ use procfs::process::{Process as Entry, Stat};
 use procfs::ticks_per_second;
 
 use crate::cgroup::Hierarchy;
-use crate::digest::Digests;
+use crate::digest::{Digests, Known, Unread};
 use crate::{Captured, KernelError, arguments, placement};
 
 /// Ancestors that are named at most.
@@ -68,9 +68,9 @@ impl Processes {
         Ok(Self { hierarchy: Hierarchy::find()?, digests: Digests::default() })
     }
 
-    /// Facts about the process that the kernel captured. Reads files and hashes executables that it hasn't seen: not for
-    /// an async context.
-    pub fn facts(&self, captured: &Captured) -> Process {
+    /// Facts about the process that the kernel captured, and its executable if the digest of that is not known yet. Reads
+    /// files: not for an async context.
+    pub fn facts(&self, captured: &Captured) -> (Process, Option<Unread>) {
         let cgroup: Option<Arc<str>> = self.hierarchy.path(captured.cgroup_id).map(Arc::from);
         let containers =
             cgroup.as_deref().map(|path| placement::containers(path, self.hierarchy.named_by_root(path)));
@@ -87,15 +87,21 @@ impl Processes {
             cgroup,
             ..Process::default()
         };
+        let mut unread = None;
         if let Some(living) = Living::find(captured) {
             let mut read = process.clone();
-            living.describe(&mut read, &self.digests);
+            let executable = living.describe(&mut read, &self.digests);
             // What was read counts only if the id was still this process's afterwards.
             if living.is_still_there() {
-                process = read;
+                (process, unread) = (read, executable);
             }
         }
-        process
+        (process, unread)
+    }
+
+    /// SHA-256 of an executable, in lower-case hex; none if it changes meanwhile. Takes as long as reading it does.
+    pub fn digest(&self, unread: Unread) -> Option<Arc<str>> {
+        self.digests.read(unread).ok().flatten()
     }
 }
 
@@ -123,20 +129,27 @@ impl Living {
         now.is_ok_and(|stat| stat.starttime == self.stat.starttime)
     }
 
-    fn describe(&self, process: &mut Process, digests: &Digests) {
+    /// The executable, if its digest is not known yet.
+    fn describe(&self, process: &mut Process, digests: &Digests) -> Option<Unread> {
+        let mut unread = None;
         process.start_time = Some(self.stat.starttime);
         if let Ok(status) = self.entry.status() {
             process.groups = status.groups;
         }
-        if let Some((path, mut file)) = self.executable() {
+        if let Some((path, file)) = self.executable() {
             process.executable = Some(lossy(&path));
-            process.executable_sha256 = digests.sha256(&mut file).ok().flatten();
+            match digests.known(file) {
+                Ok(Known::Digest(digest)) => process.executable_sha256 = digest,
+                Ok(Known::Unread(executable)) => unread = Some(executable),
+                Err(_) => {}
+            }
         }
         if let Ok(line) = self.entry.cmdline() {
             let shown = arguments::shown(line.iter().map(String::as_str));
             process.command_line = shown.into_iter().map(Arc::from).collect();
         }
         process.ancestry = ancestry(self.stat.ppid);
+        unread
     }
 
     /// The executable's path, and the file itself: opened through procfs, so that it is the one that runs even if another
@@ -198,10 +211,13 @@ mod tests {
 
     #[test]
     fn a_living_process_is_described() {
-        let process = Processes::new().unwrap().facts(&myself());
+        let processes = Processes::new().unwrap();
+        let (process, unread) = processes.facts(&myself());
         let executable = std::env::current_exe().unwrap();
         assert_eq!(process.executable.as_deref(), executable.to_str());
-        assert_eq!(process.executable_sha256.unwrap().len(), 64);
+        assert_eq!(process.executable_sha256, None, "nobody has read it yet");
+        let digest = processes.digest(unread.unwrap()).unwrap();
+        assert_eq!(processes.facts(&myself()).0.executable_sha256, Some(digest));
         assert!(process.start_time.is_some());
         assert!(!process.ancestry.is_empty());
         assert!(!process.command_line.is_empty());
@@ -212,7 +228,7 @@ mod tests {
     fn a_process_that_started_at_another_time_is_not_the_captured_one() {
         let mut captured = myself();
         captured.started += 1_000_000_000;
-        let process = Processes::new().unwrap().facts(&captured);
+        let (process, _) = Processes::new().unwrap().facts(&captured);
         assert_eq!((process.start_time, process.executable), (None, None));
         assert_eq!(&*process.command, "captured");
     }
@@ -222,6 +238,6 @@ mod tests {
         let mut captured = myself();
         captured.started = 0;
         captured.connected_at = 1;
-        assert_eq!(Processes::new().unwrap().facts(&captured).start_time, None);
+        assert_eq!(Processes::new().unwrap().facts(&captured).0.start_time, None);
     }
 }

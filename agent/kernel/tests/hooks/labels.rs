@@ -178,7 +178,7 @@ async fn a_cgroup_governs_its_descendants_and_its_label_outlasts_leaving_it() {
     let inside = gate.python_as_root(&format!("{}\n{}", enter(cgroup.inner()), dial("pass")));
     let captured = gate.accept_v4().await.expect("an origin");
     assert_eq!(captured.subjects, ["job".into()]);
-    let process = Processes::new().unwrap().facts(&captured);
+    let (process, _) = Processes::new().unwrap().facts(&captured);
     assert_eq!(process.cgroup.as_deref(), Some(format!("{}/inner", cgroup.path()).as_str()));
     inside.output().await;
 
@@ -304,13 +304,13 @@ async fn a_process_is_described_by_what_it_was_and_one_that_is_gone_by_what_was_
         &format!("s = dial(socket.AF_INET, {V4:?}, 5432); sys.stdin.readline(); print('done')"),
     );
     let captured = gate.accept_v4().await.expect("an origin");
-    let living = processes.facts(&captured);
+    let (living, unread) = processes.facts(&captured);
     assert!(living.executable.as_deref().unwrap().contains("python3"));
-    assert_eq!(living.executable_sha256.as_deref().map(str::len), Some(64));
+    assert_eq!(processes.digest(unread.unwrap()).as_deref().map(str::len), Some(64));
     assert!(!living.ancestry.is_empty());
     client.go_on();
     client.output().await;
-    let gone = processes.facts(&captured);
+    let (gone, _) = processes.facts(&captured);
     assert_eq!((gone.pid, gone.uid, &*gone.command), (captured.pid, GOVERNED, "python3"));
     assert_eq!((gone.start_time, gone.executable), (None, None));
 }
