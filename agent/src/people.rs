@@ -7,10 +7,9 @@ use tidegate_approvals::{
     store::{Postgres, Settings, Sqlite, Store, StoreError},
     webhooks::{Retries, Webhooks},
 };
-use tidegate_approvals_web::{Logins, Pages, Server, Ticket, Tls};
+use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket, Tls};
 use tidegate_gate::{BoxFuture, Credentials};
 use tidegate_identity::{Application, Registry, Tie};
-use tidegate_policy::Identity;
 use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
 
@@ -150,15 +149,13 @@ impl Logins for Browsers {
         code: &'a str,
         issuer: Option<&'a str>,
         ticket: &'a Ticket,
-    ) -> BoxFuture<'a, Result<Identity, String>> {
+    ) -> BoxFuture<'a, Result<Login, String>> {
         Box::pin(async move {
-            let identity = self.registry.redeem_code(&self.application, code, issuer, tie(ticket)).await;
-            identity.map_err(|defect| defect.to_string())
+            let redeemed = self.registry.redeem_code(&self.application, code, issuer, tie(ticket)).await;
+            let (identity, terms) = redeemed.map_err(|defect| defect.to_string())?;
+            let registry = self.registry.clone();
+            Ok(Login { identity, counts: Arc::new(move || registry.stands(&terms)) })
         })
-    }
-
-    fn counts(&self, identity: &Identity) -> bool {
-        self.registry.knows(&identity.issuer)
     }
 }
 

@@ -19,6 +19,10 @@ pub struct Letter {
     pub hook: Arc<str>,
     /// The question's id.
     pub question: Arc<str>,
+    /// Who asked it, as a key.
+    pub principal: String,
+    /// It is an alert: it goes before the others, and has room of its own.
+    pub urgent: bool,
     /// The whole event, as it is sent or the receiver's words are made from it.
     pub body: Value,
     /// When it was written, in milliseconds since 1970.
@@ -123,6 +127,8 @@ impl Audience {
             host: host.clone(),
             hook: hook.clone(),
             question: inquiry.id.clone(),
+            principal: inquiry.principal_key(),
+            urgent: event.step == Told::BreakGlass.step(),
             body,
             written,
             due: written,

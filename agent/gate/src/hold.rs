@@ -138,8 +138,8 @@ impl Hold {
 
     fn question(&self, matter: Matter, items: [u8; 32]) -> Question {
         let shown = |value: &[u8]| match &self.verdict.content {
-            Some(mask) => String::from_utf8_lossy(&self.gate.masker().scan(mask, value)).into_owned(),
-            None => String::from_utf8_lossy(value).into_owned(),
+            Some(mask) => readable(&self.gate.masker().scan(mask, value)),
+            None => readable(value),
         };
         Question {
             session: self.gate.session().clone(),
@@ -318,6 +318,14 @@ impl Approved {
     }
 }
 
+/// Bytes as a text that leaves nothing of them out: in hexadecimal where they are none.
+fn readable(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("\\x{}", hex::encode(value)),
+    }
+}
+
 /// Whether issuers say the same of both: a renewed token is the same person's.
 fn same(one: &Principal, other: &Principal) -> bool {
     let one = one.identities.iter().map(|identity| (&identity.issuer, &identity.subject));
@@ -386,5 +394,16 @@ impl fmt::Debug for Matter {
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_shown_whole() {
+        assert_eq!(readable("é\n".as_bytes()), "é\n");
+        assert_eq!(readable(&[0x1f, 0x8b, b'a']), "\\x1f8b61");
     }
 }

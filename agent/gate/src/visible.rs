@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 #[derive(Debug, Clone, Copy)]
 pub struct Plain<'a>(pub &'a str);
 
-/// As [`Plain`], but with tabs as they are, and each further line indented: no text can pass for a line of ours.
+/// As [`Plain`], but with tabs as they are, and each further line marked: no text can pass for a line of ours.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a>(pub &'a str);
 
@@ -26,7 +26,7 @@ impl fmt::Display for Plain<'_> {
 impl fmt::Display for Block<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|character| match character {
-            '\n' => f.write_str("\n    "),
+            '\n' => f.write_str("\n    | "),
             '\t' => f.write_char(character),
             _ if is_unsafe(character) => escape(f, character),
             _ => f.write_char(character),
@@ -74,7 +74,7 @@ mod tests {
         let hostile = "a\u{1b}[2Jb\r\n\u{9b}c\u{202e}\td";
         assert_eq!(Plain(hostile).to_string(), r"a\u{1b}[2Jb\r\n\u{9b}c\u{202e}\td");
         assert_eq!(Lines(hostile).to_string(), "a\\u{1b}[2Jb\\r\n\\u{9b}c\\u{202e}\td");
-        assert_eq!(Block(hostile).to_string(), "a\\u{1b}[2Jb\\r\n    \\u{9b}c\\u{202e}\td");
+        assert_eq!(Block(hostile).to_string(), "a\\u{1b}[2Jb\\r\n    | \\u{9b}c\\u{202e}\td");
     }
     #[test]
     fn no_name_looks_like_another_by_what_cannot_be_seen() {

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use tidegate_gate::Secret;
-use tidegate_policy::Identity;
+use tidegate_policy::{Identity, Issuer};
 use url::Url;
 
 use crate::{
@@ -43,6 +43,10 @@ pub struct Tie<'a> {
     pub verifier: &'a str,
 }
 
+/// What an issuer was in the bundle when somebody logged in.
+#[derive(Debug, Clone)]
+pub struct Terms(pub(crate) Arc<Issuer>);
+
 impl Registry {
     /// Where a browser is sent to log in.
     pub async fn authorization(&self, application: &Application, tie: Tie<'_>) -> Result<Url, Defect> {
@@ -72,7 +76,7 @@ impl Registry {
         code: &str,
         issuer: Option<&str>,
         tie: Tie<'_>,
-    ) -> Result<Identity, Defect> {
+    ) -> Result<(Identity, Terms), Defect> {
         let known = self.of_application(application)?;
         if issuer.is_some_and(|issuer| *issuer != *known.issuer.url) {
             return Err(Defect::Issuer(known.issuer.url.to_string()));
@@ -99,12 +103,12 @@ impl Registry {
         if nonce.as_ref().and_then(Value::as_str) != Some(tie.nonce) {
             return Err(Defect::Claim("nonce", "that of this login"));
         }
-        Ok(verified.identity)
+        Ok((verified.identity, Terms(known.issuer.clone())))
     }
 
-    /// Whether the bundle in force has an issuer of this name.
-    pub fn knows(&self, issuer: &str) -> bool {
-        self.inner.issuers().iter().any(|known| *known.issuer.name == *issuer)
+    /// Whether the bundle in force has the very issuer that somebody logged in at.
+    pub fn stands(&self, Terms(issuer): &Terms) -> bool {
+        self.inner.issuers().iter().any(|known| known.issuer == *issuer)
     }
 
     fn of_application(&self, application: &Application) -> Result<Arc<Known>, Defect> {

@@ -43,12 +43,23 @@ pub(crate) struct Seen {
     pub(crate) session: u32,
 }
 
+/// The job of a shell that a process is in (POSIX: process group).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Process id of the group's first.
+    pub(crate) id: u32,
+    /// Its session has a terminal, where a shell gives each command a group of its own.
+    pub(crate) terminal: bool,
+}
+
 /// The host's processes.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The process that has this id now; none if it has ended, waited for or not.
     fn seen(&self, pid: u32) -> Option<Seen>;
     /// Its real user id.
     fn uid(&self, id: ProcessId) -> Option<u32>;
+    /// Its process group.
+    fn group(&self, id: ProcessId) -> Option<Group>;
     /// The login session that it belongs to, as the kernel's audit counts them.
     fn login(&self, id: ProcessId) -> Option<u32>;
     /// Its environment, as it was when its program began and as it left it since.
@@ -150,6 +161,12 @@ impl Host for Procfs {
     fn uid(&self, id: ProcessId) -> Option<u32> {
         let uid = process(id.pid)?.status().ok()?.ruid;
         self.is_still(id).then_some(uid)
+    }
+
+    fn group(&self, id: ProcessId) -> Option<Group> {
+        let stat = process(id.pid)?.stat().ok()?;
+        let group = Group { id: u32::try_from(stat.pgrp).ok()?, terminal: stat.tty_nr != 0 };
+        (stat.starttime == id.started).then_some(group)
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {

@@ -26,7 +26,7 @@ mod token;
 mod trees;
 mod verify;
 
-pub use browser::{Application, Tie};
+pub use browser::{Application, Terms, Tie};
 pub use defect::Defect;
 pub use device::Visit;
 pub use host::ProcessId;

@@ -77,17 +77,33 @@ impl Registry {
         Ok(self.inner.trees.log_out(&place, issuer))
     }
 
-    /// Who ran this command. A daemon that starts commands for many accounts is nobody's tree.
+    /// Who ran this command. A daemon that starts commands for many accounts is nobody's tree, and a runner none of the
+    /// job's that it started.
     fn parent_of_account(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
-        let host = &*self.inner.host;
         let Some(parent) = place.lineage.get(1).map(|seen| seen.id) else {
             return Err(Defect::NoTree("whoever ran this command has ended already"));
         };
-        if host.uid(caller).is_some_and(|uid| host.uid(parent) == Some(uid)) {
-            Ok(parent)
-        } else {
-            Err(Defect::NoTree("run it from a shell or another process of the same account"))
+        let host = &*self.inner.host;
+        if host.uid(caller).is_none_or(|uid| host.uid(parent) != Some(uid)) {
+            return Err(Defect::NoTree("run it from a shell or another process of the same account"));
         }
+        if !self.runs(place) {
+            return Err(Defect::NoTree(
+                "run it from the job's own shell: what ran it is of another session or process group",
+            ));
+        }
+        Ok(parent)
+    }
+
+    /// Whether a place's process was run by its parent as a part of what that is doing itself: in its session and, where no
+    /// terminal is, in its group.
+    fn runs(&self, place: &Place) -> bool {
+        let [own, parent, ..] = &*place.lineage else { return false };
+        let host = &*self.inner.host;
+        let (Some(group), Some(of_parent)) = (host.group(own.id), host.group(parent.id)) else {
+            return false;
+        };
+        own.session == parent.session && (group.id == of_parent.id || group.terminal)
     }
 
     async fn place(&self, caller: ProcessId) -> Result<Place, Defect> {
@@ -104,7 +120,7 @@ impl Registry {
         let uid = host.uid(caller);
         let own = place.lineage.first().map(|seen| seen.session);
         let leader = place.lineage.iter().chain(&place.by_session).find(|seen| Some(seen.id.pid) == own);
-        let parent = place.lineage.get(1);
+        let parent = place.lineage.get(1).filter(|_| self.runs(place));
         let mut candidates = leader.into_iter().chain(parent).map(|seen| seen.id);
         candidates
             .find(|id| *id != caller && uid.is_some() && host.uid(*id) == uid)

@@ -235,7 +235,7 @@ impl fmt::Display for Whole<'_> {
         }
         writeln!(f, "session    {} (action {})", question.session, question.action)?;
         writeln!(f, "will run   ({})", Plain(&question.name))?;
-        writeln!(f, "    {}", Block(&question.text))?;
+        writeln!(f, "    | {}", Block(&question.text))?;
         for (name, value) in &question.particulars {
             writeln!(f, "    with {}: {}", Plain(name), Block(value))?;
         }

@@ -18,8 +18,8 @@ use crate::{
 
 /// How often a store is looked at for a yes that was taken back elsewhere, or that it could not be asked about.
 const LOOK_BACK: Duration = Duration::from_secs(2);
-/// Longest question, in bytes: a body or parameters of 64 KiB, and as much again.
-const LONGEST: usize = 128 << 10;
+/// Longest question, in bytes: a body or parameters of 64 KiB in hexadecimal, and as much again.
+const LONGEST: usize = 256 << 10;
 /// Of what an id is made: nothing that looks like something else.
 const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
 
@@ -114,12 +114,15 @@ impl Desk {
                 continue;
             }
             let Some(waits) = self.wait_for(&inquiry, &asked.session) else { continue };
+            // It may have been settled since it was found.
             let again = |inquiry: &mut Inquiry, now| {
-                inquiry.asked_again(asked, now);
-                Ok::<_, ()>(())
+                inquiry.expire(now);
+                let waits = inquiry.state == State::Waiting;
+                waits.then(|| inquiry.asked_again(asked, now)).ok_or(())
             };
-            self.0.change(&inquiry.id, again).await?;
-            return Ok(Some(waits));
+            if matches!(self.0.change(&inquiry.id, again).await?, Some(Ok(_))) {
+                return Ok(Some(waits));
+            }
         }
         Ok(None)
     }

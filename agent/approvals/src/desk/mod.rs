@@ -6,7 +6,6 @@ mod state;
 mod waiting;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, Mutex},
 };

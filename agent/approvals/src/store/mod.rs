@@ -53,11 +53,13 @@ pub trait Store: Send + Sync {
         of_principal: u32,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Letters of this host's agent to this receiver, those first that are due first.
+    /// Letters of this host's agent to this receiver: of those that are due, alerts first, and of each asker as many as of
+    /// the others; then those that are due next.
     fn letters<'a>(
         &'a self,
         host: &'a str,
         hook: &'a str,
+        now: Timestamp,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>>;
 
@@ -122,11 +124,11 @@ create table if not exists tidegate_question_keys (
 create index if not exists tidegate_questions_alive on tidegate_questions (alive);
 create index if not exists tidegate_questions_principal on tidegate_questions (principal, asked);
 create index if not exists tidegate_question_keys_inquiry on tidegate_question_keys (inquiry);
-create table if not exists tidegate_post (
-    id text primary key, host text not null, hook text not null, inquiry text not null, body text not null,
-    written bigint not null, due bigint not null, attempts bigint not null
+create table if not exists tidegate_letters (
+    id text primary key, host text not null, hook text not null, question text not null, principal text not null,
+    urgent bigint not null, body text not null, written bigint not null, due bigint not null, attempts bigint not null
 );
-create index if not exists tidegate_post_due on tidegate_post (host, hook, due);
+create index if not exists tidegate_letters_due on tidegate_letters (host, hook, urgent, principal, due);
 ";
 
 // Placeholders stand in the order of their numbers: SQLite counts them by first appearance.
@@ -151,15 +153,21 @@ const FORGET: &str = "delete from tidegate_questions where id in (select id from
     where asked < $3 or place > $4)";
 const FORGET_KEYS: &str =
     "delete from tidegate_question_keys where inquiry not in (select id from tidegate_questions)";
-/// Most letters that wait for one receiver are 10,000: who asks must not fill the disk while it is away.
-const INSERT_LETTER: &str = "insert into tidegate_post (id, host, hook, inquiry, body, written, due, attempts) \
+/// Most letters that wait for one receiver are 10,000, and 256 about one asker: who asks must not fill the disk while it is
+/// away, nor take the room of the others. Alerts count by themselves.
+const INSERT_LETTER: &str = "insert into tidegate_letters \
+    (id, host, hook, question, principal, urgent, body, written, due, attempts) \
     select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as text), cast($5 as text), \
-    cast($6 as bigint), cast($7 as bigint), cast($8 as bigint) \
-    where (select count(*) from tidegate_post where host = $2 and hook = $3) < 10000";
-const LETTERS: &str = "select id, host, hook, inquiry, body, written, due, attempts from tidegate_post \
-    where host = $1 and hook = $2 order by due, written, id limit $3";
-const POSTPONE: &str = "update tidegate_post set due = $1, attempts = attempts + 1 where id = $2";
-const DELIVERED: &str = "delete from tidegate_post where id = $1";
+    cast($6 as bigint), cast($7 as text), cast($8 as bigint), cast($9 as bigint), cast($10 as bigint) \
+    where (select count(*) from tidegate_letters where host = $2 and hook = $3 and urgent = $6) < 10000 \
+    and (select count(*) from tidegate_letters \
+    where host = $2 and hook = $3 and principal = $5 and urgent = $6) < 256";
+const LETTERS: &str = "select id, host, hook, question, principal, urgent, body, written, due, attempts \
+    from tidegate_letters where host = $1 and hook = $2 \
+    order by case when due <= $3 then 0 else due end, urgent desc, \
+    row_number() over (partition by principal order by due, written, id), due, written, id limit $4";
+const POSTPONE: &str = "update tidegate_letters set due = $1, attempts = attempts + 1 where id = $2";
+const DELIVERED: &str = "delete from tidegate_letters where id = $1";
 
 /// A question as a row.
 struct Row {

@@ -182,10 +182,12 @@ impl Store for Postgres {
         &'a self,
         host: &'a str,
         hook: &'a str,
+        now: Timestamp,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
         Box::pin(self.run(async move |sql| {
-            let values: [&(dyn ToSql + Sync); 3] = [&host, &hook, &i64::from(limit)];
+            let now = now.as_millisecond();
+            let values: [&(dyn ToSql + Sync); 4] = [&host, &hook, &now, &i64::from(limit)];
             let rows = sql.query(super::LETTERS, &values).await?;
             let letters = rows.iter().map(|row| {
                 Ok(Letter {
@@ -193,10 +195,12 @@ impl Store for Postgres {
                     host: row.try_get::<_, &str>(1)?.into(),
                     hook: row.try_get::<_, &str>(2)?.into(),
                     question: row.try_get::<_, &str>(3)?.into(),
-                    body: serde_json::from_str(row.try_get(4)?).map_err(StoreError::new)?,
-                    written: row.try_get(5)?,
-                    due: row.try_get(6)?,
-                    attempts: row.try_get(7)?,
+                    principal: row.try_get(4)?,
+                    urgent: row.try_get::<_, i64>(5)? != 0,
+                    body: serde_json::from_str(row.try_get(6)?).map_err(StoreError::new)?,
+                    written: row.try_get(7)?,
+                    due: row.try_get(8)?,
+                    attempts: row.try_get(9)?,
                 })
             });
             letters.collect()
@@ -224,9 +228,11 @@ impl Store for Postgres {
 
 async fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
-        let Letter { id, host, hook, question, body, written, due, attempts } = letter;
+        let Letter { id, host, hook, question, principal, urgent, body, written, due, attempts } = letter;
         let (host, hook, question, body) = (&**host, &**hook, &**question, body.to_string());
-        let values: [&(dyn ToSql + Sync); 8] = [id, &host, &hook, &question, &body, written, due, attempts];
+        let urgent = i64::from(*urgent);
+        let values: [&(dyn ToSql + Sync); 10] =
+            [id, &host, &hook, &question, principal, &urgent, &body, written, due, attempts];
         if sql.execute(super::INSERT_LETTER, &values).await? == 0 {
             super::lost(letter);
         }

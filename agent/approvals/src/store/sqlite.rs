@@ -148,12 +148,13 @@ impl Store for Sqlite {
         &'a self,
         host: &'a str,
         hook: &'a str,
+        now: Timestamp,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
-        let (host, hook) = (host.to_owned(), hook.to_owned());
+        let (host, hook, now) = (host.to_owned(), hook.to_owned(), now.as_millisecond());
         self.run(move |sql| {
             let mut statement = sql.prepare_cached(super::LETTERS)?;
-            let mut rows = statement.query(params![host, hook, limit])?;
+            let mut rows = statement.query(params![host, hook, now, limit])?;
             let mut letters = Vec::new();
             while let Some(row) = rows.next()? {
                 letters.push(Letter {
@@ -161,10 +162,12 @@ impl Store for Sqlite {
                     host: row.get(1)?,
                     hook: row.get(2)?,
                     question: row.get(3)?,
-                    body: serde_json::from_str(&row.get::<_, String>(4)?).map_err(StoreError::new)?,
-                    written: row.get(5)?,
-                    due: row.get(6)?,
-                    attempts: row.get(7)?,
+                    principal: row.get(4)?,
+                    urgent: row.get(5)?,
+                    body: serde_json::from_str(&row.get::<_, String>(6)?).map_err(StoreError::new)?,
+                    written: row.get(7)?,
+                    due: row.get(8)?,
+                    attempts: row.get(9)?,
                 });
             }
             Ok(letters)
@@ -197,8 +200,9 @@ fn keys(inquiry: &Inquiry) -> Vec<String> {
 
 fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
-        let Letter { id, host, hook, question, body, written, due, attempts } = letter;
-        let values = params![id, host, hook, question, body.to_string(), written, due, attempts];
+        let Letter { id, host, hook, question, principal, urgent, body, written, due, attempts } = letter;
+        let body = body.to_string();
+        let values = params![id, host, hook, question, principal, urgent, body, written, due, attempts];
         if sql.execute(super::INSERT_LETTER, values)? == 0 {
             super::lost(letter);
         }

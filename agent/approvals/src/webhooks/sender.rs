@@ -52,11 +52,12 @@ impl Sender {
         }
     }
 
-    /// Sends what is due, oldest first; for how long there is nothing more to do.
+    /// Sends what is due; for how long there is nothing more to do.
     async fn send_due(&self, desk: &Desk) -> Result<Pause, StoreError> {
         loop {
-            let now = Timestamp::now().as_millisecond();
-            let letters = desk.store().letters(desk.host(), &self.hook.name, BATCH).await?;
+            let now = Timestamp::now();
+            let letters = desk.store().letters(desk.host(), &self.hook.name, now, BATCH).await?;
+            let now = now.as_millisecond();
             let due = letters.iter().take_while(|letter| letter.due <= now);
             let mut sent = 0;
             for letter in due {

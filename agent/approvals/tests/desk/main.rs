@@ -80,6 +80,8 @@ on_every_store! {
         who_asks_much_is_not_all_that_is_listed,
         a_question_is_listed_in_short_and_shown_whole,
         what_is_too_long_to_be_shown_is_not_asked,
+        who_asks_while_another_cancels_the_same_is_not_cancelled,
+        letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
         old_questions_are_forgotten_and_what_counts_is_kept;
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_approvals::{Audience, Desk, Limits, State};
+use tidegate_approvals::{Audience, Desk, Limits, State, Told};
 use tidegate_gate::{
     Answer, Approvals,
     policy::{Approval, Scope},
@@ -218,7 +218,7 @@ pub(crate) async fn a_question_is_listed_in_short_and_shown_whole(kept: &Kept) {
 pub(crate) async fn what_is_too_long_to_be_shown_is_not_asked(kept: &Kept) {
     let desk = desk(&kept.store);
     let mut asked = question("s", vec![held("ask", terms())], (1, 1));
-    asked.particulars = vec![("body".into(), "x".repeat(128 << 10))];
+    asked.particulars = vec![("body".into(), "x".repeat(256 << 10))];
     let error = desk.put(asked).await.err().unwrap().to_string();
     assert!(error.contains("longer than anybody can be shown"), "{error}");
     assert!(desk.list(&ann(), true, 9).await.unwrap().inquiries.is_empty());
@@ -257,4 +257,37 @@ pub(crate) async fn old_questions_are_forgotten_and_what_counts_is_kept(kept: &K
     drop(elsewhere);
     assert_eq!(left(Timestamp::now() + day, 0).await, [2, 3]);
     assert!(kept.store.load(&over).await.unwrap().is_some());
+}
+
+pub(crate) async fn who_asks_while_another_cancels_the_same_is_not_cancelled(kept: &Kept) {
+    let desk = desk(&kept.store);
+    for round in 0..100 {
+        let asked = || question("s", vec![held("ask", terms())], (round, 1));
+        let first = ask(&desk, asked()).await;
+        let (other, question) = (desk.clone(), asked());
+        let asking = tokio::spawn(async move { ask(&other, question).await });
+        first.withdraw("cancelled");
+        let mut second = asking.await.unwrap();
+        desk.approve(&ann(), second.id(), None).await.unwrap();
+        end(&mut second).await.unwrap();
+    }
+}
+
+pub(crate) async fn letters_about_one_asker_hold_up_neither_alerts_nor_the_others(kept: &Kept) {
+    let audience = Audience { hooks: vec![("ops".into(), Told::ALL.to_vec())], page: None };
+    let desk = Desk::open("host", kept.store.clone(), LIMITS, audience);
+    for number in 0..=255 {
+        assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    let glass = Approval { break_glass: Some(terms().by), ..terms() };
+    let mut of_other = question("s", vec![held("ask", glass)], (1, 1));
+    of_other.principal.process.uid = 1001;
+    let other = ask(&desk, of_other).await;
+    desk.break_glass(&ann(), other.id(), Some("fire")).await.unwrap();
+    let letters = async |limit| kept.store.letters("host", "ops", Timestamp::now(), limit).await.unwrap();
+    assert_eq!(letters(9_999).await.len(), 256 + 2);
+    let first: Vec<_> = letters(3).await.iter().map(|letter| letter.body["type"].clone()).collect();
+    assert_eq!(first[0], "approval.break-glass");
+    let of_other = letters(3).await.iter().filter(|letter| letter.question == *other.id()).count();
+    assert_eq!(of_other, 2);
 }

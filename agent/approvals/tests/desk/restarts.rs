@@ -109,7 +109,7 @@ pub(crate) async fn letters_are_kept_until_they_are_taken(kept: &Kept) {
     let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
     desk.show(&ann(), waits.id()).await.unwrap();
     desk.approve(&ann(), waits.id(), None).await.unwrap();
-    let letters = kept.again.letters("host", "ops", 10).await.unwrap();
+    let letters = kept.again.letters("host", "ops", Timestamp::now(), 10).await.unwrap();
     let events: Vec<_> = letters.iter().map(|letter| letter.body["type"].as_str().unwrap()).collect();
     assert_eq!(events, ["approval.asked", "approval.approved"]);
     for letter in &letters {
@@ -118,12 +118,12 @@ pub(crate) async fn letters_are_kept_until_they_are_taken(kept: &Kept) {
         assert_eq!(link, format!("https://tidegate.example/approvals/{}", waits.id()));
     }
     for (host, hook) in [("host", "alerts"), ("other", "ops")] {
-        assert!(kept.again.letters(host, hook, 10).await.unwrap().is_empty());
+        assert!(kept.again.letters(host, hook, Timestamp::now(), 10).await.unwrap().is_empty());
     }
     let later = Timestamp::now() + Duration::from_secs(60);
     kept.store.postpone(&letters[0].id, Some(later)).await.unwrap();
     kept.store.postpone(&letters[1].id, None).await.unwrap();
-    let left = kept.again.letters("host", "ops", 10).await.unwrap();
+    let left = kept.again.letters("host", "ops", Timestamp::now(), 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|letter| (&letter.id, letter.attempts, letter.due)).collect();
     assert_eq!(left, [(&letters[0].id, 1, later.as_millisecond())]);
 }

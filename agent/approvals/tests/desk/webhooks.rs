@@ -9,6 +9,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
     ServerConfig,
@@ -202,7 +203,7 @@ async fn put(desk: &Desk, exact: u8) -> Arc<str> {
 /// Returns when no letter waits any more.
 async fn none_waits(kept: &Kept) {
     let gone = async {
-        while !kept.again.letters("host", "ops", 1).await.unwrap().is_empty() {
+        while !kept.again.letters("host", "ops", Timestamp::now(), 1).await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -277,7 +278,7 @@ async fn a_dead_receiver_holds_up_neither_answers_nor_other_receivers() {
     for _ in 0..10 {
         alive.next().await;
     }
-    assert_eq!(kept.again.letters("host", "dead", 20).await.unwrap().len(), 10);
+    assert_eq!(kept.again.letters("host", "dead", Timestamp::now(), 20).await.unwrap().len(), 10);
 }
 
 #[tokio::test]
@@ -302,7 +303,14 @@ async fn a_receiver_that_another_authority_vouches_for_is_told_nothing() {
     let _sending = send(&desk, vec![false_ca], SOON).await;
     put(&desk, 1).await;
     let tried = async {
-        while kept.again.letters("host", "ops", 1).await.unwrap().iter().all(|letter| letter.attempts < 2) {
+        while kept
+            .again
+            .letters("host", "ops", Timestamp::now(), 1)
+            .await
+            .unwrap()
+            .iter()
+            .all(|letter| letter.attempts < 2)
+        {
             tokio::task::yield_now().await;
         }
     };

@@ -12,6 +12,8 @@ mod pages;
 mod server;
 mod sessions;
 
+use std::sync::Arc;
+
 use tidegate_gate::{BoxFuture, policy::Identity};
 
 pub use keys::Ticket;
@@ -29,8 +31,14 @@ pub trait Logins: Send + Sync {
         code: &'a str,
         issuer: Option<&'a str>,
         ticket: &'a Ticket,
-    ) -> BoxFuture<'a, Result<Identity, String>>;
+    ) -> BoxFuture<'a, Result<Login, String>>;
+}
 
-    /// Whether what this issuer said still counts.
-    fn counts(&self, identity: &Identity) -> bool;
+/// Somebody who logged in.
+#[derive(Clone)]
+pub struct Login {
+    /// Who they are.
+    pub identity: Identity,
+    /// Whether that still counts: the issuer may be gone, or be trusted on other terms.
+    pub counts: Arc<dyn Fn() -> bool + Send + Sync>,
 }

@@ -11,11 +11,10 @@ use hyper::{
 };
 use jiff::Timestamp;
 use tidegate_approvals::{Answered, Desk, Failed, Inquiry, Person, Refused, Say};
-use tidegate_gate::policy::Identity;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    Logins, cookies,
+    Login, Logins, cookies,
     html::{self, Form},
     keys::{self, Keys},
     sessions::{Secret, Sessions},
@@ -200,7 +199,7 @@ impl Pages {
             return failed("The issuer let nobody in.");
         };
         match self.logins.finish(code, field("iss"), &ticket).await {
-            Ok(identity) => self.enter(identity, id),
+            Ok(login) => self.enter(login, id),
             Err(why) => {
                 tracing::warn!(why, "a login to answer questions failed");
                 failed(&format!("The login failed: {why}."))
@@ -208,9 +207,10 @@ impl Pages {
         }
     }
 
-    fn enter(&self, identity: Identity, id: &str) -> Answer {
+    fn enter(&self, login: Login, id: &str) -> Answer {
+        let identity = &login.identity;
         tracing::info!(issuer = %identity.issuer, subject = %identity.subject, "logged in to answer questions");
-        let Some((secret, seconds)) = self.sessions.begin(identity) else { return no_randomness() };
+        let Some((secret, seconds)) = self.sessions.begin(login) else { return no_randomness() };
         let mut answer =
             moved(&format!("/approvals/{id}"), cookies::set(cookies::SESSION, secret.expose(), seconds));
         if let Some(cookie) = cookies::set(cookies::LOGIN, "", 0) {
@@ -235,7 +235,7 @@ impl Pages {
 
     fn visitor(&self, headers: &HeaderMap) -> Option<Visitor> {
         let secret = Secret::new(cookies::get(headers, cookies::SESSION)?);
-        let identity = self.sessions.get(&secret).filter(|identity| self.logins.counts(identity))?;
+        let identity = self.sessions.get(&secret)?;
         Some(Visitor { person: Person { identities: [identity].into(), ..Person::default() }, secret })
     }
 

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use tidegate_gate::policy::Identity;
 
-use crate::keys::random;
+use crate::{Login, keys::random};
 
 /// The longest that a login counts, in seconds.
 pub(crate) const LONGEST: i64 = 1_800;
@@ -21,7 +21,7 @@ pub(crate) struct Secret(String);
 
 /// Who has logged in, by what their browser shows.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<HashMap<Secret, (Identity, i64)>>);
+pub(crate) struct Sessions(Mutex<HashMap<Secret, (Login, i64)>>);
 
 impl Secret {
     pub(crate) fn new(text: &str) -> Self {
@@ -35,10 +35,10 @@ impl Secret {
 
 impl Sessions {
     /// Somebody logged in. None without randomness, and for a token that has ended.
-    pub(crate) fn begin(&self, identity: Identity) -> Option<(Secret, i64)> {
+    pub(crate) fn begin(&self, login: Login) -> Option<(Secret, i64)> {
         let secret = Secret(random()?);
         let now = Timestamp::now().as_second();
-        let seconds = identity.expires.saturating_sub(now).min(LONGEST);
+        let seconds = login.identity.expires.saturating_sub(now).min(LONGEST);
         if seconds <= 0 {
             return None;
         }
@@ -49,15 +49,16 @@ impl Sessions {
                 sessions.iter().min_by_key(|(_, (_, until))| *until).map(|(secret, _)| secret.clone());
             first.and_then(|first| sessions.remove(&first));
         }
-        sessions.insert(secret.clone(), (identity, now.saturating_add(seconds)));
+        sessions.insert(secret.clone(), (login, now.saturating_add(seconds)));
         Some((secret, seconds))
     }
 
-    /// Who shows this.
+    /// Who shows this, if it still counts.
     pub(crate) fn get(&self, secret: &Secret) -> Option<Identity> {
         let now = Timestamp::now().as_second();
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(secret).filter(|(_, until)| *until > now).map(|(identity, _)| identity.clone())
+        let (login, _) = sessions.get(secret).filter(|(login, until)| *until > now && (login.counts)())?;
+        Some(login.identity.clone())
     }
 
     /// Somebody logged out.
@@ -68,16 +69,19 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    fn somebody(seconds: i64) -> Identity {
-        Identity {
+    fn somebody(seconds: i64) -> Login {
+        let identity = Identity {
             issuer: "people".into(),
             subject: "ann".into(),
             groups: Vec::new(),
             expires: Timestamp::now().as_second() + seconds,
             claims: Default::default(),
-        }
+        };
+        Login { identity, counts: Arc::new(|| true) }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use tidegate_approvals::{Answered, Audience, Desk, Inquiry, Limits, Person, Say, State, store::Sqlite};
-use tidegate_approvals_web::{Logins, Pages, Server, Ticket};
+use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket};
 use tidegate_gate::{
     Answer, Approvals, BoxFuture, Question,
     policy::{Approval, Held, Identity, People, Principal, Process, Scope},
@@ -48,18 +48,15 @@ impl Logins for Issuer {
         code: &'a str,
         issuer: Option<&'a str>,
         ticket: &'a Ticket,
-    ) -> BoxFuture<'a, Result<Identity, String>> {
+    ) -> BoxFuture<'a, Result<Login, String>> {
         let known = self.0.lock().unwrap().contains(ticket) && issuer == Some("people");
         Box::pin(async move {
             if !known {
                 return Err("this login was never begun".into());
             }
-            Ok(identity(code))
+            let counts = code != "gone-dba";
+            Ok(Login { identity: identity(code), counts: Arc::new(move || counts) })
         })
-    }
-
-    fn counts(&self, identity: &Identity) -> bool {
-        &*identity.subject != "gone-dba"
     }
 }
 

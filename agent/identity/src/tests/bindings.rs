@@ -15,7 +15,7 @@ use super::{
     minted::{Signer, claims},
     processes::{Told, id},
 };
-use crate::{Defect, ProcessId, Registry, registry::now};
+use crate::{Defect, ProcessId, Registry, Terms, registry::now};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -171,6 +171,31 @@ async fn a_token_is_not_presented_for_the_daemon_that_starts_commands_for_many_a
 }
 
 #[tokio::test]
+async fn a_job_does_not_present_its_token_for_the_runner_that_started_it() {
+    for begin in [Told::set_session, |told: &Told, pid| told.set_group(pid, false)] {
+        let world = World::new().await;
+        begin(&world.told, 20);
+        // In place of the job's shell, so that the runner is its parent.
+        let refused = world.present(20, &world.token("job-1")).await.unwrap_err();
+        assert!(refused.to_string().contains("the job's own shell"), "{refused}");
+        world.told.fork(10, 21);
+        assert!(world.subjects(21).await.is_empty());
+        world.told.fork(20, 31);
+        world.present(31, &world.token("job-1")).await.unwrap();
+        assert_eq!(world.subjects(20).await, ["job-1"]);
+        assert!(world.subjects(21).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_shell_at_a_terminal_gives_each_command_a_group_and_presents_for_itself() {
+    let world = World::new().await;
+    world.told.set_group(30, true);
+    world.present(30, &world.token("job-1")).await.unwrap();
+    assert_eq!(world.subjects(20).await, ["job-1"]);
+}
+
+#[tokio::test]
 async fn a_stolen_token_does_not_count_while_the_first_lives_nor_afterwards() {
     let world = World::new().await;
     let token = world.token("job-1");
@@ -302,13 +327,17 @@ async fn logging_out_ends_what_was_presented() {
 async fn what_a_changed_issuer_said_ends_and_what_an_unchanged_one_said_stays() {
     let world = World::new().await;
     world.present(30, &world.token("job-1")).await.unwrap();
+    let terms = Terms(world.issuer.clone());
+    assert!(world.registry.stands(&terms));
     let same = Arc::new((*world.issuer).clone());
     world.registry.adopt(world.registry.prepare(&[same]).unwrap());
     assert_eq!(world.subjects(30).await, ["job-1"]);
+    assert!(world.registry.stands(&terms));
     let mut changed = (*world.issuer).clone();
     changed.audience = "another".into();
     world.registry.adopt(world.registry.prepare(&[Arc::new(changed)]).unwrap());
     assert!(world.subjects(30).await.is_empty());
+    assert!(!world.registry.stands(&terms), "a browser's login outlives what it was made under");
     world.registry.adopt(world.registry.prepare(&[]).unwrap());
     assert!(world.subjects(30).await.is_empty());
 }

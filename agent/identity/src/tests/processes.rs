@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Defect, ProcessId,
-    host::{Environment, Host, Seen},
+    host::{Environment, Group, Host, Seen},
 };
 
 /// A host that has the processes a test says. Their start time is 100 and their id.
@@ -24,6 +24,7 @@ struct Process {
     uid: u32,
     environment: Vec<u8>,
     login: Option<u32>,
+    group: Group,
     ended: watch::Sender<bool>,
 }
 
@@ -37,12 +38,13 @@ impl Told {
     /// A process in the session of its parent, with the parent's environment.
     pub(super) fn fork(&self, parent: u32, pid: u32) {
         let mut processes = self.0.lock().unwrap();
-        let (session, uid, environment, login) =
-            processes.get(&parent).map_or((pid, UID, Vec::new(), None), |of| {
-                (of.seen.session, of.uid, of.environment.clone(), of.login)
+        let own = Group { id: pid, terminal: false };
+        let (session, uid, environment, login, group) =
+            processes.get(&parent).map_or((pid, UID, Vec::new(), None, own), |of| {
+                (of.seen.session, of.uid, of.environment.clone(), of.login, of.group)
             });
         let seen = Seen { id: id(pid), parent, session };
-        let process = Process { seen, uid, environment, login, ended: watch::Sender::new(false) };
+        let process = Process { seen, uid, environment, login, group, ended: watch::Sender::new(false) };
         processes.insert(pid, process);
     }
 
@@ -68,6 +70,10 @@ impl Told {
         self.change(pid, |process| process.seen.session = pid);
     }
 
+    pub(super) fn set_group(&self, pid: u32, terminal: bool) {
+        self.change(pid, |process| process.group = Group { id: pid, terminal });
+    }
+
     pub(super) fn lives(&self, pid: u32) -> bool {
         self.0.lock().unwrap().contains_key(&pid)
     }
@@ -91,6 +97,10 @@ impl Host for Told {
 
     fn uid(&self, id: ProcessId) -> Option<u32> {
         self.0.lock().unwrap().get(&id.pid).map(|process| process.uid)
+    }
+
+    fn group(&self, id: ProcessId) -> Option<Group> {
+        self.0.lock().unwrap().get(&id.pid).map(|process| process.group)
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {
