@@ -28,6 +28,8 @@ pub struct Web {
     pub port: u16,
     /// Port of plain HTTP.
     pub plain_port: u16,
+    /// Port of gRPC, once [`Web::grpc`] has started it.
+    pub grpc_port: u16,
     /// What it takes as a Bearer token, and as the password of user `bot`.
     pub token: String,
     /// Its certificates.
@@ -45,7 +47,7 @@ impl Web {
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
         let certificates = Certificates::make(directory.path(), &owner)?;
         let (port, plain_port, token) = (free_port()?, free_port()?, random("web")?);
-        let live_port = free_port()?;
+        let (live_port, grpc_port) = (free_port()?, free_port()?);
         let path = |name: &str| directory.path().join(name);
         for name in ["files", "repositories", "temporary"] {
             fs::create_dir(path(name))?;
@@ -92,7 +94,15 @@ impl Web {
                 .arg(live_port.to_string())
                 .stdin(Stdio::null()),
         )?;
-        let web = Self { port, plain_port, token, certificates, _processes: [cgi?, nginx, live], directory };
+        let web = Self {
+            port,
+            plain_port,
+            grpc_port,
+            token,
+            certificates,
+            _processes: [cgi?, nginx, live],
+            directory,
+        };
         web.listens(port)?;
         web.listens(live_port)?;
         Ok(web)
@@ -106,6 +116,19 @@ impl Web {
     /// A file that it serves under `/files/`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join("files").join(name)
+    }
+
+    /// Starts a gRPC server, which is stopped when this is dropped.
+    pub fn grpc(&self) -> Result<Process> {
+        let server = Process::start(
+            Command::new(format!("{CLIENTS}/python/bin/python"))
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/grpc_server.py"))
+                .arg(self.grpc_port.to_string())
+                .args([&self.certificates.certificate, &self.certificates.key])
+                .stdin(Stdio::null()),
+        )?;
+        self.listens(self.grpc_port)?;
+        Ok(server)
     }
 
     fn listens(&self, port: u16) -> Result<()> {

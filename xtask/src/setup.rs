@@ -72,6 +72,7 @@ const PYTHON_DRIVERS: &[&str] = &[
     "requests==2.34.2",
     "httpx[http2]==0.28.1",
     "websockets==17.4",
+    "grpcio==1.85.1",
 ];
 
 /// The Node driver.

@@ -22,7 +22,14 @@ resources:
     addresses: ["127.0.0.1:${plain_port}"]
     tls: {mode: disable}
     credential: web
+  rpc:
+    protocol: http
+    addresses: ["127.0.0.1:${grpc_port}"]
+    tls: {ca: ${ca}}
+    credential: web
 rules:
+  - {name: call, subjects: [ci], resources: [rpc], allow: [{grpc: "acme.Echo/*"}]}
+  - {name: no-drop, subjects: [ci], resources: [rpc], deny: [{grpc: "*/Drop"}], hint: ask ops}
   - name: read
     subjects: [ci]
     resources: [web, plain]
@@ -83,6 +90,7 @@ impl Stage {
             .replace("${ci}", &uid.to_string())
             .replace("${port}", &web.port.to_string())
             .replace("${plain_port}", &web.plain_port.to_string())
+            .replace("${grpc_port}", &web.grpc_port.to_string())
             .replace("${ca}", &web.certificates.authority.display().to_string());
         let binary = std::env::var_os("TIDEGATE_BINARY").map(PathBuf::from);
         let agent = Agent::start(&Settings {
@@ -114,13 +122,14 @@ impl Stage {
         self.ci.shell(script, &self.variables().each_ref().map(|(name, value)| (*name, value.as_str())))
     }
 
-    fn variables(&self) -> [(&'static str, String); 9] {
+    fn variables(&self) -> [(&'static str, String); 10] {
         let ca = self.directory.path().join("ca.pem").display().to_string();
         let directory = self.directory.path().display().to_string();
         [
             ("URL", format!("https://127.0.0.1:{}", self.web.port)),
             ("PLAIN", format!("http://127.0.0.1:{}", self.web.plain_port)),
             ("PORT", self.web.port.to_string()),
+            ("GRPC_PORT", self.web.grpc_port.to_string()),
             ("CA", ca.clone()),
             ("SSL_CERT_FILE", ca.clone()),
             ("REQUESTS_CA_BUNDLE", ca.clone()),
@@ -253,6 +262,22 @@ fn messages_of_a_websocket_are_decided_and_masked() -> Result<()> {
         );
         let records = stage.records()?;
         ensure!(records.contains("message text to server"), "{records}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn grpc_streams_every_way_and_a_refusal_has_its_status() -> Result<()> {
+    Stage::with(|stage| {
+        let _server = stage.web.grpc()?;
+        fs::write(stage.directory.path().join("call.py"), include_str!("../../clients/grpc_client.py"))?;
+        let shown =
+            stage.script(&format!("{}/python/bin/python $DIR/call.py", tidegate_tests::CLIENTS))?.clean()?;
+        let expected = "b'hello you' ['Basic']\n[b'0', b'1', b'2']\nb'300003'\n[b'a', b'b']\n\
+                        Drop PERMISSION_DENIED denied by rule \"no-drop\"; ask ops\n\
+                        Fail NOT_FOUND no such thing\nb'waiting'\nb'yes'";
+        ensure!(shown == expected, "{shown}");
         Ok(())
     })
 }

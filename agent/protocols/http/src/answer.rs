@@ -1,7 +1,7 @@
 //! What a client gets as a response's body.
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
@@ -80,6 +80,14 @@ impl Answer<'_> {
         match self {
             Self::Own(body) => body.take().filter(|body| !body.is_empty()).map(|body| Ok(Frame::data(body))),
             Self::Upstream(shown) => shown.next().await,
+        }
+    }
+
+    /// Whether nothing follows the head, not even an empty part: gRPC's clients tell by that where the status is.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Own(body) => body.as_ref().is_none_or(Bytes::is_empty),
+            Self::Upstream(shown) => shown.masks.is_none() && shown.body.is_end_stream(),
         }
     }
 

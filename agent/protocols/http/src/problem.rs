@@ -100,6 +100,7 @@ impl Problem {
         let code = match self.status {
             StatusCode::FORBIDDEN => "7",
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
+            StatusCode::NOT_IMPLEMENTED => "12",
             _ => "3",
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -241,6 +241,7 @@ pub(crate) fn shape(
         ("host", Value::Text(host.clone())),
         ("path", Value::Text(path.into())),
     ];
+    fields.extend(rpc(method, path, headers).map(|rpc| ("grpc", Value::Text(rpc.into()))));
     let parameters = query.map(|query| query.parameters.clone()).filter(|parameters| !parameters.is_empty());
     fields.extend(parameters.map(|parameters| ("query", Value::Set(parameters))));
     if !headers.is_empty() {
@@ -255,6 +256,16 @@ pub(crate) fn shape(
     }
     fields.extend(length.map(|length| ("size", Value::Number(i64::try_from(length).unwrap_or(i64::MAX)))));
     Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+}
+
+/// Service and method, where a path may be those of gRPC. Servers of some kinds take them in other media types, too, so
+/// that a service with a package is known by its path alone.
+fn rpc<'a>(method: &str, path: &'a str, headers: &HeaderMap) -> Option<&'a str> {
+    let rpc = path.strip_prefix('/').filter(|_| method == "POST")?;
+    let (service, name) = rpc.split_once('/')?;
+    let is_grpc = media_type(headers).is_some_and(|kind| kind.starts_with("application/grpc"));
+    let fits = !service.is_empty() && !name.is_empty() && !name.contains('/');
+    (fits && (is_grpc || service.contains('.'))).then_some(rpc)
 }
 
 /// The character set that the media type names, in lower case.

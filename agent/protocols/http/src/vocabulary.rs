@@ -69,6 +69,11 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
             about: "the path as it is sent, with unreserved characters decoded; * is within a segment, ** is not",
         },
         FieldSpec {
+            name: "grpc",
+            kind: FieldKind::Text,
+            about: "service and method of a gRPC request: package.Service/Method",
+        },
+        FieldSpec {
             name: "query",
             kind: FieldKind::Text,
             about: "each parameter, decoded, as name=value; an allow must match all, false is no query",

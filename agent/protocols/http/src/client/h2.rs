@@ -97,7 +97,8 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
         headers: parts.headers,
         length,
     };
-    let mut body = RequestBody { body };
+    // A stream of gRPC's may be silent for as long as both like.
+    let mut body = RequestBody { body, patience: if asked.is_grpc() { Duration::MAX } else { BODY } };
     match session.exchange(asked, &mut body, &mut responder).await {
         // Nothing that is asked in HTTP/2 switches its connection.
         Ok(_) => {}
@@ -129,12 +130,14 @@ fn length(headers: &HeaderMap, is_empty: bool) -> Result<Option<u64>, String> {
 /// A request's body, from its stream.
 struct RequestBody {
     body: RecvStream,
+    /// How long it may be silent.
+    patience: Duration,
 }
 
 impl Source for RequestBody {
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        match timeout(BODY, self.body.data()).await {
-            Err(_) => return Some(Err(BodyError::Slow(BODY))),
+        match timeout(self.patience, self.body.data()).await {
+            Err(_) => return Some(Err(BodyError::Slow(self.patience))),
             Ok(Some(Err(error))) => return Some(Err(broken(&error))),
             Ok(Some(Ok(data))) => {
                 return Some(match self.body.flow_control().release_capacity(data.len()) {
@@ -192,13 +195,21 @@ impl Responder for H2Responder {
         if let Some(length) = body.length().filter(|_| head.status() != StatusCode::NO_CONTENT) {
             head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        let is_empty = no_body || body.length() == Some(0);
+        let is_empty = no_body || body.length() == Some(0) || body.is_over();
         let stream = self.respond.send_response(head, is_empty).map_err(|error| lost(&error))?;
         let stream = self.stream.insert(stream);
         if is_empty {
             return Ok(());
         }
-        while let Some(frame) = body.next().await {
+        loop {
+            let reset = poll_fn(|context| stream.poll_reset(context));
+            let frame = tokio::select! {
+                biased;
+                frame = body.next() => frame,
+                // Nobody waits for the rest.
+                _ = reset => return Err(Ended::Client("it wants no more of the response".into())),
+            };
+            let Some(frame) = frame else { break };
             match frame.map_err(Ended::Upstream)?.into_data() {
                 Ok(data) => send(stream, data).await?,
                 Err(frame) => {

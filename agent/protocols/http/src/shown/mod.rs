@@ -1,7 +1,8 @@
-//! Responses as masks show them: header fields, JSON by field and content, text by content.
+//! Responses as masks show them: header fields, JSON and forms by field and content, text by content.
 //!
 //! What cannot be looked into is refused, never passed.
 
+mod form;
 mod inflate;
 mod json;
 mod text;
@@ -15,12 +16,21 @@ use tidegate_gate::{
     policy::{ContentMask, FieldMasks, Show, Verdict},
 };
 
-use self::{inflate::Inflate, json::Json, text::Text};
+use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
 use crate::request;
 
-/// Digests of what is changed, and offers of parts of it.
-const ABOUT_THE_WHOLE: [&str; 6] =
-    ["content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "content-length"];
+/// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
+const ABOUT_THE_WHOLE: [&str; 9] = [
+    "content-md5",
+    "digest",
+    "content-digest",
+    "repr-digest",
+    "etag",
+    "x-amz-checksum-sha256",
+    "x-goog-hash",
+    "accept-ranges",
+    "content-length",
+];
 
 /// The masks on one response.
 #[derive(Debug, Clone)]
@@ -41,6 +51,7 @@ pub(crate) struct Masked<'a> {
 enum Form<'a> {
     Json(Json<'a>),
     Text(Text<'a>),
+    Urlencoded(Urlencoded<'a>),
     /// Nobody says what it is; there should be nothing.
     Unknown,
 }
@@ -81,6 +92,7 @@ impl<'a> Masks<'a> {
         let form = match kind.as_deref() {
             None => Form::Unknown,
             Some(kind) if is_json(kind) => Form::Json(Json::new(self)),
+            Some("application/x-www-form-urlencoded") => Form::Urlencoded(Urlencoded::new(self)),
             Some(kind) if is_text(kind) => {
                 if self.fields.as_ref().is_some_and(|fields| fields.reach("body.")) {
                     return Err(format!("a mask is on fields of a body, and {kind} has none that are known"));
@@ -169,6 +181,7 @@ impl Masked<'_> {
         match self.form {
             Form::Json(json) => json.end(&mut out)?,
             Form::Text(text) => text.end(&mut out),
+            Form::Urlencoded(form) => form.end(&mut out)?,
             Form::Unknown => {}
         }
         Ok(out.into())
@@ -180,6 +193,7 @@ impl Form<'_> {
         match self {
             Self::Json(json) => json.take(data, out),
             Self::Text(text) => text.take(data, out),
+            Self::Urlencoded(form) => form.take(data, out),
             Self::Unknown if data.is_empty() => Ok(()),
             Self::Unknown => Err("nothing says what its body is".into()),
         }
