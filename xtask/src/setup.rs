@@ -73,6 +73,7 @@ const PYTHON_DRIVERS: &[&str] = &[
     "httpx[http2]==0.28.1",
     "websockets==17.4",
     "grpcio==1.85.1",
+    "aiohttp==3.14.5",
 ];
 
 /// The Node driver.

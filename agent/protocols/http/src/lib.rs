@@ -20,6 +20,8 @@ mod sign_in;
 mod target;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "fuzzing"))]
+mod tour;
 mod upstream;
 mod vocabulary;
 mod websocket;
@@ -150,4 +152,40 @@ fn untrusting(gate: &Gate, error: &std::io::Error) -> ServeError {
         return ServeError::Client(format!("{why}: {text}"));
     }
     ServeError::Client(format!("TLS: {text}"))
+}
+
+/// Every parser over any bytes: what the fuzzer runs.
+#[cfg(feature = "fuzzing")]
+pub mod fuzz {
+    /// HTTP/1.1 as clients speak it.
+    ///
+    /// # Panics
+    /// If it is read differently in other pieces, or leaves in doubt where it ends.
+    pub fn wire(bytes: &[u8]) {
+        crate::tour::wire(bytes);
+    }
+
+    /// Authorities, paths and queries.
+    ///
+    /// # Panics
+    /// If what is understood has more than one form.
+    pub fn targets(bytes: &[u8]) {
+        crate::tour::targets(bytes);
+    }
+
+    /// Fields of bodies.
+    ///
+    /// # Panics
+    /// If what is no JSON is read as some.
+    pub fn bodies(bytes: &[u8]) {
+        crate::tour::bodies(bytes);
+    }
+
+    /// JSON and forms as masks show them.
+    ///
+    /// # Panics
+    /// If they are shown differently in other pieces, or what is masked is shown.
+    pub fn masks(bytes: &[u8]) {
+        crate::tour::masks(bytes);
+    }
 }

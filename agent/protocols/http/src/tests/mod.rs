@@ -6,5 +6,6 @@ mod contract;
 mod holding;
 mod requests;
 mod stage;
+mod upstreams;
 mod versions;
 mod websockets;

@@ -5,11 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tidegate_gate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
@@ -63,19 +64,51 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    fn leaf(&self, name: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap().der().clone();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+        self.verifying(name, alpn, Arc::new(NoClientAuth))
+    }
+
+    /// A server that takes whoever has a certificate of this authority's.
+    fn mutual(&self, name: &str) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
+        self.verifying(name, &[b"http/1.1"], verifier)
+    }
+
+    fn verifying(
+        &self,
+        name: &str,
+        alpn: &[&[u8]],
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Arc<ServerConfig> {
+        let (certificate, key) = self.leaf(name);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// A credential that is a certificate.
+    fn credential(&self) -> Credential {
+        let (certificate, key) = self.leaf("gate.test");
+        Credential {
+            certificate: Some(certificate.pem().into_bytes().into()),
+            key: Some(Secret::new(key.serialize_pem().into_bytes())),
+            ..Credential::default()
+        }
     }
 
     fn certificate(&self) -> CertificateDer<'static> {
@@ -89,6 +122,8 @@ pub(super) enum Reached {
     Plainly,
     /// By TLS, with a certificate of this name.
     AsNamed(&'static str),
+    /// The same, and it asks for one.
+    Mutually(&'static str),
 }
 
 impl Stage {
@@ -113,7 +148,7 @@ impl Stage {
         std::fs::write(&ca, authority.0.pem()).unwrap();
         let tls = match reached {
             Reached::Plainly => "{mode: disable}".to_owned(),
-            Reached::AsNamed(_) => format!("{{ca: {}}}", ca.display()),
+            Reached::AsNamed(_) | Reached::Mutually(_) => format!("{{ca: {}}}", ca.display()),
         };
         let rules = rules.to_owned();
         let text = format!(
@@ -126,9 +161,10 @@ impl Stage {
         let received = Arc::<Mutex<Vec<String>>>::default();
         let upstream = match reached {
             Reached::Plainly => None,
-            Reached::AsNamed(name) => Some(TlsAcceptor::from(authority.server(name, &[b"http/1.1"]))),
+            Reached::AsNamed(name) => Some(authority.server(name, &[b"http/1.1"])),
+            Reached::Mutually(name) => Some(authority.mutual(name)),
         };
-        let playing = serve(listener, upstream, received.clone());
+        let playing = serve(listener, upstream.map(TlsAcceptor::from), received.clone());
         Self {
             memory: Memory::default(),
             people: People::default(),
@@ -154,6 +190,16 @@ impl Stage {
             ..Credential::default()
         };
         self
+    }
+
+    /// Signs in with a certificate that the upstream's authority signed, from now on.
+    pub(super) fn signs_in_by_certificate(&mut self) {
+        self.credential = self.authority.credential();
+    }
+
+    /// The same with one that another stage's authority signed.
+    pub(super) fn signs_in_by_certificate_of(&mut self, other: &Self) {
+        self.credential = other.authority.credential();
     }
 
     /// Replaces the rules.

@@ -37,14 +37,23 @@ pub(crate) enum Framing {
 pub(crate) struct HeadReader {
     /// Up to here there is no end of a head.
     looked: usize,
+    /// An empty line before it was ignored.
+    skipped: bool,
 }
 
 impl HeadReader {
     /// Takes a whole head from the buffer; none if more must be read.
     pub(crate) fn take(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, WireError> {
-        if self.looked == 0 && buffer.starts_with(b"\r\n") {
-            // An empty line before a request line is ignored (RFC 9112, 2.2); a second one is not.
-            let _ = buffer.split_to(2);
+        // An empty line before a request line is ignored (RFC 9112, 2.2); a second one is not.
+        if !self.skipped && self.looked == 0 {
+            match buffer.get(..2) {
+                Some(b"\r\n") => {
+                    let _ = buffer.split_to(2);
+                    self.skipped = true;
+                }
+                None if buffer.starts_with(b"\r") => return Ok(None),
+                _ => {}
+            }
         }
         while let Some(found) = buffer.get(self.looked..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let at = self.looked + found;
@@ -59,7 +68,7 @@ impl HeadReader {
             }
             if at == line_begins + 1 {
                 let bytes = buffer.split_to(self.looked).freeze();
-                self.looked = 0;
+                *self = Self::default();
                 return parse(&bytes).map(Some);
             }
         }
@@ -181,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_head_may_come_byte_by_byte() {
-        let text = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let text = b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n";
         let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
         for (count, byte) in text.iter().enumerate() {
             buffer.extend_from_slice(&[*byte]);

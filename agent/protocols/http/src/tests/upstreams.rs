@@ -1,0 +1,80 @@
+//! What the gate does at the upstream's side of a session.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::stage::{HOST, PATIENCE, Reached, Stage, ok, whole};
+
+const RULES: &str = r#"
+rules:
+  - {name: read, subjects: [tester], resources: [it], allow: [{method: [GET, POST], path: "/open/**"}]}
+"#;
+
+async fn get(stage: &Stage, host: &str) -> String {
+    let mut client = stage.connect_tls(host, &[]).await;
+    let request = stage.request("GET /open/x", "").replace("127.0.0.1", host);
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    heard
+}
+
+#[tokio::test]
+async fn a_credential_with_a_certificate_signs_in_by_it() {
+    let mut stage = Stage::set(RULES, "{hosts: [it.test]}", Reached::Mutually(HOST), ok).await;
+    let heard = get(&stage, HOST).await;
+    assert!(heard.starts_with("HTTP/1.1 502"), "without one: {heard}");
+    assert!(stage.received().is_empty());
+    stage.signs_in_by_certificate();
+    let heard = get(&stage, HOST).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    assert!(!stage.received()[0].contains("authorization"), "{:?}", stage.received());
+}
+
+#[tokio::test]
+async fn a_certificate_that_another_authority_signed_signs_nobody_in() {
+    let mut stage = Stage::set(RULES, "{hosts: [it.test]}", Reached::Mutually(HOST), ok).await;
+    stage.signs_in_by_certificate_of(&Stage::set(RULES, "{}", Reached::Plainly, ok).await);
+    let heard = get(&stage, HOST).await;
+    assert!(heard.starts_with("HTTP/1.1 502") && !heard.contains("certificate"), "{heard}");
+    assert!(stage.received().is_empty());
+}
+
+/// Answers one request on each connection, and closes it.
+async fn one_each(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut read = Vec::new();
+        while whole(&read).is_none() && stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {}
+        received.lock().unwrap().push(String::from_utf8_lossy(&read).into_owned());
+        // Nothing says that it closes.
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_closed_meanwhile_is_replaced() {
+    let serving = |listener, _, received| tokio::spawn(one_each(listener, received));
+    let stage = Stage::serving(RULES, "{}", Reached::Plainly, serving).await;
+    let (mut client, _) = stage.connect().await;
+    for path in ["/open/1", "/open/2", "/open/3"] {
+        let request = stage.request(&format!("GET {path}"), "").replace("Connection: close\r\n", "");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let heard = answer(&mut client).await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{path}: {heard}");
+    }
+    assert_eq!(stage.received().len(), 3);
+}
+
+/// The next response on a connection.
+async fn answer(client: &mut TcpStream) -> String {
+    let mut heard = Vec::new();
+    while whole(&heard).is_none() {
+        let read = tokio::time::timeout(PATIENCE, client.read_buf(&mut heard)).await.unwrap().unwrap();
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&heard));
+    }
+    String::from_utf8_lossy(&heard).into_owned()
+}
