@@ -5,18 +5,18 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        AlterTableStmt, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt,
-        IntoClause, Node, ObjectType, RangeVar, SelectStmt, ViewStmt,
+        AlterTableStmt, AlterTableType, ClusterStmt, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior,
+        DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt, ViewStmt,
     },
 };
 
 use super::{
     expression::inner,
-    flow::{Columns, Flow},
+    flow::{Columns, Flow, Found},
     objects::{Definition, classify, object_word},
     parse::NotUnderstood,
     relation::range_var,
-    scope::Scope,
+    scope::{Range, Scope},
     statement::{Created, Effect, Statement},
     tracer::{Key, Result, Tracer, strings},
     utility::{into_clause, safe_setting},
@@ -35,6 +35,9 @@ impl Tracer<'_> {
             NodeEnum::IndexStmt(index) => self.create_index(index),
             NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
             NodeEnum::DropStmt(drop) => self.drop_objects(drop),
+            NodeEnum::RenameStmt(rename) => self.rename(rename),
+            NodeEnum::AlterObjectSchemaStmt(alter) => self.set_schema(alter),
+            NodeEnum::ClusterStmt(cluster) => self.cluster(cluster),
             NodeEnum::CreateSchemaStmt(create) => {
                 self.object("create", "schema");
                 for element in &create.schema_elts {
@@ -54,7 +57,7 @@ impl Tracer<'_> {
                 if let Some(set) = &alter.setstmt {
                     safe_setting(set)?;
                 }
-                self.object("alter", "role");
+                self.object("role", "role");
                 Ok(self.defined())
             }
             NodeEnum::AlterDatabaseSetStmt(alter) => {
@@ -179,19 +182,63 @@ impl Tracer<'_> {
         }
     }
 
+    /// Whether it holds tells of the values that it is about: here and where it refers to.
     fn constraint(&mut self, constraint: &Constraint, scope: &Scope<'_>) -> Result<()> {
         self.deciding(constraint.raw_expr.as_deref(), scope)?;
         self.deciding(constraint.where_clause.as_deref(), scope)?;
+        if let Some(own) = scope.ranges.first() {
+            let keys = strings(&constraint.keys).into_iter().chain(strings(&constraint.fk_attrs));
+            keys.for_each(|name| self.told_by(own, name));
+        }
+        for exclusion in &constraint.exclusions {
+            let Some(NodeEnum::List(pair)) = inner(exclusion) else { continue };
+            pair.items.iter().try_for_each(|element| self.index_element(element, scope, true))?;
+        }
         if let Some(table) = &constraint.pktable {
             let range = self.table_range(table, "select")?;
             range.tables.iter().for_each(|path| self.table("select", path, "read"));
             for name in strings(&constraint.pk_attrs) {
-                if let super::flow::Found::Certain(flow) = self.column_of(&range, name) {
+                if let Found::Certain(flow) = self.column_of(&range, name) {
                     self.influence(&flow);
                 }
             }
+            if constraint.pk_attrs.is_empty() {
+                self.influence(&range.columns.all());
+            }
         }
         Ok(())
+    }
+
+    /// Whether the statement fails tells of the values of this column.
+    fn told_by(&mut self, range: &Range, name: &str) {
+        if let Found::Certain(flow) | Found::Perhaps(flow) = range.columns.find(name) {
+            self.influence(&flow);
+        }
+    }
+
+    /// What is indexed; `tells`: an error or the rows' order tells of it.
+    fn index_element(&mut self, node: &Node, scope: &Scope<'_>, tells: bool) -> Result<()> {
+        let Some(NodeEnum::IndexElem(element)) = inner(node) else { return Ok(()) };
+        if tells && let Some(range) = scope.ranges.first() {
+            self.told_by(range, &element.name);
+        }
+        self.deciding(element.expr.as_deref(), scope)
+    }
+
+    /// `CLUSTER`: what the rows are ordered by, only the server knows.
+    fn cluster(&mut self, cluster: &ClusterStmt) -> Result<Statement> {
+        match &cluster.relation {
+            Some(table) => {
+                self.whole_table_of("vacuum", table, Some("table"))?;
+                let range = self.table_range(table, "vacuum")?;
+                self.influence(&range.columns.all());
+            }
+            None => {
+                self.bare("vacuum");
+                self.lose_track(&Flow::untraced("it orders rows by indexes that it doesn't name"));
+            }
+        }
+        Ok(Statement { result: None, effect: Effect::None })
     }
 
     fn create_as(&mut self, create: &CreateTableAsStmt) -> Result<Statement> {
@@ -256,9 +303,7 @@ impl Tracer<'_> {
         }
         let scope = Scope { statement: "create", ranges: vec![Rc::new(range)], ..Scope::default() };
         for element in &index.index_params {
-            if let Some(NodeEnum::IndexElem(element)) = inner(element) {
-                self.deciding(element.expr.as_deref(), &scope)?;
-            }
+            self.index_element(element, &scope, index.unique)?;
         }
         self.deciding(index.where_clause.as_deref(), &scope)?;
         Ok(self.defined())
@@ -271,11 +316,15 @@ impl Tracer<'_> {
         for path in range.tables.clone() {
             self.item(Key { statement: "alter", table: Some(path), object, ..Key::default() });
         }
-        let scope = Scope { statement: "alter", ranges: vec![Rc::new(range)], ..Scope::default() };
+        let own = Rc::new(range);
+        let scope = Scope { statement: "alter", ranges: vec![own.clone()], ..Scope::default() };
         for command in &alter.cmds {
             let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
             if command.behavior == DropBehavior::DropCascade as i32 {
                 self.cascade("drop", None);
+            }
+            if command.subtype == AlterTableType::AtAlterColumnType as i32 {
+                self.told_by(&own, &command.name);
             }
             let Some(definition) = command.def.as_deref() else { continue };
             match inner(definition) {
@@ -285,10 +334,15 @@ impl Tracer<'_> {
                     self.table_element(definition, &scope)?;
                 }
                 Some(NodeEnum::Constraint(_)) => self.table_element(definition, &scope)?,
-                Some(NodeEnum::RangeVar(other)) => self.whole_table("alter", other)?,
+                Some(NodeEnum::RangeVar(other)) => {
+                    self.whole_table("alter", other)?;
+                    self.leaves(&own, None);
+                }
                 Some(NodeEnum::PartitionCmd(command)) => {
                     if let Some(other) = &command.name {
                         self.whole_table("alter", other)?;
+                        let part = self.table_range(other, "alter")?;
+                        self.leaves(&part, None);
                     }
                 }
                 Some(

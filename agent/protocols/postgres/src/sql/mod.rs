@@ -32,6 +32,7 @@ mod flow;
 mod from;
 mod functions;
 mod key;
+mod moving;
 mod names;
 mod objects;
 mod operand;

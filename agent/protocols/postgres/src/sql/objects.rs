@@ -87,12 +87,6 @@ fn defined(define: &DefineStmt) -> Definition<'_> {
 
 fn altering(node: &NodeEnum) -> Option<Definition<'_>> {
     Some(match node {
-        NodeEnum::RenameStmt(rename) => {
-            Definition::on("alter", object_word(rename.rename_type), rename.relation.as_ref())
-        }
-        NodeEnum::AlterObjectSchemaStmt(alter) => {
-            Definition::on("alter", object_word(alter.object_type), alter.relation.as_ref())
-        }
         NodeEnum::AlterOwnerStmt(alter) => {
             Definition::on("alter", object_word(alter.object_type), alter.relation.as_ref())
         }
@@ -107,7 +101,7 @@ fn altering(node: &NodeEnum) -> Option<Definition<'_>> {
             }
             definition
         }
-        NodeEnum::AlterRoleStmt(_) => Definition::new("alter", "role"),
+        NodeEnum::AlterRoleStmt(_) => Definition::new("role", "role"),
         NodeEnum::AlterDatabaseStmt(_) | NodeEnum::AlterDatabaseRefreshCollStmt(_) => {
             Definition::new("alter", "database")
         }
@@ -133,7 +127,7 @@ fn altering(node: &NodeEnum) -> Option<Definition<'_>> {
 fn creating(node: &NodeEnum) -> Option<Definition<'_>> {
     Some(match node {
         NodeEnum::CreateSeqStmt(_) => Definition::new("create", "sequence"),
-        NodeEnum::CreateRoleStmt(_) => Definition::new("create", "role"),
+        NodeEnum::CreateRoleStmt(_) => Definition::new("role", "role"),
         NodeEnum::CreatedbStmt(_) => Definition::new("create", "database"),
         NodeEnum::CreateTableSpaceStmt(_) => Definition::new("create", "tablespace"),
         NodeEnum::CreateEnumStmt(_) | NodeEnum::CompositeTypeStmt(_) => Definition::new("create", "type"),
@@ -144,7 +138,7 @@ fn creating(node: &NodeEnum) -> Option<Definition<'_>> {
             let tables = create.relations.iter().filter_map(range_var).collect();
             Definition { kind: "create", object: Some("statistics"), tables, expressions: Vec::new() }
         }
-        NodeEnum::DropRoleStmt(_) => Definition::new("drop", "role"),
+        NodeEnum::DropRoleStmt(_) => Definition::new("role", "role"),
         NodeEnum::DropdbStmt(_) => Definition::new("drop", "database"),
         NodeEnum::DropTableSpaceStmt(_) => Definition::new("drop", "tablespace"),
         NodeEnum::DropOwnedStmt(_) => Definition::new("drop", "owned"),
@@ -165,7 +159,6 @@ fn administering(node: &NodeEnum) -> Option<Definition<'_>> {
         NodeEnum::CommentStmt(comment) => Definition::on("comment", object_word(comment.objtype), None),
         NodeEnum::SecLabelStmt(label) => Definition::on("comment", object_word(label.objtype), None),
         NodeEnum::ReindexStmt(reindex) => Definition::on("vacuum", Some("index"), reindex.relation.as_ref()),
-        NodeEnum::ClusterStmt(cluster) => Definition::on("vacuum", Some("table"), cluster.relation.as_ref()),
         _ => return None,
     })
 }

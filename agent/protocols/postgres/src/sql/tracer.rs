@@ -225,7 +225,7 @@ impl<'a> Tracer<'a> {
     pub(super) fn influence(&mut self, flow: &Flow) {
         if self.in_view == 0 {
             self.influences.extend(flow.sources.iter().cloned());
-            self.cannot_trace(flow);
+            self.lose_track(flow);
         }
     }
 
@@ -247,7 +247,7 @@ impl<'a> Tracer<'a> {
             self.copied.insert(source.clone());
             self.influences.insert(source.clone());
         }
-        self.cannot_trace(flow);
+        self.lose_track(flow);
     }
 
     /// Forgets what was computed by a step that no statement runs.
@@ -258,7 +258,8 @@ impl<'a> Tracer<'a> {
         result
     }
 
-    fn cannot_trace(&mut self, flow: &Flow) {
+    /// What the statement reads or keeps can't be followed, as far as this can't.
+    pub(super) fn lose_track(&mut self, flow: &Flow) {
         if self.untraced.is_none() {
             self.untraced.clone_from(&flow.untraced);
         }

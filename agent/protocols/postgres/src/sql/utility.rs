@@ -128,10 +128,20 @@ impl Tracer<'_> {
     }
 
     pub(super) fn whole_table(&mut self, kind: &'static str, table: &RangeVar) -> Result<()> {
+        self.whole_table_of(kind, table, None)
+    }
+
+    /// The same, where it is a kind of object that the item tells.
+    pub(super) fn whole_table_of(
+        &mut self,
+        kind: &'static str,
+        table: &RangeVar,
+        object: Option<&'static str>,
+    ) -> Result<()> {
         let access = if kind == "truncate" { Some("write") } else { None };
         for candidate in self.candidates(table)? {
             self.touch(&candidate.path);
-            self.item(Key { statement: kind, table: Some(candidate.path), access, ..Key::default() });
+            self.item(Key { statement: kind, table: Some(candidate.path), access, object, ..Key::default() });
         }
         Ok(())
     }

@@ -51,6 +51,7 @@ static STATEMENTS: &[Word] = &[
     hiding("function-call"),
     hiding("replication"),
     hiding("alter-system"),
+    hiding("role"),
 ];
 
 /// `none`: the statement touches no table, such as `SELECT 1` or `BEGIN`.

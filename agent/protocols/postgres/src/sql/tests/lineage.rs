@@ -167,6 +167,16 @@ fn whatever_decides_rows_or_their_order_is_an_influence() {
         "create index on customers (lower(email))",
         "create index on customers (id) where email > 'a'",
         "alter table customers add check (email > 'a')",
+        // Whether these fail, or how they leave the rows, tells of the values.
+        "alter table customers add unique (email)",
+        "alter table customers add primary key (id, email)",
+        "alter table customers add exclude using gist (email with =)",
+        "alter table customers add foreign key (email) references notes (body)",
+        "alter table customers alter column email type varchar(15)",
+        "alter table notes add foreign key (body) references customers (email)",
+        "create table t (a text references customers)",
+        "create unique index on customers (id, email)",
+        "cluster customers using by_email",
         "select 1 from customers tablesample system ((select count(email) from customers))",
         "create view v as select 1 from customers where email = 'a'",
         "select id from customers c where c = row(1, 'a', 'b', 'c')",
@@ -191,6 +201,10 @@ fn what_is_merely_shown_is_no_influence() {
         "insert into customers (id, email) values (1, 'a') on conflict (id) do nothing",
         "insert into customers (id, email) values (1, 'a') on conflict (id) do update set email = excluded.email",
         "select * from mails where id = 1",
+        "create index on customers (email)",
+        "alter table customers add unique (id)",
+        "create table t (a int references customers (id))",
+        "alter table customers alter column id type bigint",
     ] {
         assert!(!paths(&understood(text, &shop()).shape.influences).contains(&EMAIL), "{text}");
     }
@@ -267,6 +281,28 @@ fn copies_to_other_columns_are_told() {
     {
         assert_eq!(paths(&understood(text, &shop()).shape.copied), Vec::<&str>::new(), "{text}");
     }
+}
+
+#[test]
+fn what_leaves_the_path_that_a_mask_names_counts_as_copied() {
+    for text in [
+        "alter table customers rename column email to x",
+        "alter table customers rename to x",
+        "alter table customers set schema other",
+        "alter table customers inherit notes",
+        "alter table notes attach partition customers default",
+    ] {
+        assert!(paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
+    }
+    for text in [
+        "alter table customers rename column name to x",
+        "alter table customers rename constraint a to b",
+        "alter view mails rename to x",
+        "alter view mails set schema other",
+    ] {
+        assert!(!paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
+    }
+    assert!(understood("alter schema public rename to other", &shop()).shape.untraced.is_some());
 }
 
 #[test]

@@ -201,7 +201,14 @@ fn statements_are_called_by_their_kind() {
         ("create server s foreign data wrapper w", "create-foreign none server"),
         ("create subscription s connection 'x' publication p", "create-foreign none subscription"),
         ("alter system set work_mem = '1MB'", "alter-system none configuration"),
-        ("create role a password 'x'", "create none role"),
+        ("create role a password 'x'", "role none role"),
+        ("alter role a password 'x'", "role none role"),
+        ("alter user a set search_path = b", "role none role"),
+        ("alter role a rename to b", "role none role"),
+        ("drop role a", "role none role"),
+        ("cluster notes", "vacuum public.notes table"),
+        ("alter table notes set schema other", "alter public.notes table"),
+        ("alter schema public rename to other", "alter none schema"),
         ("refresh materialized view mails", "alter public.mails materialized-view"),
     ] {
         assert_eq!(items(text), expected, "{text}");

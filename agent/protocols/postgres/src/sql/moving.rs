@@ -1,0 +1,85 @@
+//! What takes columns out from under the masks that name them: other names, other schemas, other parents. To an account
+//! that such a mask applies to, it is what a copy would be.
+
+use pg_query::protobuf::{AlterObjectSchemaStmt, ObjectType, RangeVar, RenameStmt};
+
+use super::{
+    flow::{Flow, Found},
+    objects::object_word,
+    scope::Range,
+    statement::{Effect, Statement},
+    tracer::{Key, Result, Tracer},
+};
+
+impl Tracer<'_> {
+    /// `ALTER ... RENAME`.
+    pub(super) fn rename(&mut self, rename: &RenameStmt) -> Result<Statement> {
+        let kind = ObjectType::try_from(rename.rename_type);
+        let column = matches!(kind, Ok(ObjectType::ObjectColumn)).then_some(rename.subname.as_str());
+        let moves = column.is_some() || is_relation(rename.rename_type);
+        if matches!(kind, Ok(ObjectType::ObjectSchema | ObjectType::ObjectAttribute)) {
+            self.lose_track(&Flow::untraced("other relations get other names by it"));
+        }
+        self.moved(rename.relation.as_ref(), rename.rename_type, moves.then_some(column))
+    }
+
+    /// `ALTER ... SET SCHEMA`.
+    pub(super) fn set_schema(&mut self, alter: &AlterObjectSchemaStmt) -> Result<Statement> {
+        let moves = is_relation(alter.object_type).then_some(None);
+        self.moved(alter.relation.as_ref(), alter.object_type, moves)
+    }
+
+    /// One column, or all, of a relation get another path.
+    fn moved(
+        &mut self,
+        table: Option<&RangeVar>,
+        object: i32,
+        moves: Option<Option<&str>>,
+    ) -> Result<Statement> {
+        let object = object_word(object);
+        self.ddl = true;
+        let Some(table) = table else {
+            self.item(Key {
+                statement: if object == Some("role") { "role" } else { "alter" },
+                access: Some("none"),
+                object,
+                ..Key::default()
+            });
+            return Ok(Statement { result: None, effect: Effect::None });
+        };
+        self.whole_table_of("alter", table, object)?;
+        if let Some(column) = moves {
+            let range = self.table_range(table, "alter")?;
+            self.leaves(&range, column);
+        }
+        Ok(Statement { result: None, effect: Effect::None })
+    }
+
+    /// What a relation holds under its own name is read under another from then on.
+    pub(super) fn leaves(&mut self, range: &Range, column: Option<&str>) {
+        let mut flow = match column.map(|name| range.columns.find(name)) {
+            None => range.columns.all(),
+            Some(Found::Certain(flow) | Found::Perhaps(flow)) => flow,
+            Some(Found::No) => return,
+        };
+        // A view's columns are followed to where they come from, whatever they are called.
+        let is_own = |source: &str| {
+            range
+                .tables
+                .iter()
+                .any(|table| source.strip_prefix(&**table).is_some_and(|rest| rest.starts_with('.')))
+        };
+        flow.sources.retain(|source| is_own(source));
+        self.copy(&flow, &[]);
+    }
+}
+
+fn is_relation(object: i32) -> bool {
+    matches!(
+        ObjectType::try_from(object),
+        Ok(ObjectType::ObjectTable
+            | ObjectType::ObjectView
+            | ObjectType::ObjectMatview
+            | ObjectType::ObjectForeignTable)
+    )
+}
