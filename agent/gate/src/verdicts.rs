@@ -9,10 +9,15 @@ use tidegate_policy::{Policy, Principal, Shape, Verdict};
 pub(crate) struct Verdicts {
     under: Option<(Arc<Policy>, Arc<Principal>)>,
     known: HashMap<usize, (Arc<Shape>, Arc<Verdict>)>,
+    /// What the shapes weigh.
+    weight: usize,
 }
 
 /// How many shapes one session remembers before it starts over.
 const MOST: usize = 256;
+
+/// About how many bytes of shapes.
+const MOST_BYTES: usize = 1 << 20;
 
 impl Verdicts {
     /// The remembered verdict, or the one that `decide` makes now.
@@ -26,18 +31,27 @@ impl Verdicts {
         let same =
             |(of, to): &(Arc<Policy>, Arc<Principal>)| Arc::ptr_eq(of, policy) && Arc::ptr_eq(to, principal);
         if !self.under.as_ref().is_some_and(same) {
-            self.known.clear();
+            self.clear();
             self.under = Some((policy.clone(), principal.clone()));
         }
         let address = Arc::as_ptr(shape).addr();
         if let Some((_, verdict)) = self.known.get(&address) {
             return verdict.clone();
         }
-        if self.known.len() >= MOST {
-            self.known.clear();
+        let (verdict, weight) = (Arc::new(decide()), shape.weight());
+        if weight > MOST_BYTES {
+            return verdict;
         }
-        let verdict = Arc::new(decide());
+        if self.known.len() >= MOST || self.weight + weight > MOST_BYTES {
+            self.clear();
+        }
+        self.weight += weight;
         self.known.insert(address, (shape.clone(), verdict.clone()));
         verdict
+    }
+
+    fn clear(&mut self) {
+        self.known.clear();
+        self.weight = 0;
     }
 }

@@ -28,6 +28,46 @@ pub struct Shape {
     pub touched: Vec<Path>,
 }
 
+impl Shape {
+    /// About how many bytes it holds. What it shares with others counts in each.
+    pub fn weight(&self) -> usize {
+        let fields = self.items.iter().flat_map(|item| &item.fields);
+        let paths = [&self.influences, &self.copied, &self.computed, &self.touched];
+        size_of::<Self>()
+            + self.items.len() * size_of::<Item>()
+            + fields.map(|(_, value)| size_of::<(&str, Value)>() + value.weight()).sum::<usize>()
+            + self.results.iter().map(Lineage::weight).sum::<usize>()
+            + paths.into_iter().map(|paths| texts(paths)).sum::<usize>()
+    }
+}
+
+impl Value {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Text(value) => text(value),
+            Self::Set(values) => texts(values),
+            Self::Named(values) => values.iter().map(|(name, value)| text(name) + text(value)).sum(),
+            Self::Word(_) | Self::Flag(_) | Self::Number(_) => 0,
+        }
+    }
+}
+
+impl Lineage {
+    fn weight(&self) -> usize {
+        let outputs = self.outputs.iter().map(|output| size_of::<Output>() + texts(&output.sources));
+        size_of::<Self>() + outputs.sum::<usize>()
+    }
+}
+
+fn texts(all: &[Arc<str>]) -> usize {
+    all.iter().map(text).sum()
+}
+
+/// A text with what points to it and its two counts.
+fn text(text: &Arc<str>) -> usize {
+    size_of::<Arc<str>>() + 2 * size_of::<usize>() + text.len()
+}
+
 /// One thing that an action does: a field is absent if it doesn't apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Item {

@@ -8,11 +8,12 @@ use std::{
 
 use thiserror::Error;
 use tidegate_gate::Gate;
-use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
 use crate::{
     catalog_line::CatalogLine,
     definitions::Definitions,
+    readers::READERS,
     sql::{
         self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes, Statements,
     },
@@ -34,10 +35,6 @@ const SHORT: usize = 4 << 10;
 
 /// How long it may take to read a long text, the turns of others before it included.
 const READING: Duration = Duration::from_secs(30);
-
-/// How many long texts are read at once: their syntax trees take a multiple of their size.
-pub(crate) static READERS: Semaphore = Semaphore::const_new(MOST_READERS);
-pub(crate) const MOST_READERS: usize = 4;
 
 /// Why a text is refused before any rule is asked.
 #[derive(Debug, Error)]
@@ -120,7 +117,7 @@ impl Database {
         }
         let (own, text, overlay, gate) = (self.clone(), text.to_owned(), overlay.clone(), gate.clone());
         let reading = async {
-            let turn = READERS.acquire().await;
+            let turn = READERS.turn(gate.principal().process.account()).await;
             // What the text was read into is given back there, too: that takes almost as long as building it.
             let reader = spawn_blocking(move || {
                 let _turn = turn;

@@ -8,6 +8,7 @@ mod database;
 mod definitions;
 mod opening;
 mod options;
+mod readers;
 mod replication;
 mod session;
 mod shown;

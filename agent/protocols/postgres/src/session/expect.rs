@@ -131,23 +131,56 @@ impl Run {
     }
 }
 
+/// More than this many answers owed, and nothing more is taken from the client.
+const MOST: usize = 4096;
+
+/// More than about this many bytes held for what is owed, and likewise.
+const MOST_BYTES: usize = 8 << 20;
+
+impl Expect {
+    /// About how many bytes are held for it.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Query(run) | Self::Execute(run) | Self::FunctionCall(run) => run.results.weight(),
+            Self::Refused { error, .. } => error.len(),
+            Self::Parse(_)
+            | Self::Bind(_)
+            | Self::Describe
+            | Self::OwnDescribe(_)
+            | Self::Close(_)
+            | Self::Sync => 0,
+        }
+    }
+}
+
 /// The queue of what is owed.
 #[derive(Debug, Default)]
-pub(super) struct Owed(VecDeque<Expect>);
+pub(super) struct Owed {
+    queue: VecDeque<Expect>,
+    /// What the queue's entries weigh.
+    weight: usize,
+}
 
 impl Owed {
     pub(super) fn push(&mut self, expect: Expect) {
-        self.0.push_back(expect);
+        self.weight += expect.weight();
+        self.queue.push_back(expect);
     }
 
     /// What is owed before all else from here on.
     pub(super) fn push_front(&mut self, expect: Expect) {
-        self.0.push_front(expect);
+        self.weight += expect.weight();
+        self.queue.push_front(expect);
+    }
+
+    /// No more should be asked for before some of it has come.
+    pub(super) fn is_much(&self) -> bool {
+        self.queue.len() >= MOST || self.weight >= MOST_BYTES
     }
 
     /// Something under way changes definitions.
     pub(super) fn redefines(&self) -> bool {
-        self.0
+        self.queue
             .iter()
             .any(|expect| matches!(expect, Expect::Query(run) | Expect::Execute(run) if run.redefines))
     }
@@ -155,7 +188,7 @@ impl Owed {
     /// The server has looked up all that the statements name which it was sent: none is owed, or one alone that has begun
     /// to give rows.
     pub(super) fn are_read(&self) -> bool {
-        let mut owed = self.0.iter();
+        let mut owed = self.queue.iter();
         let has_begun = match owed.next() {
             None => true,
             Some(Expect::Query(run) | Expect::Execute(run)) => run.has_begun(),
@@ -167,35 +200,36 @@ impl Owed {
     /// The newest of what is owed may copy in: what the server makes of the messages behind it depends on how far
     /// that comes, so there must be none.
     pub(super) fn copies_in(&self) -> bool {
-        matches!(self.0.back(), Some(Expect::Query(run) | Expect::Execute(run)) if run.results.copies_in())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+        matches!(self.queue.back(), Some(Expect::Query(run) | Expect::Execute(run)) if run.results.copies_in())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.queue.is_empty()
     }
 
     /// What the server's next answer belongs to.
     pub(super) fn front(&mut self) -> Option<&mut Expect> {
-        self.0.front_mut()
+        self.queue.front_mut()
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
-        self.0.pop_front()
+        let expect = self.queue.pop_front()?;
+        self.weight -= expect.weight();
+        Some(expect)
     }
 
     /// A Sync is among what was sent.
     pub(super) fn has_sync(&self) -> bool {
-        self.0.iter().any(|expect| matches!(expect, Expect::Sync))
+        self.queue.iter().any(|expect| matches!(expect, Expect::Sync))
     }
 
     /// The server skips everything up to the next Sync after an error in the extended flow: takes that out.
     pub(super) fn skip_to_sync(&mut self) -> Vec<Expect> {
-        let upto = self.0.iter().position(|expect| matches!(expect, Expect::Sync)).unwrap_or(self.0.len());
-        self.0.drain(..upto).collect()
+        let upto =
+            self.queue.iter().position(|expect| matches!(expect, Expect::Sync)).unwrap_or(self.queue.len());
+        let skipped: Vec<Expect> = self.queue.drain(..upto).collect();
+        self.weight -= skipped.iter().map(Expect::weight).sum::<usize>();
+        skipped
     }
 }
 

@@ -24,9 +24,6 @@ use crate::wire::{
 /// The names at the start of a Bind are looked for in this many bytes.
 const BIND_NAMES: usize = 64 * 1024;
 
-/// More than this many answers owed, and the server is asked to flush before more is taken from the client.
-const OWED: usize = 4096;
-
 /// What became of the client's next message.
 enum Taken {
     /// It was handled; it was this long.
@@ -116,7 +113,7 @@ impl Session {
         if self.copying_in {
             return self.copy_message(header, rest);
         }
-        if self.owed.len() >= OWED || self.owed.copies_in() {
+        if self.owed.is_much() || self.owed.copies_in() {
             return Ok(Taken::Wait);
         }
         match header.tag {

@@ -6,7 +6,7 @@ use bytes::Buf;
 use tidegate_gate::ServeError;
 
 use super::{
-    Session,
+    Session, Shown,
     cut::WHOLE,
     ending::{ADMIN_SHUTDOWN, Phase},
     expect::{Expect, Run},
@@ -253,7 +253,7 @@ impl Session {
         if let Some(verdict) = run.results.verdict() {
             self.transaction.withhold_errors |= verdict.withhold_errors;
             self.transaction.content = verdict.content.clone().or(self.transaction.content.take());
-            self.last = Some(verdict.clone());
+            self.last = Shown::by(verdict);
         }
         run.settle();
     }
@@ -366,13 +366,10 @@ impl Session {
 
     /// Errors and notices are shown under the masks of the action that they belong to.
     fn shown<'a>(&mut self, fields: ErrorFields<'a>) -> ErrorFields<'a> {
-        let verdict =
-            self.running().and_then(|run| run.results.verdict().cloned()).or_else(|| self.last.clone());
-        let own = verdict.as_ref().and_then(|verdict| verdict.content.as_ref());
-        let content = own.or(self.transaction.content.as_ref()).cloned();
-        let masks_columns = verdict.as_ref().is_some_and(|verdict| verdict.masks_columns);
-        let withhold =
-            self.transaction.withhold_errors || verdict.is_some_and(|verdict| verdict.withhold_errors);
+        let running = self.running().and_then(|run| run.results.verdict().map(|verdict| Shown::by(verdict)));
+        let Shown { content, withhold_errors, masks_columns } = running.unwrap_or_else(|| self.last.clone());
+        let content = content.or_else(|| self.transaction.content.clone());
+        let withhold = self.transaction.withhold_errors || withhold_errors;
         shown::error_fields(fields, content.as_deref(), withhold, masks_columns, self.gate.masker())
     }
 

@@ -109,8 +109,8 @@ pub(crate) struct Session {
     unread: Option<Unread>,
     /// What the transaction that is open has touched.
     transaction: Touched,
-    /// What was decided last: its masks count for errors and notices between actions.
-    last: Option<Arc<Verdict>>,
+    /// Of what was decided last, what counts for errors and notices between actions.
+    last: Shown,
 }
 
 /// What an error that ends a transaction may show: deferred constraints speak of any row that it changed.
@@ -118,6 +118,21 @@ pub(crate) struct Session {
 struct Touched {
     withhold_errors: bool,
     content: Option<Arc<ContentMask>>,
+}
+
+/// How errors and notices that belong to an action are shown.
+#[derive(Default, Clone)]
+struct Shown {
+    content: Option<Arc<ContentMask>>,
+    withhold_errors: bool,
+    masks_columns: bool,
+}
+
+impl Shown {
+    fn by(verdict: &Verdict) -> Self {
+        let Verdict { withhold_errors, masks_columns, .. } = *verdict;
+        Self { content: verdict.content.clone(), withhold_errors, masks_columns }
+    }
 }
 
 /// What happens next.
@@ -173,7 +188,7 @@ impl Session {
             changing: None,
             unread: None,
             transaction: Touched::default(),
-            last: None,
+            last: Shown::default(),
         }
     }
 

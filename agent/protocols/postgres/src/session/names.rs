@@ -21,8 +21,8 @@ use crate::sql::Statements;
 /// still has stands for nothing, and what uses it is refused.
 const MOST: usize = 4 * 1024;
 
-/// How many bytes of text the names of one space may hold.
-const MOST_TEXT: usize = 8 << 20;
+/// About how many bytes the names of one space may hold.
+const MOST_BYTES: usize = 8 << 20;
 
 /// What a name stands for.
 #[derive(Debug, Clone)]
@@ -63,6 +63,17 @@ pub(super) struct Parameter {
     pub(super) value: Option<Box<[u8]>>,
     /// It is in the type's binary format.
     pub(super) binary: bool,
+}
+
+impl Prepared {
+    /// About how many bytes it holds. What several names share counts for each.
+    fn weight(&self) -> usize {
+        let linked = match Arc::ptr_eq(&self.shape, &self.statements.shape) {
+            true => 0,
+            false => self.shape.weight(),
+        };
+        size_of::<Self>() + self.text.len() + self.parameters.size() + self.statements.weight + linked
+    }
 }
 
 impl Parameters {
@@ -143,8 +154,8 @@ struct Bearers {
     entries: HashMap<Box<[u8]>, Entry>,
     /// Every name in the order of its first giving; some may be gone.
     order: VecDeque<Box<[u8]>>,
-    /// Bytes of text and parameters that the entries hold, counted each time.
-    text: usize,
+    /// What the entries weigh.
+    weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -154,13 +165,9 @@ struct Entry {
 }
 
 impl Entry {
-    fn text(&self) -> usize {
+    fn weight(&self) -> usize {
         let under_way = self.under_way.iter().map(|(_, prepared)| prepared);
-        self.sure
-            .iter()
-            .chain(under_way)
-            .map(|prepared| prepared.text.len() + prepared.parameters.size())
-            .sum()
+        self.sure.iter().chain(under_way).map(|prepared| prepared.weight()).sum()
     }
 }
 
@@ -168,19 +175,19 @@ impl Bearers {
     /// Changes an entry, and drops it if nothing is left in it.
     fn change(&mut self, name: &[u8], change: impl FnOnce(&mut Entry)) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        self.text -= entry.text();
+        self.weight -= entry.weight();
         change(entry);
         if entry.sure.is_none() && entry.under_way.is_empty() {
             self.entries.remove(name);
         } else {
-            self.text += entry.text();
+            self.weight += entry.weight();
         }
     }
 
     /// Forgets the oldest names that nothing is under way for, until there is room.
     fn make_room(&mut self) {
         for _ in 0..self.order.len() {
-            if self.entries.len() < MOST && self.text < MOST_TEXT && self.order.len() < 2 * MOST {
+            if self.entries.len() < MOST && self.weight < MOST_BYTES && self.order.len() < 2 * MOST {
                 return;
             }
             let Some(oldest) = self.order.pop_front() else { return };
@@ -206,7 +213,7 @@ impl Names {
         let space = self.space(name.0);
         space.make_room();
         let known = space.entries.contains_key(&name.1);
-        if (!known && space.entries.len() >= MOST) || space.text >= MOST_TEXT {
+        if (!known && space.entries.len() >= MOST) || space.weight >= MOST_BYTES {
             return false;
         }
         if !known {
@@ -343,14 +350,14 @@ mod tests {
     #[test]
     fn the_texts_of_a_session_s_names_are_bounded() {
         let mut names = Names::default();
-        let long = prepared(&"x".repeat(MOST_TEXT / 4));
+        let long = prepared(&"x".repeat(MOST_BYTES / 4));
         for index in 0..8 {
             let counted = name(&index.to_string());
             assert!(names.give(&counted, long.clone()));
             names.settle(&counted, true);
         }
         assert_eq!(stands_for(&names, "3"), None);
-        assert!(names.portals.text <= MOST_TEXT + MOST_TEXT / 4);
+        assert!(names.portals.weight <= MOST_BYTES + MOST_BYTES / 4);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tidegate_gate::{Cause, Refusal};
 
 use crate::{
     database::Misunderstood,
+    sql::Fault,
     wire::{ErrorFields, Text, fields::code, write},
 };
 
@@ -62,10 +63,14 @@ impl From<Refusal> for Refused {
 impl From<Misunderstood> for Refused {
     fn from(not: Misunderstood) -> Self {
         let code = match &not {
-            // syntax_error
-            Misunderstood::Text(text) if text.syntax => "42601",
-            // insufficient_privilege
-            Misunderstood::Text(_) => "42501",
+            Misunderstood::Text(text) => match text.fault {
+                // syntax_error
+                Fault::Syntax => "42601",
+                // too_many_columns
+                Fault::TooManyOutputs => "54011",
+                // insufficient_privilege
+                Fault::Bounds => "42501",
+            },
             // io_error
             Misunderstood::Catalog(_) => "58030",
             // insufficient_resources

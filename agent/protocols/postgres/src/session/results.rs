@@ -47,6 +47,12 @@ impl Results {
         Self { statements, verdict, masker, plain, foreseen, at: Mutex::default() }
     }
 
+    /// About how many bytes it holds.
+    pub(super) fn weight(&self) -> usize {
+        let masked = self.verdict.iter().flat_map(|verdict| &verdict.results);
+        self.statements.weight + masked.map(|masks| size_of_val(&*masks.columns)).sum::<usize>()
+    }
+
     /// The rows as shown go into the record.
     pub(super) fn are_recorded(&self) -> bool {
         self.verdict.as_ref().is_some_and(|verdict| verdict.record_rows.is_some())

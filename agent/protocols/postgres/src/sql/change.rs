@@ -68,6 +68,7 @@ impl Tracer<'_> {
             _ => {
                 let all = source.all();
                 self.copy(&all, &[]);
+                self.spend(all.cost().saturating_mul(filled.list.len()));
                 filled.list.iter_mut().for_each(|column| column.flow = all.clone());
             }
         }

@@ -28,7 +28,7 @@ impl Tracer<'_> {
         let Some(node) = &node.node else { return Ok(Flow::default()) };
         self.bounded()?;
         let flow = self.flow(node, scope)?;
-        self.spend(1 + flow.sources.len());
+        self.spend(flow.cost());
         if !matches!(node, NodeEnum::ColumnRef(_)) {
             self.compute(&flow);
         }

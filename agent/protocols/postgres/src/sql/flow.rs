@@ -24,6 +24,11 @@ impl Flow {
         Self { untraced: Some(reason.into()), computed: true, ..Self::default() }
     }
 
+    /// What copying it costs, in steps.
+    pub(super) fn cost(&self) -> usize {
+        MADE * (1 + self.sources.len())
+    }
+
     /// Also carries what `other` does.
     pub(super) fn join(&mut self, other: &Self) {
         self.sources.extend(other.sources.iter().cloned());
@@ -40,6 +45,9 @@ impl Flow {
     }
 }
 
+/// What a column or source that is made costs, in steps: unlike what is only looked at, it takes memory.
+const MADE: usize = 4;
+
 /// A named column of a relation or of a query's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
@@ -55,6 +63,9 @@ pub(crate) struct Columns {
     /// There may be others, or they may stand in another order: what any of those carries.
     pub(super) rest: Option<Flow>,
 }
+
+/// How many outputs a query may have (`MaxTupleAttributeNumber` of PostgreSQL's htup_details.h).
+pub(super) const MOST_OUTPUTS: usize = 1664;
 
 /// What is known of a column name.
 pub(super) enum Found {
@@ -91,8 +102,15 @@ impl Columns {
 
     /// What copying them costs, in steps.
     pub(super) fn cost(&self) -> usize {
-        let sources = self.list.iter().map(|column| &column.flow).chain(&self.rest);
-        sources.map(|flow| 1 + flow.sources.len()).sum()
+        self.list.iter().map(|column| &column.flow).chain(&self.rest).map(Flow::cost).sum()
+    }
+
+    /// About how many bytes they hold.
+    pub(super) fn weight(&self) -> usize {
+        let names = self.list.iter().map(|column| size_of::<Column>() + column.name.len());
+        let flows = self.list.iter().map(|column| &column.flow).chain(&self.rest);
+        let sources = flows.flat_map(|flow| &flow.sources).map(|source| 2 * size_of::<Path>() + source.len());
+        names.sum::<usize>() + sources.sum::<usize>()
     }
 
     /// Columns that stand after these.
@@ -135,11 +153,15 @@ impl Columns {
         self.rest = Some(rest);
     }
 
-    /// The first columns bear these names.
+    /// The first columns bear these names. The server refuses more of them than there can be columns.
     pub(super) fn renamed(mut self, names: &[&str]) -> Self {
         if self.rest.is_some() && !names.is_empty() {
             let all = self.all();
-            self.list = names.iter().map(|&name| Column { name: name.into(), flow: all.clone() }).collect();
+            self.list = names
+                .iter()
+                .take(MOST_OUTPUTS)
+                .map(|&name| Column { name: name.into(), flow: all.clone() })
+                .collect();
             self.rest = Some(all);
             return self;
         }

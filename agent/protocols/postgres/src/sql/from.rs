@@ -179,6 +179,9 @@ impl Tracer<'_> {
         let flow = self.expression(node, scope)?.into_computed();
         let mut columns = Columns::default();
         if !declared.is_empty() {
+            Self::fits(declared.len())?;
+            self.spend(flow.cost().saturating_mul(declared.len()));
+            self.bounded()?;
             for column in declared {
                 if let Some(NodeEnum::ColumnDef(column)) = inner(column) {
                     columns.push(column.colname.as_str(), flow.clone());
@@ -232,6 +235,8 @@ impl Tracer<'_> {
             let parts = column.colexpr.as_deref().into_iter().chain(column.coldefexpr.as_deref());
             let mut own = self.computed(parts, scope)?;
             own.join(&flow);
+            self.spend(own.cost());
+            self.bounded()?;
             columns.push(column.colname.as_str(), own);
         }
         Ok(From::one(named(table.alias.as_ref(), "xmltable", columns)))
@@ -259,6 +264,8 @@ impl Tracer<'_> {
             let mut own =
                 self.computed(behaviours.filter_map(|behaviour| behaviour.expr.as_deref()), scope)?;
             own.join(flow);
+            self.spend(own.cost());
+            self.bounded()?;
             if column.columns.is_empty() {
                 columns.push(column.name.as_str(), own);
             }

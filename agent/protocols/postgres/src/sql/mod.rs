@@ -15,6 +15,7 @@
 //! - An output's sources are all columns whose values it may carry. It is computed unless it is the value itself. What
 //!   can't be followed is untraced, with the reason.
 //! - What the gate doesn't know is refused, not guessed.
+//! - What was understood holds about as many bytes as it says it weighs, and that is bounded.
 //!
 //! - Naming a type is calling the functions that its values take, as far as they aren't PostgreSQL's own.
 //!
@@ -60,7 +61,7 @@ use std::sync::Arc;
 use tidegate_policy::Shape;
 
 pub(crate) use catalog::{Catalog, CatalogRequest, Rows};
-pub(crate) use parse::{Limits, NotUnderstood, Parsed, parse};
+pub(crate) use parse::{Fault, Limits, NotUnderstood, Parsed, parse};
 pub(crate) use queries::{FUNCTIONS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
@@ -95,7 +96,7 @@ pub(crate) fn resolve(
     }
     tracer.bounded()?;
     if tracer.wanted.is_empty() {
-        return Ok(Resolved::Known(Arc::new(tracer.finish(list))));
+        return Ok(Resolved::Known(Arc::new(tracer.finish(list)?)));
     }
     if tracer.wanted.len() > NAMES {
         return Err(NotUnderstood::new(format!(
@@ -113,7 +114,7 @@ pub(crate) fn function_call() -> Arc<Statements> {
     let call = tracer.hiding("function-call");
     let result =
         Some(tracer.result(utility::untraced("what a function called by its oid returns can't be traced")));
-    Arc::new(tracer.finish(vec![Statement { result, ..call }]))
+    Arc::new(tracer.gathered(vec![Statement { result, ..call }]))
 }
 
 /// A text's shape as far as the text alone tells: see [`suppose`].

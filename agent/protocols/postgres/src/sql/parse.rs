@@ -12,7 +12,7 @@ use nix::unistd::dup2_stderr;
 use pg_query::protobuf::RawStmt;
 use thiserror::Error;
 
-use super::redact;
+use super::{flow::MOST_OUTPUTS, redact};
 
 /// How much text the gate is willing to understand.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +37,30 @@ impl Default for Limits {
 pub(crate) struct NotUnderstood {
     /// For the client and the record.
     pub(crate) reason: String,
-    /// PostgreSQL would not understand it either.
-    pub(crate) syntax: bool,
+    /// Whose rule it goes against.
+    pub(crate) fault: Fault,
+}
+
+/// Whose rule a text goes against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The grammar's: PostgreSQL would not understand it either.
+    Syntax,
+    /// It has more outputs than PostgreSQL takes.
+    TooManyOutputs,
+    /// What the gate is willing to follow.
+    Bounds,
 }
 
 impl NotUnderstood {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), syntax: false }
+        Self { reason: reason.into(), fault: Fault::Bounds }
+    }
+
+    /// As PostgreSQL words it.
+    pub(super) fn too_many_outputs() -> Self {
+        let reason = format!("target lists can have at most {MOST_OUTPUTS} entries");
+        Self { reason, fault: Fault::TooManyOutputs }
     }
 }
 
@@ -120,7 +137,10 @@ fn read(text: &str) -> Result<Parsed, NotUnderstood> {
     match result {
         Ok(Ok(result)) => Ok(Parsed { statements: result.protobuf.stmts, suspect: redact::is_suspect(text) }),
         Ok(Err(pg_query::Error::Parse(message))) => Err(NotUnderstood {
-            syntax: !message.contains("too deep") && !message.contains("stack depth"),
+            fault: match message.contains("too deep") || message.contains("stack depth") {
+                true => Fault::Bounds,
+                false => Fault::Syntax,
+            },
             reason: message,
         }),
         Ok(Err(pg_query::Error::Decode(_))) => {
@@ -182,9 +202,10 @@ mod tests {
 
     #[test]
     fn a_syntax_error_is_told_from_a_limit() {
-        assert!(parse("selec 1", &Limits::default()).unwrap_err().syntax);
-        assert!(!parse(&" ".repeat(2 << 20), &Limits::default()).unwrap_err().syntax);
-        assert!(!parse(&"select 1;".repeat(1001), &Limits::default()).unwrap_err().syntax);
+        let fault = |text: &str| parse(text, &Limits::default()).unwrap_err().fault;
+        assert_eq!(fault("selec 1"), Fault::Syntax);
+        assert_eq!(fault(&" ".repeat(2 << 20)), Fault::Bounds);
+        assert_eq!(fault(&"select 1;".repeat(1001)), Fault::Bounds);
     }
 
     #[test]

@@ -119,10 +119,12 @@ impl Tracer<'_> {
             };
             match self.star(target, scope, star)? {
                 Some(all) => {
+                    Self::fits(columns.list.len() + all.list.len())?;
                     self.spend(all.cost());
                     columns.append(&all);
                 }
                 None => {
+                    Self::fits(columns.list.len() + 1)?;
                     let flow = self.optional(target.val.as_deref(), scope)?;
                     columns.push(output_name(target), flow);
                 }

@@ -11,12 +11,12 @@ use std::{
 use super::{key::key, statement::Statements};
 
 /// Understood texts of one database, shared by its sessions: by their exact text, and by their key where literals don't
-/// matter. Bounded: each shard keeps two generations, and drops the older when the younger is full.
+/// matter. Bounded by what they weigh: each shard keeps two generations, and drops the older when the younger is full.
 #[derive(Debug)]
 pub(crate) struct Shapes {
     hasher: RandomState,
     shards: Box<[RwLock<Shard>]>,
-    /// Bytes of text that one generation of one shard may hold.
+    /// Bytes that one generation of one shard may hold, about.
     limit: usize,
 }
 
@@ -34,8 +34,11 @@ const SHARDS: usize = 16;
 /// Longer texts aren't kept: parsing them is a small part of what running them costs.
 const LONGEST: usize = 16 << 10;
 
-/// What an entry costs beside its text, about.
-const OVERHEAD: usize = 1024;
+/// What does more than this many bytes tell isn't kept either.
+const HEAVIEST: usize = 64 << 10;
+
+/// What an entry costs beside its text and what that does, in bytes, about.
+const OVERHEAD: usize = 256;
 
 thread_local! {
     static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -61,9 +64,9 @@ impl Shapes {
         })
     }
 
-    /// Remembers what a text does. Doubtful ones are left out.
+    /// Remembers what a text does. Doubtful ones are left out, and what is too long or too heavy.
     pub(crate) fn insert(&self, text: &str, statements: &Arc<Statements>, generation: u64) {
-        if text.len() > LONGEST || statements.doubtful {
+        if text.len() > LONGEST || statements.weight > HEAVIEST || statements.doubtful {
             return;
         }
         let normal = KEY.with_borrow_mut(|normal| {
@@ -79,7 +82,7 @@ impl Shapes {
                 shard.old = mem::take(&mut shard.young);
                 shard.bytes = 0;
             }
-            shard.bytes += kept.len() + OVERHEAD;
+            shard.bytes += kept.len() + statements.weight + OVERHEAD;
             shard.young.insert(kept, statements.clone());
         }
     }
@@ -140,6 +143,29 @@ mod tests {
             })
             .sum();
         assert!(held < 600, "{held}");
+    }
+
+    #[test]
+    fn what_is_remembered_of_wide_results_is_bounded_by_what_they_weigh() {
+        let (shapes, catalog) = (Shapes::new(1 << 20), shop());
+        let stars = ["*"; 80].join(", ");
+        for n in 0..500 {
+            let text = format!("select {stars}, 1 as a{n} from customers");
+            shapes.insert(&text, &understood(&text, &catalog), 0);
+        }
+        let weight = |shard: &Shard| -> usize {
+            shard.young.values().chain(shard.old.values()).map(|known| known.weight).sum()
+        };
+        let held: usize = shapes.shards.iter().map(|shard| weight(&shard.read().unwrap())).sum();
+        assert!((256 << 10..2 << 20).contains(&held), "{held}");
+    }
+
+    #[test]
+    fn what_tells_much_in_few_words_is_not_remembered() {
+        let (shapes, catalog) = (Shapes::new(64 << 20), shop());
+        let text = format!("select {} from customers", ["*"; 400].join(", "));
+        shapes.insert(&text, &understood(&text, &catalog), 0);
+        assert!(shapes.get(&text, 0).is_none());
     }
 
     #[test]

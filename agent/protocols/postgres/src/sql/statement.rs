@@ -13,6 +13,8 @@ pub(crate) struct Statements {
     pub(crate) shape: Arc<Shape>,
     /// The text's statements in order.
     pub(crate) list: Vec<Statement>,
+    /// About how many bytes it holds, its shape included.
+    pub(crate) weight: usize,
     /// Another text that differs only in literals may do something else.
     pub(crate) literals_matter: bool,
     /// A secret may be written in the text: it is recorded redacted. In texts that differ only in literals, so may it
@@ -36,6 +38,20 @@ pub(crate) struct Statement {
     pub(crate) result: Option<usize>,
     /// What it does to the session.
     pub(crate) effect: Effect,
+}
+
+impl Statement {
+    /// About how many bytes it holds.
+    pub(super) fn weight(&self) -> usize {
+        let own = match &self.effect {
+            Effect::Prepare { name, inner } | Effect::Declare { name, inner } => name.len() + inner.weight,
+            Effect::Execute { name } | Effect::Fetch { name } => name.len(),
+            Effect::Create(created) => created.weight(),
+            Effect::CopyOut(options) => options.types.as_ref().map_or(0, |types| size_of_val(&**types)),
+            Effect::None | Effect::Set { .. } | Effect::DiscardAll | Effect::CopyIn => 0,
+        };
+        size_of::<Self>() + own
+    }
 }
 
 /// What a statement does to its session.
@@ -131,6 +147,12 @@ pub(crate) struct Created {
     pub(super) view: bool,
 }
 
+impl Created {
+    fn weight(&self) -> usize {
+        size_of::<Self>() + self.name.len() + self.columns.weight()
+    }
+}
+
 /// Relations that a session created: temporary ones, and those of a transaction that is not committed yet, which
 /// the gate's own connection cannot see.
 ///
@@ -141,10 +163,14 @@ pub(crate) struct Created {
 pub(crate) struct Overlay {
     created: HashMap<Arc<str>, Vec<Created>>,
     count: usize,
+    weight: usize,
 }
 
 /// How many relations one session's overlay holds. Beyond, any name may mean one that isn't followed.
 const MOST: usize = 1024;
+
+/// How many bytes these may take, about. Beyond, likewise.
+const MOST_BYTES: usize = 4 << 20;
 
 impl Overlay {
     /// Nothing was created: shapes may be shared with other sessions.
@@ -157,7 +183,8 @@ impl Overlay {
         for statement in &statements.list {
             if let Effect::Create(created) = &statement.effect {
                 self.count += 1;
-                if self.count <= MOST {
+                self.weight += created.weight();
+                if !self.is_incomplete() {
                     self.created.entry(created.name.clone()).or_default().push(created.clone());
                 }
             }
@@ -166,7 +193,7 @@ impl Overlay {
 
     /// There are relations that aren't in it.
     pub(super) fn is_incomplete(&self) -> bool {
-        self.count > MOST
+        self.count > MOST || self.weight > MOST_BYTES
     }
 
     pub(super) fn find(&self, name: &str) -> &[Created] {

@@ -13,7 +13,7 @@ use tidegate_policy::{Item, Lineage, Path, Shape, Value};
 
 use super::{
     catalog::{Catalog, CatalogRequest, Function},
-    flow::{Columns, Flow},
+    flow::{Columns, Flow, MOST_OUTPUTS},
     functions,
     parse::NotUnderstood,
     statement::{Overlay, Statement, Statements, add},
@@ -56,9 +56,12 @@ pub(super) struct Tracer<'a> {
     pub(super) work: usize,
 }
 
-/// How much work one text may cost, in steps: one for each expression, and for each name, column or source that is
-/// looked through or copied. Queries that name each other can ask for exponentially much.
+/// How much work one text may cost, in steps: one for each name or column that is looked at, and several for each
+/// expression, column or source that is made. Queries that name each other can ask for exponentially much.
 const WORK: usize = 4_000_000;
+
+/// How much memory what was understood of one text may take, in bytes.
+const HEAVIEST: usize = 8 << 20;
 
 /// What makes an item one of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,13 +127,30 @@ impl<'a> Tracer<'a> {
         Ok(())
     }
 
+    /// Refuses a list of more outputs than the server would take, before it is made.
+    pub(super) fn fits(outputs: usize) -> Result<()> {
+        match outputs > MOST_OUTPUTS {
+            true => Err(NotUnderstood::too_many_outputs()),
+            false => Ok(()),
+        }
+    }
+
     /// A tracer for a statement that runs only later, by name.
     pub(super) fn apart(&self) -> Self {
         Self { work: self.work, suspect: self.suspect, ..Self::new(self.catalog, self.overlay) }
     }
 
+    /// What was gathered, for these statements, if it isn't too much to keep.
+    pub(super) fn finish(self, list: Vec<Statement>) -> Result<Statements> {
+        let statements = self.gathered(list);
+        match statements.weight > HEAVIEST {
+            true => Err(NotUnderstood::new("what the statements do takes more memory than the gate gives")),
+            false => Ok(statements),
+        }
+    }
+
     /// What was gathered, for these statements.
-    pub(super) fn finish(self, list: Vec<Statement>) -> Statements {
+    pub(super) fn gathered(self, list: Vec<Statement>) -> Statements {
         let mut items: Vec<Item> = self.items.into_iter().map(|(key, part)| item(key, part)).collect();
         add(&mut items, &self.absorbed);
         let shape = Shape {
@@ -143,9 +163,11 @@ impl<'a> Tracer<'a> {
             untraced: self.untraced,
             touched: self.touched.into_iter().collect(),
         };
+        let weight = shape.weight() + list.iter().map(Statement::weight).sum::<usize>();
         Statements {
             shape: Arc::new(shape),
             list,
+            weight,
             literals_matter: self.literals_matter,
             suspect: self.suspect,
             ddl: self.ddl,

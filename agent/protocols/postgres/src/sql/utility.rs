@@ -286,7 +286,7 @@ impl Tracer<'_> {
         self.doubtful |= apart.doubtful;
         self.ddl |= apart.ddl;
         self.computes_settings |= apart.computes_settings;
-        Ok(Arc::new(apart.finish(vec![statement])))
+        Ok(Arc::new(apart.finish(vec![statement])?))
     }
 
     fn set(&mut self, set: &VariableSetStmt) -> Result<Statement> {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::stage::*;
-use crate::database::{MOST_READERS, READERS};
+use crate::readers::READERS;
 
 /// Kernel buffers of two loopback connections and the gate's own, with room to spare, in bytes.
 const HELD: usize = 24 << 20;
+
+/// The rig's user id.
+const ACCOUNT: u32 = 0;
 
 /// How long nothing more is taken before a side counts as full.
 const STUCK: Duration = Duration::from_millis(500);
@@ -107,13 +110,29 @@ async fn a_row_of_any_length_passes_where_nothing_is_masked() {
 #[tokio::test]
 async fn a_long_text_that_is_being_read_holds_up_no_other_session() {
     let (mut long, mut other) = (Stage::open().await, Stage::open().await);
-    // Nobody's long text is read now.
-    let readers = READERS.acquire_many(MOST_READERS as u32).await.unwrap();
-    let asked = query(&format!("select {}", ["1"; 3000].join(", ")));
+    // None of this account's long texts is read now.
+    let turn = READERS.turn(ACCOUNT).await;
+    let asked = query(&format!("select {}", ["1111"; 1600].join(", ")));
     long.say(&asked).await;
     other.still_works().await;
     let error = long.server.try_read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-    drop(readers);
+    drop(turn);
     long.server_gets(&asked).await;
+}
+
+#[tokio::test]
+async fn pipelined_statements_of_wide_results_are_taken_only_as_far_as_they_weigh_little() {
+    let mut stage = Stage::open().await;
+    let stars = ["*"; 400].join(", ");
+    for index in 0..300 {
+        let wide = query(&format!("select {stars}, 1 as a{index} from customers"));
+        stage.say(&wide).await;
+    }
+    let mut asked = 0;
+    while asked < stage.rig.memory.actions() {
+        asked = stage.rig.memory.actions();
+        tokio::time::sleep(STUCK).await;
+    }
+    assert!((1..150).contains(&asked), "{asked} were asked for while none was answered");
 }

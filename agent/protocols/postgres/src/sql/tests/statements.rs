@@ -2,7 +2,7 @@
 
 use tidegate_policy::{Item, Shape, Value};
 
-use super::*;
+use super::{super::parse::Fault, *};
 
 /// The items as `statement table access function! where object [columns]`, absent ones left out, sorted.
 pub(super) fn words(shape: &Shape) -> String {
@@ -484,7 +484,7 @@ fn what_changes_how_statements_are_read_is_refused() {
         "explain execute p",
     ] {
         let refused = attempt(text, &shop(), &Overlay::default()).unwrap_err();
-        assert!(!refused.syntax, "{text}");
+        assert_eq!(refused.fault, Fault::Bounds, "{text}");
     }
 }
 
@@ -597,4 +597,53 @@ fn results_belong_to_their_statements() {
     let results: Vec<_> = statements.list.iter().map(|statement| statement.result).collect();
     assert_eq!(results, [None, Some(0), None, Some(1), None]);
     assert_eq!(statements.shape.results[1].outputs.len(), 2);
+}
+
+#[test]
+fn a_list_of_more_outputs_than_the_server_takes_is_refused_in_its_words() {
+    let stars = |n: usize| vec!["*"; n].join(", ");
+    let columns = |n: usize| vec!["id"; n].join(", ");
+    assert!(attempt(&format!("select {} from customers", stars(416)), &shop(), &Overlay::default()).is_ok());
+    for text in [
+        format!("select {} from customers", stars(417)),
+        format!("select {} from customers", columns(1665)),
+        format!("select count(*) from (select {} from customers) s", stars(417)),
+        format!("with c as (select {} from customers) select 1 from c", stars(200_000)),
+        format!("insert into notes values (1, '') returning {}", stars(1000)),
+        format!("prepare p as select {} from customers", stars(417)),
+        format!("declare c cursor for select {} from customers", stars(417)),
+        format!("select * from json_to_record('{{}}') as r({} int)", columns(2000).replace(',', " int,")),
+    ] {
+        let refused = attempt(&text, &shop(), &Overlay::default()).unwrap_err();
+        assert_eq!(refused.fault, Fault::TooManyOutputs, "{}", &text[..60]);
+        assert_eq!(refused.reason, "target lists can have at most 1664 entries");
+    }
+}
+
+#[test]
+fn what_a_text_is_understood_as_takes_bounded_memory() {
+    let wide = format!("select {} from customers", ["*"; 416].join(", "));
+    let prepares = |count: usize| {
+        let each: Vec<String> = (0..count).map(|n| format!("prepare p{n} as {wide}")).collect();
+        attempt(&each.join("; "), &shop(), &Overlay::default())
+    };
+    let weight = prepares(20).unwrap().weight;
+    assert!((20 * 1664 * size_of::<tidegate_policy::Output>()..8 << 20).contains(&weight), "{weight}");
+    let refused = prepares(90).unwrap_err();
+    assert_eq!(refused.reason, "what the statements do takes more memory than the gate gives");
+}
+
+#[test]
+fn a_text_that_asks_for_exponentially_much_is_refused_before_it_is_made() {
+    let wide = format!("select {} from customers", ["*"; 416].join(", "));
+    let names: Vec<String> = (0..100_000).map(|n| format!("c{n}")).collect();
+    for text in [
+        [&*wide; 500].join("; "),
+        format!("select {} from ({wide}) c", ["c"; 1600].join(", ")),
+        format!("select * from json_to_record('{{}}') as r({} int)", names.join(" int, ")),
+    ] {
+        let started = std::time::Instant::now();
+        assert!(attempt(&text, &shop(), &Overlay::default()).is_err(), "{}", &text[..60]);
+        assert!(started.elapsed().as_secs() < 30, "{}", &text[..60]);
+    }
 }
