@@ -45,7 +45,10 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed={}", programs.display());
     println!("cargo:rerun-if-changed={}", programs.with_file_name("abi").display());
 
-    shield(&programs.with_file_name("shield"), &out)?;
+    println!("cargo:rerun-if-changed={}", programs.with_file_name("shield").display());
+    println!("cargo:rerun-if-changed={}", programs.with_file_name("unix").display());
+    compile(&programs.with_file_name("shield").join("shield.bpf.c"), &out)?;
+    compile(&programs.with_file_name("unix").join("unix.bpf.c"), &out)?;
 
     let linker =
         linker().ok_or("bpf-linker not found on PATH or in cargo's bin folder: run `cargo xtask setup`")?;
@@ -87,6 +90,7 @@ fn layout(programs: &Path) -> Result<String, String> {
         "src/maps.rs",
         "../shield/files.h",
         "../shield/sockets.h",
+        "../unix/unix.bpf.c",
     ];
     for path in sources.map(|source| programs.join(source)) {
         let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -98,22 +102,23 @@ fn layout(programs: &Path) -> Result<String, String> {
     Ok(format!("{digest:016x}"))
 }
 
-/// Compiles the programs in C. They need no header of the system's.
-fn shield(source: &Path, out: &Path) -> Result<(), String> {
-    println!("cargo:rerun-if-changed={}", source.display());
+/// Compiles programs in C, to an object of the same name. They need no header of the system's.
+fn compile(source: &Path, out: &Path) -> Result<(), String> {
+    let object = out.join(source.file_name().unwrap_or_default()).with_extension("o");
     let output = Command::new(CLANG)
         .args(["-g", "-O2", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .args(["-target", "bpf", "-c"])
-        .arg(source.join("shield.bpf.c"))
+        .arg(source)
         .arg("-o")
-        .arg(out.join("shield.bpf.o"))
+        .arg(object)
         .output()
         .map_err(|error| format!("{CLANG}: {error}: run `cargo xtask setup`"))?;
     if output.status.success() {
         return Ok(());
     }
     Err(format!(
-        "ebpf/shield did not compile ({}):\n{}",
+        "{} did not compile ({}):\n{}",
+        source.display(),
         output.status,
         String::from_utf8_lossy(&output.stderr)
     ))

@@ -9,7 +9,10 @@ use std::{
 use tidegate_gate::{Gate, ServeError};
 use tidegate_policy::Principal;
 
-use crate::live::{Place, Refused};
+use crate::{
+    listener::Caller,
+    live::{Place, Refused},
+};
 
 /// The target of access lines in the log.
 pub(crate) const TARGET: &str = "tidegate::access";
@@ -18,7 +21,7 @@ pub(crate) const TARGET: &str = "tidegate::access";
 /// place given back, once.
 pub(crate) struct Access {
     since: Instant,
-    client: SocketAddr,
+    client: Caller,
     destination: Option<SocketAddr>,
     stage: Stage,
     outcome: &'static str,
@@ -35,7 +38,7 @@ enum Stage {
 
 impl Access {
     /// Begins with the accept.
-    pub(crate) fn begin(client: SocketAddr) -> Self {
+    pub(crate) fn begin(client: Caller) -> Self {
         Self {
             since: Instant::now(),
             client,

@@ -177,6 +177,11 @@ impl Config {
         self.runtime.join("user.sock")
     }
 
+    /// Where clients of Unix sockets that are resources are sent.
+    pub(crate) fn gate_sockets(&self) -> PathBuf {
+        self.runtime.join("gate")
+    }
+
     /// The record store.
     pub(crate) fn records(&self) -> PathBuf {
         self.state.join("records")

@@ -6,8 +6,9 @@ use std::{
     thread,
 };
 
+use tidegate_gate::Stream;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     runtime::{Builder, Handle},
     sync::watch,
 };
@@ -44,12 +45,22 @@ impl Lanes {
     }
 
     /// Moves a connection to the lane whose turn it is.
-    pub(crate) fn assign(&self, stream: TcpStream) -> io::Result<(TcpStream, Handle)> {
+    pub(crate) fn assign(&self, stream: Stream) -> io::Result<(Stream, Handle)> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.handles.len().max(1);
         let handle = self.handles.get(turn).cloned().unwrap_or_else(Handle::current);
-        let stream = stream.into_std()?;
-        let _within = handle.enter();
-        Ok((TcpStream::from_std(stream)?, handle))
+        let stream = match stream {
+            Stream::Tcp(stream) => {
+                let stream = stream.into_std()?;
+                let _within = handle.enter();
+                TcpStream::from_std(stream)?.into()
+            }
+            Stream::Unix(stream) => {
+                let stream = stream.into_std()?;
+                let _within = handle.enter();
+                UnixStream::from_std(stream)?.into()
+            }
+        };
+        Ok((stream, handle))
     }
 }
 

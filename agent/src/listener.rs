@@ -1,14 +1,17 @@
 //! The listeners on loopback that the kernel hands governed connections and DNS questions to.
 
 use std::{
+    fmt,
     future::{self, Future},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
-use tidegate_gate::Stopping;
+use tidegate_gate::{Stopping, Stream};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::{mpsc, watch},
@@ -33,12 +36,34 @@ pub(crate) struct Listeners {
     v6: Option<TcpListener>,
     /// At the same addresses and ports, for DNS.
     datagrams: Vec<UdpSocket>,
-    /// Connections that were accepted in other network namespaces.
+    /// Connections that were accepted in other network namespaces, or on Unix sockets.
     elsewhere: Option<mpsc::Receiver<Accepted>>,
 }
 
 /// A connection and its client.
-pub(crate) type Accepted = (TcpStream, SocketAddr);
+pub(crate) type Accepted = (Stream, Caller);
+
+/// The client of a connection, as far as its own end tells.
+#[derive(Debug, Clone)]
+pub(crate) enum Caller {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// The Unix socket that it connected to.
+    Unix(Arc<Path>),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.display()),
+        }
+    }
+}
+
+fn over_tcp((stream, client): (TcpStream, SocketAddr)) -> Accepted {
+    (stream.into(), Caller::Tcp(client))
+}
 
 impl Listeners {
     /// Listens on 127.0.0.1 and, where the host has IPv6 at all, ::1: with what the service manager `kept`, connections that
@@ -98,7 +123,7 @@ impl Listeners {
     pub(crate) async fn run<F>(
         mut self,
         lanes: &Lanes,
-        serve: impl Fn(TcpStream, SocketAddr) -> F,
+        serve: impl Fn(Stream, Caller) -> F,
         mut stopping: watch::Receiver<Stopping>,
     ) -> (JoinSet<()>, Self)
     where
@@ -154,8 +179,8 @@ impl Listeners {
             }
         };
         tokio::select! {
-            accepted = v4.accept() => accepted,
-            accepted = v6 => accepted,
+            accepted = v4.accept() => accepted.map(over_tcp),
+            accepted = v6 => accepted.map(over_tcp),
             Some(accepted) = elsewhere => Ok(accepted),
         }
     }
@@ -203,8 +228,10 @@ async fn bind_both(address: SocketAddr) -> Result<(TcpListener, UdpSocket), Erro
 }
 
 /// Closes with a reset: nothing can be said in a protocol that was not chosen.
-pub(crate) fn reset(stream: TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
+pub(crate) fn reset(stream: Stream) {
+    if let Stream::Tcp(stream) = stream
+        && let Err(error) = stream.set_zero_linger()
+    {
         tracing::debug!(%error, "closed without a reset");
     }
 }
@@ -283,6 +310,6 @@ mod tests {
         drop(before);
         let mut after = Listeners::bind(&Listen::default(), ports, vec![kept]).await.unwrap();
         assert_eq!(after.ports().unwrap(), ports);
-        assert_eq!(after.accept().await.unwrap().1, client.local_addr().unwrap());
+        assert_eq!(after.accept().await.unwrap().1.to_string(), client.local_addr().unwrap().to_string());
     }
 }

@@ -36,6 +36,7 @@ mod store;
 #[cfg(test)]
 mod test_support;
 mod turns;
+mod unix_listeners;
 mod user_socket;
 
 use std::process::ExitCode;

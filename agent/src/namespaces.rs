@@ -16,7 +16,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{dns::Dns, listener::Accepted};
+use crate::{
+    dns::Dns,
+    listener::{Accepted, Caller},
+};
 
 /// Namespaces at one time; connections in any more are refused.
 const MOST: usize = 512;
@@ -24,8 +27,6 @@ const MOST: usize = 512;
 const MOST_OF_ONE: usize = 64;
 /// How often it is looked after whether somebody governed is still there: a listening socket keeps a namespace alive.
 const ROUND: Duration = Duration::from_secs(5);
-/// Connections that wait to be served.
-const WAITING: usize = 1024;
 /// How long to wait when no connection can be accepted.
 const RESPITE: Duration = Duration::from_millis(50);
 
@@ -59,14 +60,14 @@ struct Held {
 }
 
 impl Namespaces {
-    /// Those that are `seen`; what is accepted in them is received by the other half.
+    /// Those that are `seen`; what is accepted in them is sent to `connections`.
     pub(crate) fn new(
         seen: Option<netns::Namespaces>,
         places: Arc<dyn Places>,
         dns: Arc<Dns>,
-    ) -> (Self, mpsc::Receiver<Accepted>) {
-        let (connections, received) = mpsc::channel(WAITING);
-        (Self { seen, places, dns, connections, held: HashMap::new() }, received)
+        connections: mpsc::Sender<Accepted>,
+    ) -> Self {
+        Self { seen, places, dns, connections, held: HashMap::new() }
     }
 
     /// Listens wherever governed processes are seen, until dropped.
@@ -174,8 +175,8 @@ impl Namespaces {
 async fn accept_all(listener: TcpListener, connections: mpsc::Sender<Accepted>) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => {
-                if connections.send(accepted).await.is_err() {
+            Ok((stream, client)) => {
+                if connections.send((stream.into(), Caller::Tcp(client))).await.is_err() {
                     return;
                 }
             }

@@ -8,19 +8,26 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_gate::{BoxFuture, Origin, OriginError, Origins};
+use tidegate_gate::{BoxFuture, Origin, OriginError, Origins, Stream};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
-    PassRule, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixRule, Unread,
-    netns,
+    PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixResource,
+    UnixRule, Unread, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
     FileName, Policy, Principal, Process, Requirement, ShieldedFiles, Subject, UnixAddress, UnixPass,
 };
-use tokio::{net::TcpStream, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use crate::{dns::Askers, host::HostRecord, namespaces::Places, routes::Resolved, turns::Turns};
+use crate::{
+    dns::Askers,
+    host::HostRecord,
+    namespaces::Places,
+    routes::Resolved,
+    turns::Turns,
+    unix_listeners::{UnixListeners, listener_of},
+};
 
 /// What makes rules count, a whole generation at once: on an error the old ones still do.
 pub(crate) trait Enforcer: Send + Sync {
@@ -49,6 +56,8 @@ pub(crate) struct HostKernel {
     readers: Turns,
     /// Where what happens outside of sessions is written; none before the store is open.
     record: Option<Arc<HostRecord>>,
+    /// The agent's own Unix sockets; none before it listens.
+    sockets: Option<Arc<UnixListeners>>,
 }
 
 impl HostKernel {
@@ -58,7 +67,7 @@ impl HostKernel {
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
-        Ok(Self { kernel, processes, readers: Turns::default(), record: None })
+        Ok(Self { kernel, processes, readers: Turns::default(), record: None, sockets: None })
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
@@ -67,6 +76,12 @@ impl HostKernel {
         self.record = Some(record.clone());
         let told = Box::new(move |refusal: &Refusal| record.refused(refusal));
         self.kernel.read_log(told).map_err(|error| error.to_string())
+    }
+
+    /// Has the rules' Unix sockets led to these, and everybody governed talk to the agent's own.
+    pub(crate) fn listen_on_unix(&mut self, sockets: UnixListeners, own: Vec<PathBuf>) {
+        self.kernel.answer_at(own);
+        self.sockets = Some(Arc::new(sockets));
     }
 
     /// Where an earlier agent listened; 0 where it did not.
@@ -94,9 +109,12 @@ impl HostKernel {
         if let Some(missing) = self.kernel.unshielded() {
             tracing::warn!(
                 missing,
-                "files, Unix sockets and socket families beyond IP are not enforced here; `require: [shield]` in a bundle \
-                 refuses such a kernel"
+                "files and socket families beyond IP are not enforced here; `require: [shield]` in a bundle refuses such a \
+                 kernel"
             );
+        }
+        if let Some(missing) = self.kernel.leaves_unix_open() {
+            tracing::warn!(missing, "Unix sockets are not enforced here");
         }
         let mut existing = files.iter().filter(|(path, _)| path.exists());
         existing
@@ -131,7 +149,14 @@ impl Places for HostKernel {
 
 impl Enforcer for HostKernel {
     fn enforce(&self, rules: &Rules) -> Result<(), String> {
-        for socket in self.kernel.replace(rules).map_err(|error| error.to_string())? {
+        if let Some(sockets) = &self.sockets {
+            sockets.begin(&rules.unix_resources).map_err(|error| error.to_string())?;
+        }
+        let older = self.kernel.replace(rules).map_err(|error| error.to_string())?;
+        if let Some(sockets) = &self.sockets {
+            sockets.keep(&rules.unix_resources);
+        }
+        for socket in older {
             if let Some(record) = &self.record {
                 record.older_socket(&socket);
             }
@@ -186,16 +211,40 @@ impl Askers for HostKernel {
     }
 }
 
+/// How a connection came, as the kernel is asked about it.
+enum Way {
+    Tcp { netns: u64, client: SocketAddr, listener: SocketAddr },
+    Unix { peer: Peer, listener: PathBuf },
+}
+
+impl Way {
+    fn of(connection: &Stream) -> std::io::Result<Self> {
+        match connection {
+            Stream::Tcp(stream) => Ok(Self::Tcp {
+                netns: netns::cookie(stream.as_fd())?,
+                client: stream.peer_addr()?,
+                listener: stream.local_addr()?,
+            }),
+            Stream::Unix(stream) => {
+                let own = stream.local_addr()?;
+                let listener = own.as_pathname().ok_or(std::io::ErrorKind::AddrNotAvailable)?.to_owned();
+                Ok(Self::Unix { peer: peer(stream)?, listener })
+            }
+        }
+    }
+}
+
 impl Origins for HostKernel {
-    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>> {
         Box::pin(async move {
             let failed = |error: std::io::Error| OriginError::Kernel(error.to_string());
-            let source = connection.peer_addr().map_err(failed)?;
-            let listener = connection.local_addr().map_err(failed)?;
-            let netns = netns::cookie(connection.as_fd()).map_err(failed)?;
+            let way = Way::of(connection).map_err(failed)?;
             let Self { kernel, processes, .. } = self.clone();
             let looking = spawn_blocking(move || {
-                let captured = kernel.origin(netns, source, listener)?;
+                let captured = match way {
+                    Way::Tcp { netns, client, listener } => kernel.origin(netns, client, listener),
+                    Way::Unix { peer, listener } => kernel.unix_origin(&peer, &listener),
+                }?;
                 Ok(captured.map(|captured| (processes.facts(&captured), captured)))
             });
             let looked: Result<_, KernelError> =
@@ -205,8 +254,8 @@ impl Origins for HostKernel {
             if let Some(unread) = unread {
                 facts.executable_sha256 = self.read(captured.account(), unread).await?;
             }
-            let destination = captured.destination;
-            Ok(Origin { destination, source, principal: principal(captured, facts) })
+            let (destination, socket) = (captured.destination, captured.socket.clone());
+            Ok(Origin { destination, socket, principal: principal(captured, facts) })
         })
     }
 }
@@ -246,7 +295,8 @@ fn principal(captured: Captured, facts: Facts) -> Principal {
 }
 
 /// What the kernel must know of a bundle. Every name that the host does not know is in the error.
-pub(crate) fn rules(policy: &Policy, resolved: &Resolved) -> Result<Rules, Vec<String>> {
+/// Clients of its Unix sockets are sent to sockets in `listeners`.
+pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> Result<Rules, Vec<String>> {
     let (mut rules, mut problems) = (Rules::default(), Vec::new());
     for subject in &policy.subjects {
         match subject_rule(subject) {
@@ -257,6 +307,20 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved) -> Result<Rules, Vec<S
     for address in policy.resources.iter().flat_map(|resource| &resource.addresses) {
         let Some(port) = address.port else { continue };
         rules.resources.extend(resolved.nets(&address.host).into_iter().map(|net| Destination { net, port }));
+    }
+    for resource in &policy.resources {
+        let first = resource.addresses.first();
+        let server = first.and_then(|first| {
+            let net = resolved.nets(&first.host).into_iter().next()?;
+            Some(SocketAddr::new(net.addr(), first.port?))
+        });
+        match server {
+            Some(destination) => rules.unix_resources.extend(resource.sockets.iter().map(|path| {
+                UnixResource { path: path.clone(), listener: listener_of(listeners, path), destination }
+            })),
+            None if resource.sockets.is_empty() => {}
+            None => problems.push(format!("resource {:?}: its first address is unknown", resource.name)),
+        }
     }
     for pass in &policy.passes {
         for address in &pass.to {

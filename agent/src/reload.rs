@@ -52,6 +52,8 @@ pub(crate) struct Loader {
     pub(crate) credentials: Arc<dyn Credentials>,
     /// What asks the bundle's issuers.
     pub(crate) registry: Registry,
+    /// Where clients of Unix sockets that are resources are sent.
+    pub(crate) listeners: PathBuf,
 }
 
 /// Replaces the bundle in force by what is on disk now.
@@ -91,8 +93,9 @@ impl Loader {
         let resolved = Resolved::of(&policy, &upstream).await?;
         let uses = Uses::of(&policy, &resolved);
         let routes = Routes::build(servers, &resolved, &self.protocols, &self.authority)?;
+        let listeners = self.listeners.clone();
         let (policy, rules) = off_thread(move || {
-            let rules = origins::rules(&policy, &resolved).map_err(BundleError::Unusable)?;
+            let rules = origins::rules(&policy, &resolved, &listeners).map_err(BundleError::Unusable)?;
             Ok::<_, BundleError>((policy, rules))
         })
         .await?;

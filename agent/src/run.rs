@@ -238,6 +238,7 @@ fn make_directories(config: &Config) -> Result<(), Error> {
         (&config.records(), 0o700),
         (&config.identity(), 0o700),
         (&config.runtime, 0o755),
+        (&config.gate_sockets(), 0o755),
     ] {
         files::directory(path, mode).map_err(Error::file(path))?;
     }
@@ -268,7 +269,8 @@ mod tests {
         let listeners = Listeners::bind(&config.listen, (0, 0), Vec::new()).await.unwrap();
         let reloader = Arc::new(world.reloader());
         let sessions = world.sessions(Some("127.0.0.1:7"));
-        let (namespaces, _) = Namespaces::new(None, Arc::new(FakeAskers), sessions.dns.clone());
+        let (connections, _) = tokio::sync::mpsc::channel(1);
+        let namespaces = Namespaces::new(None, Arc::new(FakeAskers), sessions.dns.clone(), connections);
         let admin = Admin {
             reloader: reloader.clone(),
             in_force: world.in_force.clone(),

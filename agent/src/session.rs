@@ -1,18 +1,18 @@
 //! A connection's way, from accept to close.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{future::Future, sync::Arc};
 
 use tidegate_gate::{
     Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError, Origins,
-    Records, Stopping,
+    Records, Stopping, Stream,
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::sync::watch;
 use tracing::{Instrument, Span, field};
 
 use crate::{
     access::Access,
     dns::{self, Dns},
-    listener::reset,
+    listener::{Caller, reset},
     live::{Live, Refused},
     reload::InForce,
     routes::Route,
@@ -56,8 +56,8 @@ impl Sessions {
     /// Serves one connection to its end. Cancelling it closes its record and writes its access line all the same.
     pub(crate) fn serve(
         self: &Arc<Self>,
-        stream: TcpStream,
-        client: SocketAddr,
+        stream: Stream,
+        client: Caller,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
         let sessions = self.clone();
         let span = tracing::info_span!("session", id = field::Empty);
@@ -89,7 +89,7 @@ impl Sessions {
     }
 
     /// Finds out who connects to what, and begins the session's record.
-    async fn open(&self, stream: &TcpStream, access: &mut Access) -> Result<Opened, Refused> {
+    async fn open(&self, stream: &Stream, access: &mut Access) -> Result<Opened, Refused> {
         let place = access.hold(self.live.enter()?);
         let origin = self.origins.origin(stream).await.map_err(|error| match error {
             OriginError::Unknown => Refused::UnknownOrigin,
@@ -102,9 +102,10 @@ impl Sessions {
             return Ok(Opened::Questions(Box::new(origin)));
         }
         let route = self.in_force.route(origin.destination).ok_or(Refused::NoResource)?;
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%error, "small packets may wait");
         }
+        let socket = origin.socket.clone();
         let identified = self.identities.identities(&origin.principal.process).await;
         let gate = Gate::open(Opening {
             origin,
@@ -121,6 +122,9 @@ impl Sessions {
         })
         .map_err(|error| Refused::NoRecord(error.to_string()))?;
         Span::current().record("id", &**gate.session());
+        if let Some(socket) = socket {
+            gate.event("unix-socket", &socket.display().to_string());
+        }
         self.live.count_served();
         access.opened(gate.clone());
         Ok(Opened::Resource(route, gate))
@@ -133,6 +137,7 @@ mod tests {
         cell::RefCell,
         collections::BTreeMap,
         fmt::Debug,
+        net::SocketAddr,
         sync::{Mutex, Once, atomic::Ordering},
         time::Duration,
     };
@@ -358,7 +363,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let task = world.sessions(ECHO).serve(stream, address);
+        let task = world.sessions(ECHO).serve(stream.into(), Caller::Tcp(address));
         assert!(size_of_val(&task) <= 1024, "{} bytes", size_of_val(&task));
     }
 }

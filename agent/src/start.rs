@@ -11,7 +11,7 @@ use tidegate_identity::Registry;
 use tidegate_kernel::Protection;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     files,
     host::HostRecord,
-    listener::{Kept, Listeners},
+    listener::{Accepted, Kept, Listeners},
     live::Live,
     namespaces::Namespaces,
     notify,
@@ -35,7 +35,11 @@ use crate::{
     session::Sessions,
     socket::Socket,
     store,
+    unix_listeners::UnixListeners,
 };
+
+/// Connections that were accepted elsewhere and wait to be served; more wait in their listeners' own queues.
+const WAITING: usize = 1024;
 
 /// What lies in the agent's directories, opened.
 struct Opened {
@@ -59,7 +63,9 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
     let user_socket = Socket::bind_for_all(&config.user_socket())?;
-    let mut listeners = listen(&config, kept, &mut kernel).await?;
+    let (connections, elsewhere) = mpsc::channel(WAITING);
+    let mut listeners = listen(&config, kept, &mut kernel, &connections).await?;
+    listeners.also(elsewhere);
     let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &opened.registry)?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
@@ -77,8 +83,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let Opened { records, masker, credentials, registry, .. } = opened;
     let origins = Arc::new(kernel);
     let dns = Dns::new(in_force.clone(), origins.clone(), records.clone(), tier.clone());
-    let (namespaces, elsewhere) = Namespaces::new(seen, origins.clone(), dns.clone());
-    listeners.also(elsewhere);
+    let namespaces = Namespaces::new(seen, origins.clone(), dns.clone(), connections);
     let (identities, approvals) = (Arc::new(registry), Arc::new(people.desk.clone()));
     let sessions = Arc::new(Sessions {
         origins,
@@ -130,12 +135,19 @@ impl Opened {
             authority: self.authority.clone(),
             credentials: self.credentials.clone(),
             registry: self.registry.clone(),
+            listeners: config.gate_sockets(),
         }
     }
 }
 
-/// Binds the listeners, and tells the kernel of them and of the agent's own files.
-async fn listen(config: &Config, kept: Kept, kernel: &mut HostKernel) -> Result<Listeners, Error> {
+/// Binds the listeners, and tells the kernel of them and of the agent's own files. What is accepted on Unix sockets is sent
+/// to `connections`.
+async fn listen(
+    config: &Config,
+    kept: Kept,
+    kernel: &mut HostKernel,
+    connections: &mpsc::Sender<Accepted>,
+) -> Result<Listeners, Error> {
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
     let listeners = Listeners::bind(&config.listen, earlier, kept).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
@@ -147,6 +159,9 @@ async fn listen(config: &Config, kept: Kept, kernel: &mut HostKernel) -> Result<
     listeners.mark(kernel).map_err(Error::Kernel)?;
     kernel.listen(ports.0, ports.1).map_err(Error::Kernel)?;
     kernel.protect(&own_files(config)).map_err(Error::Kernel)?;
+    let folder = config.gate_sockets();
+    let sockets = UnixListeners::new(&folder, connections.clone()).map_err(Error::file(&folder))?;
+    kernel.listen_on_unix(sockets, vec![config.user_socket()]);
     Ok(listeners)
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,14 +16,13 @@ use tidegate_approvals::{Audience, Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
     Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Revocation, Secret, ServeError,
-    Server, Stopping,
+    Server, Stopping, Stream,
 };
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
 use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::watch,
 };
 
@@ -132,12 +131,12 @@ pub(crate) struct FakeOrigins {
 }
 
 impl Origins for FakeOrigins {
-    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+    fn origin<'a>(&'a self, _: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>> {
         Box::pin(async move {
             let destination = self.destination.ok_or(OriginError::Unknown)?;
             let process = Process { pid: 1, uid: 61_090, ..Process::default() };
             let principal = Principal { subjects: vec!["ci".into()], process, ..Principal::default() };
-            Ok(Origin { destination, source: connection.peer_addr().unwrap(), principal })
+            Ok(Origin { destination, socket: None, principal })
         })
     }
 }
@@ -153,6 +152,7 @@ impl Askers for FakeAskers {
         _listener: SocketAddr,
     ) -> Result<Option<Captured>, String> {
         Ok(Some(Captured {
+            socket: None,
             destination: "192.0.2.53:53".parse().unwrap(),
             pid: 1,
             started: 1,
@@ -396,5 +396,6 @@ fn loader(bundle: &Path, credentials: &Path, authority: &Arc<Authority>, registr
         authority: authority.clone(),
         credentials: Arc::new(Files::new(None, credentials.into())),
         registry: registry.clone(),
+        listeners: PathBuf::from("/run/tidegate-test"),
     }
 }

@@ -78,6 +78,28 @@ struct unix_allowed {
 };
 SAME(sizeof(struct unix_allowed) == 16);
 
+/* Where a connect to a Unix socket leads. */
+struct unix_way {
+	u64 subjects;
+	u32 strict;
+	u32 listener_length;
+	char listener[SUN_PATH_BYTES];
+	u32 reserved;
+};
+SAME(sizeof(struct unix_way) == 128 && __builtin_offsetof(struct unix_way, listener) == 16);
+
+struct identity {
+	u64 subjects;
+	u64 cgroup;
+	u64 started;
+	u32 tgid;
+	u32 uid;
+	u32 gid;
+	u32 owner;
+	char command[16];
+};
+SAME(sizeof(struct identity) == 56 && __builtin_offsetof(struct identity, command) == 40);
+
 struct owner {
 	u64 subjects;
 };
@@ -92,6 +114,9 @@ struct agent {
 SAME(sizeof(struct agent) == 24 && __builtin_offsetof(struct agent, process) == 16);
 
 enum { NS_PER_TICK = 10000000 };
+#define LIFE_SIGN_LIMIT 5000000000ull
+
+enum counter { COUNT_REDIRECTED = 0, COUNT_PASSED = 1, COUNT_REFUSED = 2, COUNTERS_KEPT = 7 };
 
 enum event_kind {
 	EVENT_FILE = 1,

@@ -157,6 +157,33 @@ INLINE u64 governs(struct task_struct *task)
 	       generation.subjects;
 }
 
+/* The user that one counts as: itself, or whose sub-uid it is. */
+INLINE u32 owner_of_user(u32 uid)
+{
+	struct generation generation = active();
+	struct sub_user_key key = { .bits = SUB_USER_BITS,
+				    .generation = generation.number,
+				    .uid = __builtin_bswap32(uid) };
+	struct sub_user *user = 0;
+
+	if (generation.looks & LOOKS_AT_SUB_USERS)
+		user = bpf_map_lookup_elem(&SUB_USERS, &key);
+	return user ? user->owner : uid;
+}
+
+/* Whether the agent accepts connections: it said so, and has shown a sign of life since. */
+INLINE int agent_serves(void)
+{
+	u32 slot = 0;
+	struct agent *agent = bpf_map_lookup_elem(&AGENT, &slot);
+	u64 now = bpf_ktime_get_boot_ns(), seen;
+
+	if (!agent || !agent->serving)
+		return 0;
+	seen = agent->seen;
+	return seen > now || now - seen < LIFE_SIGN_LIMIT;
+}
+
 /* Whether somebody of these subjects may do as it likes with what is theirs: it can't gain by it. */
 INLINE int covers(u64 mine, u64 theirs)
 {

@@ -21,6 +21,7 @@ typedef unsigned long long u64;
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
 	BPF_MAP_TYPE_RINGBUF = 27,
@@ -35,6 +36,7 @@ struct socket;
 struct task_struct;
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static u64 (*bpf_get_current_pid_tgid)(void) = (void *)14;
 static u64 (*bpf_get_current_uid_gid)(void) = (void *)15;
 static long (*bpf_get_current_comm)(void *into, u32 size) = (void *)16;
@@ -42,6 +44,8 @@ static struct task_struct *(*bpf_get_current_task)(void) = (void *)35;
 static u64 (*bpf_get_current_cgroup_id)(void) = (void *)80;
 static void *(*bpf_sk_storage_get)(void *map, void *sk, void *value, u64 flags) = (void *)107;
 static long (*bpf_probe_read_kernel)(void *into, u32 size, const void *from) = (void *)113;
+static u64 (*bpf_ktime_get_boot_ns)(void) = (void *)125;
+static long (*bpf_probe_read_kernel_str)(void *into, u32 size, const void *from) = (void *)115;
 static u64 (*bpf_get_current_ancestor_cgroup_id)(int level) = (void *)123;
 static void *(*bpf_ringbuf_reserve)(void *map, u64 size, u64 flags) = (void *)131;
 static void (*bpf_ringbuf_submit)(void *record, u64 flags) = (void *)132;
@@ -117,16 +121,37 @@ typedef struct {
 	u32 val;
 } kid_t;
 
+struct user_namespace {
+	int level;
+} RELOCATED;
+
 struct cred {
 	kid_t uid;
 	kid_t gid;
+	struct user_namespace *user_ns;
+} RELOCATED;
+
+struct mnt_namespace {
+	struct user_namespace *user_ns;
+} RELOCATED;
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
+} RELOCATED;
+
+struct fs_struct {
+	struct path root;
 } RELOCATED;
 
 struct task_struct {
+	int pid;
 	int tgid;
+	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	const struct cred *real_cred;
+	struct fs_struct *fs;
+	struct nsproxy *nsproxy;
 } RELOCATED;
 
 struct sock_common {

@@ -24,6 +24,7 @@ mod protocol;
 mod record;
 mod refusal;
 mod secret;
+mod stream;
 mod verdicts;
 mod visible;
 
@@ -40,5 +41,6 @@ pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Serve
 pub use record::{Entry, Record, RecordError, Records};
 pub use refusal::{Cause, Refusal};
 pub use secret::Secret;
+pub use stream::Stream;
 pub use tidegate_policy as policy;
 pub use visible::{Block, Lines, Plain};

@@ -1,20 +1,19 @@
 //! What the kernel says of one connection.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
 use tidegate_policy::Principal;
-use tokio::net::TcpStream;
 
-use crate::BoxFuture;
+use crate::{BoxFuture, Stream};
 
 /// What the kernel says of one connection.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// Where the client meant to connect.
     pub destination: SocketAddr,
-    /// The client's own end, as the agent sees it.
-    pub source: SocketAddr,
+    /// The Unix socket that it connected to instead, which leads there.
+    pub socket: Option<PathBuf>,
     /// The process and its label.
     pub principal: Principal,
 }
@@ -22,7 +21,7 @@ pub struct Origin {
 /// Where origins come from.
 pub trait Origins: Send + Sync {
     /// The origin of an accepted connection; each can be asked for once.
-    fn origin<'a>(&'a self, connection: &'a TcpStream) -> BoxFuture<'a, Result<Origin, OriginError>>;
+    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>>;
 }
 
 /// Why a connection has no origin. It is refused.

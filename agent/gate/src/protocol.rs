@@ -6,9 +6,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tidegate_policy::{Resource, Vocabulary};
-use tokio::net::TcpStream;
 
-use crate::Gate;
+use crate::{Gate, Stream};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -34,7 +33,7 @@ pub trait Server: Send + Sync {
 /// The client's side of a session.
 pub struct ClientIo {
     /// The accepted connection.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// What to answer TLS with: a leaf for this resource, minted by the host's own authority.
     pub tls: Arc<rustls::ServerConfig>,
 }

@@ -1,6 +1,7 @@
 //! What the kernel captured of a redirected connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_abi::{Handoff, HandoffKey};
@@ -12,6 +13,8 @@ use crate::rules::{SubjectBits, mapped};
 pub struct Captured {
     /// Where the client meant to connect.
     pub destination: SocketAddr,
+    /// The Unix socket that it connected to instead.
+    pub socket: Option<PathBuf>,
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// Start of the process in ns since boot; with the pid, its identity. Zero if it could not be read.
@@ -43,6 +46,7 @@ impl Captured {
         let command = identity.command.split(|byte| *byte == 0).next().unwrap_or_default();
         Self {
             destination: SocketAddr::new(unmapped(handoff.address), handoff.port),
+            socket: None,
             pid: identity.tgid,
             started: identity.started,
             uid: identity.uid,

@@ -61,6 +61,9 @@ pub enum KernelError {
     /// The LSM programs can't be had.
     #[error("the shield: {0}")]
     Shield(String),
+    /// Unix sockets can't be told by their names.
+    #[error("Unix sockets: {0}")]
+    Unix(String),
     /// A system call failed.
     #[error("{what}: {error}")]
     System {

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io, mem, process};
@@ -23,7 +23,8 @@ use crate::sockets::{self, OlderSocket};
 use crate::tables::{
     AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
 };
-use crate::{KernelError, programs, running, tables};
+use crate::unix::UnixHooks;
+use crate::{KernelError, Peer, programs, running, tables};
 
 /// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
 /// during the one before.
@@ -48,6 +49,8 @@ pub struct Kernel {
     adopted: bool,
     /// The LSM programs, or why there are none.
     shield: Result<Mutex<Shield>, KernelError>,
+    /// The hooks on names of Unix sockets, or why there are none.
+    unix: Result<Mutex<UnixHooks>, KernelError>,
     log: Mutex<Log>,
     /// Held to the end: nobody else may adopt what this one uses.
     pins: Pins,
@@ -139,11 +142,14 @@ impl Kernel {
             hierarchy,
             adopted,
             shield: Err(KernelError::Shield("it is not attached yet".to_owned())),
+            unix: Err(KernelError::Unix("the hooks are not attached yet".to_owned())),
             log: Mutex::new(Log::Unread(log)),
             pins,
         };
         programs::attach(&mut object, &kernel.hierarchy, &kernel.pins)?;
         kernel.shield = Shield::load(&kernel.pins).map(Mutex::new);
+        let shielded = kernel.shield.is_ok();
+        kernel.unix = UnixHooks::load(&kernel.pins, &kernel.hierarchy, shielded).map(Mutex::new);
         tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
         Ok(kernel)
     }
@@ -156,7 +162,11 @@ impl Kernel {
             Log::Unread(log) => Log::Read(log.read()?),
             other => other,
         };
-        self.shield.as_ref().map_or(Ok(()), |shield| lock(shield).read_events(told))
+        match (&self.shield, &self.unix) {
+            (Ok(shield), _) => lock(shield).read_events(told),
+            (Err(_), Ok(unix)) => lock(unix).read_events(told),
+            (Err(_), Err(_)) => Ok(()),
+        }
     }
 
     /// Whether an earlier agent's programs and rules were found in force.
@@ -255,6 +265,15 @@ impl Kernel {
         if let Ok(shield) = &self.shield {
             lock(shield).replace(rules, bits)?;
         }
+        match &self.unix {
+            Ok(unix) => lock(unix).replace(rules, bits)?,
+            Err(missing) if !rules.unix_resources.is_empty() => {
+                return Err(KernelError::Rules(format!(
+                    "the bundle has a Unix socket as a resource, which this kernel cannot lead to the gate: {missing}"
+                )));
+            }
+            Err(_) => {}
+        }
         tables.swap(&mut compiled, &self.hierarchy)?;
         *active = compiled.generation.subjects;
         let labelled = running::label(tables, &compiled.governed, &self.hierarchy);
@@ -302,6 +321,34 @@ impl Kernel {
                 hooks => Some(format!("the shield: this kernel has no hooks {}", hooks.join(", "))),
             },
         }
+    }
+
+    /// Why governed processes may connect to any Unix socket on this host; none if they may not.
+    pub fn leaves_unix_open(&self) -> Option<String> {
+        match (&self.shield, &self.unix) {
+            (Err(_), Err(missing)) => Some(missing.to_string()),
+            _ => None,
+        }
+    }
+
+    /// From the next [`replace`](Self::replace) on, whoever is governed may connect to these Unix sockets, which are the
+    /// agent's.
+    pub fn answer_at(&self, sockets: Vec<PathBuf>) {
+        if let Ok(unix) = &self.unix {
+            lock(unix).answer_at(sockets);
+        }
+    }
+
+    /// The origin of a connection that was accepted on a Unix socket of the agent's. None means that the kernel sent the
+    /// process to no such socket, and the connection must be closed.
+    pub fn unix_origin(&self, peer: &Peer, listener: &Path) -> Result<Option<Captured>, KernelError> {
+        let Ok(unix) = &self.unix else { return Ok(None) };
+        let unix = lock(unix);
+        let Some((handoff, resource)) = unix.handoff(peer, listener, since_boot()?)? else { return Ok(None) };
+        let socket = Some(resource.path.clone());
+        drop(unix);
+        let state = lock(&self.rules);
+        Ok(Some(Captured { socket, ..Captured::new(&handoff, &state.bits, state.active) }))
     }
 
     /// Protects a file or folder of the agent's own, and all below it, from everybody governed, whatever user they have

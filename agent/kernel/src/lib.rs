@@ -29,6 +29,7 @@ pub mod subjects;
 mod tables;
 mod tier;
 mod unit;
+mod unix;
 
 pub use captured::Captured;
 pub use cgroup::Hierarchy;
@@ -45,3 +46,4 @@ pub use shield::{FileRule, ListenerName, NamePattern, Protection, Refusal, Told,
 pub use sockets::{OlderSocket, Protocol};
 pub use tier::{Feature, Found, Missing, Tier, features};
 pub use unit::UnitPattern;
+pub use unix::UnixResource;

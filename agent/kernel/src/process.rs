@@ -196,6 +196,7 @@ mod tests {
     fn myself() -> Captured {
         let stat = Entry::myself().unwrap().stat().unwrap();
         Captured {
+            socket: None,
             destination: "192.0.2.1:5432".parse().unwrap(),
             pid: std::process::id(),
             started: stat.starttime * 1_000_000_000 / ticks_per_second(),

@@ -12,6 +12,7 @@ use tidegate_abi::{
 
 use crate::governed::Governed;
 use crate::shield::{FileRule, UnixRule};
+use crate::unix::UnixResource;
 use crate::{KernelError, UnitPattern};
 
 /// Everything the kernel decides by. It is swapped as a whole.
@@ -27,6 +28,8 @@ pub struct Rules {
     pub files: Vec<FileRule>,
     /// Listeners of ungoverned processes that they may talk to.
     pub unix: Vec<UnixRule>,
+    /// Unix sockets that they reach through the gate.
+    pub unix_resources: Vec<UnixResource>,
     /// They are only put into force by the whole shield.
     pub shield_required: bool,
     /// What was learned since the bundle was loaded.

@@ -1,5 +1,6 @@
 //! The kernel's maps, as user space writes and reads them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -388,7 +389,22 @@ fn subject_bits(bits: &Array<MapData, SubjectDigest>) -> Result<Vec<SubjectDiges
     Ok(digests)
 }
 
-fn found<T>(result: Result<T, MapError>, map: &'static str) -> Result<Option<T>, KernelError> {
+/// Writes what is new, then removes what is gone.
+pub(crate) fn replace_all<K: aya::Pod + Ord, V: aya::Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    entries: &BTreeMap<K, V>,
+) -> Result<(), MapError> {
+    let before: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    for (key, value) in entries {
+        map.insert(key, value, 0)?;
+    }
+    for key in before.iter().filter(|key| !entries.contains_key(key)) {
+        map.remove(key)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn found<T>(result: Result<T, MapError>, map: &'static str) -> Result<Option<T>, KernelError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(MapError::KeyNotFound) => Ok(None),

@@ -28,6 +28,8 @@ pub struct Resource {
     pub protocol: Arc<str>,
     /// Destinations that are this resource.
     pub addresses: Vec<Address>,
+    /// Unix sockets that are it, too. The gate connects to the first of the addresses for them.
+    pub sockets: Vec<PathBuf>,
     /// TLS towards the upstream.
     pub tls: UpstreamTls,
     /// Name of the credential to sign in with, if the gate signs in at all.

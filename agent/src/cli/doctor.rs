@@ -125,6 +125,9 @@ impl Findings {
         match layer {
             Layer::Outside => true,
             Layer::Shield => self.misses(Feature::Lsm).is_some(),
+            Layer::Names => {
+                self.misses(Feature::Lsm).is_some() && self.misses(Feature::UnixConnects).is_some()
+            }
             _ => false,
         }
     }
@@ -243,10 +246,13 @@ mod tests {
     fn what_is_open_is_named_with_what_would_close_it() {
         let open = findings(&[Feature::Lsm]).open();
         let named = |name: &str| open.iter().find(|way| way.name == name);
-        assert_eq!(named("unix-stream").unwrap().closed_by.as_deref(), Some("lsm=bpf on the command line"));
+        assert!(named("unix-stream").is_none());
+        assert_eq!(named("vsock").unwrap().closed_by.as_deref(), Some("lsm=bpf on the command line"));
         assert!(findings(&[]).open().iter().all(|way| way.closed_by.is_none()));
         assert_eq!(named("named-pipe").unwrap().closed_by, None);
         assert!(named("tcp").is_none());
+        let older = findings(&[Feature::Lsm, Feature::UnixConnects]).open();
+        assert!(older.iter().any(|way| way.name == "unix-stream"));
         let mut shown = Vec::new();
         findings(&[Feature::Lsm]).show(&mut shown).unwrap();
         let shown = String::from_utf8(shown).unwrap();

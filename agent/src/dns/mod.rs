@@ -5,12 +5,12 @@ mod journal;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tidegate_dns::{Answer, LONGEST, Question, Resolver, Unreadable};
-use tidegate_gate::{Origin, Records, ServeError};
+use tidegate_gate::{Origin, Records, ServeError, Stream};
 use tidegate_kernel::Captured;
 use tidegate_policy::Principal;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::UdpSocket,
     sync::Semaphore,
     time::timeout,
 };
@@ -121,7 +121,7 @@ impl Dns {
     /// Answers the questions of a connection, each after its length (RFC 7766), until the client has no more.
     pub(crate) async fn serve_connection(
         &self,
-        mut stream: TcpStream,
+        mut stream: Stream,
         origin: Origin,
     ) -> Result<(), ServeError> {
         let failed = |error: io::Error| ServeError::Client(error.to_string());
@@ -264,7 +264,7 @@ mod tests {
         let (sessions, told) = (world.sessions(Some("127.0.0.53:53")), world.stopping.subscribe());
         let serve = move |stream, client| sessions.serve(stream, client);
         tokio::spawn(async move { listener.run(&Lanes::here(), serve, told).await });
-        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         for (name, expected) in [("localhost", (0, 1)), ("attacker.example", (5, 0))] {
             let message = question(name);
             client.write_u16(u16::try_from(message.len()).unwrap()).await.unwrap();

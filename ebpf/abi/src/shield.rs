@@ -58,6 +58,22 @@ pub struct UnixAllowed {
     pub device: u64,
 }
 
+/// Where a connect to a Unix socket of some name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnixWay {
+    /// Who may talk to the listener itself.
+    pub subjects: u64,
+    /// One if the name counts in the first process's mounts alone, zero if in all that root made.
+    pub strict: u32,
+    /// Bytes of the agent's own socket that it leads to, whoever asks; zero if it leads to what it names.
+    pub listener_length: u32,
+    /// That socket's path.
+    pub listener: [u8; SUN_PATH_BYTES],
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// What the shield refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -115,5 +131,6 @@ const _: () = {
     assert!(size_of::<FileId>() == 16);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<UnixAllowed>() == 16);
+    assert!(size_of::<UnixWay>() == 128 && offset_of!(UnixWay, listener) == 16);
     assert!(size_of::<ShieldEvent>() == 184 && offset_of!(ShieldEvent, text) == 56);
 };

@@ -2,10 +2,10 @@
 
 use aya::Pod;
 
-use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName};
+use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixWay};
 use crate::{
-    Agent, CgroupPath, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Label, Listeners,
-    NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName,
+    Agent, CgroupPath, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Identity, Label,
+    Listeners, NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName,
 };
 
 macro_rules! plain_data {
@@ -26,6 +26,7 @@ plain_data!(
     Handoff,
     HandoffKey,
     Host,
+    Identity,
     Label,
     Listeners,
     NamespaceSeen,
@@ -35,4 +36,4 @@ plain_data!(
     SubjectKey,
     UnitName,
 );
-plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName,);
+plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixWay);

@@ -12,7 +12,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use tidegate_abi::{Counter, Generation, LOOKS_AT_CGROUPS, Label, MAX_CGROUP_DEPTH, SubjectKey, SubjectKind};
 
 use crate::count::count;
-use crate::maps::{LABELS, SUBJECTS};
+use crate::maps::{LABELS, SUBJECTS, UNIX_PEERS};
 use crate::task::{self, Task};
 use crate::{agent, namespace, rules, subuser};
 
@@ -167,6 +167,7 @@ pub fn process_executed(_ctx: RawTracePointContext) -> i32 {
 pub fn process_freed(ctx: RawTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const u8>(0));
     let Some(process) = task.led_process() else { return 0 };
+    let _ = UNIX_PEERS.remove(process);
     // SAFETY: copied at once.
     let Some(label) = unsafe { LABELS.get(process) }.copied() else { return 0 };
     if label.started == 0 || label.started == task.started() {

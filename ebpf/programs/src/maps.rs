@@ -71,6 +71,10 @@ pub static WAITING: HashMap<u32, abi::Waiting, { abi::MAX_WAITERS }> = HashMap::
 #[btf_map]
 pub static TAKEN: HashMap<u32, u64, { abi::MAX_WAITERS }> = HashMap::new();
 
+/// Who last went to the agent by a Unix socket, by thread-group id. The agent learns that id from the kernel when it accepts.
+#[btf_map]
+pub static UNIX_PEERS: HashMap<u32, abi::Identity, { abi::MAX_LABELS }> = HashMap::new();
+
 /// Namespaces that governed processes were seen in and the agent doesn't listen in.
 #[btf_map]
 pub static NAMESPACES: RingBuf<abi::NamespaceSeen, { abi::NAMESPACES_BYTES }> = RingBuf::new();

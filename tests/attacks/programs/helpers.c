@@ -61,6 +61,36 @@ ATTACK_AFTER(unix_stream_abstract, stream_by_name) { ask(SOCK_STREAM, 1); }
 ATTACK_AFTER(unix_datagram, datagram_by_path) { ask(SOCK_DGRAM, 0); }
 ATTACK_AFTER(unix_datagram_abstract, datagram_by_name) { ask(SOCK_DGRAM, 1); }
 
+// The name says nothing of where it leads.
+ATTACK_AFTER(unix_stream_relative, stream_by_path)
+{
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd = must(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+    must(chdir(setting("DIRECTORY")), "chdir");
+    snprintf(to.sun_path, sizeof to.sun_path, "%s.sock", token());
+    connect_to(fd, &to, sizeof to);
+    send_token(fd);
+    wait(NULL);
+    sent();
+}
+
+ATTACK_AFTER(unix_stream_link, stream_by_path)
+{
+    struct sockaddr_un there, to = {.sun_family = AF_UNIX};
+    int fd = must(socket(AF_UNIX, SOCK_STREAM, 0), "socket");
+    unix_address(&there, 0);
+    snprintf(to.sun_path, sizeof to.sun_path, "%s%s.link", setting("DIRECTORY"), token());
+    must(symlink(there.sun_path, to.sun_path), "symlink");
+    int connected = connect(fd, (void *)&to, sizeof to);
+    int error = errno;
+    unlink(to.sun_path);
+    errno = error;
+    must(connected, "connect");
+    send_token(fd);
+    wait(NULL);
+    sent();
+}
+
 // A datagram without any connection fires another hook.
 ATTACK_AFTER(unix_datagram_unconnected, datagram_by_path)
 {

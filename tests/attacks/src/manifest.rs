@@ -47,6 +47,8 @@ pub enum Layer {
     Resolver,
     /// The agent's start, which ends what was open before.
     Start,
+    /// The hooks on names of Unix sockets, or LSM programs.
+    Names,
     /// LSM programs.
     Shield,
     /// The agent, which closes what no hook handed over.
@@ -154,6 +156,7 @@ impl fmt::Display for Layer {
             Self::Guard => "egress guard",
             Self::Resolver => "resolver",
             Self::Start => "start of the agent",
+            Self::Names => "Unix socket hooks",
             Self::Shield => "LSM programs",
             Self::Agent => "agent",
             Self::Permissions => "permissions",
@@ -490,25 +493,37 @@ pub const ATTACKS: &[Attack] = &[
     ),
     Attack::new("vm-writev", "vm_writev", "write to an ungoverned process of the same user with process_vm_writev", Layer::Shield),
     Attack::new("proc-mem", "proc_mem", "write to an ungoverned process of the same user through /proc/PID/mem", Layer::Shield),
-    Attack::new("unix-stream", "unix_stream", "a helper behind a Unix socket", Layer::Shield),
+    Attack::new("unix-stream", "unix_stream", "a helper behind a Unix socket", Layer::Names),
     Attack::new(
         "unix-stream-abstract",
         "unix_stream_abstract",
         "a helper behind a Unix socket with an abstract name",
-        Layer::Shield,
+        Layer::Names,
     ),
-    Attack::new("unix-datagram", "unix_datagram", "a helper behind a datagram socket", Layer::Shield),
+    Attack::new("unix-datagram", "unix_datagram", "a helper behind a datagram socket", Layer::Names),
     Attack::new(
         "unix-datagram-abstract",
         "unix_datagram_abstract",
         "a helper behind a datagram socket with an abstract name",
-        Layer::Shield,
+        Layer::Names,
     ),
     Attack::new(
         "unix-datagram-unconnected",
         "unix_datagram_unconnected",
         "a helper behind a datagram socket, without a connection",
-        Layer::Shield,
+        Layer::Names,
+    ),
+    Attack::new(
+        "unix-stream-relative",
+        "unix_stream_relative",
+        "a helper behind a Unix socket, by a path from its own folder",
+        Layer::Names,
+    ),
+    Attack::new(
+        "unix-stream-link",
+        "unix_stream_link",
+        "a helper behind a Unix socket, by a link",
+        Layer::Names,
     ),
     Attack::new("named-pipe", "named_pipe", "a helper behind a named pipe", Layer::Outside),
     Attack::new("callback", "callback", "listen, be called and answer", Layer::Bind),

@@ -18,7 +18,7 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_live_agent() -> Result<()> {
     let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Alive));
     let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
     stage.agent_is_alive()?;
-    open::compare(&rows, stage.takes_lsm_programs()?)
+    open::compare(&rows, stage.asks_programs()?)
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_killed_agent() -> Result<()>
     stage.kill_agent();
     let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Dead));
     let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
-    open::compare(&rows, stage.takes_lsm_programs()?)
+    open::compare(&rows, stage.asks_programs()?)
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn nothing_but_what_is_known_to_be_open_outlives_the_start_of_the_agent() -> Res
     stage.start_agent()?;
     let finished = waiting.into_iter().map(|waiting| stage.battery.finish(waiting));
     let rows = finished.collect::<Result<Vec<_>>>()?;
-    open::compare(&rows, stage.takes_lsm_programs()?)
+    open::compare(&rows, stage.asks_programs()?)
 }
 
 #[test]

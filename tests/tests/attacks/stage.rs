@@ -89,12 +89,17 @@ impl Stage {
     }
 
     /// Whether this kernel takes LSM programs, by `tidegate doctor`.
-    pub(crate) fn takes_lsm_programs(&self) -> Result<bool> {
+    pub(crate) fn asks_programs(&self) -> Result<(bool, bool)> {
         let found: Value =
             serde_json::from_slice(&self.agent()?.command(&["doctor", "--json"]).output()?.stdout)?;
         let features = found.get("features").and_then(Value::as_array).context("doctor without features")?;
-        let lsm = features.iter().find(|found| found["feature"] == "LSM programs refuse");
-        Ok(lsm.context("doctor says nothing of LSM programs")?["missing"].is_null())
+        let has = |feature: &str| {
+            let found = features.iter().find(|found| found["feature"] == feature);
+            Ok::<_, anyhow::Error>(
+                found.with_context(|| format!("doctor lacks {feature}"))?["missing"].is_null(),
+            )
+        };
+        Ok((has("LSM programs refuse")?, has("connects to Unix sockets are refused")?))
     }
 
     /// Checks that the agent survived, and answers.

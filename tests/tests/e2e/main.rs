@@ -19,3 +19,4 @@ mod psql;
 mod tls;
 mod together;
 mod tools;
+mod unix_sockets;

@@ -1,8 +1,11 @@
 //! Whom the bundle reaches, and how it changes.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tidegate_tests::{Account, World};
 
@@ -58,6 +61,35 @@ fn a_bad_bundle_changes_nothing() -> Result<()> {
         ensure!(!output.status.success() && said.contains("crads"), "the problem is not named: {said}");
         let card = session.ask("SELECT card_number FROM customers WHERE id = 1")?;
         ensure!(card.ends_with("1111") && card != "4111111111111111", "the old bundle does not hold: {card}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_bundle_that_requires_the_shield_is_put_into_force_only_where_there_is_one() -> Result<()> {
+    World::with(|world| {
+        world.change_bundle("resources:\n", "require: [shield]\nresources:\n")?;
+        let asked = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+        let shielded = asked.trim().split(',').any(|module| module == "bpf");
+        let output = world.agent.command(&["reload"]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success() == shielded, "{said}");
+        if !shielded {
+            ensure!(
+                said.contains("requires") && said.contains("shield"),
+                "it is not said what is missing: {said}"
+            );
+            world.agent.stop()?;
+            let refused = world.agent.launch().err().context("it starts without what is required")?;
+            ensure!(format!("{refused:#}").contains("shield"), "{refused:#}");
+            // What it left in the kernel holds on.
+            let ran = world.ci.psql("SELECT 1")?;
+            ensure!(ran.stdout.is_empty() && ran.code != 0, "{ran:?}");
+            world.change_bundle("resources:\n", "resources:\n")?;
+            world.agent.launch()?;
+        }
+        ensure!(world.ci.psql("SELECT 1")?.clean()? == "1", "nobody gets in any more");
         Ok(())
     })
 }

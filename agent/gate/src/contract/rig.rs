@@ -119,7 +119,7 @@ async fn serve(
     let (client, stream) = pair().await;
     let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
     let gate = Gate::open(Opening {
-        origin: Origin { destination: address, source: address, principal: tester() },
+        origin: Origin { destination: address, socket: None, principal: tester() },
         identified: Identified::nobody(),
         resource,
         policy: policy.clone(),
@@ -132,7 +132,7 @@ async fn serve(
         tier: "full".into(),
     });
     let gate = gate.expect("the record opens");
-    (client, tokio::spawn(server.clone().serve(ClientIo { stream, tls: no_tls() }, gate)))
+    (client, tokio::spawn(server.clone().serve(ClientIo { stream: stream.into(), tls: no_tls() }, gate)))
 }
 
 /// Records kept in memory, as the lines they would be.

@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use tidegate_abi::shield::{NAME_BYTES, ShieldEvent, ShieldEventKind};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
-use super::tables::take;
 use crate::KernelError;
 
 /// Something that the shield refused.
@@ -31,16 +29,15 @@ pub struct Refusal {
 pub type Told = Box<dyn Fn(&Refusal) + Send>;
 
 /// Reads events until it is dropped.
-pub(super) struct EventReader(JoinHandle<()>);
+pub(crate) struct EventReader(JoinHandle<()>);
 
 impl EventReader {
     /// # Errors
     ///
     /// Outside a Tokio runtime.
-    pub(super) fn start(object: &mut Ebpf, told: Told) -> Result<Self, KernelError> {
+    pub(crate) fn start(ring: RingBuf<MapData>, told: Told) -> Result<Self, KernelError> {
         let failed = |error: &dyn fmt::Display| KernelError::Shield(format!("its events: {error}"));
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(&error))?;
-        let ring: RingBuf<MapData> = take(object, "EVENTS")?;
         let _inside = runtime.enter();
         // SAFETY: the ring buffer owns its descriptor and is moved into the `AsyncFd`, which deregisters before dropping it.
         let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }

@@ -10,9 +10,10 @@ use std::path::Path;
 use aya::Ebpf;
 use tidegate_abi::shield::{HIDE, KEEP};
 
-use self::events::EventReader;
+pub(crate) use self::events::EventReader;
 pub use self::events::{Refusal, Told};
 use self::rules::Compiled;
+pub(crate) use self::rules::unix_name;
 pub use self::rules::{FileRule, ListenerName, NamePattern, UnixRule};
 use self::tables::Tables;
 use crate::KernelError;
@@ -55,7 +56,7 @@ impl Shield {
     /// Makes their events tracing events, and tells of them, by a task on the current Tokio runtime.
     pub(crate) fn read_events(&mut self, told: Told) -> Result<(), KernelError> {
         if self.events.is_none() {
-            self.events = Some(EventReader::start(&mut self.programs, told)?);
+            self.events = Some(EventReader::start(tables::take(&mut self.programs, "EVENTS")?, told)?);
         }
         Ok(())
     }

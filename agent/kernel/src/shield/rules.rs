@@ -145,17 +145,26 @@ fn padded_bytes(text: &[u8]) -> Result<[u8; NAME_BYTES], KernelError> {
 
 /// A listener's key, and the filesystem that it must be bound on.
 fn listener(name: &ListenerName) -> Result<(UnixName, u64), KernelError> {
-    let (bytes, abstract_length, device) = match name {
+    let device = match name {
+        ListenerName::Path(path) => device_of(path)?,
+        ListenerName::Abstract(_) => 0,
+    };
+    Ok((unix_name(name)?, device))
+}
+
+/// A name as the programs have it.
+pub(crate) fn unix_name(name: &ListenerName) -> Result<UnixName, KernelError> {
+    let (bytes, abstract_length) = match name {
         ListenerName::Path(path) => {
             if !path.is_absolute() {
                 return Err(KernelError::Rules(format!("Unix socket {path:?}: not an absolute path")));
             }
-            (path.as_os_str().as_bytes().to_vec(), 0, device_of(path)?)
+            (path.as_os_str().as_bytes().to_vec(), 0)
         }
         ListenerName::Abstract(name) => {
             let bytes: Vec<u8> = [0].into_iter().chain(name.bytes()).collect();
             let length = bytes.len() as u32;
-            (bytes, length, 0)
+            (bytes, length)
         }
     };
     if bytes.len() > SUN_PATH_BYTES {
@@ -163,7 +172,7 @@ fn listener(name: &ListenerName) -> Result<(UnixName, u64), KernelError> {
     }
     let mut path = [0; SUN_PATH_BYTES];
     path.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-    Ok((UnixName { abstract_length, path }, device))
+    Ok(UnixName { abstract_length, path })
 }
 
 /// The filesystem of the deepest folder on the way to `path` that is there.

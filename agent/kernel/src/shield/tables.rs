@@ -10,6 +10,7 @@ use tidegate_abi::shield::{FileId, FileName, NAME_BYTES, UnixAllowed, UnixName};
 
 use super::rules::{Compiled, file_id};
 use crate::KernelError;
+use crate::tables::replace_all;
 
 pub(super) struct Tables {
     names: LpmTrie<MapData, FileName, u64>,
@@ -34,8 +35,8 @@ impl Tables {
     pub(super) fn swap(&mut self, rules: &Compiled) -> Result<(), KernelError> {
         replace_names(&mut self.names, &rules.names).map_err(named("FILE_NAMES"))?;
         replace_names(&mut self.endings, &rules.endings).map_err(named("FILE_ENDINGS"))?;
-        replace(&mut self.folders, &rules.folders).map_err(named("FILE_FOLDERS"))?;
-        replace(&mut self.listeners, &rules.listeners).map_err(named("UNIX_ALLOWED"))
+        replace_all(&mut self.folders, &rules.folders).map_err(named("FILE_FOLDERS"))?;
+        replace_all(&mut self.listeners, &rules.listeners).map_err(named("UNIX_ALLOWED"))
     }
 
     pub(super) fn protect(&mut self, path: &Path, holds: u64) -> Result<(), KernelError> {
@@ -56,20 +57,6 @@ fn replace_names(
     }
     for (bits, name) in before.iter().filter(|key| !entries.contains_key(key)) {
         map.remove(&Key::new(*bits, *name))?;
-    }
-    Ok(())
-}
-
-fn replace<K: aya::Pod + Ord, V: aya::Pod>(
-    map: &mut HashMap<MapData, K, V>,
-    entries: &BTreeMap<K, V>,
-) -> Result<(), MapError> {
-    let before: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    for (key, value) in entries {
-        map.insert(key, value, 0)?;
-    }
-    for key in before.iter().filter(|key| !entries.contains_key(key)) {
-        map.remove(key)?;
     }
     Ok(())
 }

@@ -20,3 +20,4 @@ mod resolver;
 mod shield;
 mod sockets;
 mod tier;
+mod unix;

@@ -59,7 +59,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let subjects = loader.subjects(raw);
     let resources: Vec<Arc<Resource>> = loader.resources(raw).into_iter().map(Arc::new).collect();
     let passes = loader.passes(raw, &resources);
-    let (files, unix, required) = (loader.files(raw), loader.unix(raw), loader.required(raw));
+    let (files, unix, required) = (loader.files(raw), loader.unix(raw, &resources), loader.required(raw));
     let dns = loader.dns(raw);
     let masks = loader.masks(raw);
     let mask_names: Vec<Arc<str>> = masks.iter().map(|mask| mask.name.clone()).collect();

@@ -1,12 +1,18 @@
 //! Subjects, resources and passes.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
 use super::{Loader, entries, list, readable, texts};
 use crate::{
-    Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls,
+    Address, Host, Pass, Resource, Subject, TlsMode, UnixAddress, UpstreamTls,
     policy::Places,
     problem::Position,
     raw::{List, RawFile, RawResource, RawTls},
@@ -18,6 +24,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A unit's name is shorter, in bytes: the kernel programs look at no more.
 const LONGEST_UNIT: usize = 120;
+/// What a Unix socket's path follows among addresses.
+const UNIX: &str = "unix:";
 /// The longest that it may say.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -63,10 +71,16 @@ impl Loader<'_> {
 
     pub(super) fn resources(&self, raw: &[RawFile]) -> Vec<Resource> {
         let mut taken: Vec<(Address, Position, &str)> = Vec::new();
+        let mut shared: Vec<(PathBuf, Position, &str)> = Vec::new();
         let mut resources = Vec::new();
         for (_, name, resource) in raw.iter().flat_map(|file| entries(file.resources.as_ref())) {
             self.known_protocol(resource);
             let addresses = self.addresses(&resource.addresses);
+            let sockets = self.sockets(&resource.addresses, &addresses);
+            for (at, socket) in &sockets {
+                self.unshared(*at, socket, name, &shared);
+                shared.push((socket.clone(), *at, name));
+            }
             for (at, address) in &addresses {
                 if address.port.is_none() {
                     self.problems.report_with(*at, "a resource's address needs a port", "write host:port");
@@ -79,6 +93,7 @@ impl Loader<'_> {
                 name: name.into(),
                 protocol: resource.protocol.get().map_or("", String::as_str).into(),
                 addresses: addresses.into_iter().map(|(_, address)| address).collect(),
+                sockets: sockets.into_iter().map(|(_, socket)| socket).collect(),
                 tls: self.tls(resource.tls.as_ref()),
                 credential: resource.credential.as_ref().and_then(At::get).map(|name| name.as_str().into()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
@@ -106,6 +121,9 @@ impl Loader<'_> {
                 Names::All => self.subjects.keys().map(|name| name.as_str().into()).collect(),
                 Names::These(names) => names,
             };
+            for (at, _) in unix(&pass.to) {
+                self.problems.report_with(at, "a Unix socket is no address to pass", "name it under `unix:`");
+            }
             let to = self.addresses(&pass.to);
             for (at, address) in &to {
                 self.not_dns(*at, address);
@@ -155,7 +173,7 @@ impl Loader<'_> {
             self.problems.report(raw.at, "no address is listed");
         }
         let mut addresses = Vec::new();
-        for (at, text) in readable(listed) {
+        for (at, text) in readable(listed).filter(|(_, text)| !text.starts_with(UNIX)) {
             match address(text) {
                 Ok(address) => addresses.push((at, address)),
                 Err(why) => self.problems.report_with(
@@ -166,6 +184,44 @@ impl Loader<'_> {
             }
         }
         addresses
+    }
+
+    /// The Unix sockets among a resource's addresses.
+    fn sockets(&self, raw: &At<List<String>>, addresses: &[(Position, Address)]) -> Vec<(Position, PathBuf)> {
+        let single = |address: &Address| match &address.host {
+            Host::Net(net) => net.prefix_len() == net.max_prefix_len(),
+            Host::Name(_) => true,
+        };
+        let mut sockets = Vec::new();
+        for (at, path) in unix(raw) {
+            if !addresses.first().is_some_and(|(_, address)| single(address)) {
+                self.problems.report_with(
+                    at,
+                    "a Unix socket needs the address of its server before it: the gate connects there",
+                    "list host:port first, and no range",
+                );
+            }
+            match self.unix_address(at, path) {
+                Some(UnixAddress::Path(path)) => sockets.push((at, path)),
+                Some(UnixAddress::Abstract(_)) => {
+                    self.problems.report(at, "a resource's Unix socket has a path, and no abstract name");
+                }
+                None => {}
+            }
+        }
+        sockets
+    }
+
+    fn unshared(&self, at: Position, socket: &Path, name: &str, shared: &[(PathBuf, Position, &str)]) {
+        if let Some((_, first, other)) = shared.iter().find(|(known, ..)| known == socket) {
+            let place = self.problems.place(*first);
+            let message = if *other == name {
+                format!("this Unix socket is listed already, at {place}")
+            } else {
+                format!("this Unix socket is also resource {other:?}, at {place}; a socket is one resource")
+            };
+            self.problems.report(at, message);
+        }
     }
 
     fn tls(&self, raw: Option<&At<RawTls>>) -> UpstreamTls {
@@ -215,6 +271,12 @@ impl Loader<'_> {
 
 fn options(resource: &RawResource) -> impl Iterator<Item = (Position, &str, &serde_json::Value)> {
     entries(resource.options.as_ref())
+}
+
+/// The Unix sockets that are listed, by what follows `unix:`.
+fn unix(raw: &At<List<String>>) -> impl Iterator<Item = (Position, &str)> {
+    let listed = raw.get().map_or(&[][..], Vec::as_slice);
+    readable(listed).filter_map(|(at, text)| Some((at, text.strip_prefix(UNIX)?)))
 }
 
 /// Reads `host`, `host:port`, `cidr:port`, `[v6]:port` or `[v6 cidr]:port`.

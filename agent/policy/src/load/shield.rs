@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Loader, entries, list, readable};
 use crate::{
-    FileName, FilePattern, Requirement, ShieldedFiles, UnixAddress, UnixPass,
+    FileName, FilePattern, Requirement, Resource, ShieldedFiles, UnixAddress, UnixPass,
     problem::Position,
     raw::{List, RawFile},
     rule::Names,
@@ -33,14 +33,30 @@ impl Loader<'_> {
             .collect()
     }
 
-    pub(super) fn unix(&self, raw: &[RawFile]) -> Vec<UnixPass> {
+    pub(super) fn unix(&self, raw: &[RawFile], resources: &[Arc<Resource>]) -> Vec<UnixPass> {
         let passes = raw.iter().flat_map(|file| list(file.unix.as_ref()));
         passes
             .map(|(_, pass)| UnixPass {
                 subjects: self.subject_names(&pass.subjects),
-                to: list(Some(&pass.to)).filter_map(|(at, text)| self.unix_address(at, text)).collect(),
+                to: list(Some(&pass.to))
+                    .filter_map(|(at, text)| {
+                        let address = self.unix_address(at, text)?;
+                        self.no_resource(at, &address, resources);
+                        Some(address)
+                    })
+                    .collect(),
             })
             .collect()
+    }
+
+    fn no_resource(&self, at: Position, address: &UnixAddress, resources: &[Arc<Resource>]) {
+        let UnixAddress::Path(path) = address else { return };
+        if let Some(resource) = resources.iter().find(|resource| resource.sockets.contains(path)) {
+            self.problems.report(
+                at,
+                format!("this would pass connections to resource {:?} by the gate", resource.name),
+            );
+        }
     }
 
     pub(super) fn required(&self, raw: &[RawFile]) -> Vec<Requirement> {
@@ -94,7 +110,7 @@ impl Loader<'_> {
         Some(FilePattern { folder: folder.map(Into::into), name: parsed.1(parsed.0.into()) })
     }
 
-    fn unix_address(&self, at: Position, text: &str) -> Option<UnixAddress> {
+    pub(super) fn unix_address(&self, at: Position, text: &str) -> Option<UnixAddress> {
         let too_long = text.len() > LONGEST_SOCKET;
         if let Some(name) = text.strip_prefix('@').filter(|name| !name.is_empty() && !too_long) {
             return Some(UnixAddress::Abstract(name.into()));

@@ -16,7 +16,8 @@ use crate::{
 pub(crate) struct RawResource {
     /// The protocol spoken there: `postgres`, `http`.
     pub(crate) protocol: At<String>,
-    /// Destinations: `host:port`, `10.2.0.0/16:5432`, `[::1]:5432`.
+    /// Destinations: `host:port`, `10.2.0.0/16:5432`, `[::1]:5432`; and Unix sockets of the first one's server,
+    /// `unix:/run/postgresql/.s.PGSQL.5432`.
     pub(crate) addresses: At<List<String>>,
     /// TLS towards the upstream.
     pub(crate) tls: Option<At<RawTls>>,

@@ -31,10 +31,10 @@ mod written;
 use std::{sync::Arc, time::Duration};
 
 use tidegate_gate::{
-    BoxFuture, ClientIo, ConfigError, Gate, Protocol, ServeError, Server,
+    BoxFuture, ClientIo, ConfigError, Gate, Protocol, ServeError, Server, Stream,
     policy::{Resource, Vocabulary},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::written::shape_of_request;
@@ -121,7 +121,7 @@ impl Server for HttpServer {
 }
 
 /// A client that speaks TLS where there is none, or none where there is.
-async fn mismatch(mut stream: TcpStream, gate: &Gate, tls: bool) -> Result<(), ServeError> {
+async fn mismatch(mut stream: Stream, gate: &Gate, tls: bool) -> Result<(), ServeError> {
     let why = match tls {
         true => "it speaks plain HTTP to a resource that is reached by HTTPS",
         false => "it speaks TLS to a resource that the bundle reaches without (tls: {mode: disable})",

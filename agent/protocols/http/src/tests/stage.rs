@@ -223,7 +223,7 @@ impl Stage {
         let gate = Gate::open(Opening {
             origin: Origin {
                 destination,
-                source: destination,
+                socket: None,
                 principal: Principal { subjects: vec!["tester".into()], ..Principal::default() },
             },
             identified: Identified::nobody(),
@@ -238,7 +238,7 @@ impl Stage {
             tier: "full".into(),
         });
         let tls = self.authority.server(HOST, crate::ALPN);
-        let io = ClientIo { stream: accepted.unwrap().0, tls };
+        let io = ClientIo { stream: accepted.unwrap().0.into(), tls };
         (client.unwrap(), tokio::spawn(self.server.clone().serve(io, gate.unwrap())))
     }
 

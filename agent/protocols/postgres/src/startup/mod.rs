@@ -11,11 +11,8 @@ pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use tidegate_gate::ClientIo;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-};
+use tidegate_gate::{ClientIo, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub(crate) use error::StartupError;
 pub(crate) use stream::MaybeTls;
@@ -37,11 +34,11 @@ const NEWEST_MINOR: u16 = 2;
 const MAX_NAME_BYTES: usize = 63;
 
 /// The client's side of a session.
-pub(crate) type ClientStream = MaybeTls<TcpStream>;
+pub(crate) type ClientStream = MaybeTls<Stream>;
 
 /// What a client wants.
 #[derive(Debug)]
-pub(crate) enum Accepted<S = TcpStream> {
+pub(crate) enum Accepted<S = Stream> {
     /// A session. Nothing has been answered to the StartupMessage yet.
     Start(Start<S>),
     /// Another session's statement cancelled. No answer is owed.
@@ -55,7 +52,7 @@ pub(crate) enum Accepted<S = TcpStream> {
 
 /// A client that wants a session.
 #[derive(Debug)]
-pub(crate) struct Start<S = TcpStream> {
+pub(crate) struct Start<S = Stream> {
     /// The connection, TLS done.
     pub(crate) io: MaybeTls<S>,
     /// The parameters in the order given, protocol options left out. `user` is there and isn't empty; `user` and

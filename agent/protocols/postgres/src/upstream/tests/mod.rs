@@ -21,6 +21,7 @@ pub(super) fn resource(tls: UpstreamTls) -> Resource {
         name: "shop".into(),
         protocol: "postgres".into(),
         addresses: vec![Address { host: Host::Name("db.test".into()), port: Some(5432) }],
+        sockets: Vec::new(),
         tls,
         credential: Some("shop".into()),
         connect_timeout: std::time::Duration::from_secs(20),
