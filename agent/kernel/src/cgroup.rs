@@ -98,8 +98,10 @@ impl Hierarchy {
     pub fn path(&self, id: u64) -> Option<String> {
         let opened = self.open(id).ok()?;
         let full = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?;
-        let inner = full.strip_prefix(&self.root).ok()?;
-        Some(format!("/{}", inner.display()))
+        let inner = full.strip_prefix(&self.root).ok()?.to_string_lossy();
+        // What the kernel adds to the name of one that is gone, unless it is really called so.
+        let gone = inner.strip_suffix(" (deleted)").filter(|_| !full.exists());
+        Some(format!("/{}", gone.unwrap_or(&inner)))
     }
 
     /// How many components of a cgroup's path lie in cgroups of which root alone can add others to them.

@@ -41,9 +41,14 @@ pub fn ended(user: u32) {
 #[inline(always)]
 fn is_below(user: u32, most: u64) -> bool {
     // SAFETY: copied at once.
-    let Some(Waiting { offered, ended }) = (unsafe { WAITING.get(user) }).copied() else {
-        return WAITING.insert(user, Waiting { offered: 0, ended: 0 }, NOEXIST).is_ok();
-    };
+    let mut waiting = unsafe { WAITING.get(user) }.copied();
+    if waiting.is_none() {
+        // Another CPU may do the same, and be first.
+        let _ = WAITING.insert(user, Waiting::default(), NOEXIST);
+        // SAFETY: copied at once.
+        waiting = unsafe { WAITING.get(user) }.copied();
+    }
+    let Some(Waiting { offered, ended }) = waiting else { return false };
     // SAFETY: copied at once.
     let taken = unsafe { TAKEN.get(user) }.copied().unwrap_or(0);
     // The agent counts an entry before it takes it, and may do so while this looks.
