@@ -19,8 +19,8 @@ use tempfile::TempDir;
 
 use crate::{Process, run};
 
-/// How long starting may take: loading the kernel programs is most of it.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long starting may take: loading the kernel programs is most of it, and an emulated processor takes its time.
+const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// What an agent is started with.
 #[derive(Debug)]

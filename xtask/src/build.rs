@@ -62,10 +62,12 @@ pub(crate) fn all() -> Result<Vec<Built>> {
     executables(command)
 }
 
-/// Builds the tests of the kernel's part.
-pub(crate) fn kernel_tests() -> Result<Vec<Built>> {
-    say("building the kernel programs and their tests");
-    let mut command = cargo(&["build", "--test", "hooks", "--test", "verifier"]);
+/// Builds what guests run: the tests of the kernel's part, the attacks, and the agent that is attacked.
+pub(crate) fn for_guests() -> Result<Vec<Built>> {
+    say("building the agent, the kernel programs and their tests");
+    let tests = ["--test", "hooks", "--test", "verifier", "--test", "attacks"];
+    let mut command = cargo(&["build", "--bin", "tidegate"]);
+    command.args(tests);
     command.args(HOST);
     executables(command)
 }
@@ -83,6 +85,13 @@ pub(crate) fn agent(release: bool) -> Result<PathBuf> {
         .map(|built| built.path)
         .next()
         .context("cargo built no binary called tidegate")
+}
+
+/// Builds a package's tests that measure, optimised, and returns their binary.
+pub(crate) fn measurement(package: &str, test: &str) -> Result<PathBuf> {
+    say("building the measurement, optimised");
+    let built = executables(cargo(&["build", "--release", "--package", package, "--test", test]))?;
+    built.into_iter().map(|built| built.path).next().with_context(|| format!("cargo built no {test}"))
 }
 
 /// Runs a cargo command that builds, and returns the executables that came of it.

@@ -2,6 +2,7 @@
 
 mod client;
 mod hops;
+mod kernel;
 mod load;
 mod report;
 mod sections;
@@ -36,6 +37,8 @@ pub(crate) enum Bench {
     Decide(Output),
     /// What knowing who asks adds to a connection.
     Identity(Output),
+    /// What the kernel side costs whom, and how long a restart takes.
+    Kernel(kernel::Arguments),
 }
 
 /// How a measurement is told.
@@ -75,6 +78,7 @@ pub(crate) fn run(bench: Bench) -> Result<()> {
         Bench::Pg(arguments) => pg(&arguments),
         Bench::Decide(output) => measured(&DECIDE, output),
         Bench::Identity(output) => measured(&IDENTITY, output),
+        Bench::Kernel(arguments) => kernel::run(&arguments),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn boot(name: &str, kernel: &Path, image: &Image) -> Result<Report> {
     let (accelerator, processors) = accelerator();
     let mut guest = Guest(
         Command::new("qemu-system-x86_64")
-            .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max", "-smp", processors, "-m", "1024"])
+            .args(["-machine", "q35", "-accel", accelerator, "-cpu", "max", "-smp", processors, "-m", "2048"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel)

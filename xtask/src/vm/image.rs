@@ -21,6 +21,8 @@ const PYTHON: &str = "/usr/bin/python3";
 const PROGRAMS: [&str; 4] = ["setpriv", "unshare", "ip", "nsenter"];
 /// busybox's would run programs of its own in the place of these.
 const SHELL: &str = "/bin/sh";
+/// Where attacks keep their programs, one of them with another account's rights.
+const SHARED: &str = "var/tmp";
 /// Parts of Python's library that no test imports.
 const LEFT_OUT: [&str; 11] = [
     "config-3",
@@ -44,8 +46,9 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Packs the tests, each as `/tests/NAME` with the names to run in `/tests/NAME.names`.
-    pub(super) fn pack(tests: &[Test]) -> Result<Self> {
+    /// Packs the tests, each as `/tests/NAME` with the names to run in `/tests/NAME.names`, and the agent as
+    /// `/tests/tidegate`.
+    pub(super) fn pack(tests: &[Test], agent: Option<&Path>) -> Result<Self> {
         let root = Root::new()?;
         let busybox = find("busybox").context("busybox is not installed: run `cargo xtask setup`")?;
         root.copy_to(&busybox, Path::new("/bin/busybox"))?;
@@ -58,12 +61,11 @@ impl Image {
         root.write("/etc/passwd", ACCOUNTS, 0o644)?;
         root.write("/etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
         for test in tests {
-            let path = Path::new("/tests").join(&test.name);
-            root.libraries(&test.binary)?;
-            // Debugging information is most of a test's size.
-            let within = root.within(&path)?;
-            run(Command::new("strip").arg("--strip-debug").arg("-o").args([&within, &test.binary]))?;
+            root.built(&test.name, &test.binary)?;
             root.write(&format!("/tests/{}.names", test.name), &(test.names.join("\n") + "\n"), 0o644)?;
+        }
+        if let Some(agent) = agent {
+            root.built("tidegate", agent)?;
         }
         root.pack()
     }
@@ -94,11 +96,13 @@ impl Root {
         let root = Self(tempfile::tempdir()?);
         // Accounts of the guest must be able to look into its root, which a temporary directory forbids.
         fs::set_permissions(root.0.path(), fs::Permissions::from_mode(0o755))?;
-        for folder in
-            ["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tests", "tmp", "usr/bin", "usr/sbin"]
-        {
+        for folder in [
+            "bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tests", "tmp", "usr/bin", "usr/sbin",
+            SHARED,
+        ] {
             fs::create_dir_all(root.0.path().join(folder))?;
         }
+        fs::set_permissions(root.0.path().join(SHARED), fs::Permissions::from_mode(0o1777))?;
         Ok(root)
     }
 
@@ -130,6 +134,14 @@ impl Root {
             symlink(&real, self.within(path)?)?;
         }
         self.libraries(&real)
+    }
+
+    /// A program of ours, as `/tests/NAME`.
+    fn built(&self, name: &str, binary: &Path) -> Result<()> {
+        self.libraries(binary)?;
+        // Debugging information is most of its size.
+        let within = self.within(&Path::new("/tests").join(name))?;
+        run(Command::new("strip").arg("--strip-debug").arg("-o").arg(within).arg(binary))
     }
 
     /// The shared libraries of a program or library, where they are on the host.

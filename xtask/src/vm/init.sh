@@ -19,6 +19,7 @@ ip link add other type dummy
 echo "VMTEST-KERNEL=$(uname -r)"
 echo "VMTEST-LSM=$(cat /sys/kernel/security/lsm)"
 failed=0
+export TIDEGATE_BINARY=/tests/tidegate
 cd /tests
 for names in *.names; do
     test="${names%.names}"

@@ -1,4 +1,4 @@
-//! The kernel's part on every kernel of the matrix, in guests with BPF LSM.
+//! The kernel's part on every kernel of the matrix, and the attacks on a whole agent, in guests with BPF LSM.
 
 mod guest;
 mod image;
@@ -28,6 +28,12 @@ use crate::{
 
 /// What the verifier went through, kernel by kernel, as last recorded.
 const VERIFIED: &str = "ebpf/verifier.json";
+
+/// The agent's binary.
+const AGENT: &str = "tidegate";
+
+/// The tests that attack it.
+const ATTACKS: &str = "attacks";
 
 /// A test program for guests.
 pub(crate) struct Test {
@@ -68,7 +74,7 @@ pub(crate) struct Wanted {
 pub(crate) fn run(wanted: &Wanted) -> Result<bool> {
     setup::run()?;
     let kernels = chosen(wanted.kernel.as_deref())?;
-    let built = build::kernel_tests()?;
+    let built = build::for_guests()?;
     let outcome = boot_each(&kernels, &built, wanted, |thing| matches!(thing, "root" | GUEST))?;
     println!("{}", outcome.count);
     Ok(outcome.good && !(in_ci() && outcome.count.skipped > 0))
@@ -107,7 +113,8 @@ fn boot_each(
     let filter = wanted.filter.as_deref();
     let tests = tests_for_guests(built, such, filter)?;
     let old = tests_for_guests(built, |thing| thing == OLD_GUEST, filter)?;
-    let (image, old_image) = (Image::pack(&tests)?, Image::pack(&old)?);
+    let agent = built.iter().find(|built| !built.test && built.target == AGENT).map(|built| &*built.path);
+    let (image, old_image) = (Image::pack(&tests, agent)?, Image::pack(&old, None)?);
     let mut outcome = Outcome { good: true, count: Count::default() };
     let mut verified = Verified::read()?;
     for kernel in kernels {
@@ -150,10 +157,12 @@ impl Outcome {
     }
 }
 
-/// The tests of the kernel's part that need something such.
+/// The tests for guests that need something such: of the kernel's part, and the attacks.
 fn tests_for_guests(built: &[Built], such: fn(&str) -> bool, filter: Option<&str>) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for test in built.iter().filter(|built| built.test && built.package.ends_with("agent/kernel")) {
+    let for_guests =
+        |built: &&Built| built.test && (built.package.ends_with("agent/kernel") || built.target == ATTACKS);
+    for test in built.iter().filter(for_guests) {
         let names = suites::tests_that_need(test, such, filter)?;
         if !names.is_empty() {
             tests.push(Test { name: test.target.clone(), binary: test.path.clone(), names });

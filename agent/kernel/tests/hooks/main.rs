@@ -19,5 +19,6 @@ mod pins;
 mod resolver;
 mod shield;
 mod sockets;
+mod speed;
 mod tier;
 mod unix;
