@@ -49,6 +49,11 @@ pub(crate) fn glob(text: &str) -> Result<Glob, globset::Error> {
     GlobBuilder::new(text).literal_separator(false).backslash_escape(true).build()
 }
 
+/// Whether a glob matches nothing but itself.
+pub(crate) fn is_literal(glob: &str) -> bool {
+    !glob.contains(['*', '?', '[', '{', '\\'])
+}
+
 /// A glob on paths, with `*` for each `{name}`. Read as a glob on text, it matches what it matches as one on paths, and more.
 fn path_glob(written: &str) -> String {
     if written == "*" {
@@ -129,7 +134,7 @@ impl Matcher {
                 granted.iter().all(|word| reached.contains(word))
             }
             (Self::Texts(ours), Self::Texts(theirs)) => theirs.written.iter().all(|text| {
-                let literal = !text.contains(['*', '?', '[', '{', '\\']);
+                let literal = is_literal(text);
                 ours.written.iter().any(|glob| glob == "*" || glob == "**" || glob == text)
                     || (literal && ours.matches(text))
             }),

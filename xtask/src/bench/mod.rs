@@ -47,6 +47,9 @@ pub(crate) struct Output {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
+    /// How often each is measured; the median counts. As often as the figures are worth without it.
+    #[arg(long)]
+    rounds: Option<usize>,
 }
 
 /// How much is measured.
@@ -107,7 +110,12 @@ const IDENTITY: Own = Own {
 
 fn measured(own: &Own, output: Output) -> Result<()> {
     let only = ["--", "--include-ignored", "--nocapture", "--exact", own.name];
-    let ran = cargo(own.test).args(only).stderr(Stdio::inherit()).output()?;
+    let mut command = cargo(own.test);
+    command.args(only).stderr(Stdio::inherit());
+    if let Some(rounds) = output.rounds {
+        command.env("TIDEGATE_BENCH_ROUNDS", rounds.to_string());
+    }
+    let ran = command.output()?;
     ensure!(ran.status.success(), "the measurement failed ({})", ran.status);
     let printed = String::from_utf8(ran.stdout)?;
     // The test's own name may stand before the first line.
