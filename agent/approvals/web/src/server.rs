@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::Pages;
+use crate::{Pages, addresses::Addresses};
 
 /// Most connections at once.
 const MOST: usize = 128;
@@ -68,19 +68,24 @@ impl Server {
     pub async fn run(self, pages: Pages) {
         let Self { listener, tls } = self;
         let (pages, tls, places) = (Arc::new(pages), tls.map(Arc::new), Arc::new(Semaphore::new(MOST)));
+        let addresses = Addresses::default();
         loop {
             // It is never closed.
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, client)) => {
                     let (pages, tls) = (pages.clone(), tls.clone());
+                    let Some(of_address) = addresses.enter(client.ip()) else {
+                        tracing::debug!(%client, "approvals page: too many connections of one address");
+                        continue;
+                    };
                     tokio::spawn(async move {
                         match timeout(PATIENCE, connection(stream, tls.as_deref(), pages)).await {
                             Ok(Ok(())) => {}
                             Ok(Err(why)) => tracing::debug!(%client, why, "approvals page"),
                             Err(_) => tracing::debug!(%client, "approvals page: too slow"),
                         }
-                        drop(place);
+                        drop((place, of_address));
                     });
                 }
                 Err(error) => {
