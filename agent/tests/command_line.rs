@@ -41,6 +41,54 @@ fn no_agent_to_reach_exits_with_3_and_names_the_socket() {
 }
 
 #[test]
+fn every_bundle_that_comes_along_is_sound_on_any_machine() {
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let bundles =
+        fs::read_dir(policies).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let bundles: Vec<_> = bundles.collect();
+    assert!(bundles.len() >= 3, "{bundles:?}");
+    for bundle in bundles {
+        let output = tidegate(&["check", text(&bundle)]);
+        assert_eq!(code(&output), 0, "{}", complaint(&output));
+    }
+}
+
+#[test]
+fn what_is_explained_may_depend_on_digest_unit_and_container() {
+    let bundle = tempfile::tempdir().unwrap();
+    let (digest, rules) =
+        ("ab".repeat(32), ["sha256: [DIGEST]", "units: [ci.service]", "containers: [c0ffee]"]);
+    let rules: String = rules
+        .iter()
+        .enumerate()
+        .map(|(number, rule)| {
+            format!(
+                "  - {{name: r{number}, subjects: [ci], resources: [shop], {}, allow: [{{statement: select, table: t{number}.a}}]}}\n",
+                rule.replace("DIGEST", &digest)
+            )
+        })
+        .collect();
+    let head = "tidegate: 1\nname: x\nsubjects: {ci: {users: [ci]}}\nresources: {shop: {protocol: postgres, \
+                addresses: [\"10.0.0.1:5432\"], tls: {mode: disable}, credential: shop}}\nrules:\n";
+    fs::write(bundle.path().join("x.yaml"), format!("{head}{rules}")).unwrap();
+    for (number, (flag, value)) in
+        [("--sha256", &*digest.to_uppercase()), ("--unit", "ci.service"), ("--container", "c0ffee")]
+            .into_iter()
+            .enumerate()
+    {
+        let select = format!("SELECT 1 FROM t{number}.a");
+        let asked = ["explain", text(bundle.path()), "--as", "subject=ci", "--on", "shop", "--do", &select];
+        let effect = |more: &[&str]| {
+            let output = tidegate(&[&asked[..], &["--json"], more].concat());
+            assert_eq!(code(&output), 0, "{}", complaint(&output));
+            let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            told["effect"].as_str().unwrap().to_owned()
+        };
+        assert_eq!((effect(&[]).as_str(), effect(&[flag, value]).as_str()), ("deny", "allow"), "{flag}");
+    }
+}
+
+#[test]
 fn every_case_of_the_demo_passes() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/demo");
     let output = tidegate(&["test", text(&demo), "--json"]);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use tidegate_gate::{
     Question,
-    policy::{Approval, Held, Identity, Principal, Scope},
+    policy::{Approval, Held, Identity, Principal, Sessions},
 };
 
 use crate::{
@@ -228,19 +228,21 @@ impl Inquiry {
         true
     }
 
-    /// Whether a yes of this question covers one who asks with this key in this session. `attended`: whoever asked
-    /// first still waits for it.
-    pub(crate) fn covers(&self, key: &str, session: &str, attended: bool, now: Timestamp) -> Cover {
+    /// Whether a yes of this question covers one who asks something with this key. `attended`: whoever asked first still
+    /// waits for it. As long as nobody has it, it goes to those first, or to whoever comes with the very same.
+    pub(crate) fn covers(&self, asked: &Self, key: &str, attended: bool, now: Timestamp) -> Cover {
         let Some(decided) = self.decided.filter(|_| self.state == State::Approved) else { return Cover::No };
         let alive = |term: &&Term| term.key == key && now < after(decided, lasts(&term.held.approval));
         let Some(term) = self.terms.iter().find(alive) else { return Cover::No };
         let approval = &term.held.approval;
-        match (&self.claimed, approval.grant, approval.scope) {
-            (None, None, _) | (None, Some(_), Scope::Action) if attended => Cover::No,
-            (None, None, _) | (None, Some(_), Scope::Action) => Cover::OnceClaimed,
-            (Some(_), None, _) => Cover::No,
-            (Some(holder), Some(_), Scope::Action) if **holder != *session => Cover::No,
-            (_, Some(_), _) => Cover::Yes,
+        let same = !self.exact.is_empty() && self.exact == asked.exact;
+        match (&self.claimed, approval.grant, approval.sessions) {
+            (None, Some(_), Sessions::Any) if attended => Cover::Yes,
+            (None, _, _) if attended || !same => Cover::No,
+            (None, _, _) => Cover::OnceClaimed,
+            (Some(holder), Some(_), Sessions::One) if *holder == asked.session => Cover::Yes,
+            (Some(_), Some(_), Sessions::Any) => Cover::Yes,
+            (Some(_), _, _) => Cover::No,
         }
     }
 

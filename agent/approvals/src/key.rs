@@ -24,11 +24,11 @@ pub(crate) fn principal(host: &str, principal: &Principal) -> String {
     key.finish()
 }
 
-/// What a yes to one rule counts for: this rule with these terms, for this principal on this resource, and as much of
+/// What a yes to one rule counts for: this rule, as long as it holds this on these terms, for this principal on this resource, and as much of
 /// the action as the terms say.
 pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String {
     let mut key = Key::new("term");
-    key.add(principal).add(&*question.resource).add(&*question.protocol).add(&*held.rule);
+    key.add(principal).add(&*question.resource).add(&*question.protocol).add(&*held.rule).add(&*held.what);
     // Terms are plain data: they can be written.
     key.add(serde_json::to_string(&held.approval).unwrap_or_default());
     match held.approval.scope {

@@ -34,8 +34,11 @@ pub struct Who {
     pub host: Arc<str>,
     /// User id.
     pub uid: Option<u32>,
-    /// Issuer and subject of each identity.
+    /// Issuer, by its URL, and subject of each identity.
     pub subjects: Vec<(Arc<str>, Arc<str>)>,
+    /// Names that their accounts have: their own, and those that issuers vouch for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<Arc<str>>,
     /// Keys of the terms that their yes counts for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub may_answer: Vec<String>,
@@ -64,6 +67,13 @@ impl Person {
         *self.host == *host && self.uid == Some(0)
     }
 
+    /// By name, by number, and as issuers say.
+    fn accounts(&self) -> Vec<Arc<str>> {
+        let number = self.uid.map(|uid| uid.to_string().into());
+        let vouched = self.identities.iter().filter_map(|identity| identity.account.clone());
+        self.user.clone().into_iter().chain(number).chain(vouched).collect()
+    }
+
     /// What is kept of them.
     pub fn who(&self) -> Who {
         Who {
@@ -71,6 +81,7 @@ impl Person {
             host: self.host.clone(),
             uid: self.uid,
             subjects: subjects(&self.identities),
+            accounts: self.accounts(),
             may_answer: Vec::new(),
         }
     }
@@ -91,10 +102,13 @@ impl Who {
     }
 
     /// Whether they may be the same, for what one person must not do twice: of one account, or one issuer's subject. The
-    /// same number on two hosts counts as one account. That they are not is no proof of two people: nothing ties an
-    /// account to a login.
+    /// same name or number on two hosts counts as one account. That they are not is no proof of two people, unless an
+    /// issuer says whose account is whose.
     pub fn may_be(&self, other: &Self) -> bool {
-        (self.uid.is_some() && self.uid == other.uid) || self.share_a_subject(other)
+        let same = |ours: &Arc<str>| other.accounts.iter().any(|theirs| theirs.eq_ignore_ascii_case(ours));
+        (self.uid.is_some() && self.uid == other.uid)
+            || self.accounts.iter().any(same)
+            || self.share_a_subject(other)
     }
 
     /// Whether they are the same, for what only this person may do: of one host's account, or one issuer's subject.
@@ -109,24 +123,32 @@ impl Who {
 }
 
 /// How many of these, none of whom [may be](Who::may_be) another, are known to be different people: as many as have
-/// accounts of one host, or are subjects of one issuer.
+/// accounts of one host, or are subjects of one issuer. Who is known by a login has an account where its issuer says which.
 pub(crate) fn told_apart<'a>(people: impl Iterator<Item = &'a Who>) -> usize {
     let mut accounts: HashMap<&str, usize> = HashMap::new();
     let mut logins: HashMap<&str, usize> = HashMap::new();
+    let mut vouched = 0;
     for who in people {
         if who.uid.is_some() {
             *accounts.entry(&who.host).or_default() += 1;
+        } else if !who.accounts.is_empty() {
+            vouched += 1;
         }
         let issuers: HashSet<&str> = who.subjects.iter().map(|(issuer, _)| &**issuer).collect();
         for issuer in issuers {
             *logins.entry(issuer).or_default() += 1;
         }
     }
-    accounts.into_values().chain(logins.into_values()).max().unwrap_or_default()
+    let of_a_host = accounts.into_values().max().unwrap_or_default() + vouched;
+    logins.into_values().max().unwrap_or_default().max(of_a_host)
 }
 
 fn subjects(identities: &[Identity]) -> Vec<(Arc<str>, Arc<str>)> {
-    identities.iter().map(|identity| (identity.issuer.clone(), identity.subject.clone())).collect()
+    let of = |identity: &Identity| {
+        let issuer = if identity.url.is_empty() { &identity.issuer } else { &identity.url };
+        (issuer.clone(), identity.subject.clone())
+    };
+    identities.iter().map(of).collect()
 }
 
 impl fmt::Display for Person {

@@ -21,6 +21,9 @@ pub enum Defect {
     /// Its header has extensions that must be understood (RFC 7515, section 4.1.11).
     #[error("its header has critical extensions, which nobody here understands")]
     Critical,
+    /// `typ` says that it is another kind of token.
+    #[error("it is no ID token but another kind of token, by its header's `typ`")]
+    OtherKind,
     /// `iss` is another.
     #[error("it is from another issuer than {0}")]
     Issuer(String),

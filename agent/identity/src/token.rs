@@ -71,6 +71,9 @@ impl<'a> Token<'a> {
         if header.contains_key("crit") {
             return Err(Defect::Critical);
         }
+        if header.get("typ").is_some_and(is_of_another_kind) {
+            return Err(Defect::OtherKind);
+        }
         let Some(Value::String(algorithm)) = header.get("alg") else {
             return Err(Defect::Malformed("its header names no algorithm"));
         };
@@ -97,6 +100,12 @@ impl<'a> Token<'a> {
     pub(crate) fn key(&self) -> TokenKey {
         TokenKey::of(self.signed.as_bytes())
     }
+}
+
+/// Whether a header's `typ` says that a token is something else than an ID token: those have `JWT` or none, and kinds of
+/// JWTs that must not be taken for each other end in `+jwt` (RFC 8725, section 3.11): access tokens are `at+jwt` (RFC 9068).
+fn is_of_another_kind(kind: &Value) -> bool {
+    kind.as_str().is_none_or(|kind| kind.to_ascii_lowercase().ends_with("+jwt"))
 }
 
 fn part(text: &str) -> Result<Map<String, Value>, Defect> {

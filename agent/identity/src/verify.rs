@@ -64,9 +64,18 @@ impl Expected<'_> {
         if let Some(name) = issuer.require.unmet(claims) {
             return Err(Defect::Required(name.to_string()));
         }
+        let account = match &issuer.account {
+            None => None,
+            Some(name) => match claims.get(&**name) {
+                Some(Value::String(account)) if !account.is_empty() => Some(Arc::from(account.as_str())),
+                _ => return Err(Defect::Required(name.to_string())),
+            },
+        };
         let kept = claims.iter().filter(|(name, _)| issuer.kept.contains(name.as_str()));
         let identity = Identity {
             issuer: issuer.name.clone(),
+            url: issuer.url.clone(),
+            account,
             subject,
             groups: groups(claims, &issuer.groups),
             expires,

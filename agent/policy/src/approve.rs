@@ -17,6 +17,9 @@ pub struct Approval {
     pub wait: Duration,
     /// How long a yes counts beyond the action that waited for it; none: it counts once.
     pub grant: Option<Duration>,
+    /// Whose sessions a yes counts in that lasts.
+    #[serde(default)]
+    pub sessions: Sessions,
     /// An answer needs a reason.
     pub reason: bool,
     /// Who may act at once, the asker included: with a reason, an alert and a review that somebody of `by` owes.
@@ -34,6 +37,17 @@ pub enum Scope {
     Shape,
     /// Anything on the resource that this rule holds.
     Resource,
+}
+
+/// Whose sessions a yes counts in that lasts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sessions {
+    /// The one that asked: it ends with that.
+    #[default]
+    One,
+    /// All of whoever asked.
+    Any,
 }
 
 /// People by what an issuer or the host vouches for: whoever is any of these.
@@ -54,8 +68,25 @@ pub struct People {
 pub struct Held {
     /// The rule's name.
     pub rule: Arc<str>,
+    /// What it holds, as it is written.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub what: Arc<str>,
     /// Its terms.
     pub approval: Arc<Approval>,
+}
+
+impl Approval {
+    /// What a yes counts for, and how long, in words.
+    pub fn reach(&self) -> String {
+        let whose = match self.sessions {
+            Sessions::One => "while the session lasts",
+            Sessions::Any => "in any session",
+        };
+        match self.grant {
+            None => format!("{}, once", self.scope),
+            Some(grant) => format!("{}, {} s and {whose}", self.scope, grant.as_secs()),
+        }
+    }
 }
 
 impl fmt::Display for Approval {

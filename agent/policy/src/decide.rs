@@ -309,7 +309,9 @@ fn holds(judgement: &Judgement<'_>) -> Vec<Held> {
     }
     let holding = judgement.matched.iter().filter(|rule| rule.effect == Some(Effect::Hold));
     let mut holds: Vec<Held> = holding
-        .filter_map(|rule| Some(Held { rule: rule.name.clone(), approval: rule.approval.clone()? }))
+        .filter_map(|rule| {
+            Some(Held { rule: rule.name.clone(), what: rule.held.clone(), approval: rule.approval.clone()? })
+        })
         .collect();
     holds.sort_by(|a, b| a.rule.cmp(&b.rule));
     holds

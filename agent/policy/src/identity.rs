@@ -9,6 +9,12 @@ use serde::{Deserialize, Serialize};
 pub struct Identity {
     /// The issuer, by its name in the bundle.
     pub issuer: Arc<str>,
+    /// `iss`: its URL. Two names of one issuer mean the same people.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub url: Arc<str>,
+    /// The account of the host that this is, where the bundle says that the issuer knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Arc<str>>,
     /// `sub`: whom the issuer means, unique for the issuer.
     pub subject: Arc<str>,
     /// Groups, from where the bundle says that this issuer tells them.

@@ -21,6 +21,8 @@ pub struct Issuer {
     pub algorithms: Vec<Algorithm>,
     /// Claims that every token must have.
     pub require: Claims,
+    /// The claim that names the host's account of whoever a token is for; every token must have it then.
+    pub account: Option<Arc<str>>,
     /// Where in the claims the groups are; empty if the issuer tells none.
     pub groups: Vec<Arc<str>>,
     /// The claims that are kept of a token, for rules and records.

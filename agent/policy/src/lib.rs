@@ -29,7 +29,7 @@ mod vocabulary;
 mod yaml;
 
 pub use action::{Item, Lineage, Output, Path, Shape, Value};
-pub use approve::{Approval, Held, People, Scope};
+pub use approve::{Approval, Held, People, Scope, Sessions};
 pub use case::{CaseReport, Understand};
 pub use content::Content;
 pub use dns::{Dns, NamePattern};

@@ -62,6 +62,8 @@ pub(crate) struct Rule {
     pub(crate) effect: Option<Effect>,
     /// On which terms it holds; always there for a hold.
     pub(crate) approval: Option<Arc<Approval>>,
+    /// What it holds, as it is written; empty for a rule that holds nothing.
+    pub(crate) held: Arc<str>,
     /// Match blocks by protocol; none of them matters without an effect.
     pub(crate) blocks: Vec<(&'static str, Vec<Block>)>,
     /// Indices of its masks.

@@ -226,8 +226,11 @@ impl fmt::Display for Whole<'_> {
                 f,
                 "rule       {}: by {approval}; counts for {}",
                 Plain(&term.held.rule),
-                approval.scope
+                approval.reach()
             )?;
+            if !term.held.what.is_empty() {
+                writeln!(f, "           holds {}", Plain(&term.held.what))?;
+            }
         }
         if question.state == State::Waiting {
             let left = question.expires.duration_since(Timestamp::now()).as_secs().max(0);

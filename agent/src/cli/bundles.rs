@@ -43,6 +43,15 @@ pub(super) struct Explain {
     /// Path of the executable that asks
     #[arg(long, value_name = "PATH")]
     executable: Option<String>,
+    /// SHA-256 of it, in hexadecimal
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    sha256: Option<String>,
+    /// Unit of the system's service manager that it runs in
+    #[arg(long, value_name = "UNIT")]
+    unit: Option<String>,
+    /// Id of the container that it runs in, made by root
+    #[arg(long, value_name = "ID")]
+    container: Option<String>,
     /// The issuer that says who asks
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
@@ -121,7 +130,7 @@ impl Explain {
         let shape = protocols.shape(resource, &self.text).map_err(anyhow::Error::msg)?;
         let principal = Principal {
             subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
-            process: Process { executable: self.executable.as_deref().map(Into::into), ..Process::default() },
+            process: self.process(),
             identities: self.identity(&policy)?.into_iter().collect(),
             ..Principal::default()
         };
@@ -140,6 +149,20 @@ impl Explain {
 }
 
 impl Explain {
+    /// Of a process that is somewhere it is known that it is in no other unit and container.
+    fn process(&self) -> Process {
+        let fact = |given: &Option<String>| given.as_deref().map(Into::into);
+        let placed = self.unit.is_some() || self.container.is_some();
+        Process {
+            executable: fact(&self.executable),
+            executable_sha256: fact(&self.sha256),
+            unit: fact(&self.unit),
+            container: fact(&self.container),
+            cgroup: placed.then(|| "/".into()),
+            ..Process::default()
+        }
+    }
+
     fn identity(&self, policy: &Policy) -> Result<Option<Identity>> {
         let Some(issuer) = &self.issuer else { return Ok(None) };
         let known: Vec<_> = policy.issuers.iter().map(|known| &*known.name).collect();
@@ -152,6 +175,8 @@ impl Explain {
         let subject = self.claims.iter().find(|(name, _)| name == "sub").map_or("", |(_, value)| value);
         Ok(Some(Identity {
             issuer: issuer.as_str().into(),
+            url: "".into(),
+            account: None,
             subject: subject.into(),
             groups: self.groups.iter().map(|group| group.as_str().into()).collect(),
             expires: i64::MAX,
@@ -170,6 +195,14 @@ fn subject(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some(("subject", name)) if !name.is_empty() => Ok(name.to_owned()),
         _ => Err("write subject=NAME, with a subject of the bundle".into()),
+    }
+}
+
+fn digest(text: &str) -> Result<String, String> {
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("write what `sha256sum` prints before the path".into())
     }
 }
 

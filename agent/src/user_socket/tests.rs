@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidegate_approvals::{Answered, Person};
 use tidegate_gate::{self as gate, Approvals, Question};
-use tidegate_policy::{Approval, Held, People, Principal, Process, Scope};
+use tidegate_policy::{Approval, Held, People, Principal, Process, Scope, Sessions};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     task::JoinHandle,
@@ -60,16 +61,18 @@ impl Served {
         serde_json::from_str(&self.say(&text).await).unwrap()
     }
 
-    /// A question that an account puts, which this account may answer.
+    /// A question that an account puts, which this account may answer, and `61003` too; who asks may act at once.
     async fn held(&self, asker: u32, approver: u32) -> Box<dyn gate::Inquiry> {
+        let people = |uid: u32| People { users: vec![uid.to_string().into()], ..People::default() };
         let approval = Approval {
-            by: People { users: vec![approver.to_string().into()], ..People::default() },
+            by: People { users: vec![approver.to_string().into(), "61003".into()], ..People::default() },
             approvers: 1,
             scope: Scope::Action,
             wait: Duration::from_secs(600),
             grant: None,
+            sessions: Sessions::One,
             reason: false,
-            break_glass: None,
+            break_glass: Some(people(asker)),
         };
         let process = Process { uid: asker, ..Process::default() };
         let question = Question {
@@ -82,7 +85,7 @@ impl Served {
             name: "statement".into(),
             text: "DELETE".into(),
             particulars: Vec::new(),
-            holds: vec![Held { rule: "ask".into(), approval: Arc::new(approval) }],
+            holds: vec![Held { rule: "ask".into(), what: "".into(), approval: Arc::new(approval) }],
             exact: [1; 32],
             shape: [1; 32],
         };
@@ -166,14 +169,28 @@ async fn one_who_watches_is_told_of_what_changes_until_they_go() {
     let mut stream = served.connect().await;
     stream.write_all(b"{\"watch\":{}}\n").await.unwrap();
     let waits = served.held(61_002, OWNER).await;
-    served.approve(waits.id()).await;
     let mut lines = BufReader::new(stream).lines();
-    loop {
-        let line = lines.next_line().await.unwrap().unwrap();
-        let Answer::Question { question } = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
-        assert_eq!(question.id, *waits.id());
-        if question.state == tidegate_approvals::State::Approved {
-            break;
+    let mut told = async |step: &str| {
+        loop {
+            let line = lines.next_line().await.unwrap().unwrap();
+            let Answer::Question { question } = serde_json::from_str(&line).unwrap() else {
+                panic!("{line}")
+            };
+            assert_eq!(question.id, *waits.id());
+            if question.last().is_some_and(|event| event.step == step) {
+                break;
+            }
         }
+    };
+    told("asked").await;
+    let account = |uid| Person { host: "host".into(), uid: Some(uid), ..Person::default() };
+    for (uid, say, step) in [
+        (61_002, Say::BreakGlass, "break-glass"),
+        (61_003, Say::Review, "reviewed"),
+        (61_003, Say::Revoke, "revoked"),
+    ] {
+        let answered = Answered { say, reason: Some("because"), shown: None };
+        served.desk.answer(&account(uid), waits.id(), answered).await.unwrap();
+        told(step).await;
     }
 }

@@ -69,7 +69,7 @@ impl Desk {
         for term in &asked.terms {
             let cover = |inquiry: &Inquiry| {
                 let attended = self.0.is_waited_for(&inquiry.id) || inquiry.host != asked.host;
-                inquiry.covers(&term.key, &asked.session, attended, now)
+                inquiry.covers(asked, &term.key, attended, now)
             };
             let found = self.0.store.find(&term.key, now).await?;
             let mut found = found.into_iter().map(|inquiry| (cover(&inquiry), inquiry));

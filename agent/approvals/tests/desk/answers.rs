@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tidegate_approvals::{Failed, Person, Refused, State};
 use tidegate_gate::{
     Step,
-    policy::{Approval, People},
+    policy::{Approval, Identity, People},
 };
 
 use crate::common::{
@@ -148,6 +148,45 @@ pub(crate) async fn accounts_are_told_apart_where_a_login_is_not(kept: &Kept) {
     assert_eq!(account.state, State::Waiting);
     let approved = desk.approve(&member(2001, "carol", "dba"), waits.id(), None).await.unwrap();
     assert_eq!(approved.state, State::Approved);
+}
+
+pub(crate) async fn who_asks_from_an_account_does_not_answer_by_a_login_that_names_it(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let named = |subject: &str, account: &str| {
+        let mut person = browser(subject, "dba");
+        let tied = |identity: &Identity| Identity { account: Some(account.into()), ..identity.clone() };
+        person.identities = person.identities.iter().map(tied).collect();
+        person
+    };
+    let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    for account in ["ci", "CI", "1000"] {
+        let own = refused(desk.approve(&named("somebody", account), waits.id(), None).await);
+        assert!(matches!(own, Refused::OwnQuestion(_)), "{own}");
+    }
+    let two = Approval { approvers: 2, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", two)], (2, 2))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    let again = refused(desk.approve(&named("ann-at-home", "ann"), waits.id(), None).await);
+    assert!(matches!(again, Refused::Twice), "{again}");
+    // Where the issuer says whose account it is, an account and a login are known to be two.
+    let approved = desk.approve(&named("bob-at-home", "bob"), waits.id(), None).await.unwrap();
+    assert_eq!(approved.state, State::Approved);
+}
+
+pub(crate) async fn an_issuer_is_one_by_whatever_name(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let other = Approval {
+        by: People { groups: vec!["dba".into()], issuer: Some("jobs".into()), ..People::default() },
+        ..terms()
+    };
+    let mut asked = question("s", vec![held("ask", other)], (1, 1));
+    asked.principal.identities = member(1000, "sub-1", "dev").identities;
+    let waits = ask(&desk, asked).await;
+    let mut own = browser("sub-1", "dba");
+    let renamed = |identity: &Identity| Identity { issuer: "jobs".into(), ..identity.clone() };
+    own.identities = own.identities.iter().map(renamed).collect();
+    let refused = refused(desk.approve(&own, waits.id(), None).await);
+    assert!(matches!(refused, Refused::OwnQuestion(_)), "{refused}");
 }
 
 pub(crate) async fn a_question_tells_nobody_what_its_masks_hide(kept: &Kept) {

@@ -16,7 +16,7 @@ use tidegate_approvals::{
 };
 use tidegate_gate::{
     Answer, Approvals, Inquiry as Asking, Question, Step,
-    policy::{Approval, Held, Identity, People, Principal, Process, Scope},
+    policy::{Approval, Held, Identity, People, Principal, Process, Scope, Sessions},
 };
 use tokio_postgres::{Config, NoTls, config::SslMode};
 
@@ -143,13 +143,14 @@ pub(crate) fn terms() -> Approval {
         scope: Scope::Action,
         wait: Duration::from_secs(60),
         grant: None,
+        sessions: Sessions::One,
         reason: false,
         break_glass: None,
     }
 }
 
 pub(crate) fn held(rule: &str, approval: Approval) -> Held {
-    Held { rule: rule.into(), approval: Arc::new(approval) }
+    Held { rule: rule.into(), what: "".into(), approval: Arc::new(approval) }
 }
 
 /// Asked by uid 1000 in this session; `exact` and `shape` stand for what is asked.
@@ -178,6 +179,8 @@ pub(crate) fn account(uid: u32, user: &str) -> Person {
 pub(crate) fn member(uid: u32, subject: &str, group: &str) -> Person {
     let identity = Identity {
         issuer: "acme".into(),
+        url: "https://acme.example".into(),
+        account: None,
         subject: subject.into(),
         groups: vec![group.into()],
         expires: i64::MAX,

@@ -5,12 +5,17 @@ use std::time::Duration;
 use tidegate_approvals::State;
 use tidegate_gate::{
     Approvals as _,
-    policy::{Approval, Held, Scope},
+    policy::{Approval, Held, Scope, Sessions},
 };
 
 use crate::common::{Kept, Says as _, Wound, account, ann, ask, desk, end, held, is_known, question, terms};
 
 fn lasting(scope: Scope) -> Vec<Held> {
+    let sessions = if scope == Scope::Action { Sessions::One } else { Sessions::Any };
+    vec![held("ask", Approval { scope, sessions, grant: Some(Duration::from_secs(60)), ..terms() })]
+}
+
+fn of_one_session(scope: Scope) -> Vec<Held> {
     vec![held("ask", Approval { scope, grant: Some(Duration::from_secs(60)), ..terms() })]
 }
 
@@ -38,6 +43,44 @@ pub(crate) async fn a_yes_for_an_action_ends_with_its_session(kept: &Kept) {
     // The same bytes, which definitions of now make mean something else.
     assert!(!is_known(&desk, question("s", lasting(Scope::Action), (1, 2))).await);
     assert!(!is_known(&desk, question("t", lasting(Scope::Action), (1, 1))).await);
+}
+
+pub(crate) async fn a_yes_ends_with_its_session_unless_its_rule_says_more(kept: &Kept) {
+    let desk = desk(&kept.store);
+    for (scope, number) in [(Scope::Shape, 1), (Scope::Resource, 2)] {
+        let mut waits = ask(&desk, question("s", of_one_session(scope), (number, number))).await;
+        desk.approve(&ann(), waits.id(), None).await.unwrap();
+        end(&mut waits).await.unwrap();
+        assert!(is_known(&desk, question("s", of_one_session(scope), (9, number))).await);
+        assert!(!is_known(&desk, question("t", of_one_session(scope), (9, number))).await);
+    }
+}
+
+pub(crate) async fn a_yes_that_nobody_has_goes_to_the_very_same_alone(kept: &Kept) {
+    let before = desk(&kept.store);
+    let mut ids = Vec::new();
+    for (scope, number) in [(Scope::Shape, 1), (Scope::Resource, 2)] {
+        ids.push(ask(&before, question("s", lasting(scope), (number, number))).await.id().clone());
+    }
+    // As at the agent's end: who asked is gone, and the questions stand.
+    drop(before);
+    let after = desk(&kept.again);
+    for (id, (scope, number)) in ids.iter().zip([(Scope::Shape, 1), (Scope::Resource, 2)]) {
+        after.approve(&ann(), id, None).await.unwrap();
+        assert!(!is_known(&after, question("t", lasting(scope), (9, number))).await);
+        assert!(is_known(&after, question("t", lasting(scope), (number, number))).await);
+        assert!(is_known(&after, question("u", lasting(scope), (9, number))).await);
+    }
+}
+
+pub(crate) async fn a_rule_that_came_to_hold_something_else_asks_again(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut waits = ask(&desk, question("s", lasting(Scope::Resource), (1, 1))).await;
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    end(&mut waits).await.unwrap();
+    let wider = |held: Held| Held { what: "{statement: \"*\"}".into(), ..held };
+    let holds: Vec<Held> = lasting(Scope::Resource).into_iter().map(wider).collect();
+    assert!(!is_known(&desk, question("s", holds, (1, 1))).await);
 }
 
 pub(crate) async fn a_yes_for_a_shape_counts_until_it_is_revoked(kept: &Kept) {

@@ -44,6 +44,8 @@ on_every_store! {
         nobody_answers_their_own_question,
         an_account_and_a_login_count_as_one_approver,
         accounts_are_told_apart_where_a_login_is_not,
+        who_asks_from_an_account_does_not_answer_by_a_login_that_names_it,
+        an_issuer_is_one_by_whatever_name,
         a_question_tells_nobody_what_its_masks_hide,
         a_stranger_neither_sees_nor_answers,
         accounts_of_another_host_count_for_nothing,
@@ -56,6 +58,9 @@ on_every_store! {
     grants:
         a_yes_counts_once_and_for_these_bytes_alone,
         a_yes_for_an_action_ends_with_its_session,
+        a_yes_ends_with_its_session_unless_its_rule_says_more,
+        a_yes_that_nobody_has_goes_to_the_very_same_alone,
+        a_rule_that_came_to_hold_something_else_asks_again,
         a_yes_for_a_shape_counts_until_it_is_revoked,
         whoever_relies_on_a_yes_is_told_that_it_was_taken_back,
         a_yes_for_a_resource_ends_with_its_time,

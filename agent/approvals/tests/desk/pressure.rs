@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tidegate_approvals::{Audience, Desk, Limits, State, Told};
 use tidegate_gate::{
     Answer, Approvals,
-    policy::{Approval, Scope},
+    policy::{Approval, Scope, Sessions},
 };
 use tokio::task::JoinSet;
 
@@ -74,7 +74,8 @@ pub(crate) async fn a_yes_that_counts_once_goes_to_one_of_two(kept: &Kept) {
 
 pub(crate) async fn revoking_at_once_with_use_lets_it_run_or_not(kept: &Kept) {
     let desk = desk(&kept.store);
-    let lasting = Approval { scope: Scope::Resource, grant: Some(Duration::from_secs(60)), ..terms() };
+    let (scope, sessions) = (Scope::Resource, Sessions::Any);
+    let lasting = Approval { scope, sessions, grant: Some(Duration::from_secs(60)), ..terms() };
     let holds = vec![held("ask", lasting)];
     let mut waits = ask(&desk, question("s", holds.clone(), (1, 1))).await;
     let id = waits.id().clone();

@@ -135,8 +135,11 @@ fn write_asker(out: &mut String, inquiry: &Inquiry) -> fmt::Result {
     fact(out, "resource", &format!("{} ({})", inquiry.resource, inquiry.protocol))?;
     for term in &inquiry.terms {
         let approval = &term.held.approval;
-        let rule = format!("{}: by {approval}; a yes counts for {}", term.held.rule, approval.scope);
+        let rule = format!("{}: by {approval}; a yes counts for {}", term.held.rule, approval.reach());
         fact(out, "rule", &rule)?;
+        if !term.held.what.is_empty() {
+            fact(out, "which holds", &term.held.what)?;
+        }
     }
     fact(out, "session", &format!("{} (action {})", inquiry.session, inquiry.action))?;
     write!(out, "</dl>")

@@ -76,6 +76,8 @@ mod tests {
     fn somebody(seconds: i64) -> Login {
         let identity = Identity {
             issuer: "people".into(),
+            url: "https://people.example".into(),
+            account: None,
             subject: "ann".into(),
             groups: Vec::new(),
             expires: Timestamp::now().as_second() + seconds,

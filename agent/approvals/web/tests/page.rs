@@ -22,7 +22,7 @@ use tidegate_approvals::{Answered, Audience, Desk, Inquiry, Limits, Person, Say,
 use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket};
 use tidegate_gate::{
     Answer, Approvals, BoxFuture, Question,
-    policy::{Approval, Held, Identity, People, Principal, Process, Scope},
+    policy::{Approval, Held, Identity, People, Principal, Process, Scope, Sessions},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -63,6 +63,8 @@ impl Logins for Issuer {
 fn identity(name: &str) -> Identity {
     Identity {
         issuer: "people".into(),
+        url: "https://people.example".into(),
+        account: None,
         subject: name.into(),
         groups: name.split('-').skip(1).map(Into::into).collect(),
         expires: jiff::Timestamp::now().as_second() + 600,
@@ -108,6 +110,7 @@ impl World {
             scope: Scope::Action,
             wait: Duration::from_secs(60),
             grant: None,
+            sessions: Sessions::One,
             reason,
             break_glass: None,
         };
@@ -124,7 +127,7 @@ impl World {
             name: "statement".into(),
             text: HOSTILE.into(),
             particulars: vec![("database".into(), "shop".into())],
-            holds: vec![Held { rule: "ask".into(), approval: Arc::new(approval) }],
+            holds: vec![Held { rule: "ask".into(), what: "".into(), approval: Arc::new(approval) }],
             exact: [self.asked.fetch_add(1, Ordering::Relaxed); 32],
             shape: [1; 32],
         };

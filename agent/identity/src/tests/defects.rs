@@ -132,6 +132,35 @@ fn a_claim_that_is_required_must_be_there_and_be_right() {
 }
 
 #[test]
+fn another_kind_of_token_of_the_same_issuer_is_refused() {
+    let bench = Bench::new();
+    let typed = |kind: serde_json::Value| {
+        let header = json!({"alg": "RS256", "kid": "key-1", "typ": kind});
+        bench.verify(&bench.signer.sign_as(&header, &bench.claims()))
+    };
+    for kind in [json!("at+jwt"), json!("application/AT+JWT"), json!("logout+jwt"), json!(7), json!(null)] {
+        assert_eq!(typed(kind.clone()).unwrap_err(), Defect::OtherKind, "{kind}");
+    }
+    for kind in ["JWT", "jwt", "application/jwt"] {
+        typed(json!(kind)).unwrap();
+    }
+}
+
+#[test]
+fn an_account_that_the_bundle_asks_for_must_be_told() {
+    let mut bench = Bench::new();
+    bench.issuer.account = Some("preferred_username".into());
+    for wrong in [json!(null), json!(""), json!(["ann"]), json!(7)] {
+        assert_eq!(bench.defect("preferred_username", wrong), Defect::Required("preferred_username".into()));
+    }
+    let mut claims = bench.claims();
+    claims["preferred_username"] = json!("ann");
+    let verified = bench.verify(&bench.signer.sign(&claims)).unwrap();
+    assert_eq!(verified.identity.account.as_deref(), Some("ann"));
+    assert_eq!(&*verified.identity.url, "https://issuer.example");
+}
+
+#[test]
 fn no_algorithm_but_the_pinned_ones_counts() {
     let bench = Bench::new();
     let pinned = Defect::Algorithm(vec![Algorithm::RS256]);

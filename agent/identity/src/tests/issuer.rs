@@ -167,6 +167,7 @@ pub(super) fn issuer(url: &str, stub: Option<&Stub>) -> Arc<Issuer> {
         audience: AUDIENCE.into(),
         algorithms: vec![tidegate_policy::Algorithm::RS256],
         require: required(),
+        account: None,
         groups: Vec::new(),
         kept: ["repository".into()].into(),
         clock_skew: Duration::from_secs(30),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Loader, texts};
 use crate::{
-    Approval, Effect, People, Scope,
+    Approval, Effect, People, Scope, Sessions,
     problem::Position,
     raw::{List, RawApprove, RawReason, RawRule},
     yaml::At,
@@ -63,6 +63,14 @@ impl Loader<'_> {
                 "say how long it counts: `grant: 30m`",
             );
         }
+        let sessions = approve.sessions.as_ref().and_then(|raw| Some((raw.at, *raw.get()?)));
+        if let (Some((at, Sessions::Any)), None) = (sessions, &approve.grant) {
+            self.problems.report_with(
+                at,
+                "a yes that counts once counts in one session",
+                "say how long it counts: `grant: 30m`",
+            );
+        }
         let approvers = match by.approvers.as_ref().map(|count| (count.at, count.get())) {
             None => 1,
             Some((_, Some(count))) if (1..=MOST).contains(count) => *count,
@@ -89,6 +97,7 @@ impl Loader<'_> {
             scope,
             wait: approve.wait.as_ref().map_or(WAIT, |wait| self.span(wait).unwrap_or(WAIT)),
             grant: approve.grant.as_ref().and_then(|grant| self.span(grant)),
+            sessions: sessions.map_or_else(Sessions::default, |(_, sessions)| sessions),
             reason: approve.reason.as_ref().and_then(At::get) == Some(&RawReason::Required),
             break_glass,
         })

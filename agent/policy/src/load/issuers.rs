@@ -46,6 +46,7 @@ impl Loader<'_> {
             audience: raw.audience.as_ref().and_then(At::get).map_or("", String::as_str).into(),
             algorithms: self.algorithms(raw.algorithms.as_ref()),
             require,
+            account: self.account_claim(raw.account.as_ref()),
             groups: texts(raw.groups.as_ref()),
             kept,
             clock_skew: self.within(raw.clock_skew.as_ref(), CLOCK_SKEW, LONGEST_CLOCK_SKEW),
@@ -54,6 +55,14 @@ impl Loader<'_> {
             tokens,
             elsewhere: raw.elsewhere.as_ref().and_then(At::get).copied().unwrap_or_default(),
         }
+    }
+
+    fn account_claim(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
+        let (at, name) = raw.and_then(|raw| Some((raw.at, raw.get()?)))?;
+        if name.is_empty() {
+            self.problems.report(at, "no claim is named");
+        }
+        Some(name.as_str().into())
     }
 
     fn issuer_url(&self, raw: &At<String>) -> Arc<str> {
@@ -186,6 +195,8 @@ impl Loader<'_> {
         let claims = entries(raw.claims.as_ref()).map(|(_, name, value)| (name.to_owned(), claim(value)));
         Some(Identity {
             issuer: issuer.as_str().into(),
+            url: "".into(),
+            account: None,
             subject: raw.subject.as_ref().and_then(At::get).map_or("", String::as_str).into(),
             groups: texts(raw.groups.as_ref()),
             expires: i64::MAX,

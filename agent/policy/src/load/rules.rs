@@ -51,9 +51,11 @@ impl Loader<'_> {
             );
         }
         let approval = self.approval(at, raw, effect);
+        let held = raw.hold.as_ref().map_or_else(String::new, written);
         Some(Rule {
             name,
             at,
+            held: held.into(),
             subjects: self.names("subject", &raw.subjects, &self.subjects),
             resources,
             facts: self.facts(raw),
@@ -353,6 +355,39 @@ impl Loader<'_> {
     fn wrong<T>(&self, at: Position, spec: &FieldSpec, expected: &str) -> Option<T> {
         self.problems.report(at, format!("`{}:` is {expected} ({})", spec.name, spec.about));
         None
+    }
+}
+
+/// Match blocks in one line, as YAML: what they say, however they are laid out.
+fn written(blocks: &At<List<Entries<RawMatch>>>) -> String {
+    let block = |entries: &Entries<RawMatch>| format!("{{{}}}", written_entries(entries));
+    list(Some(blocks)).map(|(_, entries)| block(entries)).collect::<Vec<_>>().join(", ")
+}
+
+fn written_entries(entries: &Entries<RawMatch>) -> String {
+    let entry = |(key, value): &(At<String>, At<RawMatch>)| {
+        let value = value.get().map_or_else(String::new, written_match);
+        format!("{}: {value}", key.get().map_or("", String::as_str))
+    };
+    entries.0.iter().map(entry).collect::<Vec<_>>().join(", ")
+}
+
+fn written_match(value: &RawMatch) -> String {
+    match value {
+        RawMatch::One(one) => written_scalar(one),
+        RawMatch::Many(many) => {
+            let each: Vec<String> = readable(many).map(|(_, one)| written_scalar(one)).collect();
+            format!("[{}]", each.join(", "))
+        }
+        RawMatch::Named(named) => format!("{{{}}}", written_entries(named)),
+    }
+}
+
+fn written_scalar(scalar: &Scalar) -> String {
+    match scalar {
+        Scalar::Text(text) => format!("{text:?}"),
+        Scalar::Number(number) => number.to_string(),
+        Scalar::Flag(flag) => flag.to_string(),
     }
 }
 

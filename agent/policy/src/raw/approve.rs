@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::List;
-use crate::{Scope, yaml::At};
+use crate::{Scope, Sessions, yaml::At};
 
 /// Who may let a held action run, and for how long that counts.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -18,8 +18,11 @@ pub(crate) struct RawApprove {
     pub(crate) scope: Option<At<Scope>>,
     /// How long the question stands, with its unit: `10m` (the default).
     pub(crate) wait: Option<At<String>>,
-    /// How long a yes counts: `30m`. Without it, it counts once. One for an action ends with its session.
+    /// How long a yes counts: `30m`. Without it, it counts once.
     pub(crate) grant: Option<At<String>>,
+    /// Whether a yes that counts longer ends with the session that asked (`one`, which it is without this) or counts in `any`
+    /// of whoever asked.
+    pub(crate) sessions: Option<At<Sessions>>,
     /// Whether an answer needs a reason; `optional` without it.
     pub(crate) reason: Option<At<RawReason>>,
     /// Who may act at once, the asker included: with a reason, an alert, and a review owed.

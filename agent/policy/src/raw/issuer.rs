@@ -27,6 +27,9 @@ pub(crate) struct RawIssuer {
     pub(crate) algorithms: Option<At<List<Algorithm>>>,
     /// Claims that every token must have: globs.
     pub(crate) require: Option<At<Entries<RawMatch>>>,
+    /// The claim that names the account of this host's that a person has: `preferred_username`. Who asks from the account
+    /// and who answers after a login are then known to be the same.
+    pub(crate) account: Option<At<String>>,
     /// Where in the claims the groups are: `[groups]`, `[realm_access, roles]`.
     pub(crate) groups: Option<At<List<String>>>,
     /// Claims that are kept and recorded beside those that rules name.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::{Effect, Item, Policy, Principal, Scope, Shape, Value, Verdict};
+use tidegate_policy::{Effect, Item, Policy, Principal, Scope, Sessions, Shape, Value, Verdict};
 
 use crate::common::{runner, shape, sound, statement};
 
@@ -102,7 +102,7 @@ fn a_hold_wins_over_an_allow_and_grants_only_what_it_matches() {
 fn a_held_verdict_carries_the_terms_of_every_rule_that_holds() {
     let policy = bundle(&format!(
         "{READ}  - {{name: z, subjects: [ci], resources: [shop], hold: [{{table: public.b}}], \
-         approve: {{by: {{groups: [dba], issuer: acme, approvers: 2}}, for: shape, grant: 30m, reason: required}}}}\n  \
+         approve: {{by: {{groups: [dba], issuer: acme, approvers: 2}}, for: shape, grant: 30m, sessions: any, reason: required}}}}\n  \
          - {{name: a, subjects: [ci], resources: [shop], hold: [{{table: public.*}}], \
          approve: {{by: {{users: [ann]}}, wait: 5s, break-glass: {{unix-groups: [oncall]}}}}}}"
     ));
@@ -115,6 +115,8 @@ fn a_held_verdict_carries_the_terms_of_every_rule_that_holds() {
     assert_eq!((&*z.rule, z.approval.scope, z.approval.reason), ("z", Scope::Shape, true));
     assert_eq!(z.approval.grant, Some(Duration::from_secs(1800)));
     assert_eq!(z.approval.to_string(), "2 of group dba (acme)");
+    assert_eq!((z.approval.sessions, a.approval.sessions), (Sessions::Any, Sessions::One));
+    assert_eq!((&*z.what, &*a.what), ("{table: \"public.b\"}", "{table: \"public.*\"}"));
 }
 
 #[test]

@@ -46,7 +46,15 @@ rules:
 
 fn identity(issuer: &str, claims: serde_json::Value) -> Identity {
     let serde_json::Value::Object(claims) = claims else { panic!("not an object") };
-    Identity { issuer: issuer.into(), subject: "u-1".into(), groups: Vec::new(), expires: i64::MAX, claims }
+    Identity {
+        issuer: issuer.into(),
+        url: "".into(),
+        account: None,
+        subject: "u-1".into(),
+        groups: Vec::new(),
+        expires: i64::MAX,
+        claims,
+    }
 }
 
 fn job() -> Identity {
