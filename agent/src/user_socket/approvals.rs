@@ -11,8 +11,6 @@ use super::{Answer, Answers};
 const MOST: u32 = 1000;
 /// How often one who watches is told of what came in through other agents of a fleet.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long changes are gathered before one who watches is told of them.
-const BREATH: Duration = Duration::from_millis(50);
 
 /// The questions that somebody may know of.
 pub(super) async fn list(desk: &Desk, person: &Person, all: bool) -> Answer {
@@ -51,7 +49,6 @@ pub(super) async fn watch(desk: &Desk, person: &Person, answers: &mut Answers) -
             changed = changes.changed() => if changed.is_err() { return Ok(Answer::failed("the agent ends")) },
             () = sleep(LOOK), if desk.store().is_shared() => {}
         }
-        sleep(BREATH).await;
     }
 }
 
