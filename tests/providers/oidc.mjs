@@ -2,7 +2,7 @@
 //
 // Arguments: directory of the modules, certificate, key, lifetime of ID tokens in seconds, and where the page for answers wants
 // browsers back, if there is one. Prints its URL when it listens.
-// Everybody is who they say they are; an account's groups are after the dash: `alice-dba`.
+// Everybody is who they say they are; an account's groups are after the dash, its name before it: `alice-dba`.
 
 import { readFileSync } from "node:fs";
 import { createServer } from "node:https";
@@ -38,7 +38,7 @@ server.listen(0, "127.0.0.1", () => {
   const provider = new Provider(url, {
     clients: [client("tidegate-cli"), client("ci-job"), client("other-service"), ...(page ? [page] : [])],
     scopes: ["openid", "offline_access", "groups"],
-    claims: { openid: ["sub"], groups: ["groups"] },
+    claims: { openid: ["sub"], groups: ["groups", "preferred_username"] },
     conformIdTokenClaims: false,
     features: { deviceFlow: { enabled: true }, revocation: { enabled: true } },
     issueRefreshToken: async (_ctx, client, code) =>
@@ -48,7 +48,7 @@ server.listen(0, "127.0.0.1", () => {
     cookies: { keys: ["of a test"] },
     findAccount: async (_ctx, id) => ({
       accountId: id,
-      claims: async () => ({ sub: id, groups: id.split("-").slice(1) }),
+      claims: async () => ({ sub: id, preferred_username: id.split("-")[0], groups: id.split("-").slice(1) }),
     }),
   });
   server.on("request", provider.callback());

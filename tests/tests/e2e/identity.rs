@@ -39,6 +39,7 @@ fn jobs(provider: &Provider) -> String {
 pub(crate) fn people(provider: &Provider) -> String {
     format!(
         "  people:\n    url: {}\n    ca: {}\n    groups: [groups]\n    \
+         account: preferred_username\n    \
          tokens: [{{login: {{client: tidegate-cli, scopes: [groups, offline_access]}}}}]\n",
         provider.url,
         provider.ca().display(),

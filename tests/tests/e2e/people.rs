@@ -184,6 +184,8 @@ fn a_letter_s_link_leads_to_a_page_where_an_approver_answers() -> Result<()> {
         ensure!(link.starts_with(&page), "{link}");
         let stranger = provider.answer(&link, "dave-dev", "approve", "mine")?;
         ensure!(stranger.contains("no question") && !stranger.contains(DELETE), "{stranger}");
+        let own = provider.answer(&link, &format!("{}-dba", world.ci.uid), "approve", "mine")?;
+        ensure!(own.contains("you asked"), "an issuer says that it is the asker's account: {own}");
         ensure!(wishes(world)? == "2", "it ran unapproved");
         let said = provider.answer(&link, "alice-dba", "approve", "ticket 7")?;
         let (before, after) = said.split_once("----").context("two pages")?;
