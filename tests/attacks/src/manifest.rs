@@ -392,7 +392,7 @@ pub const ATTACKS: &[Attack] = &[
         "inherited-tcp",
         "inherited_tcp",
         "a TCP connection that an ungoverned parent left open",
-        Layer::Shield,
+        Layer::Outside,
     )
     .told_by_text(),
     Attack::new(
@@ -405,7 +405,7 @@ pub const ATTACKS: &[Attack] = &[
         "inherited-udp-connected",
         "inherited_udp_connected",
         "a connected UDP socket that an ungoverned parent left open",
-        Layer::Shield,
+        Layer::Outside,
     )
     .told_by_text(),
     Attack::new(

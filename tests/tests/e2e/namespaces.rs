@@ -4,6 +4,7 @@ use std::{
     io::ErrorKind,
     net::TcpListener,
     process::{Command, Output},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Result, ensure};
@@ -16,13 +17,17 @@ const CARD: &str = "SELECT card_number FROM customers WHERE id = 1";
 /// The host's end and the namespace's end of the link between them (RFC 5737).
 const ENDS: [&str; 2] = ["198.51.100.201", "198.51.100.202"];
 
+/// There is one link at a time: its addresses are the host's.
+static LINKED: Mutex<()> = Mutex::new(());
+
 /// A namespace with a link to the host's, removed when dropped.
-struct Linked(String);
+struct Linked(String, #[expect(dead_code, reason = "held to the end")] MutexGuard<'static, ()>);
 
 impl Linked {
     fn new() -> Result<Self> {
         let process = std::process::id();
-        let linked = Self(format!("tidegate-{process}"));
+        let alone = LINKED.lock().unwrap_or_else(PoisonError::into_inner);
+        let linked = Self(format!("tidegate-{process}"), alone);
         let (outside, inside) = (format!("tgo{process}"), format!("tgi{process}"));
         ip(&["netns", "add", &linked.0])?;
         ip(&["link", "add", &outside, "type", "veth", "peer", "name", &inside, "netns", &linked.0])?;
