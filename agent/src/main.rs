@@ -26,6 +26,7 @@ mod notify;
 mod origins;
 mod people;
 mod protocols;
+mod readers;
 mod reload;
 mod routes;
 mod run;
@@ -35,7 +36,6 @@ mod start;
 mod store;
 #[cfg(test)]
 mod test_support;
-mod turns;
 mod unix_listeners;
 mod user_socket;
 

@@ -8,11 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_gate::{BoxFuture, Origin, OriginError, Origins, Stream};
+use tidegate_gate::{Arrival, BoxFuture, Origin, OriginError, Origins, Stream};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
     PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixResource,
-    UnixRule, Unread, netns, peer,
+    UnixRule, Unread, Version, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -24,8 +24,8 @@ use crate::{
     dns::Askers,
     host::HostRecord,
     namespaces::Places,
+    readers::Readers,
     routes::Resolved,
-    turns::Turns,
     unix_listeners::{UnixListeners, listener_of},
 };
 
@@ -52,8 +52,7 @@ pub(crate) trait Enforcer: Send + Sync {
 pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
-    /// Who reads executables for their digest.
-    readers: Turns,
+    readers: Arc<Readers<Version>>,
     /// Where what happens outside of sessions is written; none before the store is open.
     record: Option<Arc<HostRecord>>,
     /// The agent's own Unix sockets; none before it listens.
@@ -67,7 +66,7 @@ impl HostKernel {
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
-        Ok(Self { kernel, processes, readers: Turns::default(), record: None, sockets: None })
+        Ok(Self { kernel, processes, readers: Arc::default(), record: None, sockets: None })
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
@@ -235,7 +234,7 @@ impl Way {
 }
 
 impl Origins for HostKernel {
-    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Arrival, OriginError>> {
         Box::pin(async move {
             let failed = |error: std::io::Error| OriginError::Kernel(error.to_string());
             let way = Way::of(connection).map_err(failed)?;
@@ -250,25 +249,24 @@ impl Origins for HostKernel {
             let looked: Result<_, KernelError> =
                 looking.await.map_err(|_| OriginError::Kernel("asking it was cut off".into()))?;
             let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
-            let ((mut facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
-            if let Some(unread) = unread {
-                facts.executable_sha256 = self.read(captured.account(), unread).await?;
-            }
+            let ((facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
+            let digest = unread.map(|unread| self.read(captured.account(), unread));
             let (destination, socket) = (captured.destination, captured.socket.clone());
-            Ok(Origin { destination, socket, principal: principal(captured, facts) })
+            Ok(Arrival {
+                origin: Origin { destination, socket, principal: principal(captured, facts) },
+                digest,
+            })
         })
     }
 }
 
 impl HostKernel {
-    /// The digest of an executable that is seen the first time. An account that has many large ones holds up itself alone.
-    async fn read(&self, account: u32, unread: Unread) -> Result<Option<Arc<str>>, OriginError> {
-        let Some(_turn) = self.readers.of(account).await else {
-            let why = format!("too many executables of uid {account} are seen the first time at once");
-            return Err(OriginError::Kernel(why));
-        };
-        let processes = self.processes.clone();
-        Ok(spawn_blocking(move || processes.digest(unread)).await.unwrap_or_default())
+    /// The digest of an executable that is seen the first time.
+    fn read(&self, account: u32, unread: Unread) -> BoxFuture<'static, Option<Arc<str>>> {
+        let (readers, processes) = (self.readers.clone(), self.processes.clone());
+        Box::pin(
+            async move { readers.digest(account, unread.version(), move || processes.digest(unread)).await },
+        )
     }
 }
 

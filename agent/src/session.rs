@@ -3,8 +3,8 @@
 use std::{future::Future, sync::Arc};
 
 use tidegate_gate::{
-    Approvals, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError, Origins,
-    Records, Stopping, Stream,
+    Approvals, Arrival, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError,
+    Origins, Records, Stopping, Stream,
 };
 use tokio::sync::watch;
 use tracing::{Instrument, Span, field};
@@ -91,10 +91,11 @@ impl Sessions {
     /// Finds out who connects to what, and begins the session's record.
     async fn open(&self, stream: &Stream, access: &mut Access) -> Result<Opened, Refused> {
         let place = access.hold(self.live.enter()?);
-        let origin = self.origins.origin(stream).await.map_err(|error| match error {
+        let arrival = self.origins.origin(stream).await.map_err(|error| match error {
             OriginError::Unknown => Refused::UnknownOrigin,
             OriginError::Kernel(why) => Refused::Kernel(why),
         })?;
+        let Arrival { mut origin, digest } = arrival;
         let claimed = place.claim(origin.principal.process.account());
         access.known(origin.destination, &origin.principal);
         claimed?;
@@ -104,6 +105,9 @@ impl Sessions {
         let route = self.in_force.route(origin.destination).ok_or(Refused::NoResource)?;
         if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%error, "small packets may wait");
+        }
+        if let Some(digest) = digest {
+            origin.principal.process.executable_sha256 = digest.await;
         }
         let socket = origin.socket.clone();
         let identified = self.identities.identities(&origin.principal.process).await;
@@ -355,6 +359,21 @@ mod tests {
         drop(first);
         assert_eq!(served.line().await["outcome"], "ended");
         say(&mut served.connect().await, "again").await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_counts_as_its_account_s_before_its_executable_is_read() {
+        let mut world = World::with_limits(Limits { sessions: 8, sessions_per_principal: 1 }).await;
+        world.reads_executables = true;
+        let mut served = Served::begin(&world, ECHO).await;
+        let waits = served.connect().await;
+        // It may be reset before it is known here to be there.
+        let second = TcpStream::connect(served.address).await;
+        assert_eq!(served.line().await["outcome"], "refused");
+        assert_eq!(world.live.refused()["limit-of-principal"], 1);
+        drop(second);
+        assert_eq!(world.records.opened.load(Ordering::Relaxed), 0, "nothing is decided without it");
+        drop(waits);
     }
 
     #[tokio::test]

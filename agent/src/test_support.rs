@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 use tidegate_approvals::{Audience, Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
-    Answer, ApprovalError, Approvals, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
+    Answer, ApprovalError, Approvals, Arrival, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Revocation, Secret, ServeError,
     Server, Stopping, Stream,
 };
@@ -128,15 +128,19 @@ impl Server for Echo {
 pub(crate) struct FakeOrigins {
     /// Where the client meant to connect; none if the connection has no origin.
     pub(crate) destination: Option<SocketAddr>,
+    /// Whether executables are seen the first time, and reading them has no end.
+    pub(crate) reads: bool,
 }
 
 impl Origins for FakeOrigins {
-    fn origin<'a>(&'a self, _: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>> {
+    fn origin<'a>(&'a self, _: &'a Stream) -> BoxFuture<'a, Result<Arrival, OriginError>> {
         Box::pin(async move {
             let destination = self.destination.ok_or(OriginError::Unknown)?;
             let process = Process { pid: 1, uid: 61_090, ..Process::default() };
             let principal = Principal { subjects: vec!["ci".into()], process, ..Principal::default() };
-            Ok(Origin { destination, socket: None, principal })
+            let origin = Origin { destination, socket: None, principal };
+            let digest = self.reads.then(|| Box::pin(std::future::pending()) as BoxFuture<'static, _>);
+            Ok(Arrival { origin, digest })
         })
     }
 }
@@ -306,6 +310,8 @@ pub(crate) struct World {
     pub(crate) stopping: watch::Sender<Stopping>,
     /// What asks issuers: there are none.
     pub(crate) registry: Registry,
+    /// Whether executables are seen the first time, and reading them has no end.
+    pub(crate) reads_executables: bool,
     authority: Arc<Authority>,
 }
 
@@ -344,6 +350,7 @@ impl World {
             records: FakeRecords::default(),
             stopping: watch::Sender::new(Stopping::No),
             registry,
+            reads_executables: false,
             authority,
         }
     }
@@ -374,7 +381,7 @@ impl World {
     pub(crate) fn sessions(&self, destination: Option<&str>) -> Arc<Sessions> {
         let destination = destination.map(|destination| destination.parse().unwrap());
         Arc::new(Sessions {
-            origins: Arc::new(FakeOrigins { destination }),
+            origins: Arc::new(FakeOrigins { destination, reads: self.reads_executables }),
             identities: Arc::new(self.registry.clone()),
             in_force: self.in_force.clone(),
             credentials: Arc::new(Files::new(None, self.credentials.path().into())),

@@ -1,6 +1,6 @@
 //! What the kernel says of one connection.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 use tidegate_policy::Principal;
@@ -18,10 +18,19 @@ pub struct Origin {
     pub principal: Principal,
 }
 
+/// An accepted connection, and who made it.
+pub struct Arrival {
+    /// What is known at once.
+    pub origin: Origin,
+    /// The digest of the process' executable, where that isn't known yet. To be waited for when the connection is counted: it
+    /// takes as long as whoever made the executable likes. None if it can't be told.
+    pub digest: Option<BoxFuture<'static, Option<Arc<str>>>>,
+}
+
 /// Where origins come from.
 pub trait Origins: Send + Sync {
     /// The origin of an accepted connection; each can be asked for once.
-    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Origin, OriginError>>;
+    fn origin<'a>(&'a self, connection: &'a Stream) -> BoxFuture<'a, Result<Arrival, OriginError>>;
 }
 
 /// Why a connection has no origin. It is refused.

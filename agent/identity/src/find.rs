@@ -11,13 +11,16 @@ use zeroize::Zeroizing;
 
 use crate::{
     Defect,
-    host::{Environment, Host, Place, ProcessId},
-    token::TokenKey,
+    environment::{self, Environments, Held},
+    host::{Host, Place, ProcessId},
+    token::{LONGEST, TokenKey},
 };
 
 /// Where GitHub Actions says how a job gets an ID token ("OpenID Connect reference", the job's environment).
 const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
 const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+/// What it takes to get one.
+const REQUEST: [&str; 2] = [REQUEST_URL, REQUEST_TOKEN];
 
 /// A token, or what one is got with, and the tree that it was found with.
 pub(crate) struct Found {
@@ -44,55 +47,49 @@ impl What {
     }
 }
 
-/// Variables' values, and who has them.
-struct Held {
-    /// The highest process that has them.
-    root: ProcessId,
-    /// The nearest process that has them is of the root's account.
-    of_one_account: bool,
-    values: Vec<Zeroizing<Vec<u8>>>,
-}
-
-/// Environments of a place's processes, each read once.
+/// What tokens of issuers can be found with: a place's processes, and what their environments hold.
 pub(crate) struct Surroundings<'a> {
     host: &'a dyn Host,
     place: &'a Place,
-    environments: Vec<Option<Environment>>,
+    environments: Environments<'a>,
 }
 
 impl<'a> Surroundings<'a> {
-    /// Reads nothing yet.
-    pub(crate) fn new(host: &'a dyn Host, place: &'a Place) -> Self {
-        Self { host, place, environments: Vec::new() }
+    /// Reads what these issuers' sources need of environments.
+    pub(crate) fn of(
+        host: &'a dyn Host,
+        place: &'a Place,
+        issuers: impl Iterator<Item = &'a Issuer>,
+    ) -> Self {
+        let asked = issuers.flat_map(|issuer| &issuer.tokens).filter_map(|source| match source {
+            TokenSource::Variable { name, .. } => Some(vec![&**name]),
+            TokenSource::GithubActions { .. } => Some(REQUEST.to_vec()),
+            TokenSource::File(_) | TokenSource::Present | TokenSource::Login { .. } => None,
+        });
+        let environments = Environments::read(host, &place.lineage, asked.collect());
+        Self { host, place, environments }
     }
 
     /// Everything that is there for a process and could be this issuer's, in the order of its sources; or why it is not
     /// even looked at.
-    pub(crate) fn look(&mut self, issuer: &Issuer) -> Vec<Result<Found, Defect>> {
+    pub(crate) fn look(&self, issuer: &Issuer) -> Vec<Result<Found, Defect>> {
         let sources = issuer.tokens.iter();
         sources.filter_map(|source| self.look_in(source).transpose()).collect()
     }
 
-    fn look_in(&mut self, source: &TokenSource) -> Result<Option<Found>, Defect> {
+    fn look_in(&self, source: &TokenSource) -> Result<Option<Found>, Defect> {
         match source {
             TokenSource::Variable { name, siblings } => {
-                let found = self.held(&[name]);
-                Ok(found.map(|Held { root, of_one_account, values }| {
-                    let text = values.into_iter().next().unwrap_or_default();
-                    Found { root, siblings: *siblings && of_one_account, what: What::Token(text) }
-                }))
+                let Some(held) = self.held(&[name])? else { return Ok(None) };
+                let text = held.values.first().cloned().unwrap_or_default();
+                let siblings = *siblings && self.of_one_account(held);
+                Ok(Some(Found { root: held.root, siblings, what: What::Token(text) }))
             }
             TokenSource::GithubActions { hosts } => {
-                let Some(held) = self.held(&[REQUEST_URL, REQUEST_TOKEN]) else { return Ok(None) };
+                let Some(held) = self.held(&REQUEST)? else { return Ok(None) };
                 let [url, bearer] = &held.values[..] else { return Ok(None) };
-                let url = request_url(url, hosts)?;
-                if !is_bearer(bearer) {
-                    return Err(Defect::NotHandedOut(format!(
-                        "{REQUEST_TOKEN} is not a bearer token (RFC 6750): it has blanks or other characters in it"
-                    )));
-                }
-                let what = What::Request { url, bearer: Secret::new(bearer.to_vec()) };
-                Ok(Some(Found { root: held.root, siblings: held.of_one_account, what }))
+                let what = request_with(url, bearer, hosts)?;
+                Ok(Some(Found { root: held.root, siblings: self.of_one_account(held), what }))
             }
             TokenSource::File(path) => {
                 let Some(own) = self.place.lineage.first() else { return Ok(None) };
@@ -110,36 +107,35 @@ impl<'a> Surroundings<'a> {
     }
 
     /// The values of variables that the nearest process has, and the highest process that has the same.
-    fn held(&mut self, names: &[&str]) -> Option<Held> {
-        let mut held: Option<(ProcessId, Held)> = None;
-        for at in 0..self.place.lineage.len() {
-            let Some(id) = self.place.lineage.get(at).map(|seen| seen.id) else { break };
-            let Some(environment) = self.environment(at, id) else { continue };
-            let values: Option<Vec<&[u8]>> = names.iter().map(|name| environment.get(name)).collect();
-            let Some(values) = values else { continue };
-            match &mut held {
-                None => {
-                    let values = values.into_iter().map(|value| Zeroizing::new(value.to_vec())).collect();
-                    held = Some((id, Held { root: id, of_one_account: false, values }));
-                }
-                Some((_, held)) if held.values.iter().map(|value| &value[..]).eq(values) => held.root = id,
-                Some(_) => {}
-            }
+    fn held(&self, names: &[&str]) -> Result<Option<&Held>, Defect> {
+        if self.environments.is_complete() {
+            return Ok(self.environments.get(names));
         }
-        let (nearest, mut held) = held?;
-        let uid = self.host.uid(nearest);
-        held.of_one_account = uid.is_some() && uid == self.host.uid(held.root);
-        Some(held)
+        Err(Defect::NotHandedOut(format!(
+            "it is not looked for: the environments of its process and of those above it are larger than {} MiB together",
+            environment::MOST >> 20
+        )))
     }
 
-    fn environment(&mut self, at: usize, id: ProcessId) -> Option<&Environment> {
-        while self.environments.len() <= at {
-            // They are asked for in order, so this one is next.
-            let next = self.host.environment(id);
-            self.environments.push(next);
-        }
-        self.environments.get(at)?.as_ref()
+    /// Whether the nearest process that has them is of the root's account.
+    fn of_one_account(&self, held: &Held) -> bool {
+        let uid = self.host.uid(held.nearest);
+        uid.is_some() && uid == self.host.uid(held.root)
     }
+}
+
+/// What a job asks for ID tokens with, as its environment has it.
+fn request_with(url: &[u8], bearer: &[u8], hosts: &[Arc<str>]) -> Result<What, Defect> {
+    if url.len() > LONGEST || bearer.len() > LONGEST {
+        return Err(Defect::NotHandedOut(format!("the job's {REQUEST_URL} or token for it is too long")));
+    }
+    let url = request_url(url, hosts)?;
+    if !is_bearer(bearer) {
+        return Err(Defect::NotHandedOut(format!(
+            "{REQUEST_TOKEN} is not a bearer token (RFC 6750): it has blanks or other characters in it"
+        )));
+    }
+    Ok(What::Request { url, bearer: Secret::new(bearer.to_vec()) })
 }
 
 /// The URL from a job's environment, which anybody in the job may have written: it must lead where the bundle says.

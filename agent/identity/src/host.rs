@@ -17,8 +17,6 @@ use zeroize::Zeroizing;
 
 use crate::{Defect, ends::Ends, token::LONGEST};
 
-/// Longest environment that is read, in bytes.
-const LONGEST_ENVIRONMENT: u64 = 2 << 20;
 /// Ancestors that are looked at, at most.
 const DEEPEST: usize = 64;
 /// What `/proc/pid/sessionid` says where no login session was begun (audit's unset value).
@@ -63,23 +61,11 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// The login session that it belongs to, as the kernel's audit counts them.
     fn login(&self, id: ProcessId) -> Option<u32>;
     /// Its environment, as it was when its program began and as it left it since.
-    fn environment(&self, id: ProcessId) -> Option<Environment>;
+    fn environment(&self, id: ProcessId) -> Option<Box<dyn Read>>;
     /// A file of its own account's that nobody else may read or write, as the process sees the file system.
     fn file(&self, id: ProcessId, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect>;
     /// Resolves when it has ended.
     fn ended(&self, id: ProcessId) -> BoxFuture<'static, ()>;
-}
-
-/// A process' environment; wiped when dropped.
-pub(crate) struct Environment(pub(crate) Zeroizing<Vec<u8>>);
-
-impl Environment {
-    /// A variable's value, if it is there and not empty. Of several the first counts, as getenv(3) has it.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let mut entries = self.0.split(|byte| *byte == 0);
-        let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-        value.filter(|value| !value.is_empty())
-    }
 }
 
 /// An account's part of a login session.
@@ -175,11 +161,10 @@ impl Host for Procfs {
         self.is_still(id).then_some(login)
     }
 
-    fn environment(&self, id: ProcessId) -> Option<Environment> {
+    fn environment(&self, id: ProcessId) -> Option<Box<dyn Read>> {
+        // What is open is the process' memory (fs/proc/base.c, `environ_open`): no later process of that id has part in it.
         let file = File::open(format!("/proc/{}/environ", id.pid)).ok()?;
-        let mut text = Zeroizing::new(Vec::with_capacity(16 * 1024));
-        file.take(LONGEST_ENVIRONMENT).read_to_end(&mut text).ok()?;
-        self.is_still(id).then_some(Environment(text))
+        self.is_still(id).then(|| Box::new(file) as Box<dyn Read>)
     }
 
     fn file(&self, id: ProcessId, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect> {
@@ -327,17 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_variable_s_values_counts_and_an_empty_one_is_none() {
-        let environment = Environment(Zeroizing::new(b"AB=0\0A=1\0A=2\0B=\0".to_vec()));
-        assert_eq!(environment.get("A"), Some(&b"1"[..]));
-        assert_eq!((environment.get("B"), environment.get("C")), (None, None));
-    }
-
-    #[test]
     fn an_environment_is_its_process() {
         let child = sleeper(Command::new("env").env("TOKEN_OF_TEST", "secret"));
-        let environment = procfs().environment(id_of(&child)).unwrap();
-        assert_eq!(environment.get("TOKEN_OF_TEST"), Some(&b"secret"[..]));
+        let mut environment = String::new();
+        procfs().environment(id_of(&child)).unwrap().read_to_string(&mut environment).unwrap();
+        assert!(environment.split('\0').any(|entry| entry == "TOKEN_OF_TEST=secret"), "{environment}");
         end(child);
     }
 

@@ -10,6 +10,7 @@ mod browser;
 mod defect;
 mod device;
 mod ends;
+mod environment;
 mod find;
 mod host;
 mod json;

@@ -1,8 +1,7 @@
 //! What people and jobs ask for themselves: to present a token, to log in, to know who they are, to log out.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
-use tidegate_gate::Identified;
 use tidegate_policy::{Identity, Issuer, TokenSource};
 
 use crate::{
@@ -64,11 +63,6 @@ impl Registry {
         let client = Client { http: known.http.clone(), metadata, id: client.clone() };
         let flow = client.begin(scopes).await?;
         Ok(Login { registry: self.clone(), known, caller, flow })
-    }
-
-    /// Who the caller is.
-    pub fn whoami(&self, caller: ProcessId) -> impl Future<Output = Identified> + '_ {
-        self.identify(caller)
     }
 
     /// Ends what was presented for the caller, or logged in with; how many identities that were.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_gate::{BoxFuture, Identified, Identities};
+use tidegate_gate::{BoxFuture, Identified, Identities, Turn, Turns};
 use tidegate_https::Https;
 use tidegate_policy::{Issuer, Process, Unproven};
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(1);
 /// How long the token with which a job asks for ID tokens is remembered: no job takes longer (GitHub's limit is 5 days).
 const LONGEST_JOB: Duration = Duration::from_secs(5 * 24 * 3600);
+/// Looks at processes and their environments that an account has at a time, and all accounts together.
+const LOOKS: (usize, usize) = (2, 8);
 /// Most tokens whose failure is remembered.
 const MOST_FAILED: usize = 1_024;
 
@@ -43,6 +45,7 @@ const MOST_FAILED: usize = 1_024;
 #[derive(Clone)]
 pub struct Registry {
     pub(crate) inner: Arc<Inner>,
+    looks: Turns,
     runtime: Handle,
     _sweeping: Arc<Sweeping>,
 }
@@ -105,7 +108,8 @@ impl Registry {
                 sweeping.trees.sweep(now());
             }
         });
-        Ok(Self { inner, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) })
+        let looks = Turns::new(LOOKS.0, LOOKS.1);
+        Ok(Self { inner, looks, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) })
     }
 
     /// Makes a bundle's issuers ready. The error names everything that is wrong.
@@ -137,14 +141,16 @@ impl Registry {
         self.inner.trees.keep_only(&issuers);
     }
 
-    /// Who issuers say that a process is.
-    pub async fn identify(&self, id: ProcessId) -> Identified {
+    /// Who issuers say that a process is. `account`: the user who answers for it. What is looked at is as large as they make it,
+    /// so they wait for their own looks.
+    pub async fn identify(&self, id: ProcessId, account: u32) -> Identified {
         if self.inner.issuers.load().is_empty() {
             return Identified::nobody();
         }
+        let turn = self.looks.of(account).await;
         let inner = self.inner.clone();
-        // What one connection waits for, the next one wants too: it goes on when this one is gone.
-        let identified = self.runtime.spawn(async move { inner.identify(id).await }).await;
+        // What one connection waits for, the next one wants too: once begun, it goes on when this one is gone.
+        let identified = self.runtime.spawn(async move { inner.identify(id, turn).await }).await;
         identified.unwrap_or_else(|_| Identified::nobody())
     }
 }
@@ -153,7 +159,9 @@ impl Identities for Registry {
     fn identities<'a>(&'a self, process: &'a Process) -> BoxFuture<'a, Identified> {
         Box::pin(async move {
             match process.start_time {
-                Some(started) => self.identify(ProcessId { pid: process.pid, started }).await,
+                Some(started) => {
+                    self.identify(ProcessId { pid: process.pid, started }, process.account()).await
+                }
                 None => Identified::nobody(),
             }
         })
@@ -167,12 +175,13 @@ enum There {
 }
 
 impl Inner {
-    async fn identify(self: Arc<Self>, id: ProcessId) -> Identified {
+    async fn identify(self: Arc<Self>, id: ProcessId, turn: Turn) -> Identified {
         let issuers = self.issuers.load_full();
         let (looking, asked) = (self.clone(), issuers.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let place = Place::of(&*looking.host, id);
             let there = looking.look(&asked, &place);
+            drop(turn);
             (place, there)
         });
         let Ok((place, there)) = looked.await else { return Identified::nobody() };
@@ -200,9 +209,13 @@ impl Inner {
     }
 
     fn look(&self, issuers: &[Arc<Known>], place: &Place) -> Vec<There> {
-        let mut surroundings = Surroundings::new(&*self.host, place);
-        let there = issuers.iter().map(|known| match self.trees.covering(place, &known.issuer.name) {
-            Some((id, _)) => There::Bound(id),
+        let bound = issuers.iter().map(|known| self.trees.covering(place, &known.issuer.name));
+        let bound: Vec<_> = bound.map(|covering| covering.map(|(id, _)| id)).collect();
+        let both = || issuers.iter().zip(&bound);
+        let unknown = both().filter(|(_, bound)| bound.is_none()).map(|(known, _)| &*known.issuer);
+        let surroundings = Surroundings::of(&*self.host, place, unknown);
+        let there = both().map(|(known, bound)| match bound {
+            Some(id) => There::Bound(*id),
             None => There::Found(surroundings.look(&known.issuer)),
         });
         there.collect()

@@ -5,6 +5,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -13,10 +14,13 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Executables that are remembered; when there are more, all are forgotten.
 const MAX_REMEMBERED: usize = 4_096;
 const CHUNK: usize = 64 * 1024;
+/// How long ago a file must have changed for the next change to show: file systems count time in steps (kernels in up to
+/// 10 ms, FAT in 2 s).
+const SETTLED: Duration = Duration::from_secs(3);
 
-/// What changes when a file's content does: the change time can't be set back by its owner.
+/// What changes when a settled file's content does: the change time can't be set back by its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
+pub struct Version {
     device: u64,
     inode: u64,
     size: u64,
@@ -34,6 +38,16 @@ impl Version {
             changed: (file.ctime(), file.ctime_nsec()),
         }
     }
+
+    /// Whether the file's next change will have another time than the last one.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (seconds, nanoseconds) = self.changed;
+        let changed = u64::try_from(seconds).ok().zip(u32::try_from(nanoseconds).ok());
+        changed.is_some_and(|(seconds, nanoseconds)| {
+            now.checked_sub(Duration::new(seconds, nanoseconds)).is_some_and(|since| since > SETTLED)
+        })
+    }
 }
 
 /// Digests of the executables seen so far.
@@ -45,6 +59,14 @@ pub(crate) struct Digests(Mutex<HashMap<Version, Arc<str>>>);
 pub struct Unread {
     file: File,
     version: Version,
+    settled: bool,
+}
+
+impl Unread {
+    /// What others that are the same file would have, too; none if it changed just now and might again without that showing.
+    pub fn version(&self) -> Option<Version> {
+        self.settled.then_some(self.version)
+    }
 }
 
 /// What is known of a file's digest.
@@ -66,19 +88,21 @@ impl Digests {
         Ok(if version.size > MAX_BYTES {
             Known::Digest(None)
         } else {
-            Known::Unread(Unread { file, version })
+            Known::Unread(Unread { file, version, settled: version.is_settled() })
         })
     }
 
     /// SHA-256 in lower-case hex, unless somebody has read it meanwhile; none if the file changes while it is read.
-    pub(crate) fn read(&self, Unread { mut file, version }: Unread) -> io::Result<Option<Arc<str>>> {
+    pub(crate) fn read(&self, Unread { file, version, settled }: Unread) -> io::Result<Option<Arc<str>>> {
         if let Some(known) = self.lock().get(&version) {
             return Ok(Some(Arc::clone(known)));
         }
         let mut context = Context::new(&SHA256);
         let mut chunk = vec![0; CHUNK];
+        // Somebody may make it longer all the while.
+        let mut content = (&file).take(version.size);
         loop {
-            match file.read(&mut chunk) {
+            match content.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(length) => context.update(chunk.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -89,6 +113,9 @@ impl Digests {
             return Ok(None);
         }
         let digest: Arc<str> = hex::encode(context.finish()).into();
+        if !settled {
+            return Ok(Some(digest));
+        }
         let mut known = self.lock();
         if known.len() >= MAX_REMEMBERED {
             known.clear();
@@ -106,6 +133,7 @@ impl Digests {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::unix::fs::FileExt as _;
 
     use super::*;
 
@@ -128,6 +156,26 @@ mod tests {
         assert_eq!(&*again(), EMPTY);
         file.write_all(b"abc").unwrap();
         assert_eq!(&*digest(&digests, &File::open(file.path()).unwrap()).unwrap(), ABC);
+    }
+
+    #[test]
+    fn a_file_that_is_changed_at_once_is_not_taken_for_what_it_was() {
+        // Of the same size, and within one step of the kernel's clock: nothing but the content tells.
+        let (digests, mut file) = (Digests::default(), tempfile::NamedTempFile::new().unwrap());
+        file.write_all(b"xyz").unwrap();
+        assert_ne!(&*digest(&digests, &File::open(file.path()).unwrap()).unwrap(), ABC);
+        file.as_file().write_all_at(b"abc", 0).unwrap();
+        assert_eq!(&*digest(&digests, &File::open(file.path()).unwrap()).unwrap(), ABC);
+    }
+
+    #[test]
+    fn only_a_file_that_has_settled_is_remembered() {
+        let old = File::open(std::env::current_exe().unwrap()).unwrap();
+        let mut version = Version::of(&old.metadata().unwrap());
+        version.changed = (1, 0);
+        assert!(version.is_settled());
+        version.changed = (i64::MAX, 0);
+        assert!(!version.is_settled(), "nobody knows when it will be");
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod unix;
 
 pub use captured::Captured;
 pub use cgroup::Hierarchy;
-pub use digest::Unread;
+pub use digest::{Unread, Version};
 pub use error::KernelError;
 pub use kernel::{Counters, Kernel};
 pub use peer::{Peer, peer};

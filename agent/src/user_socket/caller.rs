@@ -78,7 +78,7 @@ impl Drop for Counted {
 impl Users {
     /// The caller as somebody who answers questions.
     pub(super) async fn person(&self, caller: Caller) -> Person {
-        let identities = self.registry.identify(caller.process).await.now.borrow().clone();
+        let identities = self.registry.identify(caller.process, caller.account).await.now.borrow().clone();
         let (host, account) = (self.desk.host().clone(), caller.account);
         let nobody = Person { host: host.clone(), uid: Some(account), ..Person::default() };
         // An account whose name and groups cannot be told is known by its number alone.

@@ -39,7 +39,7 @@ pub(super) async fn login(
 
 /// Who the caller is.
 pub(super) async fn whoami(registry: &Registry, caller: Caller) -> Answer {
-    let known = registry.whoami(caller.process).await;
+    let known = registry.identify(caller.process, caller.account).await;
     let identities = known.now.borrow().to_vec();
     Answer::Known { identities, unproven: known.unproven.to_vec() }
 }

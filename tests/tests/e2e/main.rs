@@ -15,6 +15,7 @@ mod namespaces;
 mod people;
 mod policy;
 mod pooler;
+mod pressure;
 mod psql;
 mod tls;
 mod together;

@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     issuer::{Stub, issuer},
     minted::{Signer, claims},
-    processes::{Told, id},
+    processes::{Told, UID, id},
 };
 use crate::{Defect, ProcessId, Registry, Terms, registry::now};
 
@@ -65,11 +65,11 @@ impl World {
     }
 
     pub(super) async fn subjects(&self, pid: u32) -> Vec<String> {
-        subjects(&self.registry.identify(id(pid)).await.now.borrow())
+        subjects(&self.registry.identify(id(pid), UID).await.now.borrow())
     }
 
     pub(super) async fn unproven(&self, pid: u32) -> String {
-        let identified = self.registry.identify(id(pid)).await;
+        let identified = self.registry.identify(id(pid), UID).await;
         assert!(identified.now.borrow().is_empty());
         identified.unproven.iter().map(|token| token.why.to_string()).collect()
     }
@@ -109,7 +109,7 @@ impl World {
     }
 }
 
-fn subjects(identities: &[Identity]) -> Vec<String> {
+pub(super) fn subjects(identities: &[Identity]) -> Vec<String> {
     identities.iter().map(|identity| identity.subject.to_string()).collect()
 }
 
@@ -240,7 +240,7 @@ async fn a_bundle_may_let_a_token_count_elsewhere() {
 async fn an_identity_ends_with_its_tree_and_sessions_are_told() {
     let world = World::new().await;
     world.present(30, &world.token("job-1")).await.unwrap();
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     until(&mut session, &["job-1"]).await;
     world.told.end(20);
     until(&mut session, &[]).await;
@@ -252,7 +252,7 @@ async fn an_identity_ends_with_its_token_and_sessions_are_told() {
     let mut claims = claims(&world.issuer, "job-1");
     claims["exp"] = json!(now() + 2);
     world.present(30, &world.signer.sign(&claims)).await.unwrap();
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     until(&mut session, &["job-1"]).await;
     until(&mut session, &[]).await;
     assert!(world.subjects(30).await.is_empty());
@@ -263,7 +263,7 @@ async fn a_process_that_takes_over_the_id_of_a_root_is_nobody() {
     let world = World::new().await;
     world.present(30, &world.token("job-1")).await.unwrap();
     let later = ProcessId { started: 999, ..id(20) };
-    assert!(world.registry.identify(later).await.now.borrow().is_empty());
+    assert!(world.registry.identify(later, UID).await.now.borrow().is_empty());
 }
 
 #[tokio::test]
@@ -303,7 +303,7 @@ async fn a_tree_that_is_somebody_stays_it_and_may_renew_it() {
     assert_eq!(world.present(40, &world.token("job-2")).await.unwrap_err(), Defect::SomebodyElse);
     world.told.set_environment(40, &[("CI_TOKEN", &world.token("job-2"))]);
     assert_eq!(world.subjects(40).await, ["job-1"]);
-    let mut session = world.registry.identify(id(40)).await.now;
+    let mut session = world.registry.identify(id(40), UID).await.now;
     let mut claims = claims(&world.issuer, "job-1");
     claims["exp"] = json!(now() + 900);
     world.present(30, &world.signer.sign(&claims)).await.unwrap();
@@ -350,7 +350,7 @@ async fn a_job_of_github_s_is_asked_for_a_token_that_is_for_us_once() {
     world.give(30, &world.github_environment());
     let asking = (0..6).map(|_| {
         let registry = world.registry.clone();
-        tokio::spawn(async move { subjects(&registry.identify(id(30)).await.now.borrow()) })
+        tokio::spawn(async move { subjects(&registry.identify(id(30), UID).await.now.borrow()) })
     });
     for asked in asking.collect::<Vec<_>>() {
         assert_eq!(asked.await.unwrap(), ["repo:acme/shop"]);
@@ -382,7 +382,7 @@ async fn a_job_that_outlives_its_token_is_renewed() {
     let world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
     let issued = world.be_github(8);
     world.give(30, &world.github_environment());
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     let first = session.borrow_and_update()[0].expires;
     let renewed = session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
     tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();

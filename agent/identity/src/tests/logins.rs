@@ -78,7 +78,7 @@ impl World {
     }
 
     async fn subjects(&self, pid: u32) -> Vec<String> {
-        let identified = self.registry.identify(id(pid)).await;
+        let identified = self.registry.identify(id(pid), UID).await;
         identified.now.borrow().iter().map(|identity| identity.subject.to_string()).collect()
     }
 }
@@ -144,7 +144,7 @@ async fn a_login_is_renewed_while_its_session_lives_and_revoked_when_it_ends() {
     let later = world.tokens("alice", 300);
     world.answer(vec![world.tokens("alice", 8), later]);
     world.log_in(30).await;
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     let renewed =
         session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > self::now() + 100));
     tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
@@ -166,7 +166,7 @@ async fn a_login_that_the_issuer_renews_no_more_ends() {
     let world = World::new().await;
     world.answer(vec![world.tokens("alice", 20), (400, json!({"error": "invalid_grant"}))]);
     world.log_in(30).await;
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     let ended = session.wait_for(|now| now.is_empty());
     tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
 }

@@ -6,6 +6,7 @@ mod issuer;
 mod keyring;
 mod logins;
 mod minted;
+mod pressure;
 mod processes;
 mod speed;
 mod stolen;

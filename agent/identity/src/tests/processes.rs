@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    io::{self, Cursor, Read},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
 };
 
 use tidegate_gate::BoxFuture;
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Defect, ProcessId,
-    host::{Environment, Group, Host, Seen},
+    host::{Group, Host, Seen},
 };
 
 /// A host that has the processes a test says. Their start time is 100 and their id.
@@ -25,7 +26,19 @@ struct Process {
     environment: Vec<u8>,
     login: Option<u32>,
     group: Group,
+    stuck: Option<Stuck>,
     ended: watch::Sender<bool>,
+}
+
+/// An environment that nobody comes to the end of, until the sender is dropped.
+#[derive(Clone)]
+struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
+
+impl Read for Stuck {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        let until = self.0.lock().unwrap();
+        Ok(until.recv().map_or(0, |()| 0))
+    }
 }
 
 pub(super) const UID: u32 = 61_090;
@@ -44,7 +57,8 @@ impl Told {
                 (of.seen.session, of.uid, of.environment.clone(), of.login, of.group)
             });
         let seen = Seen { id: id(pid), parent, session };
-        let process = Process { seen, uid, environment, login, group, ended: watch::Sender::new(false) };
+        let process =
+            Process { seen, uid, environment, login, group, stuck: None, ended: watch::Sender::new(false) };
         processes.insert(pid, process);
     }
 
@@ -72,6 +86,19 @@ impl Told {
 
     pub(super) fn set_group(&self, pid: u32, terminal: bool) {
         self.change(pid, |process| process.group = Group { id: pid, terminal });
+    }
+
+    /// Has whoever reads this environment wait until what is returned is dropped.
+    pub(super) fn stick(&self, pid: u32) -> mpsc::Sender<()> {
+        let (until, told) = mpsc::channel();
+        self.change(pid, |process| process.stuck = Some(Stuck(Arc::new(Mutex::new(told)))));
+        until
+    }
+
+    /// How many read an environment that they wait for.
+    pub(super) fn reading(&self, pid: u32) -> usize {
+        let processes = self.0.lock().unwrap();
+        processes[&pid].stuck.as_ref().map_or(0, |Stuck(told)| Arc::strong_count(told) - 1)
     }
 
     pub(super) fn lives(&self, pid: u32) -> bool {
@@ -107,9 +134,13 @@ impl Host for Told {
         self.0.lock().unwrap().get(&id.pid)?.login
     }
 
-    fn environment(&self, id: ProcessId) -> Option<Environment> {
+    fn environment(&self, id: ProcessId) -> Option<Box<dyn Read>> {
         let processes = self.0.lock().unwrap();
-        processes.get(&id.pid).map(|process| Environment(Zeroizing::new(process.environment.clone())))
+        let process = processes.get(&id.pid)?;
+        Some(match &process.stuck {
+            Some(stuck) => Box::new(stuck.clone()),
+            None => Box::new(Cursor::new(process.environment.clone())),
+        })
     }
 
     fn file(&self, _id: ProcessId, _path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect> {

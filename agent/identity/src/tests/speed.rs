@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::{
     issuer::{Stub, issuer},
     minted::{Signer, claims},
+    processes::UID,
 };
 use crate::{
     ProcessId, Registry,
@@ -37,7 +38,7 @@ fn end(mut child: Child) {
 
 async fn timed(registry: &Registry, id: ProcessId, known: bool) -> Duration {
     let since = Instant::now();
-    let identified = registry.identify(id).await;
+    let identified = registry.identify(id, UID).await;
     let took = since.elapsed();
     assert_eq!(!identified.now.borrow().is_empty(), known);
     took

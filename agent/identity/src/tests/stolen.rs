@@ -85,7 +85,7 @@ async fn an_id_token_that_renewed_a_job_does_not_count_again_and_the_job_goes_on
     let mut world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
     let issued = world.be_github(8);
     world.give(30, &world.github_environment());
-    let mut session = world.registry.identify(id(30)).await.now;
+    let mut session = world.registry.identify(id(30), UID).await.now;
     let first = session.borrow_and_update()[0].expires;
     let renewed = session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
     tokio::time::timeout(Duration::from_secs(20), renewed).await.unwrap().unwrap();
