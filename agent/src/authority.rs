@@ -249,7 +249,7 @@ fn set_validity(params: &mut CertificateParams, now: SystemTime, life: Duration)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use rustls::{
@@ -260,7 +260,12 @@ mod tests {
 
     use super::*;
 
-    async fn handshake(directory: &Path, server: Arc<ServerConfig>, name: &str) -> Result<(), String> {
+    /// A client that trusts this directory's authority, and the server, over memory.
+    pub(crate) async fn handshake(
+        directory: &Path,
+        server: Arc<ServerConfig>,
+        name: &str,
+    ) -> Result<(), String> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate_path(directory)).unwrap()).unwrap();
         let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -1,9 +1,9 @@
 //! Which resource a destination is, and what answers there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ipnet::IpNet;
@@ -14,11 +14,14 @@ use tidegate_policy::{Address, Host, Policy, Resource};
 use tokio::task::JoinSet;
 
 use crate::{
-    authority::Authority,
+    authority::{Authority, AuthorityError},
     bundle::{BundleError, Servers},
     error::Error,
     protocols::Protocols,
 };
+
+/// Certificates for addresses of one resource's ranges that are kept.
+const MOST_OF_RANGES: usize = 256;
 
 /// What serves one resource.
 pub(crate) struct Route {
@@ -27,7 +30,19 @@ pub(crate) struct Route {
     /// Its protocol, configured for it.
     pub(crate) server: Arc<dyn Server>,
     /// What to answer TLS with.
-    pub(crate) tls: Arc<ServerConfig>,
+    tls: Tls,
+}
+
+/// What to answer TLS with: one certificate for all names and addresses of a resource, and one for each address of its
+/// ranges that was asked for.
+struct Tls {
+    named: Arc<ServerConfig>,
+    authority: Arc<Authority>,
+    names: Vec<Arc<str>>,
+    addresses: Vec<IpAddr>,
+    alpn: &'static [&'static [u8]],
+    /// By address. What is forgotten is made again.
+    of_ranges: Mutex<HashMap<IpAddr, Arc<ServerConfig>>>,
 }
 
 /// Destinations and the resources they are. No destination is two resources.
@@ -51,7 +66,7 @@ impl Routes {
             let alpn = protocols.find(&resource.protocol).map_or(&[][..], |registered| registered.alpn);
             let (mut names, addresses) = names(&resource, resolved);
             names.extend(server.names());
-            let tls = authority.server_config(&names, &addresses, alpn)?;
+            let tls = Tls::new(authority, names, addresses, alpn)?;
             let route = Arc::new(Route { resource: resource.clone(), server, tls });
             for address in &resource.addresses {
                 let Some(port) = address.port else { continue };
@@ -75,6 +90,48 @@ impl Routes {
     /// The route to a resource.
     pub(crate) fn to(&self, resource: &str) -> Option<&Arc<Route>> {
         self.0.iter().find(|(.., route)| *route.resource.name == *resource).map(|(.., route)| route)
+    }
+}
+
+impl Route {
+    /// What to answer TLS with at this destination.
+    pub(crate) fn tls(&self, destination: IpAddr) -> Arc<ServerConfig> {
+        self.tls.at(destination.to_canonical())
+    }
+}
+
+impl Tls {
+    fn new(
+        authority: &Arc<Authority>,
+        names: Vec<Arc<str>>,
+        addresses: Vec<IpAddr>,
+        alpn: &'static [&'static [u8]],
+    ) -> Result<Self, AuthorityError> {
+        let named = authority.server_config(&names, &addresses, alpn)?;
+        Ok(Self { named, authority: authority.clone(), names, addresses, alpn, of_ranges: Mutex::default() })
+    }
+
+    fn at(&self, address: IpAddr) -> Arc<ServerConfig> {
+        if self.addresses.contains(&address) || address.is_loopback() {
+            return self.named.clone();
+        }
+        let mut of_ranges = self.of_ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = of_ranges.get(&address) {
+            return known.clone();
+        }
+        match self.authority.server_config(&self.names, &[address], self.alpn) {
+            Ok(minted) => {
+                if of_ranges.len() >= MOST_OF_RANGES {
+                    of_ranges.clear();
+                }
+                of_ranges.insert(address, minted.clone());
+                minted
+            }
+            Err(error) => {
+                tracing::error!(%error, %address, "no certificate could be made for an address of a range");
+                self.named.clone()
+            }
+        }
     }
 }
 
@@ -110,7 +167,7 @@ impl Resolved {
     }
 }
 
-/// What clients may call a resource. A range has no name: its members are verified by `localhost` or not at all.
+/// What clients may call a resource. The addresses of ranges are not among it: they are many.
 fn names(resource: &Resource, resolved: &Resolved) -> (Vec<Arc<str>>, Vec<IpAddr>) {
     let mut names: Vec<Arc<str>> = resource.tls.server_name.clone().into_iter().collect();
     let mut addresses = Vec::new();
@@ -143,6 +200,7 @@ fn clashes(routes: &[(IpNet, u16, Arc<Route>)]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::{
+        authority::tests::handshake,
         bundle,
         test_support::{BUNDLE, protocols, write_bundle},
     };
@@ -170,6 +228,22 @@ mod tests {
         for destination in ["192.0.2.9:8", "192.0.3.9:7", "127.0.0.1:7"] {
             assert_eq!(chosen(&routes, destination), None, "{destination}");
         }
+    }
+
+    #[tokio::test]
+    async fn each_address_of_a_range_has_a_certificate_that_bears_it_and_is_made_once() {
+        let state = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let tls =
+            Tls::new(&authority, vec!["db.internal".into()], vec![address("198.51.100.7")], &[]).unwrap();
+        assert!(Arc::ptr_eq(&tls.at(address("198.51.100.7")), &tls.at(address("127.0.0.1"))));
+        assert!(Arc::ptr_eq(&tls.at(address("192.0.2.9")), &tls.at(address("192.0.2.9"))));
+        for name in ["192.0.2.9", "192.0.2.10", "198.51.100.7"] {
+            handshake(state.path(), tls.at(address(name)), name).await.unwrap();
+            handshake(state.path(), tls.at(address(name)), "db.internal").await.unwrap();
+        }
+        assert!(handshake(state.path(), tls.at(address("192.0.2.9")), "192.0.2.10").await.is_err());
     }
 
     #[tokio::test]

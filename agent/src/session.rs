@@ -73,7 +73,7 @@ impl Sessions {
                 }
                 Ok(Opened::Resource(route, gate)) => {
                     drop(sessions);
-                    let client = ClientIo { stream, tls: route.tls.clone() };
+                    let client = ClientIo { stream, tls: route.tls(gate.destination().ip()) };
                     let served = route.server.clone().serve(client, gate);
                     drop(route);
                     access.ended(served.await);
