@@ -93,7 +93,12 @@ impl Comparison {
 }
 
 fn of<'a>(name: &str, values: &'a [(Arc<str>, Arc<str>)]) -> impl Iterator<Item = &'a str> {
-    values.iter().filter(move |(other, _)| folded(other) == name).map(|(_, value)| &**value)
+    let is_it = move |other: &str| match other.is_ascii() {
+        true => other.eq_ignore_ascii_case(name),
+        // No letter's other case is more than three times as long.
+        false => other.len() <= 3 * name.len() && folded(other) == name,
+    };
+    values.iter().filter(move |(other, _)| is_it(other)).map(|(_, value)| &**value)
 }
 
 /// A name as it is compared. Some servers take `Role`, and even `ſ` for `s`, as well as `role`.

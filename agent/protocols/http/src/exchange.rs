@@ -297,8 +297,9 @@ impl Session {
         is_masked: bool,
     ) -> Result<(Response<Incoming>, Arc<upstream::Driver>), Problem> {
         let (host, settings) = (&understood.authority.host, &self.server.settings);
+        let versions = if self.server.options.h2c { Versions::Http2 } else { Versions::Any };
         let mut line = match understood.offer {
-            None => self.lines.line(host, &self.gate, permit, settings).await?,
+            None => self.lines.line(host, &self.gate, permit, settings, versions).await?,
             Some(_) => upstream::new_line(host, &self.gate, permit, settings, Versions::Http11).await?,
         };
         let mut request = self.request(understood, &line, outgoing, is_masked)?;
@@ -319,7 +320,7 @@ impl Session {
             };
             match failed {
                 SendError::Unsent(unsent) if line.is_used() => {
-                    line = upstream::new_line(host, &self.gate, permit, settings, Versions::Any).await?;
+                    line = upstream::new_line(host, &self.gate, permit, settings, versions).await?;
                     request = self.request(understood, &line, unsent.into_body(), is_masked)?;
                 }
                 SendError::Unsent(_) => {

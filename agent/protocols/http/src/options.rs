@@ -6,7 +6,7 @@ use http::HeaderName;
 use serde::Deserialize;
 use tidegate_gate::{
     ConfigError,
-    policy::{Host, Resource},
+    policy::{Host, Resource, TlsMode},
 };
 
 use crate::target::{self, Authority, Tolerated};
@@ -25,6 +25,8 @@ pub(crate) struct Options {
     /// The client's own header fields that go upstream although they are credentials.
     pub(crate) pass: Vec<HeaderName>,
     pub(crate) tolerated: Tolerated,
+    /// Without TLS, the server speaks HTTP/2 and nothing else (RFC 9113, 3.3).
+    pub(crate) h2c: bool,
     /// How long a held request waits for its answer before the client is told to ask again.
     pub(crate) wait: Duration,
 }
@@ -53,6 +55,7 @@ struct Raw {
     sign_in: Option<RawSignIn>,
     pass: Vec<String>,
     tolerate: Vec<Trick>,
+    h2c: bool,
     /// In seconds.
     wait: Option<u64>,
 }
@@ -76,11 +79,16 @@ enum Trick {
 }
 
 const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass (names of \
-                     header fields), tolerate (encoded-slash, empty-segments, path-parameters), wait (seconds)";
+                     header fields), tolerate (encoded-slash, empty-segments, path-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
         let raw: Raw = tidegate_gate::options(&resource.options, KNOWN)?;
+        if raw.h2c && resource.tls.mode != Some(TlsMode::Disable) {
+            let message =
+                "options: h2c is for a server without TLS; with TLS, both sides agree on the version";
+            return Err(ConfigError::in_option("h2c", message));
+        }
         let has = |trick| raw.tolerate.contains(&trick);
         let wait = raw.wait.map_or(WAIT, Duration::from_secs);
         if wait.as_secs() > LONGEST_WAIT {
@@ -98,6 +106,7 @@ impl Options {
                 empty_segments: has(Trick::EmptySegments),
                 path_parameters: has(Trick::PathParameters),
             },
+            h2c: raw.h2c,
             wait,
         })
     }

@@ -1,13 +1,13 @@
 //! Clients that speak HTTP/1.1.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io::Cursor, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode, Version, header};
 use http_body::Frame;
 use tidegate_gate::ServeError;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, join, split},
     time::timeout,
 };
 
@@ -22,6 +22,8 @@ use crate::{
     wire::{self, Decoded, Decoder, Framing, Head, HeadReader, Length, WireError},
 };
 
+/// How a client begins that speaks HTTP/2 (RFC 9113, 3.4), up to what would be the end of a head.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// How long a connection may be idle between requests.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a client may take for a head, once it has begun.
@@ -43,7 +45,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     stream: S,
 ) -> Result<(), ServeError> {
     let (read, mut write) = split(stream);
-    let mut reader = Reader { read, buffer: BytesMut::new(), ended: false };
+    let mut reader = Reader { read, buffer: BytesMut::new(), ended: false, first: true };
     loop {
         let head = tokio::select! {
             head = reader.head() => head?,
@@ -55,6 +57,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         };
         let (head, framing) = match head {
             Ok(head) => head,
+            // It knows that HTTP/2 is spoken here, or tries (RFC 9113, 3.3).
+            Err(WireError::Preface) if !session.way.tls => {
+                let read = Cursor::new(reader.buffer.freeze()).chain(reader.read);
+                return super::h2::serve(session, join(read, write)).await;
+            }
             Err(error) => return malformed(session, &mut reader, &mut write, error).await,
         };
         match one(session, head, framing, &mut reader, &mut write).await? {
@@ -201,6 +208,8 @@ struct Reader<S> {
     buffer: BytesMut,
     /// The client sends no more.
     ended: bool,
+    /// Nothing was read yet that the client has sent.
+    first: bool,
 }
 
 impl<S: AsyncRead> Reader<S> {
@@ -217,6 +226,10 @@ impl<S: AsyncRead> Reader<S> {
         let mut head = HeadReader::default();
         let whole = async {
             loop {
+                // It is left where it is, for whoever speaks it.
+                if self.first && self.buffer.starts_with(PREFACE) {
+                    return Ok(Some(Err(WireError::Preface)));
+                }
                 match head.take(&mut self.buffer) {
                     Ok(Some(head)) => return Ok(Some(Ok(head))),
                     Ok(None) => {}
@@ -227,7 +240,9 @@ impl<S: AsyncRead> Reader<S> {
                 }
             }
         };
-        match timeout(HEAD, whole).await {
+        let whole = timeout(HEAD, whole).await;
+        self.first = false;
+        match whole {
             Ok(Ok(Some(head))) => Ok(Some(head)),
             Ok(Ok(None)) if self.buffer.is_empty() => Ok(None),
             Ok(Ok(None)) => Err(ServeError::Client("it went away in the middle of a request's head".into())),

@@ -112,6 +112,25 @@ async fn a_body_that_no_rule_looks_at_may_be_of_any_kind() {
 }
 
 #[tokio::test]
+async fn a_hold_may_depend_on_what_a_body_says() {
+    let rules = r#"
+rules:
+  - {name: deploy, subjects: [tester], resources: [it], allow: [{method: POST, path: /deploy}]}
+  - name: production
+    subjects: [tester]
+    resources: [it]
+    hold: [{body: {environment: production}}]
+    approve: {by: {users: [ann]}}
+"#;
+    let stage = Stage::set(rules, "{wait: 0}", Reached::Plainly, ok).await;
+    assert!(post(&stage, "/deploy", JSON, r#"{"environment": "test"}"#).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(stage.people.asked(), 0);
+    let told = post(&stage, "/deploy", JSON, r#"{"environment": "production"}"#).await;
+    assert!(told.starts_with("HTTP/1.1 403") && told.contains("\"approval\": \"q1\""), "{told}");
+    assert_eq!((stage.people.asked(), stage.received().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_chunked_body_is_looked_at_too() {
     let stage = stage().await;
     let more = format!("Content-Type: {JSON}\r\nTransfer-Encoding: chunked\r\n");

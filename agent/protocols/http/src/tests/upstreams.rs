@@ -78,3 +78,47 @@ async fn answer(client: &mut TcpStream) -> String {
     }
     String::from_utf8_lossy(&heard).into_owned()
 }
+
+/// Answers every stream of HTTP/2 with what it was asked.
+async fn h2c(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let received = received.clone();
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                received.lock().unwrap().push(format!("{} {:?}", request.uri(), request.version()));
+                let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                body.send_data(bytes::Bytes::from(request.uri().path().to_owned()), true).unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_without_tls_to_whom_knows() {
+    let serving = |listener, _, received| tokio::spawn(h2c(listener, received));
+    let stage = Stage::serving(RULES, "{h2c: true}", Reached::Plainly, serving).await;
+    let (stream, _) = stage.connect().await;
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let uri = |path: &str| format!("http://127.0.0.1:{}{path}", stage.port);
+    for (path, status) in [("/open/a", 200), ("/secret", 403), ("/open/b", 200)] {
+        let get = http::Request::get(uri(path)).body(()).unwrap();
+        let (response, _) = client.send_request(get, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{path}");
+    }
+    let heard = stage.told(&stage.request("GET /open/c", "")).await;
+    assert!(heard.starts_with("HTTP/1.1 200") && heard.ends_with("/open/c\r\n0\r\n\r\n"), "{heard}");
+    let expected: Vec<_> =
+        ["/open/a", "/open/b", "/open/c"].map(|path| format!("{} HTTP/2.0", uri(path))).into();
+    assert_eq!(stage.received(), expected);
+}
+
+#[tokio::test]
+async fn http_2_begins_at_the_beginning_or_not_at_all() {
+    let stage = Stage::set(RULES, "{}", Reached::Plainly, ok).await;
+    let first = stage.request("GET /open/x", "").replace("Connection: close\r\n", "");
+    let heard = stage.told(&(first + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 200") && heard.contains("HTTP/1.1 505"), "{heard}");
+}

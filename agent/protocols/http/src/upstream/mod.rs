@@ -75,10 +75,11 @@ impl Lines {
         gate: &Gate,
         permit: &Permit,
         settings: &Settings,
+        versions: Versions,
     ) -> Result<Line, Problem> {
         match self.idle(host) {
             Some(line) => Ok(line),
-            None => new_line(host, gate, permit, settings, Versions::Any).await,
+            None => new_line(host, gate, permit, settings, versions).await,
         }
     }
 
@@ -186,7 +187,10 @@ pub(crate) async fn new_line(
     let tls = settings.client_config(&upstream.credential, versions).map_err(unusable)?;
     let connecting = async {
         match tls {
-            None => Ok(handshake(upstream.stream, false).await.map_err(|error| told(&error))?),
+            None => {
+                let is_h2 = versions == Versions::Http2;
+                Ok(handshake(upstream.stream, is_h2).await.map_err(|error| told(&error))?)
+            }
             Some(config) => {
                 let name = settings.server_name(host)?;
                 let stream = TlsConnector::from(config).connect(name, upstream.stream).await;

@@ -19,7 +19,10 @@ pub(crate) const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// Which versions a connection may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Versions {
+    /// What TLS agrees on; HTTP/1.1 without it.
     Any,
+    /// HTTP/2, without asking: there is no TLS.
+    Http2,
     /// HTTP/1.1 alone: it is going to be switched to another protocol.
     Http11,
 }

@@ -21,6 +21,9 @@ pub(crate) enum WireError {
     /// A head larger than is read.
     #[error("the head is larger than {} KiB, or has more than {} fields", head::LARGEST / 1024, head::MOST_FIELDS)]
     TooLarge,
+    /// It is the beginning of HTTP/2.
+    #[error("it begins as HTTP/2, which is not spoken here")]
+    Preface,
     /// Another version than HTTP/1.0 and HTTP/1.1.
     #[error("the version is neither HTTP/1.1 nor HTTP/1.0")]
     Version,
@@ -32,7 +35,7 @@ impl WireError {
         match self {
             Self::Malformed(_) => http::StatusCode::BAD_REQUEST,
             Self::TooLarge => http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Version => http::StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Version | Self::Preface => http::StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         }
     }
 }
