@@ -1,6 +1,7 @@
 //! The host's own certificate authority, which clients on this host may trust, and the leaves it mints.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -10,8 +11,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use rustls::{
     ServerConfig,
@@ -21,10 +22,13 @@ use rustls::{
     sign::CertifiedKey,
 };
 use thiserror::Error;
+use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
 use crate::files;
 
+/// What clients on this host may call the listener itself.
+const HOST: &str = "localhost";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the authority is valid.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(3653 * 24 * 60 * 60);
@@ -36,6 +40,8 @@ const LONGEST: usize = 64 * 1024;
 /// The host's own authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// It vouches for no name that is not one of these or below; empty for any.
+    within: Vec<Arc<str>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -61,22 +67,49 @@ pub(crate) enum AuthorityError {
         /// Why.
         error: rcgen::Error,
     },
+    /// It was begun with other constraints than the configuration has now.
+    #[error(
+        "{}: this authority vouches for {}, and `authority.names` of the configuration asks for {}: change that, or remove \
+         ca.pem and ca.key to begin a new authority, which clients must trust anew",
+        path.display(), names(was), names(asked)
+    )]
+    Constrained {
+        /// Its certificate.
+        path: PathBuf,
+        /// What it was begun with.
+        was: Vec<Arc<str>>,
+        /// What it is to have.
+        asked: Vec<Arc<str>>,
+    },
+    /// A resource's name that it may not vouch for.
+    #[error(
+        "no certificate for {name:?}: this host's authority vouches for {} (`authority.names`)",
+        names(within)
+    )]
+    Outside {
+        /// The name.
+        name: Arc<str>,
+        /// What it vouches for.
+        within: Vec<Arc<str>>,
+    },
     /// A leaf could not be made.
     #[error("no certificate could be made: {0}")]
     Mint(String),
 }
 
 impl Authority {
-    /// Opens the authority of this directory (`ca.pem`, `ca.key`), or begins a new one, named after the host.
-    pub(crate) fn open(directory: &Path, host: &str) -> Result<Self, AuthorityError> {
+    /// Opens the authority of this directory (`ca.pem`, `ca.key`), or begins a new one, named after the host. `within` are the
+    /// names that it may vouch for, with those below, beside the host's own; empty for any. They stand in its certificate
+    /// (RFC 5280, 4.2.1.10), so that its key is worth nothing for others, whoever has it.
+    pub(crate) fn open(directory: &Path, host: &str, within: &[Arc<str>]) -> Result<Self, AuthorityError> {
         let (certificate, key) = (certificate_path(directory), directory.join("ca.key"));
         let issuer = match (certificate.exists(), key.exists()) {
-            (true, true) => load(&certificate, &key)?,
-            (false, false) => begin(&certificate, &key, host)?,
+            (true, true) => load(&certificate, &key, within)?,
+            (false, false) => begin(&certificate, &key, host, within)?,
             (true, false) => return Err(AuthorityError::Half(key)),
             (false, true) => return Err(AuthorityError::Half(certificate)),
         };
-        Ok(Self { issuer, provider: Arc::new(aws_lc_rs::default_provider()) })
+        Ok(Self { issuer, within: within.to_vec(), provider: Arc::new(aws_lc_rs::default_provider()) })
     }
 
     /// What to answer TLS with as any of these names and addresses, and as the host itself. The certificate renews
@@ -87,6 +120,15 @@ impl Authority {
         addresses: &[IpAddr],
         alpn: &[&[u8]],
     ) -> Result<Arc<ServerConfig>, AuthorityError> {
+        let is_within = |name: &&Arc<str>| {
+            let below = |zone: &Arc<str>| {
+                name.strip_suffix(&**zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            self.within.is_empty() || ***name == *HOST || self.within.iter().any(below)
+        };
+        if let Some(name) = names.iter().find(|name| !is_within(name)) {
+            return Err(AuthorityError::Outside { name: name.clone(), within: self.within.clone() });
+        }
         let leaf = Leaf::new(self.clone(), sans(names, addresses)?)?;
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
@@ -177,20 +219,61 @@ impl std::fmt::Debug for Leaf {
     }
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
+fn load(
+    certificate: &Path,
+    key: &Path,
+    within: &[Arc<str>],
+) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
     let unusable = |path: &Path| {
         let path = path.to_owned();
         move |error| AuthorityError::Unusable { path, error }
     };
     let pair = KeyPair::from_pem(&text(key, 0o077)?).map_err(unusable(key))?;
-    Issuer::from_ca_cert_pem(&text(certificate, 0o022)?, pair).map_err(unusable(certificate))
+    let pem = text(certificate, 0o022)?;
+    let was =
+        constraints(&pem).ok_or_else(|| unusable(certificate)(rcgen::Error::CouldNotParseCertificate))?;
+    if was.iter().collect::<BTreeSet<_>>() != within.iter().collect() {
+        let (path, asked) = (certificate.to_owned(), within.to_vec());
+        return Err(AuthorityError::Constrained { path, was, asked });
+    }
+    Issuer::from_ca_cert_pem(&pem, pair).map_err(unusable(certificate))
 }
 
-fn begin(certificate: &Path, key: &Path, host: &str) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
+/// The names that a certificate's authority may vouch for, beside the host's own; none if it cannot be read.
+fn constraints(pem: &str) -> Option<Vec<Arc<str>>> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let constraints = certificate.name_constraints().ok()?;
+    let permitted = constraints.and_then(|constraints| constraints.value.permitted_subtrees.as_ref());
+    let names = permitted.into_iter().flatten().filter_map(|subtree| match subtree.base {
+        GeneralName::DNSName(name) if name != HOST => Some(name.into()),
+        _ => None,
+    });
+    Some(names.collect())
+}
+
+fn names(within: &[Arc<str>]) -> String {
+    match within {
+        [] => "any name".into(),
+        names => format!("names at or below {}", names.join(", ")),
+    }
+}
+
+fn begin(
+    certificate: &Path,
+    key: &Path,
+    host: &str,
+    within: &[Arc<str>],
+) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
     let failed = |error: rcgen::Error| AuthorityError::Mint(error.to_string());
     let mut params = CertificateParams::default();
     params.distinguished_name = named(&format!("Tidegate on {host}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    if !within.is_empty() {
+        let names = within.iter().map(|name| &**name).chain([HOST]);
+        let permitted_subtrees = names.map(|name| GeneralSubtree::DnsName(name.to_owned())).collect();
+        params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+    }
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     set_validity(&mut params, SystemTime::now(), AUTHORITY_LIFE);
     let pair = KeyPair::generate().map_err(failed)?;
@@ -215,7 +298,7 @@ fn text(path: &Path, forbidden: u32) -> Result<Zeroizing<String>, AuthorityError
 /// The resource's names and addresses, and what a client on this host may call the listener itself.
 fn sans(names: &[Arc<str>], addresses: &[IpAddr]) -> Result<Vec<SanType>, AuthorityError> {
     let mut sans = Vec::new();
-    for name in names.iter().map(|name| &**name).chain(["localhost"]) {
+    for name in names.iter().map(|name| &**name).chain([HOST]) {
         let name = name
             .try_into()
             .map_err(|_| AuthorityError::Mint(format!("{name:?} cannot stand in a certificate")))?;
@@ -285,7 +368,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_client_that_trusts_the_authority_verifies_every_name_of_a_resource() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(directory.path(), "host").unwrap());
+        let authority = Arc::new(Authority::open(directory.path(), "host", &[]).unwrap());
         let server =
             authority.server_config(&["db.internal".into()], &["192.0.2.7".parse().unwrap()], &[]).unwrap();
         for name in ["db.internal", "192.0.2.7", "localhost", "127.0.0.1", "::1"] {
@@ -298,18 +381,49 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn the_authority_is_the_same_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        Authority::open(directory.path(), "host").unwrap();
+        Authority::open(directory.path(), "host", &[]).unwrap();
         let before = fs::read(certificate_path(directory.path())).unwrap();
-        let again = Arc::new(Authority::open(directory.path(), "host").unwrap());
+        let again = Arc::new(Authority::open(directory.path(), "host", &[]).unwrap());
         assert_eq!(fs::read(certificate_path(directory.path())).unwrap(), before);
         let server = again.server_config(&["db.internal".into()], &[], &[]).unwrap();
         handshake(directory.path(), server, "db.internal").await.unwrap();
     }
 
+    #[tokio::test]
+    async fn a_constrained_authority_vouches_for_names_at_or_below_its_own_and_the_host() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |within: &[&str]| {
+            let within: Vec<Arc<str>> = within.iter().map(|name| (*name).into()).collect();
+            Authority::open(directory.path(), "host", &within)
+        };
+        let authority = Arc::new(open(&["internal"]).unwrap());
+        let server = authority.server_config(&["db.internal".into(), "internal".into()], &[], &[]).unwrap();
+        for name in ["db.internal", "internal", "localhost", "127.0.0.1"] {
+            handshake(directory.path(), server.clone(), name).await.unwrap();
+        }
+        for outside in ["example.com", "notinternal", "internal.example"] {
+            let error = authority.server_config(&[outside.into()], &[], &[]).err().unwrap().to_string();
+            assert!(error.contains("at or below internal"), "{error}");
+            // Whoever has the key gets no further: clients refuse what it signs.
+            let leaf = Leaf::new(authority.clone(), sans(&[outside.into()], &[]).unwrap()).unwrap();
+            let mut forged = ServerConfig::clone(&server);
+            forged.cert_resolver = Arc::new(leaf);
+            assert!(handshake(directory.path(), Arc::new(forged), outside).await.is_err(), "{outside}");
+        }
+        open(&["internal"]).unwrap();
+        for other in [&[][..], &["internal", "example.com"]] {
+            let error = open(other).err().unwrap().to_string();
+            assert!(
+                error.contains("at or below internal") && error.contains("begin a new authority"),
+                "{error}"
+            );
+        }
+    }
+
     #[test]
     fn only_the_certificate_is_for_others_to_read() {
         let directory = tempfile::tempdir().unwrap();
-        Authority::open(directory.path(), "host").unwrap();
+        Authority::open(directory.path(), "host", &[]).unwrap();
         let mode =
             |name: &str| fs::metadata(directory.path().join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("ca.key"), mode("ca.pem")), (0o600, 0o644));
@@ -318,25 +432,25 @@ pub(crate) mod tests {
     #[test]
     fn half_an_authority_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        Authority::open(directory.path(), "host").unwrap();
+        Authority::open(directory.path(), "host", &[]).unwrap();
         fs::remove_file(directory.path().join("ca.key")).unwrap();
-        let error = Authority::open(directory.path(), "host").err().unwrap().to_string();
+        let error = Authority::open(directory.path(), "host", &[]).err().unwrap().to_string();
         assert!(error.contains("ca.key") && error.contains("restore"), "{error}");
     }
 
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        Authority::open(directory.path(), "host").unwrap();
+        Authority::open(directory.path(), "host", &[]).unwrap();
         fs::set_permissions(directory.path().join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
-        let error = Authority::open(directory.path(), "host").err().unwrap().to_string();
+        let error = Authority::open(directory.path(), "host", &[]).err().unwrap().to_string();
         assert!(error.contains("ca.key") && error.contains("0644"), "{error}");
     }
 
     #[test]
     fn a_leaf_renews_itself_before_it_ends() {
         let directory = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(directory.path(), "host").unwrap());
+        let authority = Arc::new(Authority::open(directory.path(), "host", &[]).unwrap());
         let leaf = Leaf::new(authority, sans(&[], &[]).unwrap()).unwrap();
         let now = SystemTime::now();
         let first = leaf.at(now);

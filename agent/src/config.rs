@@ -5,6 +5,7 @@ mod approvals;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) pins: PathBuf,
     /// Where credentials are.
     pub(crate) credentials: Credentials,
+    /// What the host's certificate authority vouches for.
+    pub(crate) authority: Vouching,
     /// Where the gate listens.
     pub(crate) listen: Listen,
     /// The agent's own log.
@@ -53,6 +56,15 @@ pub(crate) struct Config {
 pub(crate) struct Credentials {
     /// Directory of credential files; systemd's own credential directory is looked at first.
     pub(crate) directory: PathBuf,
+}
+
+/// What the host's certificate authority vouches for. Written into its certificate when it begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Vouching {
+    /// These names and those below; empty for any.
+    #[serde(deserialize_with = "names")]
+    pub(crate) names: Vec<Arc<str>>,
 }
 
 /// Loopback ports of the listeners; 0 for any free one.
@@ -93,6 +105,7 @@ impl Default for Config {
             runtime: "/run/tidegate".into(),
             pins: "/sys/fs/bpf/tidegate".into(),
             credentials: Credentials::default(),
+            authority: Vouching::default(),
             listen: Listen::default(),
             log: Log::default(),
             limits: Limits::default(),
@@ -202,6 +215,18 @@ impl Config {
 fn sentence(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+/// Names in lower case, of letters, digits and hyphens.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<str>>, D::Error> {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let name = |text: String| match text.split('.').all(is_label) {
+        true => Ok(text.to_ascii_lowercase().into()),
+        false => Err(D::Error::custom(format!("{text:?} is no name: write internal.example"))),
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(name).collect()
 }
 
 /// A duration with its unit: `10s`, `1m 30s`, `500ms`.

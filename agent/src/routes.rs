@@ -209,7 +209,7 @@ mod tests {
         let (directory, state) = (write_bundle(text), tempfile::tempdir().unwrap());
         let policy = bundle::load(directory.path(), &protocols())?;
         let servers = bundle::configure(&policy, &protocols())?;
-        let authority = Arc::new(Authority::open(state.path(), "host")?);
+        let authority = Arc::new(Authority::open(state.path(), "host", &[])?);
         let upstream = Upstream::new(&[]).unwrap();
         Routes::build(servers, &Resolved::of(&policy, &upstream).await?, &protocols(), &authority)
     }
@@ -233,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn each_address_of_a_range_has_a_certificate_that_bears_it_and_is_made_once() {
         let state = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
+        let authority = Arc::new(Authority::open(state.path(), "host", &[]).unwrap());
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let tls =
             Tls::new(&authority, vec!["db.internal".into()], vec![address("198.51.100.7")], &[]).unwrap();

@@ -121,7 +121,7 @@ impl Opened {
         let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
         Ok(Self {
             records: store::open(&config.records(), &host_name()).map_err(Error::Records)?,
-            authority: Arc::new(Authority::open(&config.authority(), &host_name())?),
+            authority: Arc::new(Authority::open(&config.authority(), &host_name(), &config.authority.names)?),
             masker: Arc::new(Masker::new(token_key(&config.state.join("token.key"))?)),
             credentials: Arc::new(Files::new(systemd, config.credentials.directory.clone())),
             registry: registry.map_err(Error::file(&identity))?,

@@ -335,7 +335,7 @@ impl World {
         let (state, bundle) = (tempfile::tempdir().unwrap(), write_bundle(text));
         let credentials = tempfile::tempdir().unwrap();
         files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
-        let authority = Arc::new(Authority::open(state.path(), "host").unwrap());
+        let authority = Arc::new(Authority::open(state.path(), "host", &[]).unwrap());
         let enforcer = Arc::new(FakeEnforcer::default());
         let registry = Registry::new(None, tokio::runtime::Handle::current()).unwrap();
         let candidate =
