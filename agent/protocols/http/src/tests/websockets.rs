@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
+use tidegate_gate::Step;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -191,6 +192,49 @@ async fn a_rule_must_name_the_websocket_and_its_messages() {
         assert!(refused.to_string().contains("403"), "{path}: {refused}");
     }
     assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_waits_for_somebody_and_what_comes_back_meanwhile_does_not() {
+    let held = r#"
+  - name: deploy
+    subjects: [tester]
+    resources: [it]
+    hold: [{action: message, to: server, body: {op: deploy}}]
+    approve: {by: {users: [ann]}}
+"#;
+    let rules = RULES.replace("\nmasks:\n", &format!("{held}masks:\n"));
+    let serving = |listener, _, received| tokio::spawn(echo(listener, received));
+    let stage = Stage::serving(&rules, "{}", Reached::Plainly, serving).await;
+    let mut socket = connect(&stage).await;
+    for text in [r#"{"op": "look"}"#, r#"{"op": "deploy"}"#] {
+        socket.send(Message::text(text)).await.unwrap();
+    }
+    assert_eq!(next(&mut socket).await, Message::text(r#"{"op": "look"}"#));
+    stage.people.question(1).await;
+    assert_eq!(messages(&stage).len(), 1);
+    stage.people.approve("q1");
+    assert_eq!(next(&mut socket).await, Message::text(r#"{"op": "deploy"}"#));
+    socket.send(Message::text(r#"{"op": "deploy"}"#)).await.unwrap();
+    stage.people.question(2).await;
+    stage.people.answer("q2", Step::Refused { word: "denied".into(), by: Some("ann".into()), reason: None });
+    let (code, why) = closed(&mut socket).await;
+    assert!(code == 1008 && why.contains("it was denied by ann"), "{code} {why}");
+    assert_eq!(messages(&stage).len(), 2);
+}
+
+#[tokio::test]
+async fn an_upstream_that_goes_away_closes_the_client_s_socket_with_an_error() {
+    let serving = |listener: TcpListener, _, _| {
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(tokio_tungstenite::accept_async(stream).await);
+            }
+        })
+    };
+    let stage = Stage::serving(RULES, "{}", Reached::Plainly, serving).await;
+    let mut socket = connect(&stage).await;
+    assert_eq!(closed(&mut socket).await, (1011, "the upstream went away".into()));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
+        error::ProtocolError,
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
@@ -304,6 +305,7 @@ impl Closing {
         let code = match error {
             Error::Capacity(_) => CloseCode::Size,
             Error::Utf8(_) => CloseCode::Invalid,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Self::gone(to),
             Error::Protocol(_) => CloseCode::Protocol,
             _ => return Self::gone(to),
         };
