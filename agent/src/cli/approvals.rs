@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use tidegate_approvals::{Inquiry, Say, State};
 use tidegate_gate::{Block, Plain};
 
-use super::Exit;
+use super::{
+    Exit,
+    folded::{columns, folded},
+};
 use crate::{
     config::Config,
     user_socket::{self, Answer as Told, Request},
@@ -169,7 +172,13 @@ fn print(told: &Told, json: bool) -> Result<Exit> {
             questions.iter().try_for_each(|question| writeln!(out, "{}", Line(question)))?;
         }
         Told::Question { question } if json => writeln!(out, "{}", serde_json::to_string(question)?)?,
-        Told::Question { question } => write!(out, "{}", Whole(question))?,
+        Told::Question { question } => {
+            let whole = Whole(question).to_string();
+            match columns() {
+                Some(columns) => write!(out, "{}", folded(&whole, columns))?,
+                None => write!(out, "{whole}")?,
+            }
+        }
         Told::Bound { .. } | Told::Visit(_) | Told::Known { .. } | Told::LoggedOut { .. } => {
             anyhow::bail!("the agent answered something else: is it of another version?")
         }

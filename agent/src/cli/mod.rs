@@ -6,6 +6,7 @@ mod attack;
 mod bundles;
 mod ca;
 mod doctor;
+mod folded;
 mod people;
 mod sessions;
 

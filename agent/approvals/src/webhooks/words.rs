@@ -81,7 +81,8 @@ pub(super) fn teams(letter: &Value) -> Value {
     };
     let mut body = vec![run(&title, "Default", true)];
     body.extend(facts.iter().map(|(name, fact)| run(&format!("{name}: {fact}"), "Default", false)));
-    body.extend(runs.lines().map(|line| run(line, "Monospace", false)));
+    let runs: Vec<Value> = runs.lines().map(|line| run(line, "Monospace", false)).collect();
+    body.push(json!({"type": "Container", "style": "emphasis", "items": runs}));
     let actions =
         link.map(|link| json!({"type": "Action.OpenUrl", "title": "Look at it and answer", "url": link}));
     json!({"type": "message", "attachments": [{
@@ -156,6 +157,20 @@ mod tests {
             }
             assert!(text.contains("https://tidegate.example/approvals/k7f2-9qmd"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_will_run_stands_apart_and_passes_for_nothing_of_ours() {
+        let hostile = letter("asked", "DELETE FROM t\nWhere: scratch (postgres)");
+        let message = teams(&hostile);
+        let body = message["attachments"][0]["content"]["body"].as_array().unwrap();
+        let with_it: Vec<_> = body.iter().filter(|part| part.to_string().contains("scratch")).collect();
+        assert!(matches!(&with_it[..], [only] if only["type"] == "Container"), "{with_it:?}");
+        let message = slack(&hostile);
+        let blocks = message["blocks"].as_array().unwrap();
+        let with_it: Vec<_> = blocks.iter().filter(|part| part.to_string().contains("scratch")).collect();
+        let [only] = with_it[..] else { panic!("{with_it:?}") };
+        assert_eq!(only["elements"][0]["type"], "rich_text_preformatted");
     }
 
     #[test]
