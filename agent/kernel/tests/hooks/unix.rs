@@ -31,6 +31,20 @@ impl Folder {
     }
 }
 
+/// A process of the host's that listens on these, for everybody. Not the test's own: that one is the agent.
+fn helper(gate: &Gate, paths: &[PathBuf]) -> Client {
+    let mut helper = gate.python_as_root(&format!(
+        "
+made = []
+for path in {paths:?}:
+    s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(); os.chmod(path, 0o666); made.append(s)
+print('there', flush=True)
+sys.stdin.readline()"
+    ));
+    assert_eq!(helper.line(), "there");
+    helper
+}
+
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -52,8 +66,8 @@ fn connect_to(path: &Path) -> String {
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_helper_is_reached_by_its_name_in_the_bundle_and_by_whom_it_is_named_for() {
     let folder = Folder::new();
-    let (_named, _other) = (folder.listen("named"), folder.listen("other"));
     let gate = Gate::new(|_| allowing(vec![ListenerName::Path(folder.path("named"))])).await;
+    let _helper = helper(&gate, &[folder.path("named"), folder.path("other")]);
     let script = connect_to(&folder.path("named"))
         + &connect_to(&folder.path("other"))
         + &format!("os.chdir({:?})\n", folder.path(""))
@@ -92,8 +106,8 @@ attempt(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect('\\
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn mounting_another_socket_over_a_named_one_leads_nowhere() {
     let folder = Folder::new();
-    let (_named, other) = (folder.listen("named"), folder.listen("other"));
     let gate = Gate::new(|_| allowing(vec![ListenerName::Path(folder.path("named"))])).await;
+    let _helper = helper(&gate, &[folder.path("named"), folder.path("other")]);
     let script = format!(
         "
 CLONE_NEWUSER, CLONE_NEWNS, MS_BIND = 0x10000000, 0x20000, 4096
@@ -108,8 +122,6 @@ print(libc.mount({:?}.encode(), {:?}.encode(), None, MS_BIND, None))
     assert_eq!(gate.python(GOVERNED, &script).output().await, "0\n0\nerrno EPERM");
     // What it was shown is another: whoever isn't governed is fooled.
     assert_eq!(gate.python(UNGOVERNED, &script).output().await, "0\n0\nNone");
-    other.set_nonblocking(true).unwrap();
-    assert_eq!(std::iter::from_fn(|| other.accept().ok()).count(), 1);
 }
 
 #[tokio::test]
@@ -117,8 +129,8 @@ print(libc.mount({:?}.encode(), {:?}.encode(), None, MS_BIND, None))
 async fn a_name_in_a_folder_that_others_may_change_counts_for_the_shield_alone() {
     let folder = Folder::new();
     set_mode(&folder.path(""), 0o777);
-    let _named = folder.listen("named");
     let gate = Gate::new(|_| allowing(vec![ListenerName::Path(folder.path("named"))])).await;
+    let _helper = helper(&gate, &[folder.path("named")]);
     let expected = if gate.kernel.unshielded().is_some() { "errno EPERM" } else { "None" };
     assert_eq!(gate.python(GOVERNED, &connect_to(&folder.path("named"))).output().await, expected);
 }
@@ -194,8 +206,9 @@ async fn whoever_comes_to_the_agents_socket_by_itself_has_no_origin() {
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_resource_is_refused_while_no_agent_serves() {
     let folder = Folder::new();
-    let (_listener, _helper) = (folder.listen("gate"), folder.listen("db"));
+    let _listener = folder.listen("gate");
     let mut gate = Gate::new(|_| subjects()).await;
+    let _helper = helper(&gate, &[folder.path("db")]);
     let Some(()) = redirecting(&folder, &gate) else { return };
     gate.hang();
     gate.kernel.rest().unwrap();
