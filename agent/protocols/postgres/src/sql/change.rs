@@ -5,8 +5,8 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        CmdType, DeleteStmt, InsertStmt, MergeStmt, MergeWhenClause, Node, OnConflictClause, RangeVar,
-        ResTarget, ReturningClause, UpdateStmt,
+        CmdType, DeleteStmt, InsertStmt, MergeMatchKind, MergeStmt, MergeWhenClause, Node, OnConflictClause,
+        RangeVar, ResTarget, ReturningClause, UpdateStmt,
     },
 };
 use tidegate_policy::Path;
@@ -165,6 +165,7 @@ impl Tracer<'_> {
         for node in &merge.merge_when_clauses {
             if let Some(NodeEnum::MergeWhenClause(when)) = inner(node) {
                 self.merge_when(when, &target, &scope)?;
+                self.note_merged(when, merge.join_condition.as_deref(), &target, &scope);
             }
         }
         self.returning(merge.returning_clause.as_ref(), &target, source.ranges, &with)
@@ -185,6 +186,35 @@ impl Tracer<'_> {
         self.write(target, order.iter().flatten());
         self.fill(target, order.as_deref(), &source);
         Ok(())
+    }
+
+    /// What a WHEN clause does is an item of its own, as if it stood in a statement of its kind: a rule on that must not be
+    /// gone around by MERGE. Rows that ON matched are restricted by it and by the clause's own condition, those that no
+    /// row of the source matched by the latter alone.
+    fn note_merged(&mut self, when: &MergeWhenClause, on: Option<&Node>, target: &Target, scope: &Scope<'_>) {
+        let statement = match CmdType::try_from(when.command_type) {
+            Ok(CmdType::CmdInsert) => "insert",
+            Ok(CmdType::CmdUpdate) => "update",
+            Ok(CmdType::CmdDelete) => "delete",
+            _ => return,
+        };
+        let own = Target { range: target.range.clone(), order: target.order.clone(), statement };
+        let named: Vec<Arc<str>> =
+            targets(&when.target_list).map(|column| column.name.as_str().into()).collect();
+        if statement == "insert" {
+            let all = own.order.as_deref().unwrap_or_default();
+            return self.write(&own, if named.is_empty() { all } else { &named });
+        }
+        self.write(&own, &named);
+        let is_matched = when.match_kind == MergeMatchKind::MergeWhenMatched as i32;
+        let mut kinds = Vec::new();
+        for condition in when.condition.as_deref().into_iter().chain(on.filter(|_| is_matched)) {
+            let (kind, literals_matter) = predicate::kind(Some(condition), &target.range, scope);
+            self.literals_matter |= literals_matter;
+            kinds.push(kind);
+        }
+        let strictest = ["real", "constant"].into_iter().find(|kind| kinds.contains(kind));
+        self.condition(statement, &target.range.tables, strictest.unwrap_or("none"));
     }
 
     fn target(&mut self, table: Option<&RangeVar>, statement: &'static str) -> Result<Target> {

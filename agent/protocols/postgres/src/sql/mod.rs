@@ -28,6 +28,7 @@ mod catalog;
 mod change;
 mod copy_options;
 mod definition;
+mod emptiness;
 mod expression;
 mod flow;
 mod from;

@@ -7,10 +7,14 @@
 //! - no column of the table in it (`1 = 1`, `true`, an uncorrelated `EXISTS`);
 //! - a column within something that may be the same for every row (`(id = 1) IN (true, false)`, `id * 0 = 0`,
 //!   `num_nonnulls(id) = 1`), or in a function that answers by itself (`starts_with(body, '')`);
-//! - a sub-select in it without a real condition on the range that its output is of (`id IN (SELECT id FROM t)`);
+//! - a sub-select in it without a real condition on the range that its output is of (`id IN (SELECT id FROM t)`), or whose
+//!   output is of none and isn't given (`id IN (SELECT generate_series(1, 9) FROM t WHERE t.id = 1)`);
+//! - an EXISTS over a sub-select that gives a row for no rows, as an aggregate does (`EXISTS (SELECT count(*) ...)`), and
+//!   a NOT EXISTS, NOT IN or `<> ALL` over one that may be cut to nothing (`id NOT IN (SELECT 0 WHERE false)`, `LIMIT 0`);
 //! - what holds of all or any elements of an array that may be empty or have several (`id <> ALL ('{}')`);
 //! - the same column on both sides (`id = id`), or several times on one (`id - id = 0`);
-//! - `IS NOT NULL` and the like, which may well hold for every row, and patterns that aren't literals which certainly ask
+//! - `IS NOT NULL` and the like, which may well hold for every row, what differs from a parameter, which may be null
+//!   (`id IS DISTINCT FROM $1`), and patterns that aren't literals which certainly ask
 //!   for some character (see [`pattern`](super::pattern));
 //! - operators that aren't among the known comparisons (`tags @> '{}'`);
 //! - an OR with an arm that is constant, or with two arms on one column that aren't both equalities
@@ -29,6 +33,7 @@ use pg_query::{
 };
 
 use super::{
+    emptiness::{Cut, cut, gives_a_row_for_none, is_given, is_literal},
     expression::inner,
     operand::{Comparison, decides},
     pattern::{self, Syntax},
@@ -157,7 +162,7 @@ impl Reader<'_> {
             let equality = syntax != Syntax::Contained && holds && !is_negated(&names);
             return self.restriction(&[left, right], comparison, equality);
         }
-        if comparison == Comparison::Null && !is_given(left) && !is_given(right) {
+        if comparison == Comparison::Null && !is_literal(left) && !is_literal(right) {
             return None;
         }
         self.restriction(&[left, right], comparison, comparison == Comparison::Equality)
@@ -208,11 +213,13 @@ impl Reader<'_> {
                 }
                 let equality = holds && names.is_empty();
                 let found = self.restriction(&[link.testexpr.as_deref()?], comparison, equality)?;
-                self.is_restricted(select, false).then_some(found)
+                (self.is_restricted(select, false) && (any || self.is_of_rows(select))).then_some(found)
             }
             SubLinkType::ExistsSublink => {
                 let columns = Vec::new();
-                self.is_restricted(select, true).then_some(Restriction { columns, equality: holds })
+                let counts = !gives_a_row_for_none(select) && (holds || !self.may_be_cut(select));
+                (counts && self.is_restricted(select, true))
+                    .then_some(Restriction { columns, equality: holds })
             }
             _ => None,
         }
@@ -240,8 +247,30 @@ impl Reader<'_> {
         let ranges = within.outputs(&select.target_list);
         self.absorb(&within);
         ranges.is_some_and(|ranges| {
-            ranges.into_iter().all(|range| self.restricts(select, condition, Wanted::Range(range)))
+            let are_given = || select.target_list.iter().all(is_given);
+            (!ranges.is_empty() || are_given())
+                && ranges.into_iter().all(|range| self.restricts(select, condition, Wanted::Range(range)))
         })
+    }
+
+    /// Whether what holds of all that a sub-select gives is about rows of a table, or values that it certainly gives:
+    /// of nothing, it would hold always.
+    fn is_of_rows(&mut self, select: &Node) -> bool {
+        let Some(NodeEnum::SelectStmt(of)) = inner(select) else { return false };
+        if self.may_be_cut(select) || of.having_clause.is_some() {
+            return false;
+        }
+        match of.from_clause.is_empty() {
+            true => of.where_clause.is_none() && of.target_list.iter().all(is_given),
+            false => of.where_clause.is_some() && !of.target_list.iter().all(is_given),
+        }
+    }
+
+    /// Whether LIMIT or OFFSET may leave nothing of what a sub-select gives.
+    fn may_be_cut(&mut self, select: &Node) -> bool {
+        let cut = cut(select);
+        self.literals_matter |= cut != Cut::Never;
+        cut == Cut::Perhaps
     }
 
     /// Whether a sub-select's condition is a real one on the range that is wanted. What its inner joins say counts with
@@ -389,15 +418,6 @@ fn joined(from: &[Node]) -> Vec<&Node> {
         }
     }
     conditions
-}
-
-/// Whether a value is written there or given as a parameter.
-fn is_given(node: &Node) -> bool {
-    match inner(node) {
-        Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_)) => true,
-        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_given),
-        _ => false,
-    }
 }
 
 fn is_null(node: &Node) -> bool {

@@ -127,7 +127,15 @@ fn statements_are_called_by_their_kind() {
         ),
         (
             "merge into notes n using orders o on n.id = o.id when matched then delete",
-            "merge public.notes read; merge public.notes write; select public.orders read",
+            "delete public.notes write real; merge public.notes read; merge public.notes write; select public.orders read",
+        ),
+        (
+            "merge into notes n using orders o on n.id = o.id when not matched then insert values (1, 'a')",
+            "insert public.notes write; merge public.notes read; merge public.notes write; select public.orders read",
+        ),
+        (
+            "merge into notes n using (values (1)) v(x) on true when matched then do nothing",
+            "merge public.notes write",
         ),
         ("truncate notes, orders", "truncate public.notes write; truncate public.orders write"),
         ("truncate notes cascade", "truncate ?.? write; truncate public.notes write"),
@@ -303,7 +311,44 @@ fn a_where_is_real_only_if_it_certainly_restricts() {
         ),
         ("id in (select o.* from orders o, customers c where o.total = 1)", "real"),
         ("id in (select * from orders where total = 1)", "real"),
+        ("id in (select 1 from orders where total > 5)", "real"),
+        ("id in (select $1 from orders where total > 5)", "real"),
+        ("id in (select customer from orders where total > 5 limit 10)", "real"),
+        ("id not in (select customer from orders where total > 5 limit 10)", "real"),
+        ("id not in (values (1), (2))", "real"),
+        ("id not in (select 1)", "real"),
+        ("exists (select * from orders o where o.customer = notes.id)", "real"),
+        ("exists (select o.id from orders o where o.customer = notes.id order by o.id limit 1)", "real"),
+        ("exists (select distinct o.id::text from orders o where o.customer = notes.id)", "real"),
+        ("exists (select from orders o where o.customer = notes.id)", "real"),
+        ("exists (select count(*) from orders o where o.customer = notes.id group by o.id)", "real"),
+        ("not exists (select 1 from orders o where o.customer = notes.id limit 1)", "real"),
         ("true", "constant"),
+        ("id is distinct from $1", "constant"),
+        ("id is distinct from $1::int", "constant"),
+        ("not (id is not distinct from $1)", "constant"),
+        ("$1 is distinct from id", "constant"),
+        ("exists (select count(*) from orders o where o.customer = notes.id)", "constant"),
+        ("exists (select max(o.id) from orders o where o.customer = notes.id limit 1)", "constant"),
+        ("exists (select o.count from orders o where o.customer = notes.id)", "constant"),
+        ("exists (select (select count(o.id)) from orders o where o.customer = notes.id)", "constant"),
+        ("exists (select 1 from orders o where o.customer = notes.id order by count(*))", "constant"),
+        ("exists (select 1 from orders o where o.customer = notes.id having true)", "constant"),
+        ("exists (select 1 from orders o where o.customer = notes.id group by ())", "constant"),
+        ("exists (select 1 from orders o where o.customer = notes.id group by rollup (o.id))", "constant"),
+        ("not exists (select 1 from orders o where o.customer = notes.id limit 0)", "constant"),
+        ("not exists (select 1 from orders o where o.customer = notes.id limit $1)", "constant"),
+        ("not exists (select 1 from orders o where o.customer = notes.id offset 9)", "constant"),
+        ("id not in (select 0 where false)", "constant"),
+        ("id not in (select 0 limit 0)", "constant"),
+        ("id not in (select 0 having false)", "constant"),
+        ("id not in (select 0 from orders where total > 5)", "constant"),
+        ("id not in (select unnest($1::int[]))", "constant"),
+        ("id not in (select customer from orders where total > 5 limit 0)", "constant"),
+        ("id <> all (select 0 where false)", "constant"),
+        ("not id = any (select 0 where false)", "constant"),
+        ("id in (select generate_series(1, 1000) from orders where total > 5)", "constant"),
+        ("id in (select count(*) from orders where total > 5)", "constant"),
         ("1 = 1", "constant"),
         ("'a' = 'a'", "constant"),
         ("id = id", "constant"),
@@ -597,6 +642,31 @@ fn results_belong_to_their_statements() {
     let results: Vec<_> = statements.list.iter().map(|statement| statement.result).collect();
     assert_eq!(results, [None, Some(0), None, Some(1), None]);
     assert_eq!(statements.shape.results[1].outputs.len(), 2);
+}
+
+#[test]
+fn a_merge_changes_rows_as_its_clauses_do_and_is_restricted_as_they_are() {
+    for (clauses, expected) in [
+        ("o.id = n.id when matched then delete", "delete public.notes write real"),
+        ("true when matched then delete", "delete public.notes write constant"),
+        ("true when matched and n.id = 1 then delete", "delete public.notes write real"),
+        ("true when matched and true then delete", "delete public.notes write constant"),
+        ("true when matched then update set body = 'a'", "update public.notes write constant"),
+        ("o.id = n.id when matched then update set body = 'a'", "update public.notes write real"),
+        ("o.id = n.id when not matched by source then delete", "delete public.notes write none"),
+        ("o.id = n.id when not matched by source and n.id = 1 then delete", "delete public.notes write real"),
+        (
+            "o.id = n.id when matched and n.body = 'a' then delete when not matched by source then delete",
+            "delete public.notes write none",
+        ),
+        ("o.id = n.id when not matched then insert values (1, 'a')", "insert public.notes write"),
+    ] {
+        let text = format!("merge into notes n using orders o on {clauses}");
+        assert!(items(&text).contains(expected), "{text}: {}", items(&text));
+    }
+    assert!(
+        !items("merge into notes n using orders o on true when matched then do nothing").contains("delete")
+    );
 }
 
 #[test]
