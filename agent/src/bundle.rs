@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use aws_lc_rs::digest;
+use nix::fcntl::OFlag;
 use thiserror::Error;
 use tidegate_gate::{ConfigError, Server};
 use tidegate_policy::{Policy, Problem, Resource, SourceFile};
@@ -126,11 +129,19 @@ fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
 }
 
 fn read_file(path: &Path, left: &mut u64) -> io::Result<String> {
-    let length = fs::metadata(path)?.len();
-    *left = left.checked_sub(length).ok_or_else(|| {
+    // Without O_NONBLOCK a FIFO would stop whoever reads it here.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        let why =
+            "it is not a regular file: take it out of the bundle's directory, or begin its name with a dot";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let mut text = String::new();
+    let length = file.take(left.saturating_add(1)).read_to_string(&mut text)?;
+    *left = left.checked_sub(length as u64).ok_or_else(|| {
         io::Error::new(io::ErrorKind::FileTooLarge, format!("the bundle is larger than {LARGEST} bytes"))
     })?;
-    fs::read_to_string(path)
+    Ok(text)
 }
 
 fn find(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), BundleError> {
@@ -189,6 +200,26 @@ mod tests {
         assert_ne!(one, digest(&[("a.yaml", "y"), ("b.yaml", "x")]));
         assert_ne!(one, digest(&[("a.yaml", "xb.yamly")]));
         assert_ne!(one, digest(&[("a.yaml", "x"), ("c/b.yaml", "y")]));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let directory = write_bundle(BUNDLE);
+        let pipe = directory.path().join("pipe.yaml");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = read(directory.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: it is not a regular file", pipe.display())), "{error}");
+        fs::remove_file(&pipe).unwrap();
+        std::os::unix::fs::symlink(directory.path(), &pipe).unwrap();
+        assert!(read(directory.path()).is_err());
+    }
+
+    #[test]
+    fn a_link_to_a_regular_file_is_read() {
+        let (directory, elsewhere) = (write_bundle(BUNDLE), write_bundle("# more"));
+        let (link, of) = (directory.path().join("more.yaml"), elsewhere.path().join("bundle.yaml"));
+        std::os::unix::fs::symlink(of, link).unwrap();
+        assert_eq!(read(directory.path()).unwrap().len(), 2);
     }
 
     #[test]

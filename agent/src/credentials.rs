@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_gate::{BoxFuture, Credential, CredentialError, Credentials, Secret};
+use tidegate_gate::{BoxFuture, Credential, CredentialError, Credentials, Secret, policy::Resource};
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -32,7 +32,7 @@ impl Files {
 
     /// Reads the credential from its files, blocking.
     pub(crate) fn read(&self, name: &str) -> Result<Credential, CredentialError> {
-        if !is_plain(name) {
+        if !Resource::is_credential_name(name) {
             let why =
                 "a name consists of letters, digits, '-', '_' and '.', and begins with a letter or digit";
             return Err(CredentialError::Unusable { name: name.into(), why: why.into() });
@@ -118,11 +118,6 @@ fn text(name: &str, contents: &[u8]) -> Result<Arc<str>, CredentialError> {
 }
 
 /// Names become file names: no path, nothing hidden.
-fn is_plain(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{

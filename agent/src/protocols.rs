@@ -1,7 +1,7 @@
 //! The protocols that the gate speaks: one line each.
 
 use tidegate_gate::Protocol;
-use tidegate_policy::{Resource, Shape, Vocabulary};
+use tidegate_policy::{Misread, Resource, Shape, Vocabulary};
 
 /// Every protocol that bundles may name.
 pub(crate) struct Protocols(Vec<Registered>);
@@ -19,7 +19,7 @@ pub(crate) struct Registered {
 }
 
 /// Reads an action that is written as text.
-pub(crate) type Read = fn(&Resource, &str) -> Result<Shape, String>;
+pub(crate) type Read = fn(&Resource, &str) -> Result<Shape, Misread>;
 
 impl Protocols {
     /// What this agent was built with.
@@ -50,7 +50,7 @@ impl Protocols {
     }
 
     /// The shape of an action on this resource that is written as text.
-    pub(crate) fn shape(&self, resource: &Resource, text: &str) -> Result<Shape, String> {
+    pub(crate) fn shape(&self, resource: &Resource, text: &str) -> Result<Shape, Misread> {
         let registered = self
             .find(&resource.protocol)
             .ok_or_else(|| format!("the gate does not speak {:?}", resource.protocol))?;

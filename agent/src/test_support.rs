@@ -20,7 +20,9 @@ use tidegate_gate::{
 };
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
-use tidegate_policy::{FieldKind, FieldSpec, Principal, Process, Resource, Shape, Vocabulary, Word};
+use tidegate_policy::{
+    FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Vocabulary, Word,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
@@ -66,7 +68,7 @@ static VOCABULARY: Vocabulary = Vocabulary {
         about: "What is done.",
     }],
     text: "sql",
-    path: "word",
+    path: PathSpec { written: "word", form: PathForm::Names(1) },
 };
 
 /// A directory with this bundle in it.

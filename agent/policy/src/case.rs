@@ -24,7 +24,11 @@ pub(crate) enum Deed {
     /// Items as the case gives them.
     Shape(Shape),
     /// Text that the protocol has to understand first.
-    Text(Arc<str>),
+    Text {
+        text: Arc<str>,
+        /// Where it is written.
+        place: String,
+    },
 }
 
 /// What a case expects.
@@ -66,21 +70,55 @@ impl fmt::Display for CaseReport {
     }
 }
 
-/// Makes a protocol's shape of a case's text; the error says why it cannot be understood.
-pub type Understand<'a> = dyn Fn(&Resource, &str) -> Result<Shape, String> + 'a;
+/// Why a text has no shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Misread {
+    /// It is not written in the protocol's words: whoever wrote it made a mistake.
+    Malformed(String),
+    /// A session would refuse it before any rule is asked.
+    Refused(String),
+}
+
+impl fmt::Display for Misread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Malformed(why) | Self::Refused(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl std::error::Error for Misread {}
+
+impl From<String> for Misread {
+    fn from(why: String) -> Self {
+        Self::Malformed(why)
+    }
+}
+
+impl From<&str> for Misread {
+    fn from(why: &str) -> Self {
+        Self::Malformed(why.into())
+    }
+}
+
+/// Makes a protocol's shape of a case's text.
+pub type Understand<'a> = dyn Fn(&Resource, &str) -> Result<Shape, Misread> + 'a;
 
 impl Policy {
-    /// Runs the bundle's cases. Text that cannot be understood is denied, as it would be in a session.
+    /// Runs the bundle's cases. Text that a session would refuse is denied; malformed text fails whatever is expected,
+    /// as a slip of the pen would pass for a decision.
     pub fn test(&self, understand: &Understand<'_>) -> Vec<CaseReport> {
         self.cases.iter().map(|case| self.run(case, understand)).collect()
     }
 
     fn run(&self, case: &Case, understand: &Understand<'_>) -> CaseReport {
         let understood = match (&case.deed, self.resource(&case.resource)) {
-            (Deed::Text(text), Some(resource)) => understand(resource, text).map(Some),
+            (Deed::Text { text, .. }, Some(resource)) => understand(resource, text).map(Some),
             _ => Ok(None),
         };
         let failures = match (&case.deed, understood) {
+            (Deed::Text { place, .. }, Err(Misread::Malformed(why))) => {
+                vec![format!("{place}: the text cannot be read: {why}")]
+            }
             (_, Err(why)) => not_understood(&case.expect, &why),
             (Deed::Shape(shape), Ok(None)) => self.compare(case, shape),
             (_, Ok(shape)) => self.compare(case, &shape.unwrap_or_default()),
@@ -126,7 +164,7 @@ fn allowed_by(verdict: &Verdict) -> String {
     verdict.rule.as_deref().map_or(String::new(), |rule| format!("by rule {rule:?}"))
 }
 
-fn not_understood(expect: &Expectation, why: &str) -> Vec<String> {
+fn not_understood(expect: &Expectation, why: &Misread) -> Vec<String> {
     if expect.effect == Effect::Deny && expect.rule.is_none() {
         Vec::new()
     } else {

@@ -40,6 +40,14 @@ pub struct Resource {
     pub options: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Resource {
+    /// Whether this can be the name of a credential: names of files begin with it, and it must lead nowhere else.
+    pub fn is_credential_name(name: &str) -> bool {
+        name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    }
+}
+
 /// A destination: where, and on which port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {

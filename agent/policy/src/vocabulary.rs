@@ -9,8 +9,26 @@ pub struct Vocabulary {
     pub fields: &'static [FieldSpec],
     /// The key under which cases give an action as text: `sql`.
     pub text: &'static str,
-    /// How a maskable field is written in `masks:`, for error messages: `schema.table.column`.
-    pub path: &'static str,
+    /// The addresses of maskable fields, as `columns:` of a mask names them.
+    pub path: PathSpec,
+}
+
+/// How the address of a maskable field looks.
+#[derive(Debug)]
+pub struct PathSpec {
+    /// For error messages: `schema.table.column`.
+    pub written: &'static str,
+    /// What every address is like: a mask that can match none of them hides nothing, and does not load.
+    pub form: PathForm,
+}
+
+/// What every address of a maskable field is like.
+#[derive(Debug)]
+pub enum PathForm {
+    /// So many names, none of them empty, with a dot between.
+    Names(usize),
+    /// One of these, and something behind it.
+    Behind(&'static [&'static str]),
 }
 
 /// One field of a vocabulary.

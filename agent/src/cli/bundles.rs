@@ -127,7 +127,7 @@ impl Explain {
         }
         let resource =
             policy.resource(&self.on).with_context(|| format!("the bundle has no resource {:?}", self.on))?;
-        let shape = protocols.shape(resource, &self.text).map_err(anyhow::Error::msg)?;
+        let shape = protocols.shape(resource, &self.text)?;
         let principal = Principal {
             subjects: self.subjects.iter().map(|name| name.as_str().into()).collect(),
             process: self.process(),

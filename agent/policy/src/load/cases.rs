@@ -102,7 +102,8 @@ impl Loader<'_> {
                 self.problems.report(key.at, format!("`{}:` is text", vocabulary.text));
                 return None;
             };
-            return Some(Deed::Text(text.as_str().into()));
+            let place = self.problems.exact_place(value.at);
+            return Some(Deed::Text { text: text.as_str().into(), place });
         }
         let written: Vec<&[(At<String>, At<RawMatch>)]> = match &raw.items {
             Some(items) => list(Some(items)).map(|(_, item)| item.0.as_slice()).collect(),

@@ -6,9 +6,9 @@ use regex::{Regex, RegexBuilder};
 
 use super::{Loader, entries, list};
 use crate::{
-    Content, Show,
+    Content, Show, Vocabulary,
     raw::{RawDoubt, RawFile, RawMask, RawShow},
-    rule::{Columns, Doubt, Mask},
+    rule::{Columns, Doubt, Mask, Rule},
     yaml::At,
 };
 
@@ -28,6 +28,33 @@ const DETECTORS: [Content; 8] = [
 ];
 
 impl Loader<'_> {
+    /// Reports globs of masks that can match no field of what they are used for.
+    pub(super) fn reachable_fields(&self, raw: &[RawFile], masks: &[Mask], rules: &[Rule]) {
+        let entries = raw.iter().flat_map(|file| entries(file.masks.as_ref()));
+        for (_, name, mask) in entries {
+            let Some(index) = masks.iter().position(|known| *known.name == *name) else { continue };
+            let naming = rules.iter().filter(|rule| rule.masks.contains(&index));
+            let mut spoken: Vec<&Vocabulary> =
+                naming.flat_map(|rule| self.vocabularies_of(&rule.resources)).collect();
+            spoken.sort_by_key(|vocabulary| vocabulary.protocol);
+            spoken.dedup_by_key(|vocabulary| vocabulary.protocol);
+            for (at, glob) in list(mask.columns.as_ref()) {
+                if spoken.is_empty() || spoken.iter().any(|known| known.path.could_match(glob)) {
+                    continue;
+                }
+                let written: Vec<String> = spoken
+                    .iter()
+                    .map(|known| format!("{} for {}", known.path.written, known.protocol))
+                    .collect();
+                self.problems.report_with(
+                    at,
+                    format!("{glob:?} is no field's address: mask {name:?} hides nothing by it"),
+                    format!("write {}; any part may be a glob", written.join(", or ")),
+                );
+            }
+        }
+    }
+
     pub(super) fn masks(&self, raw: &[RawFile]) -> Vec<Mask> {
         let patterns = self.patterns(raw);
         let entries = raw.iter().flat_map(|file| entries(file.masks.as_ref()));

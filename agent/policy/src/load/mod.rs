@@ -67,6 +67,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let asked: Vec<_> = rules.iter().flat_map(Rule::claims).collect();
     let issuers = loader.issuers(raw, &asked);
     loader.reach(&rules, &mask_names);
+    loader.reachable_fields(raw, &masks, &rules);
     let cases = loader.cases(raw);
     let speaking = resources.iter().filter_map(|resource| {
         let vocabulary = vocabularies.iter().find(|vocabulary| *vocabulary.protocol == *resource.protocol)?;

@@ -69,6 +69,19 @@ impl Loader<'_> {
         texts(raw)
     }
 
+    /// The name of a credential; one that no file can have is reported.
+    fn credential(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
+        let (at, name) = raw.and_then(|raw| Some((raw.at, raw.get()?)))?;
+        if !Resource::is_credential_name(name) {
+            self.problems.report_with(
+                at,
+                format!("{name:?} cannot be the name of a credential"),
+                "it is the beginning of its files' names: letters, digits, `-`, `_` and `.`, and first a letter or digit",
+            );
+        }
+        Some(name.as_str().into())
+    }
+
     pub(super) fn resources(&self, raw: &[RawFile]) -> Vec<Resource> {
         let mut taken: Vec<(Address, Position, &str)> = Vec::new();
         let mut shared: Vec<(PathBuf, Position, &str)> = Vec::new();
@@ -95,7 +108,7 @@ impl Loader<'_> {
                 addresses: addresses.into_iter().map(|(_, address)| address).collect(),
                 sockets: sockets.into_iter().map(|(_, socket)| socket).collect(),
                 tls: self.tls(resource.tls.as_ref()),
-                credential: resource.credential.as_ref().and_then(At::get).map(|name| name.as_str().into()),
+                credential: self.credential(resource.credential.as_ref()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
                 options: options(resource).map(|(_, name, value)| (name.to_owned(), value.clone())).collect(),
             });

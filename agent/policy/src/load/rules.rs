@@ -180,7 +180,7 @@ impl Loader<'_> {
     }
 
     /// The vocabularies of the resources, each once.
-    fn vocabularies_of(&self, resources: &Names) -> Vec<&'static Vocabulary> {
+    pub(super) fn vocabularies_of(&self, resources: &Names) -> Vec<&'static Vocabulary> {
         let mut found: Vec<&'static Vocabulary> = Vec::new();
         for (name, vocabulary) in &self.speaks {
             if resources.contains(name) && !found.iter().any(|known| known.protocol == vocabulary.protocol) {

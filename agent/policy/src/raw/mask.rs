@@ -38,6 +38,10 @@ pub(crate) enum RawDoubt {
     /// The values are masked whole.
     Mask,
 }
+
+/// How many characters a mask may keep on a side: with more, it hides nothing.
+const MOST_KEPT: usize = 1000;
+
 /// How a mask shows a value, as written.
 #[derive(Debug)]
 pub(crate) enum RawShow {
@@ -83,7 +87,13 @@ impl<'de> Visitor<'de> for ShowVisitor {
         match (fields.redact, fields.keep_first, fields.keep_last) {
             (Some(text), None, None) => Ok(RawShow::Redact(Some(text))),
             (None, first, last) if first.is_some() || last.is_some() => {
-                Ok(RawShow::Keep { first: first.unwrap_or(0), last: last.unwrap_or(0) })
+                let (first, last) = (first.unwrap_or(0), last.unwrap_or(0));
+                if let Some(many) = [first, last].into_iter().find(|kept| *kept > MOST_KEPT) {
+                    return Err(de::Error::custom(format_args!(
+                        "a mask keeps at most {MOST_KEPT} characters on a side, not {many}"
+                    )));
+                }
+                Ok(RawShow::Keep { first, last })
             }
             _ => Err(de::Error::custom(format_args!("expected {}", &self as &dyn de::Expected))),
         }
@@ -115,8 +125,8 @@ impl JsonSchema for RawShow {
                 {
                     "type": "object",
                     "properties": {
-                        "keep-first": {"type": "integer", "minimum": 0},
-                        "keep-last": {"type": "integer", "minimum": 0}
+                        "keep-first": {"type": "integer", "minimum": 0, "maximum": MOST_KEPT},
+                        "keep-last": {"type": "integer", "minimum": 0, "maximum": MOST_KEPT}
                     },
                     "minProperties": 1,
                     "additionalProperties": false

@@ -42,6 +42,12 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let expected = expected.to_string();
+        let expected = match expected.as_str() {
+            "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that isn't negative",
+            "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+            expected => expected,
+        };
         Self(format!("expected {expected}, not {}", worded(&unexpected)))
     }
 

@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use tidegate_policy::{
-    FieldKind, FieldSpec, Item, Policy, Principal, Problem, Process, Shape, SourceFile, Value, Vocabulary,
-    Word,
+    FieldKind, FieldSpec, Item, PathForm, PathSpec, Policy, Principal, Problem, Process, Shape, SourceFile,
+    Value, Vocabulary, Word,
 };
 
 const fn word(name: &'static str) -> Word {
@@ -78,7 +78,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec { name: "quiet", kind: FieldKind::Flag, about: "a flag" },
     ],
     text: "sql",
-    path: "schema.table.column",
+    path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
 };
 
 /// Loads one file called `bundle.yaml`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate_policy::{Effect, Item, Policy, Principal, Scope, Sessions, Shape, Value, Verdict};
+use tidegate_policy::{Effect, Item, Misread, Policy, Principal, Scope, Sessions, Shape, Value, Verdict};
 
 use crate::common::{runner, shape, sound, statement};
 
@@ -289,13 +289,19 @@ cases:
   - name: garbage
     as: {{subjects: [ci]}}
     on: shop
-    do: {{sql: "selec"}}
+    do: {{sql: "garbage"}}
+    expect: deny
+  - name: a slip
+    as: {{subjects: [ci]}}
+    on: shop
+    do: {{sql: "selec 1"}}
     expect: deny
 "#
     ));
     let understand = |_: &tidegate_policy::Resource, text: &str| match text {
         "select 1" => Ok(shape(vec![statement("select", "public.orders")])),
-        other => Err(format!("cannot understand {other:?}")),
+        "garbage" => Err(Misread::Refused("no session would take it".into())),
+        other => Err(Misread::Malformed(format!("syntax error in {other:?}"))),
     };
     let reports: Vec<String> = policy.test(&understand).iter().map(ToString::to_string).collect();
     assert!(reports[0].starts_with("FAIL  drops (bundle.yaml:"), "{}", reports[0]);
@@ -303,7 +309,11 @@ cases:
         reports[0]
             .ends_with("expected allow, got deny: no rule allows statement drop on table public.orders")
     );
-    assert_eq!(reports[1..], ["ok    reads", "ok    garbage"]);
+    assert_eq!(reports[1..3], ["ok    reads", "ok    garbage"]);
+    let (head, why) = reports[3].split_once("\n").unwrap();
+    assert!(head.starts_with("FAIL  a slip (bundle.yaml:"), "{head}");
+    let place = why.trim().strip_suffix(": the text cannot be read: syntax error in \"selec 1\"");
+    assert!(place.is_some_and(|place| place.starts_with("bundle.yaml:")), "{why}");
 }
 
 #[test]

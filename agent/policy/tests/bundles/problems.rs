@@ -458,3 +458,43 @@ fn a_field_whose_values_have_names_takes_names() {
         "bundle.yaml:15:21: `table:` is a value or a list of values (schema.table)",
     );
 }
+
+#[test]
+fn a_column_that_no_protocol_of_its_rules_has_is_told_with_what_its_address_looks_like() {
+    says(
+        "columns: [public.customers.card]",
+        "columns: [public.customers.card, card_number]",
+        "bundle.yaml:18:44: \"card_number\" is no field's address: mask \"cards\" hides nothing by it\n    \
+         hint: write schema.table.column for postgres; any part may be a glob",
+    );
+    for glob in ["public.customers", "shop.public.customers.card", "body.card"] {
+        let problems = with("[public.customers.card]", &format!("[{glob}]"));
+        assert!(problems.contains("is no field's address"), "{glob}: {problems}");
+    }
+    for glob in ["\"*\"", "\"*.card\"", "public.*", "Public.Customers.Card", "\"public.{a,b}.card\""] {
+        assert_eq!(with("[public.customers.card]", &format!("[{glob}]")), "sound", "{glob}");
+    }
+}
+
+#[test]
+fn what_a_mask_keeps_is_a_small_whole_number() {
+    says(
+        "show: token",
+        "show: {keep-last: -1}",
+        "bundle.yaml:18:51: expected a whole number that isn't negative, not the number -1",
+    );
+    says(
+        "show: token",
+        "show: {keep-last: 99999999999}",
+        "bundle.yaml:18:51: a mask keeps at most 1000 characters on a side, not 99999999999",
+    );
+}
+
+#[test]
+fn a_credential_s_name_is_one_that_a_file_can_have() {
+    for name in ["\"\"", "../../etc/passwd", "a/b", ".hidden"] {
+        let problems = with("credential: shop-app", &format!("credential: {name}"));
+        assert!(problems.starts_with("bundle.yaml:9:17: "), "{problems}");
+        assert!(problems.contains("cannot be the name of a credential"), "{problems}");
+    }
+}

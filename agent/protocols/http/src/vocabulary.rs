@@ -1,7 +1,7 @@
 //! The words that bundles use for HTTP requests.
 
 use http::Method;
-use tidegate_gate::policy::{FieldKind, FieldSpec, Vocabulary, Word};
+use tidegate_gate::policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
 
 const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
@@ -100,7 +100,10 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         },
     ],
     text: "request",
-    path: "body.name.name for JSON, header.name",
+    path: PathSpec {
+        written: "body.name.name (of JSON) or header.name",
+        form: PathForm::Behind(&["body.", "header."]),
+    },
 };
 
 /// The method as bundles name it; none for one that the gate doesn't know.

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use http::{HeaderMap, Method, Version};
-use tidegate_gate::policy::{Host, Resource, Shape, TlsMode};
+use tidegate_gate::policy::{Host, Misread, Resource, Shape, TlsMode};
 
 use crate::{
     options::Options,
@@ -13,7 +13,7 @@ use crate::{
 
 /// The shape of a request that is written as `GET /path`, or `GET https://host/path?query`, with header fields on the lines
 /// that follow, and behind an empty line its body. Without a host it is the resource's first.
-pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, String> {
+pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, Misread> {
     let options = Options::of(resource).map_err(|error| error.message)?;
     let (head, body) = match text.split_once("\n\n") {
         Some((head, body)) => (head, Some(body.trim()).filter(|body| !body.is_empty())),
@@ -37,10 +37,12 @@ pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, String
         length: Some(length.map_err(|error| error.to_string())?.unwrap_or(told)),
         headers,
     };
-    let mut understood = asked.understand(&way, &options).map_err(|problem| problem.detail().to_owned())?;
+    let mut understood =
+        asked.understand(&way, &options).map_err(|problem| Misread::Refused(problem.detail().to_owned()))?;
     if let Some(body) = body {
         let fields = understood.fields(body.as_bytes());
-        understood.knows(fields.map_err(|why| format!("its body cannot be looked into: {why}"))?);
+        let refused = |why| Misread::Refused(format!("its body cannot be looked into: {why}"));
+        understood.knows(fields.map_err(refused)?);
     }
     Ok(Arc::unwrap_or_clone(understood.shape))
 }

@@ -24,7 +24,7 @@ use std::{
 
 use tidegate_gate::{
     BoxFuture, ClientIo, ConfigError, Gate, Login, Outcome, Protocol, ServeError, Server,
-    policy::{Item, Resource, Shape, Value, Vocabulary},
+    policy::{Item, Misread, Resource, Shape, Value, Vocabulary},
 };
 
 use self::{
@@ -32,6 +32,7 @@ use self::{
     database::Database,
     opening::Opened,
     options::Options,
+    sql::Fault,
     startup::{Accepted, accept},
     upstream::UpstreamSettings,
 };
@@ -59,9 +60,12 @@ pub const SUPPOSED: &str = "each relation is supposed to be a table, of schema p
 /// The shape of a statement as far as its text alone tells. Without a catalog, each relation is supposed to be a table
 /// (in schema `public` where the text writes none) whose columns are whatever the text names, and each function a
 /// built-in one, harmless unless its name is known for another.
-pub fn shape_of_sql(resource: &Resource, text: &str) -> Result<Shape, String> {
+pub fn shape_of_sql(resource: &Resource, text: &str) -> Result<Shape, Misread> {
     let limits = Options::of(resource).map_err(|error| error.message)?.limits();
-    sql::shape_of(text, &limits).map_err(|not| not.to_string())
+    sql::shape_of(text, &limits).map_err(|not| match not.fault {
+        Fault::Syntax => Misread::Malformed(not.reason),
+        Fault::TooManyOutputs | Fault::Bounds => Misread::Refused(not.reason),
+    })
 }
 
 impl Protocol for Postgres {

@@ -1,6 +1,6 @@
 //! The words that bundles use for what happens on a PostgreSQL connection.
 
-use tidegate_policy::{FieldKind, FieldSpec, Vocabulary, Word};
+use tidegate_policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
 
 const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
@@ -95,5 +95,5 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         },
     ],
     text: "sql",
-    path: "schema.table.column",
+    path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
 };
