@@ -30,8 +30,10 @@ fn a_destination_that_nothing_declares_is_refused_with_eperm() -> Result<()> {
         let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let script = include_str!("../../clients/reach.py")
             .replace("{port}", &elsewhere.local_addr()?.port().to_string());
-        ensure!(world.ci.python(&script)?.clean()? == "EPERM", "a governed account");
-        ensure!(world.stranger.python(&script)?.clean()? == "connected", "an ungoverned one");
+        let (governed, ungoverned) =
+            (world.ci.python(&script)?.clean()?, world.stranger.python(&script)?.clean()?);
+        ensure!(governed == "EPERM", "a governed account: {governed}");
+        ensure!(ungoverned == "connected", "an ungoverned one: {ungoverned}");
         Ok(())
     })
 }

@@ -58,14 +58,15 @@ fn withheld(sqlstate: &[u8]) -> Vec<u8> {
 /// Classes of SQLSTATE (appendix A of the manual) whose messages the server itself never fills with values of columns.
 /// Those about names (an object, database, schema or feature that there isn't) quote what the statement says where the
 /// error has a position in it; without one, it may be a value that was looked up as a name (`value::regclass`). Of
-/// these, only a lacking privilege is sure to be about something that exists.
+/// these, only a lacking privilege and a column that only the server fills (428C9) are sure to be about something that
+/// exists.
 /// Not among them, above all: 22 data exception, 23 integrity constraint violation, 44 with check option, P0 PL/pgSQL,
 /// 00 and 01 (notices and warnings of anything), XX internal, and every class that isn't the server's own.
 fn quotes_no_value(sqlstate: &[u8], is_placed: bool) -> bool {
     const CLASSES: [&[u8; 2]; 14] =
         [b"03", b"08", b"24", b"25", b"26", b"28", b"2D", b"34", b"3B", b"40", b"53", b"54", b"57", b"72"];
     const OF_NAMES: [&[u8; 2]; 4] = [b"0A", b"3D", b"3F", b"42"];
-    sqlstate == b"42501"
+    matches!(sqlstate, b"42501" | b"428C9")
         || sqlstate
             .first_chunk::<2>()
             .is_some_and(|class| CLASSES.contains(&class) || is_placed && OF_NAMES.contains(&class))
@@ -148,6 +149,15 @@ mod tests {
             (b'R', "scanner_yyerror"),
         ];
         assert_eq!(shown(&syntax, true), syntax.map(|(code, text)| (code, text.to_owned())));
+    }
+
+    #[test]
+    fn a_value_for_a_column_that_only_the_server_fills_is_told_by_the_column_alone() {
+        let message = "cannot insert a non-DEFAULT value into column \"id\"";
+        let fields = [(b'C', "428C9"), (b'M', message), (b'D', "secret"), (b'R', "rewriteTargetListIU")];
+        let shown = shown(&fields, true);
+        assert_eq!(shown[1].1, message);
+        assert!(shown.iter().all(|(_, text)| text != "secret"));
     }
 
     #[test]
