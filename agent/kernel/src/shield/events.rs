@@ -1,6 +1,6 @@
 //! The shield's refusals, as tracing events and for whoever keeps account of them.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use aya::maps::{MapData, RingBuf};
 use tidegate_abi::shield::{NAME_BYTES, ShieldEvent, ShieldEventKind};
@@ -8,7 +8,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
+use super::share::Shares;
 use crate::KernelError;
+
+/// So many events are read before others of the runtime have their turn.
+const BATCH: usize = 64;
 
 /// Something that the shield refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +47,28 @@ impl EventReader {
         let mut ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| failed(&error))?;
         Ok(Self(runtime.spawn(async move {
+            let mut shares = Shares::new(Instant::now());
             while let Ok(mut ready) = ring.readable_mut().await {
-                while let Some(record) = ready.get_inner_mut().next() {
-                    tell(&record, &told);
+                let mut batch = 0;
+                while batch < BATCH
+                    && let Some(record) = ready.get_inner_mut().next()
+                {
+                    if let Some(event) = decode(&record)
+                        && shares.take(event.uid)
+                    {
+                        tell(&event, &told);
+                    }
+                    batch += 1;
                 }
-                ready.clear_ready();
+                for (uid, count) in shares.untold(Instant::now()) {
+                    tracing::warn!(target: "tidegate_kernel::shield", uid, count, "refused more than is told each");
+                }
+                if batch < BATCH {
+                    ready.clear_ready();
+                } else {
+                    // Whoever makes events faster than they are read keeps nobody else from the runtime.
+                    tokio::task::yield_now().await;
+                }
             }
         })))
     }
@@ -59,9 +80,8 @@ impl Drop for EventReader {
     }
 }
 
-fn tell(record: &[u8], told: &Told) {
-    let Some(event) = decode(record) else { return };
-    let what = Refused(&event).to_string();
+fn tell(event: &ShieldEvent, told: &Told) {
+    let what = Refused(event).to_string();
     let refusal =
         Refusal { pid: event.tgid, uid: event.uid, gid: event.gid, command: text(&event.command), what };
     let Refusal { pid, uid, gid, command, what } = &refusal;

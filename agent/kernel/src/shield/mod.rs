@@ -3,6 +3,7 @@
 mod attach;
 mod events;
 mod rules;
+mod share;
 mod tables;
 
 use std::path::Path;
