@@ -65,6 +65,13 @@ impl Changing {
     }
 }
 
+impl Changing {
+    /// Nobody else changes definitions now.
+    pub(crate) fn is_only(&self) -> bool {
+        self.0.definitions.changing.load(Ordering::SeqCst) == 1
+    }
+}
+
 impl Drop for Changing {
     /// What comes from now on finds nothing remembered of the definitions as they were.
     fn drop(&mut self) {

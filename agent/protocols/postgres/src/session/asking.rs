@@ -46,6 +46,7 @@ impl Session {
             bound: None,
             parameters,
             preparation: None,
+            in_doubt: false,
         }))
     }
 
@@ -134,9 +135,18 @@ impl Session {
 
     /// The same, where the server may read it by other definitions than the gate did; none if it can't.
     pub(super) fn doubted(&self, prepared: &Prepared) -> Option<Prepared> {
-        let changes = self.unread.as_ref().is_none_or(|unread| unread.in_doubt);
-        let in_doubt = changes || prepared.statements.change_definitions_within();
+        let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
+        let is_doubtful = |name: Name| matches!(self.names.known(name.0, &name.1), Known::As(prepared) if prepared.in_doubt);
+        let in_doubt = prepared.in_doubt
+            || self.is_in_doubt()
+            || names.into_iter().any(is_doubtful)
+            || prepared.statements.change_definitions_within();
         in_doubt.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
+    }
+
+    /// Nobody can say by which definitions the server will read what it is sent now.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.unread.as_ref().is_none_or(|unread| unread.in_doubt)
     }
 
     /// Notes that the server is about to be sent a statement: to be called before that is understood. What was in doubt
@@ -149,10 +159,13 @@ impl Session {
 
     /// Definitions are about to change by what runs next: says so, and waits for the others' statements that were decided
     /// by them as they are.
-    pub(super) async fn begin_change(&mut self) -> Result<(), Refused> {
+    pub(super) async fn begin_change(&mut self, shape: &Shape) -> Result<(), Refused> {
         let (changing, older) = Changing::begin(&self.database);
-        // Of the new era: a session does not wait for itself.
+        // Of the new era: a session does not wait for itself. But others that began before may go on now.
         self.unread = Some(Unread::begin(&self.database));
+        if !changing.is_only() && (reads(shape) || !shape.results.is_empty()) {
+            return Err(refuse::definitions_in_use());
+        }
         timeout(READING, older.are_read()).await.map_err(|_| refuse::definitions_in_use())?;
         self.changing = Some(changing);
         Ok(())
@@ -186,6 +199,7 @@ impl Session {
                     bound,
                     parameters: prepared.parameters.clone(),
                     preparation: None,
+                    in_doubt: prepared.in_doubt,
                 };
                 if !self.names.give(&name, Arc::new(inner)) {
                     self.settle_names(&names, false);
@@ -245,21 +259,24 @@ fn given(effect: &Effect) -> Option<(Name, &Arc<Statements>)> {
     }
 }
 
-/// The same, but nobody can say where its results, or what decides rows or is written, come from.
-fn untraced(shape: &Shape) -> Shape {
-    let reason: Arc<str> = "definitions are being changed, in this or another session".into();
-    let untraced = |lineage: &Lineage| Lineage { untraced: Some(reason.clone()), ..lineage.clone() };
-    let reads = shape.items.iter().any(|item| {
+fn reads(shape: &Shape) -> bool {
+    shape.items.iter().any(|item| {
         item.fields.iter().any(|field| {
             matches!(
                 field,
                 ("access", Value::Word("read")) | ("statement", Value::Word("update" | "delete" | "merge"))
             )
         })
-    });
+    })
+}
+
+/// The same, but nobody can say where its results, or what decides rows or is written, come from.
+fn untraced(shape: &Shape) -> Shape {
+    let reason: Arc<str> = "definitions are being changed, in this or another session".into();
+    let untraced = |lineage: &Lineage| Lineage { untraced: Some(reason.clone()), ..lineage.clone() };
     Shape {
         results: shape.results.iter().map(untraced).collect(),
-        untraced: shape.untraced.clone().or_else(|| reads.then(|| reason.clone())),
+        untraced: shape.untraced.clone().or_else(|| reads(shape).then(|| reason.clone())),
         ..shape.clone()
     }
 }

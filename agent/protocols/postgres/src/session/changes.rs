@@ -30,8 +30,8 @@ pub(super) struct Changes {
     /// Settings that the client asked for when it connected.
     startup: Vec<(String, String)>,
     latest: VecDeque<Change>,
-    /// There were others, which nobody can be shown any more.
-    lost: bool,
+    /// When there was last one that nobody can be shown any more.
+    lost: Option<u64>,
     /// When it was last unknown what a change came to.
     doubt: Option<u64>,
     moment: u64,
@@ -76,7 +76,7 @@ impl Changes {
     /// Those of a session that begins with these settings.
     pub(super) fn new(session: Arc<str>, mut startup: Vec<(String, String)>) -> Self {
         startup.retain(|(name, _)| !changes_nothing(name));
-        Self { session, startup, latest: VecDeque::new(), lost: false, doubt: None, moment: 0 }
+        Self { session, startup, latest: VecDeque::new(), lost: None, doubt: None, moment: 0 }
     }
 
     /// Another number whenever anything changes.
@@ -101,7 +101,7 @@ impl Changes {
         let shown = match recorded(prepared) {
             // Nobody could be shown what it sets.
             Cow::Owned(_) if is_set(prepared) => {
-                self.lost = true;
+                self.lost = Some(self.moment);
                 return;
             }
             shown => shown.chars().take(SHOWN_BYTES + 1).collect(),
@@ -110,7 +110,7 @@ impl Changes {
         self.latest.push_back(Change { exact, shown, moment: self.moment, decides, local, ended: false });
         if self.latest.len() > KEPT {
             self.latest.pop_front();
-            self.lost = true;
+            self.lost = Some(self.moment);
         }
     }
 
@@ -159,7 +159,7 @@ impl Changes {
             match &change.decides {
                 Some(decided) if overtaken.contains(decided) => continue,
                 Some(Decides::All) if holds => {
-                    self.lost = false;
+                    self.lost = self.lost.filter(|lost| *lost > change.moment);
                     overtaken.push(Decides::All);
                     continue;
                 }
@@ -177,7 +177,7 @@ impl Changes {
             self.startup.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let shown = startup.iter().chain(self.latest.iter().map(|change| &change.shown));
         let (count, bytes) = shown.fold((0, 0), |(count, bytes), shown| (count + 1, bytes + shown.len()));
-        if self.lost || count > SHOWN || bytes > SHOWN_BYTES {
+        if self.lost.is_some() || count > SHOWN || bytes > SHOWN_BYTES {
             return Err(Refused::new(
                 "54000",
                 format!(

@@ -315,6 +315,9 @@ impl Session {
             }
         };
         let statement = Name(Space::Statements, names.statement.as_bytes().into());
+        if self.owed.redefines() {
+            return Ok(Taken::Wait);
+        }
         self.begin_unread();
         let prepared = match self.fresh(&statement, prepared).await {
             Ok(prepared) => prepared,
@@ -332,7 +335,8 @@ impl Session {
             }
         };
         let bound = Some(self.changes.moment());
-        let prepared = Arc::new(Prepared { parameters, bound, ..Prepared::clone(&prepared) });
+        let in_doubt = self.is_in_doubt();
+        let prepared = Arc::new(Prepared { parameters, bound, in_doubt, ..Prepared::clone(&prepared) });
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         if !self.names.give(&name, prepared) {
             self.refuse(&refuse::too_many_names(), false);
@@ -393,6 +397,14 @@ impl Session {
             let results = Results::new(statements.clone(), None, self.masker());
             return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
         }
+        // What was sent before is covered by this session's word until the server has read it: that word is given anew.
+        if statements.changes_definitions()
+            && self.changing.is_none()
+            && !self.owed.is_empty()
+            && self.gate.foresee(&prepared.shape).is_ok()
+        {
+            return Err(Stop::Waits);
+        }
         self.begin_unread();
         let doubted = self.doubted(prepared);
         let prepared = doubted.as_ref().unwrap_or(prepared);
@@ -414,7 +426,7 @@ impl Session {
         }
         if statements.changes_definitions()
             && self.changing.is_none()
-            && let Err(in_use) = self.begin_change().await
+            && let Err(in_use) = self.begin_change(&prepared.shape).await
         {
             run.failed("55006");
             self.settle(run, false);
@@ -441,6 +453,7 @@ impl Session {
             bound: None,
             parameters,
             preparation: None,
+            in_doubt: false,
         };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {

@@ -87,6 +87,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
+    /// Resolves when the peer has closed its side. What it still says is thrown away.
+    pub(super) async fn closed(&mut self) {
+        while let Ok(1..) = std::future::poll_fn(|context| self.poll_fill(context)).await {
+            self.inbound.clear();
+        }
+    }
+
     /// Writes all that waits and ends the stream in order.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         std::future::poll_fn(|context| self.poll_drain(context)).await?;

@@ -51,6 +51,9 @@ use crate::{
 /// How long a peer may take to read what it is told last.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// How long others wait, or doubt, because of a session that has ended, as long as the server goes on with it.
+const COVER: Duration = Duration::from_secs(3600);
+
 /// Where a session's statements run.
 pub(crate) struct Place {
     /// What is known of the database.
@@ -213,7 +216,20 @@ impl Session {
         }
         // Either side may be gone already, or take nothing any more: there is nobody left to tell.
         let _ = timeout(FAREWELL, async { tokio::join!(self.client.finish(), self.server.finish()) }).await;
+        self.cover();
         end
+    }
+
+    /// What the server was sent it may still be about to read, or to change: others hear of that until it has closed its
+    /// side.
+    fn cover(self) {
+        let Self { changing, unread, mut server, .. } = self;
+        if changing.is_some() || unread.is_some() {
+            tokio::spawn(async move {
+                let _ = timeout(COVER, server.closed()).await;
+                drop((changing, unread));
+            });
+        }
     }
 
     async fn turns(&mut self) -> Result<(), ServeError> {

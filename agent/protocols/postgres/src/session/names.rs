@@ -39,6 +39,8 @@ pub(super) struct Prepared {
     pub(super) moment: u64,
     /// Of a portal: when it was bound.
     pub(super) bound: Option<u64>,
+    /// Of a portal: definitions were being changed when it was bound.
+    pub(super) in_doubt: bool,
     /// What it runs with.
     pub(super) parameters: Parameters,
     /// Of what a Parse gave: the record's trace of it.
@@ -289,6 +291,7 @@ mod tests {
             generation: 0,
             moment: 0,
             bound: None,
+            in_doubt: false,
             parameters: Parameters::None,
             preparation: None,
         })

@@ -29,8 +29,12 @@ struct Target {
 }
 
 impl Target {
+    /// Where a column's value is masked as before; nowhere, if the name may mean several tables.
     fn paths(&self, column: &str) -> Vec<Path> {
-        self.range.tables.iter().map(|table| format!("{table}.{column}").into()).collect()
+        match &*self.range.tables {
+            [table] => vec![format!("{table}.{column}").into()],
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        AlterTableStmt, AlterTableType, ClusterStmt, Constraint, CreateStmt, CreateTableAsStmt, DropBehavior,
-        DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt, ViewStmt,
+        AlterTableStmt, AlterTableType, ClusterStmt, Constraint, CreateStatsStmt, CreateStmt,
+        CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
+        SelectStmt, ViewStmt,
     },
 };
 
@@ -38,6 +39,13 @@ impl Tracer<'_> {
             NodeEnum::RenameStmt(rename) => self.rename(rename),
             NodeEnum::AlterObjectSchemaStmt(alter) => self.set_schema(alter),
             NodeEnum::ClusterStmt(cluster) => self.cluster(cluster),
+            NodeEnum::CreateStatsStmt(create) => self.create_statistics(create, node),
+            NodeEnum::AlterDomainStmt(alter) => {
+                if alter.def.is_some() {
+                    self.lose_track(&Flow::untraced("a domain's check is run on every column of it"));
+                }
+                self.classified(node)
+            }
             NodeEnum::CreateSchemaStmt(create) => {
                 self.object("create", "schema");
                 for element in &create.schema_elts {
@@ -192,7 +200,7 @@ impl Tracer<'_> {
         }
         for exclusion in &constraint.exclusions {
             let Some(NodeEnum::List(pair)) = inner(exclusion) else { continue };
-            pair.items.iter().try_for_each(|element| self.index_element(element, scope, true))?;
+            pair.items.iter().try_for_each(|element| self.index_element(element, scope))?;
         }
         if let Some(table) = &constraint.pktable {
             let range = self.table_range(table, "select")?;
@@ -216,13 +224,22 @@ impl Tracer<'_> {
         }
     }
 
-    /// What is indexed; `tells`: an error or the rows' order tells of it.
-    fn index_element(&mut self, node: &Node, scope: &Scope<'_>, tells: bool) -> Result<()> {
+    /// What is indexed: an error, or the order of rows that are read by it, tells of it.
+    fn index_element(&mut self, node: &Node, scope: &Scope<'_>) -> Result<()> {
         let Some(NodeEnum::IndexElem(element)) = inner(node) else { return Ok(()) };
-        if tells && let Some(range) = scope.ranges.first() {
+        if let Some(range) = scope.ranges.first() {
             self.told_by(range, &element.name);
         }
         self.deciding(element.expr.as_deref(), scope)
+    }
+
+    /// They are made from values, by expressions that may fail.
+    fn create_statistics(&mut self, create: &CreateStatsStmt, node: &NodeEnum) -> Result<Statement> {
+        for table in create.relations.iter().filter_map(range_var) {
+            let range = self.table_range(table, "create")?;
+            self.influence(&range.columns.all());
+        }
+        self.classified(node)
     }
 
     /// `CLUSTER`: what the rows are ordered by, only the server knows.
@@ -303,7 +320,7 @@ impl Tracer<'_> {
         }
         let scope = Scope { statement: "create", ranges: vec![Rc::new(range)], ..Scope::default() };
         for element in &index.index_params {
-            self.index_element(element, &scope, index.unique)?;
+            self.index_element(element, &scope)?;
         }
         self.deciding(index.where_clause.as_deref(), &scope)?;
         Ok(self.defined())
@@ -323,8 +340,15 @@ impl Tracer<'_> {
             if command.behavior == DropBehavior::DropCascade as i32 {
                 self.cascade("drop", None);
             }
-            if command.subtype == AlterTableType::AtAlterColumnType as i32 {
-                self.told_by(&own, &command.name);
+            match AlterTableType::try_from(command.subtype) {
+                Ok(AlterTableType::AtAlterColumnType) => self.told_by(&own, &command.name),
+                // Its values stay, and nothing says any more what they were made from.
+                Ok(AlterTableType::AtDropExpression) => {
+                    if let Found::Certain(flow) | Found::Perhaps(flow) = own.columns.find(&command.name) {
+                        self.copy(&flow, &[]);
+                    }
+                }
+                _ => {}
             }
             let Some(definition) = command.def.as_deref() else { continue };
             match inner(definition) {
@@ -336,13 +360,13 @@ impl Tracer<'_> {
                 Some(NodeEnum::Constraint(_)) => self.table_element(definition, &scope)?,
                 Some(NodeEnum::RangeVar(other)) => {
                     self.whole_table("alter", other)?;
-                    self.leaves(&own, None);
+                    self.leaves(&own);
                 }
                 Some(NodeEnum::PartitionCmd(command)) => {
                     if let Some(other) = &command.name {
                         self.whole_table("alter", other)?;
                         let part = self.table_range(other, "alter")?;
-                        self.leaves(&part, None);
+                        self.leaves(&part);
                     }
                 }
                 Some(

@@ -20,21 +20,23 @@ impl Tracer<'_> {
         if matches!(kind, Ok(ObjectType::ObjectSchema | ObjectType::ObjectAttribute)) {
             self.lose_track(&Flow::untraced("other relations get other names by it"));
         }
-        self.moved(rename.relation.as_ref(), rename.rename_type, moves.then_some(column))
+        let of = if column.is_some() { rename.relation_type } else { rename.rename_type };
+        let moves = moves.then_some(Moves { column, of_a_view: is_view(of) });
+        self.moved(rename.relation.as_ref(), rename.rename_type, moves)
     }
 
     /// `ALTER ... SET SCHEMA`.
     pub(super) fn set_schema(&mut self, alter: &AlterObjectSchemaStmt) -> Result<Statement> {
-        let moves = is_relation(alter.object_type).then_some(None);
+        let moves = Moves { column: None, of_a_view: is_view(alter.object_type) };
+        let moves = is_relation(alter.object_type).then_some(moves);
         self.moved(alter.relation.as_ref(), alter.object_type, moves)
     }
 
-    /// One column, or all, of a relation get another path.
     fn moved(
         &mut self,
         table: Option<&RangeVar>,
         object: i32,
-        moves: Option<Option<&str>>,
+        moves: Option<Moves<'_>>,
     ) -> Result<Statement> {
         let object = object_word(object);
         self.ddl = true;
@@ -48,16 +50,20 @@ impl Tracer<'_> {
             return Ok(Statement { result: None, effect: Effect::None });
         };
         self.whole_table_of("alter", table, object)?;
-        if let Some(column) = moves {
+        if let Some(moves) = moves {
             let range = self.table_range(table, "alter")?;
-            self.leaves(&range, column);
+            self.leave(&range, moves);
         }
         Ok(Statement { result: None, effect: Effect::None })
     }
 
-    /// What a relation holds under its own name is read under another from then on.
-    pub(super) fn leaves(&mut self, range: &Range, column: Option<&str>) {
-        let mut flow = match column.map(|name| range.columns.find(name)) {
+    /// What a table's columns are masked by they may lose, its relatives' names among it.
+    pub(super) fn leaves(&mut self, range: &Range) {
+        self.leave(range, Moves { column: None, of_a_view: false });
+    }
+
+    fn leave(&mut self, range: &Range, moves: Moves<'_>) {
+        let mut flow = match moves.column.map(|name| range.columns.find(name)) {
             None => range.columns.all(),
             Some(Found::Certain(flow) | Found::Perhaps(flow)) => flow,
             Some(Found::No) => return,
@@ -69,9 +75,23 @@ impl Tracer<'_> {
                 .iter()
                 .any(|table| source.strip_prefix(&**table).is_some_and(|rest| rest.starts_with('.')))
         };
-        flow.sources.retain(|source| is_own(source));
+        if moves.of_a_view {
+            flow.sources.retain(|source| is_own(source));
+        }
         self.copy(&flow, &[]);
     }
+}
+
+/// What gets another path.
+#[derive(Clone, Copy)]
+struct Moves<'a> {
+    /// One column; all of them, if none.
+    column: Option<&'a str>,
+    of_a_view: bool,
+}
+
+fn is_view(object: i32) -> bool {
+    ObjectType::try_from(object) == Ok(ObjectType::ObjectView)
 }
 
 fn is_relation(object: i32) -> bool {
@@ -80,6 +100,9 @@ fn is_relation(object: i32) -> bool {
         Ok(ObjectType::ObjectTable
             | ObjectType::ObjectView
             | ObjectType::ObjectMatview
-            | ObjectType::ObjectForeignTable)
+            | ObjectType::ObjectForeignTable
+            // `ALTER INDEX` and `ALTER SEQUENCE` rename tables, too.
+            | ObjectType::ObjectIndex
+            | ObjectType::ObjectSequence)
     )
 }

@@ -176,6 +176,8 @@ fn whatever_decides_rows_or_their_order_is_an_influence() {
         "alter table notes add foreign key (body) references customers (email)",
         "create table t (a text references customers)",
         "create unique index on customers (id, email)",
+        "create index on customers (email)",
+        "create statistics s on (length(email)), id from customers",
         "cluster customers using by_email",
         "select 1 from customers tablesample system ((select count(email) from customers))",
         "create view v as select 1 from customers where email = 'a'",
@@ -201,7 +203,7 @@ fn what_is_merely_shown_is_no_influence() {
         "insert into customers (id, email) values (1, 'a') on conflict (id) do nothing",
         "insert into customers (id, email) values (1, 'a') on conflict (id) do update set email = excluded.email",
         "select * from mails where id = 1",
-        "create index on customers (email)",
+        "create index on customers (id)",
         "alter table customers add unique (id)",
         "create table t (a int references customers (id))",
         "alter table customers alter column id type bigint",
@@ -291,6 +293,7 @@ fn what_leaves_the_path_that_a_mask_names_counts_as_copied() {
         "alter table customers set schema other",
         "alter table customers inherit notes",
         "alter table notes attach partition customers default",
+        "alter index customers rename to x",
     ] {
         assert!(paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
     }
@@ -302,7 +305,11 @@ fn what_leaves_the_path_that_a_mask_names_counts_as_copied() {
     ] {
         assert!(!paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
     }
-    assert!(understood("alter schema public rename to other", &shop()).shape.untraced.is_some());
+    for text in ["alter schema public rename to other", "alter domain d add check (value > 'a')"] {
+        assert!(understood(text, &shop()).shape.untraced.is_some(), "{text}");
+    }
+    let generated = understood("alter table made alter column address drop expression", &shop());
+    assert!(paths(&generated.shape.copied).contains(&"public.made.email"));
 }
 
 #[test]
