@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tidegate_tests::{Account, World};
+use tidegate_tests::{Account, World, governed_uid};
 
 use crate::together::{Session, eventually};
 
@@ -117,9 +117,11 @@ fn a_session_that_is_no_longer_allowed_is_ended() -> Result<()> {
 #[ignore = "needs root: cargo xtask test e2e"]
 fn a_connection_from_before_its_user_was_governed_is_ended_and_recorded() -> Result<()> {
     World::with(|world| {
-        let mut session = Session::open(&world.stranger)?;
-        let (ci, stranger) = (world.ci.uid, world.stranger.uid);
-        world.change_bundle(&format!("[\"{ci}\"]"), &format!("[\"{ci}\", \"{stranger}\"]"))?;
+        // One of its own: other tests, which run beside this one, rely on the stranger being ungoverned.
+        let newcomer = Account::new(governed_uid(), world.server.address, &world.server.password);
+        let mut session = Session::open(&newcomer)?;
+        let (ci, newcomer) = (world.ci.uid, newcomer.uid);
+        world.change_bundle(&format!("[\"{ci}\"]"), &format!("[\"{ci}\", \"{newcomer}\"]"))?;
         world.agent.ask(&["reload"])?;
         session.say("SELECT 1")?;
         let complaints = session.end()?;
@@ -128,7 +130,7 @@ fn a_connection_from_before_its_user_was_governed_is_ended_and_recorded() -> Res
         // It is written beside what is going on.
         eventually("it is recorded", || Ok(host_record(world)?.contains(&ended)))?;
         let text = host_record(world)?;
-        ensure!(text.contains("older-socket-ended") && text.contains(&format!("uid {stranger}")), "{text}");
+        ensure!(text.contains("older-socket-ended") && text.contains(&format!("uid {newcomer}")), "{text}");
         world.agent.stop()?;
         let text = host_record(world)?;
         ensure!(text.contains("the agent ends"), "the record is left open: {text}");
