@@ -388,6 +388,10 @@ const ALTERING: &[&str] = &[
     "ALTER TABLE customers ADD FOREIGN KEY (card_number) REFERENCES products (title)",
     "ALTER TABLE customers ALTER COLUMN card_number TYPE varchar(15)",
     "CREATE UNIQUE INDEX ON customers (card_number)",
+    "CREATE INDEX ON customers (card_number)",
+    "CREATE STATISTICS told ON id, card_number FROM customers",
+    "ALTER INDEX customers RENAME TO clients",
+    "CREATE TEMP TABLE customers (card_number text); INSERT INTO customers SELECT card_number FROM public.customers",
     "CLUSTER customers USING customers_pkey",
     // No mask, but the gate's own way in.
     "ALTER ROLE app PASSWORD 'of-my-own'",
