@@ -1,6 +1,6 @@
 //! The protocols that the gate speaks: one line each.
 
-use tidegate_gate::Protocol;
+use tidegate_gate::{Export, Protocol};
 use tidegate_policy::{Misread, Resource, Shape, Vocabulary};
 
 /// Every protocol that bundles may name.
@@ -47,6 +47,14 @@ impl Protocols {
     /// What bundles may say, of all protocols.
     pub(crate) fn vocabularies(&self) -> Vec<&'static Vocabulary> {
         self.0.iter().map(|registered| registered.protocol.vocabulary()).collect()
+    }
+
+    /// What records of which protocol can be exported as, beside their own form.
+    pub(crate) fn exports(&self) -> impl Iterator<Item = (&'static str, &'static Export)> {
+        self.0.iter().flat_map(|Registered { protocol, .. }| {
+            let name = protocol.vocabulary().protocol;
+            protocol.exports().iter().map(move |export| (name, export))
+        })
     }
 
     /// The shape of an action on this resource that is written as text.

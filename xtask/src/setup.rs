@@ -65,7 +65,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("fcgiwrap", "fcgiwrap.socket"),
 ];
 
-/// The Python drivers, of databases and of HTTP.
+/// The Python drivers, of databases and of HTTP, and a reader of HTTP archives.
 const PYTHON_DRIVERS: &[&str] = &[
     "psycopg[binary]==3.3.9",
     "asyncpg==0.32.0",
@@ -74,6 +74,7 @@ const PYTHON_DRIVERS: &[&str] = &[
     "websockets==17.4",
     "grpcio==1.85.1",
     "aiohttp==3.14.5",
+    "haralyzer==2.4.0",
 ];
 
 /// The Node driver.

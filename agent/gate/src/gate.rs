@@ -211,7 +211,7 @@ impl Gate {
             content: None,
             withhold_errors: true,
             masks_columns: true,
-            record_rows: None,
+            record_data: None,
         };
         let action = Action { name, shape: &Arc::default(), text };
         if let Err(error) = self.0.record_action(&policy, &action, &verdict) {

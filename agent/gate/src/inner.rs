@@ -38,8 +38,8 @@ pub(crate) struct Inner {
     record: Mutex<Option<Box<dyn Record>>>,
     verdicts: Mutex<Verdicts>,
     actions: AtomicU64,
-    /// Bytes of rows in the record.
-    rows: AtomicU64,
+    /// Bytes of data in the record.
+    data: AtomicU64,
 }
 
 /// What the session stands on.
@@ -85,7 +85,7 @@ impl Inner {
             record: Mutex::new(Some(record)),
             verdicts: Mutex::default(),
             actions: AtomicU64::new(0),
-            rows: AtomicU64::new(0),
+            data: AtomicU64::new(0),
         })
     }
 
@@ -138,10 +138,10 @@ impl Inner {
         lock(&self.record).as_mut().ok_or_else(|| RecordError("it is closed".into()))?.write(entry)
     }
 
-    /// Whether the record takes so many bytes of rows more; what it doesn't take leaves it full.
-    pub(crate) fn takes_rows(&self, bytes: usize, limit: u64) -> bool {
+    /// Whether the record takes so many bytes of data more; what it doesn't take leaves it full.
+    pub(crate) fn takes_data(&self, bytes: usize, limit: u64) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.rows.fetch_add(bytes.min(limit), Ordering::Relaxed).saturating_add(bytes) <= limit
+        self.data.fetch_add(bytes.min(limit), Ordering::Relaxed).saturating_add(bytes) <= limit
     }
 
     /// Adds an entry that nothing waits for.

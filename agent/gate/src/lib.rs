@@ -11,6 +11,7 @@ mod approvals;
 #[expect(clippy::expect_used, reason = "a broken promise is a failed test")]
 pub mod contract;
 mod credential;
+mod export;
 mod gate;
 mod grounds;
 mod hold;
@@ -31,6 +32,7 @@ mod visible;
 
 pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Revocation, Step, Yes};
 pub use credential::{Credential, CredentialError, Credentials};
+pub use export::{Export, ExportFn, Recorded};
 pub use gate::{Action, Gate, Login, Upstream};
 pub use hold::{Approved, Hold, Matter, Put, Waiting};
 pub use identity::{Identified, Identities};

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -12,7 +12,11 @@ use std::{
 
 use tidegate_policy::{Shape, Verdict};
 
-use crate::{Entry, Hold, Masker, Refusal, grounds::Grounds, inner::Inner};
+use crate::{
+    Entry, Hold, Masker, Refusal,
+    grounds::Grounds,
+    inner::{Inner, lock},
+};
 
 /// The answer to an action.
 #[derive(Debug)]
@@ -34,11 +38,16 @@ pub struct Outcome {
     pub rows: u64,
     /// Bytes shown.
     pub bytes: u64,
+    /// Bytes that the client sent with it.
+    pub sent: u64,
     /// What the upstream answered, in the protocol's words, where that is more than rows.
     pub answer: Option<String>,
+    /// Time from decision to the beginning of that answer.
+    pub waited: Option<Duration>,
 }
 
-/// The proof that one action was allowed and that this is in the record. Dropping it records that the action was cut off.
+/// The proof that one action was allowed and that this is in the record. Dropping it records that the action was cut off,
+/// with what was known of its outcome until then.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<Inner>,
@@ -47,9 +56,10 @@ pub struct Permit {
     shape: Arc<Shape>,
     grounds: Grounds,
     since: Instant,
+    so_far: Mutex<Outcome>,
     settled: bool,
-    /// The record says already that it holds no more of the rows.
-    cut_short: AtomicBool,
+    /// The record says already that it holds no more of the data.
+    data_ended: AtomicBool,
 }
 
 impl Permit {
@@ -61,8 +71,9 @@ impl Permit {
             shape,
             grounds: Grounds::default(),
             since: Instant::now(),
+            so_far: Mutex::default(),
             settled: false,
-            cut_short: AtomicBool::new(false),
+            data_ended: AtomicBool::new(false),
         }
     }
 
@@ -106,27 +117,56 @@ impl Permit {
         self.gate.masker()
     }
 
+    /// Whether the rule has the record keep the data, too.
+    pub fn keeps_data(&self) -> bool {
+        self.verdict.record_data.is_some()
+    }
+
     /// Adds to the record what was shown to the client. Only where the rule asks for it, and up to its limit for one
-    /// session: a line in the record says from where on there are no rows.
+    /// session: a line in the record says from where on there is no data.
     pub fn tap(&self, shown: &[u8]) {
-        let Some(limit) = self.verdict.record_rows else { return };
-        let data: Cow<'_, str> = match std::str::from_utf8(shown) {
-            Ok(text) => text.into(),
-            Err(_) => {
-                use base64::Engine;
-                format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(shown)).into()
-            }
-        };
-        if self.gate.takes_rows(data.len(), limit) {
-            self.gate.note(&Entry::Shown { id: self.id, data });
-        } else if !self.cut_short.swap(true, Ordering::Relaxed) {
-            let detail = format!(
-                "the record holds as much of what was shown as the rule says, {limit} bytes a session: of action {} \
-                 nothing more",
-                self.id
-            );
-            self.gate.note(&Entry::Event { event: "rows-not-recorded".into(), detail: detail.into() });
+        self.keep(shown, |id, data| Entry::Shown { id, data });
+    }
+
+    /// The same of what the client sent with the action. Whoever calls this has withheld what records must not hold.
+    pub fn tap_sent(&self, sent: &[u8]) {
+        self.keep(sent, |id, data| Entry::Sent { id, data });
+    }
+
+    fn keep<'d>(&self, data: &'d [u8], entry: fn(u64, Cow<'d, str>) -> Entry<'d>) {
+        let Some(limit) = self.verdict.record_data else { return };
+        let data = written(data);
+        if self.gate.takes_data(data.len(), limit) {
+            self.gate.note(&entry(self.id, data));
+        } else {
+            self.end_data(&format!(
+                "the record holds as much data of this session as the rule says, {limit} bytes"
+            ));
         }
+    }
+
+    /// Records why the record has no more of the data, once.
+    pub fn end_data(&self, reason: &str) {
+        if self.keeps_data() && !self.data_ended.swap(true, Ordering::Relaxed) {
+            self.gate.note(&Entry::DataEnds { id: self.id, reason: reason.into() });
+        }
+    }
+
+    /// Notes what is known of the outcome before the action is over.
+    pub fn so_far(&self, note: impl FnOnce(&mut Outcome)) {
+        note(&mut lock(&self.so_far));
+    }
+
+    /// Notes that the answer begins, and how.
+    pub fn answered(&self, answer: String) {
+        let waited = Some(self.since.elapsed());
+        self.so_far(|outcome| (outcome.answer, outcome.waited) = (Some(answer), waited));
+    }
+
+    /// Records that the action ended, with what was noted so far.
+    pub fn ended(self) {
+        let outcome = std::mem::take(&mut *lock(&self.so_far));
+        self.done(&outcome);
     }
 
     /// Records how the action ended.
@@ -143,7 +183,9 @@ impl Permit {
             error: outcome.error.as_deref().map(Into::into),
             rows: outcome.rows,
             bytes: outcome.bytes,
+            sent: outcome.sent,
             answer: outcome.answer.as_deref().map(Into::into),
+            waited: outcome.waited.map(micros),
             microseconds: micros(self.since.elapsed()),
         });
     }
@@ -152,7 +194,18 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.settled {
-            self.settle("aborted", &Outcome::default());
+            self.settle("aborted", &std::mem::take(&mut *lock(&self.so_far)));
+        }
+    }
+}
+
+/// Data as records have it.
+fn written(data: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(data) {
+        Ok(text) => text.into(),
+        Err(_) => {
+            use base64::Engine;
+            format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(data)).into()
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tidegate_policy::{Resource, Vocabulary};
 
-use crate::{Gate, Stream};
+use crate::{Export, Gate, Stream};
 
 /// A boxed future.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -18,6 +18,10 @@ pub trait Protocol: Send + Sync {
     fn vocabulary(&self) -> &'static Vocabulary;
     /// A server for one resource. Called when a bundle is loaded: a resource it cannot serve stops the load.
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError>;
+    /// Forms that the field has for sessions of this protocol, beside the record's own.
+    fn exports(&self) -> &'static [Export] {
+        &[]
+    }
 }
 
 /// Serves the connections to one resource.

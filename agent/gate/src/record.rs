@@ -97,11 +97,24 @@ pub enum Entry<'a> {
         rows: u64,
         /// Bytes shown.
         bytes: u64,
+        /// Bytes that the client sent with it: a request's body.
+        #[serde(skip_serializing_if = "is_none", default)]
+        sent: u64,
         /// What the upstream answered, in the protocol's words: a response's head.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         answer: Option<Cow<'a, str>>,
+        /// Time from decision to the beginning of the answer, in microseconds, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        waited: Option<u64>,
         /// Time from decision to outcome, in microseconds.
         microseconds: u64,
+    },
+    /// Data that the client sent with an action, if the rule says so: as the masks show it, and credentials withheld.
+    Sent {
+        /// The action's number.
+        id: u64,
+        /// What was sent: text where it is UTF-8, else base64 after `base64:`.
+        data: Cow<'a, str>,
     },
     /// Data as shown to the client, if the rule says so.
     Shown {
@@ -109,6 +122,13 @@ pub enum Entry<'a> {
         id: u64,
         /// What was shown: text where it is UTF-8, else base64 after `base64:`.
         data: Cow<'a, str>,
+    },
+    /// Of an action's data the record has no more from here on, although the rule says so.
+    DataEnds {
+        /// The action's number.
+        id: u64,
+        /// Why.
+        reason: Cow<'a, str>,
     },
     /// Something worth an auditor's eye that is no action.
     Event {
@@ -122,6 +142,12 @@ pub enum Entry<'a> {
         /// Why the session ended.
         reason: Cow<'a, str>,
     },
+}
+
+/// Whether there is none of it, and nothing to be written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why something could not be recorded.

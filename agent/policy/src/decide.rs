@@ -133,7 +133,7 @@ impl Engine {
                 content,
                 withhold_errors,
                 masks_columns: active.iter().any(|one| one.mask.columns.is_some()),
-                record_rows: judgement.matched.iter().filter_map(|rule| rule.record_rows).max(),
+                record_data: judgement.matched.iter().filter_map(|rule| rule.record_data).max(),
             },
         }
     }
@@ -330,7 +330,7 @@ fn refused(message: String) -> Verdict {
         content: None,
         withhold_errors: true,
         masks_columns: true,
-        record_rows: None,
+        record_data: None,
     }
 }
 

@@ -68,8 +68,8 @@ pub(crate) struct Rule {
     pub(crate) blocks: Vec<(&'static str, Vec<Block>)>,
     /// Indices of its masks.
     pub(crate) masks: Vec<usize>,
-    /// How many bytes of rows go into a session's record.
-    pub(crate) record_rows: Option<u64>,
+    /// How many bytes of data go into a session's record.
+    pub(crate) record_data: Option<u64>,
     pub(crate) hint: Option<Arc<str>>,
 }
 

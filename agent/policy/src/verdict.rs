@@ -33,8 +33,8 @@ pub struct Verdict {
     /// Columns are masked for this principal on this resource, whether or not the action has to do with them: what
     /// code of the upstream's says on its own may carry their values.
     pub masks_columns: bool,
-    /// The rows as shown go into the record, up to so many bytes in one session; none: they don't.
-    pub record_rows: Option<u64>,
+    /// The data too goes into the record, as it was shown: rows, bodies. Up to so many bytes in one session; none: it doesn't.
+    pub record_data: Option<u64>,
 }
 
 /// The masks of a principal on a resource, whatever it does there: for what belongs to no action of its own.

@@ -150,29 +150,43 @@ impl fmt::Display for Line {
                 }
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {}", Plain(reason)))
             }
-            Entry::Outcome { id, outcome, error, rows, bytes, answer, microseconds } => {
+            Entry::Outcome { id, outcome, error, rows, bytes, sent, answer, waited, microseconds } => {
                 write!(f, "#{id} {}", Plain(outcome))?;
                 if let Some(error) = error {
                     write!(f, " ({})", Plain(error))?;
                 }
-                let (whole, part) = (microseconds / 1000, microseconds % 1000);
-                match answer {
-                    Some(_) => write!(f, ": {}, {whole}.{part:03} ms", count(*bytes, "byte"))?,
-                    None => {
-                        let (rows, bytes) = (count(*rows, "row"), count(*bytes, "byte"));
-                        write!(f, ": {rows}, {bytes}, {whole}.{part:03} ms")?;
-                    }
+                f.write_str(":")?;
+                if *sent > 0 {
+                    write!(f, " {} sent,", count(*sent, "byte"))?;
+                }
+                if answer.is_none() {
+                    write!(f, " {},", count(*rows, "row"))?;
+                }
+                write!(f, " {}, {}", count(*bytes, "byte"), milliseconds(*microseconds))?;
+                if let Some(waited) = waited {
+                    write!(f, ", answered after {}", milliseconds(*waited))?;
                 }
                 answer.as_ref().map_or(Ok(()), |answer| write!(f, "\n    {}", Block(answer)))
             }
-            Entry::Shown { id, data } => match data.strip_prefix("base64:") {
-                Some(data) => write!(f, "#{id} shown (binary, base64): {}", Plain(data)),
-                None => write!(f, "#{id} shown: {}", Block(data.trim_end_matches('\n'))),
-            },
+            Entry::Sent { id, data } => kept(f, *id, "sent", data),
+            Entry::Shown { id, data } => kept(f, *id, "shown", data),
+            Entry::DataEnds { id, reason } => write!(f, "#{id} no more data: {}", Plain(reason)),
             Entry::Event { event, detail } => write!(f, "event {}: {}", Plain(event), Plain(detail)),
             Entry::Close { reason } => write!(f, "closed: {}", Plain(reason)),
         }
     }
+}
+
+/// Data of an action.
+fn kept(f: &mut fmt::Formatter<'_>, id: u64, word: &str, data: &str) -> fmt::Result {
+    match data.strip_prefix("base64:") {
+        Some(data) => write!(f, "#{id} {word} (binary, base64): {}", Plain(data)),
+        None => write!(f, "#{id} {word}: {}", Block(data.trim_end_matches('\n'))),
+    }
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:03} ms", microseconds / 1000, microseconds % 1000)
 }
 
 /// Time between two lines; none if the clock was set back.

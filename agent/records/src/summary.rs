@@ -89,7 +89,11 @@ impl SessionSummary {
                 self.reason = Some(Arc::from(&**reason));
             }
             Entry::Approval { step, .. } => self.refused += u64::from(is_refusal(step)),
-            Entry::Open { .. } | Entry::Shown { .. } | Entry::Event { .. } => {}
+            Entry::Open { .. }
+            | Entry::Sent { .. }
+            | Entry::Shown { .. }
+            | Entry::DataEnds { .. }
+            | Entry::Event { .. } => {}
         }
     }
 
@@ -109,7 +113,7 @@ impl fmt::Display for SessionSummary {
         let executable = self.executable.as_deref().unwrap_or("?");
         write!(
             f,
-            "{}  {:.0}  {} ({}, pid {}) -> {}: {}, {} refused, {}",
+            "{}  {:.0}  {} ({}, pid {}) -> {}: {}, {} refused, {}, {}",
             self.id,
             self.start,
             Plain(&self.who()),
@@ -119,6 +123,7 @@ impl fmt::Display for SessionSummary {
             count(self.actions, "action"),
             self.refused,
             count(self.rows, "row"),
+            count(self.bytes, "byte"),
         )?;
         match &self.reason {
             Some(reason) => write!(f, "; ended: {}", Plain(reason)),

@@ -4,19 +4,27 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use jiff::Timestamp;
+use tidegate_gate::{Entry, Recorded};
 use tidegate_records::{
     Expected, Filter, Line, Pace, PublicKey, Reader, Sessions as Index, StoreError, export_asciicast,
     export_lines, follow, replay, verify,
 };
 
 use super::Exit;
-use crate::config::{Config, parse_duration};
+use crate::{
+    config::{Config, parse_duration},
+    protocols::Protocols,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Sessions {
@@ -31,10 +39,11 @@ Examples:
     /// Print a session's record in the time it took
     #[command(after_help = "Example:\n  tidegate sessions replay ID --speed 10")]
     Replay(Replay),
-    /// Write a session's record to a file or to standard output
-    #[command(
-        after_help = "Example:\n  tidegate sessions export ID --format asciicast --output session.cast"
-    )]
+    /// Write sessions' records to a file or to standard output
+    #[command(after_help = "\
+Examples:
+  tidegate sessions export ID --format asciicast --output session.cast
+  tidegate sessions export ID ID --format har --output requests.har")]
     Export(Export),
 }
 
@@ -95,22 +104,29 @@ pub(super) struct Replay {
 
 #[derive(Debug, Args)]
 pub(super) struct Export {
-    /// The session's id
-    session: String,
+    /// The sessions' ids; more than one where the form is no single session's
+    #[arg(required = true, value_name = "ID")]
+    sessions: Vec<String>,
     /// What to write
-    #[arg(long, value_name = "FORMAT", default_value = "jsonl")]
-    format: Format,
+    #[arg(long, value_name = "FORMAT", default_value = JSONL, value_parser = formats())]
+    format: String,
     /// Where to; standard output if not given
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// The record's own lines
-    Jsonl,
-    /// A recording that terminal players show
-    Asciicast,
+const JSONL: &str = "jsonl";
+const ASCIICAST: &str = "asciicast";
+
+/// The records' own forms, and those of protocols.
+fn formats() -> PossibleValuesParser {
+    let own = [
+        PossibleValue::new(JSONL).help("The record's own lines"),
+        PossibleValue::new(ASCIICAST).help("A recording that terminal players show"),
+    ];
+    let protocols = Protocols::built_in();
+    let theirs = protocols.exports().map(|(_, form)| PossibleValue::new(form.name).help(form.about));
+    own.into_iter().chain(theirs).collect::<Vec<_>>().into()
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,18 +231,58 @@ impl Replay {
 
 impl Export {
     fn run(&self, store: &Path) -> Result<Exit> {
-        let lines = Reader::open(&Index::open(store)?.record(&self.session)?)?;
+        let index = Index::open(store)?;
+        let records =
+            self.sessions.iter().map(|session| index.record(session)).collect::<Result<Vec<_>, _>>()?;
+        let protocols = Protocols::built_in();
+        let form = protocols.exports().find(|(_, form)| form.name == self.format);
+        if let Some((protocol, _)) = form {
+            records.iter().try_for_each(|record| self.fits(protocol, record))?;
+        } else if records.len() > 1 {
+            bail!("{} is one session's form: name one", self.format);
+        }
         let mut out: Box<dyn Write> = match &self.output {
             Some(path) => {
                 Box::new(BufWriter::new(File::create(path).with_context(|| path.display().to_string())?))
             }
             None => Box::new(BufWriter::new(io::stdout().lock())),
         };
-        match self.format {
-            Format::Jsonl => export_lines(lines, &mut out)?,
-            Format::Asciicast => export_asciicast(lines, &mut out)?,
+        if let Some((_, form)) = form {
+            (form.write)(&mut records.iter().flat_map(|record| entries(record)), &mut out)?;
+            return Ok(Exit::Done);
+        }
+        for record in &records {
+            let lines = Reader::open(record)?;
+            match &*self.format {
+                ASCIICAST => export_asciicast(lines, &mut out)?,
+                _ => export_lines(lines, &mut out)?,
+            }
         }
         Ok(Exit::Done)
+    }
+
+    /// Whether a record is of the protocol whose form is wanted.
+    fn fits(&self, wanted: &str, record: &Path) -> Result<()> {
+        let first = Reader::open(record)?.next().transpose()?;
+        match first.map(|line| line.entry) {
+            Some(Entry::Open { protocol, .. }) if protocol != wanted => bail!(
+                "{}: a session of {protocol}, and {} is for {wanted}; {JSONL} is for all",
+                record.display(),
+                self.format
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a record says, for protocols; the file is named after the session.
+fn entries(record: &Path) -> Box<dyn Iterator<Item = io::Result<Recorded>>> {
+    let session: Arc<str> = record.file_stem().unwrap_or_default().to_string_lossy().into();
+    let recorded =
+        move |line: Line| Recorded { session: session.clone(), time: line.time, entry: line.entry };
+    match Reader::open(record) {
+        Ok(reader) => Box::new(reader.map(move |line| line.map(&recorded).map_err(io::Error::other))),
+        Err(error) => Box::new(std::iter::once(Err(io::Error::other(error)))),
     }
 }
 

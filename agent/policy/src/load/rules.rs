@@ -14,8 +14,8 @@ use crate::{
     yaml::{At, Entries},
 };
 
-/// How many bytes of rows a session's record takes where the rule doesn't say.
-const RECORDED_ROWS: u64 = 64 << 20;
+/// How many bytes of data a session's record takes where the rule doesn't say.
+const RECORDED_DATA: u64 = 64 << 20;
 
 /// A match block as written, once per protocol that knows all its fields.
 type Blocks = Vec<(&'static str, Vec<Block>)>;
@@ -35,8 +35,8 @@ impl Loader<'_> {
             Some((effect, blocks)) => (Some(effect), self.blocks(blocks, &vocabularies)),
             None => (None, Vec::new()),
         };
-        let record_rows = raw.record.as_ref().and_then(At::get).and_then(|record| self.record_rows(record));
-        if effect.is_none() && raw.masks.is_none() && record_rows.is_none() {
+        let record_data = raw.record.as_ref().and_then(At::get).and_then(|record| self.record_data(record));
+        if effect.is_none() && raw.masks.is_none() && record_data.is_none() {
             self.problems.report_with(
                 at,
                 format!("rule {name:?} does nothing"),
@@ -64,25 +64,25 @@ impl Loader<'_> {
             approval,
             blocks,
             masks: self.mask_indices(raw, masks),
-            record_rows,
+            record_data,
             hint: raw.hint.as_ref().and_then(At::get).map(|hint| hint.as_str().into()),
         })
     }
 
-    /// How many bytes of rows go into a session's record.
-    fn record_rows(&self, record: &RawRecord) -> Option<u64> {
-        if record.rows.get() != Some(&true) {
+    /// How many bytes of data go into a session's record.
+    fn record_data(&self, record: &RawRecord) -> Option<u64> {
+        if record.data.get() != Some(&true) {
             return None;
         }
         let Some((at, text)) = record.limit.as_ref().and_then(|limit| Some((limit.at, limit.get()?))) else {
-            return Some(RECORDED_ROWS);
+            return Some(RECORDED_DATA);
         };
         let read = size(text);
         if read.is_none() {
             let hint = "write a number and its unit: 500KiB, 64MiB, 2GiB";
             self.problems.report_with(at, format!("{text:?} is not a size"), hint);
         }
-        Some(read.unwrap_or(RECORDED_ROWS))
+        Some(read.unwrap_or(RECORDED_DATA))
     }
 
     /// The rule's effect and its match blocks; two effects in one rule are reported.

@@ -49,8 +49,8 @@ pub(crate) struct RawRule {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(rename = "RecordWhat")]
 pub(crate) struct RawRecord {
-    /// The rows, as they were shown.
-    pub(crate) rows: At<bool>,
-    /// How much of them one session's record takes, with its unit: `500KiB`, `64MiB` (the default), `2GiB`.
+    /// The data, as it was shown: rows of PostgreSQL; bodies of HTTP, of requests too.
+    pub(crate) data: At<bool>,
+    /// How much of it one session's record takes, with its unit: `500KiB`, `64MiB` (the default), `2GiB`.
     pub(crate) limit: Option<At<String>>,
 }

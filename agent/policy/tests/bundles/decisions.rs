@@ -17,7 +17,7 @@ issuers: {{acme: {{url: "https://id.example", audience: tidegate, tokens: [prese
 resources:
   shop: {{protocol: postgres, addresses: ["10.1.2.3:5432"], credential: shop-app}}
 rules:
-  - {{name: base, subjects: ["*"], resources: [shop], record: {{rows: false}}, allow: [{{action: cancel}}]}}
+  - {{name: base, subjects: ["*"], resources: [shop], record: {{data: false}}, allow: [{{action: cancel}}]}}
 {rules}
 "#
     ))

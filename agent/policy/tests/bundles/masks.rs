@@ -23,7 +23,7 @@ resources:
   shop: {{protocol: postgres, addresses: ["10.1.2.3:5432"], credential: shop-app}}
 rules:
   - {{name: read, subjects: [ci], resources: [shop], allow: [{{table: "*"}}], masks: [{}]}}
-  - {{name: log, subjects: [ci], resources: [shop], record: {{rows: true}}}}
+  - {{name: log, subjects: [ci], resources: [shop], record: {{data: true}}}}
 patterns: {{employee: "EMP-[0-9]{{6}}"}}
 masks:
 {masks}
@@ -67,7 +67,7 @@ fn a_masked_column_is_shown_as_its_mask_says_and_others_as_they_are() {
     assert_eq!(verdict.effect, Effect::Allow);
     assert!(matches!(verdict.results[0].columns[0], Shown::Plain));
     assert_eq!(shows(&verdict.results[0].columns[1]), Some(&Show::Keep { first: 0, last: 4 }));
-    assert!(verdict.withhold_errors && verdict.record_rows == Some(64 << 20) && verdict.content.is_none());
+    assert!(verdict.withhold_errors && verdict.record_data == Some(64 << 20) && verdict.content.is_none());
 }
 
 #[test]
@@ -255,10 +255,10 @@ rules:
   - {{name: read, subjects: [ci], resources: [shop], allow: [{{table: \"*\"}}]}}
 {rules}"
         ));
-        decide(&policy, &select(vec![plain(NAME)])).record_rows
+        decide(&policy, &select(vec![plain(NAME)])).record_data
     };
     assert_eq!(limits(&[]), None);
-    assert_eq!(limits(&["{rows: true}"]), Some(64 << 20));
-    assert_eq!(limits(&["{rows: true, limit: 500KiB}"]), Some(500 << 10));
-    assert_eq!(limits(&["{rows: true, limit: 500KiB}", "{rows: true, limit: 2 GiB}"]), Some(2 << 30));
+    assert_eq!(limits(&["{data: true}"]), Some(64 << 20));
+    assert_eq!(limits(&["{data: true, limit: 500KiB}"]), Some(500 << 10));
+    assert_eq!(limits(&["{data: true, limit: 500KiB}", "{data: true, limit: 2 GiB}"]), Some(2 << 30));
 }

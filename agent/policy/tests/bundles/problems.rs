@@ -423,7 +423,7 @@ fn a_size_without_a_unit_is_none() {
     for size in ["64", "64MB", "0MiB", "MiB", "-1KiB", "99999999999999GiB"] {
         let told = with(
             "    masks: [cards]",
-            &format!("    record: {{rows: true, limit: {size}}}\n    masks: [cards]"),
+            &format!("    record: {{data: true, limit: {size}}}\n    masks: [cards]"),
         );
         assert!(told.contains("is not a size") && told.contains("64MiB, 2GiB"), "{size}: {told}");
     }

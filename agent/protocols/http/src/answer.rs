@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
 
-use crate::shown::Masked;
+use crate::{shown::Masked, transcript::Transcript};
 
 /// A response's body.
 pub(crate) enum Answer<'a> {
@@ -21,10 +21,9 @@ pub(crate) struct Shown<'a> {
     body: Incoming,
     permit: &'a Permit,
     masks: Option<Masked<'a>>,
+    transcript: Option<Transcript<'a>>,
     /// Bytes, where the upstream said so and nothing is changed.
     length: Option<u64>,
-    /// Bytes shown so far.
-    bytes: u64,
 }
 
 impl<'a> Shown<'a> {
@@ -32,23 +31,35 @@ impl<'a> Shown<'a> {
         body: Incoming,
         permit: &'a Permit,
         masks: Option<Masked<'a>>,
+        transcript: Option<Transcript<'a>>,
         length: Option<u64>,
     ) -> Self {
         let length = length.filter(|_| masks.is_none());
-        Self { body, permit, masks, length, bytes: 0 }
+        Self { body, permit, masks, transcript, length }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+        let next = self.masked().await;
+        match &next {
+            Some(Ok(frame)) if frame.is_data() => self.note(frame),
+            Some(Err(_)) => {}
+            // Behind trailers there is nothing more.
+            Some(Ok(_)) | None => self.transcript.take().into_iter().for_each(Transcript::end),
+        }
+        next
+    }
+
+    async fn masked(&mut self) -> Option<Result<Frame<Bytes>, String>> {
         loop {
             let frame = match self.body.frame().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
                 None => return self.end(),
             };
-            let Some(masks) = &mut self.masks else { return Some(Ok(self.shown(frame))) };
+            let Some(masks) = &mut self.masks else { return Some(Ok(frame)) };
             match frame.into_data().map(|data| masks.take(&data)) {
                 Ok(Ok(shown)) if shown.is_empty() => {}
-                Ok(Ok(shown)) => return Some(Ok(self.shown(Frame::data(shown)))),
+                Ok(Ok(shown)) => return Some(Ok(Frame::data(shown))),
                 Ok(Err(why)) => return Some(Err(cannot_be_masked(&why))),
                 // What is masked has no trailers: a digest among them would tell of what is not shown.
                 Err(_trailers) => {}
@@ -60,17 +71,17 @@ impl<'a> Shown<'a> {
     fn end(&mut self) -> Option<Result<Frame<Bytes>, String>> {
         match self.masks.take()?.end() {
             Ok(shown) if shown.is_empty() => None,
-            Ok(shown) => Some(Ok(self.shown(Frame::data(shown)))),
+            Ok(shown) => Some(Ok(Frame::data(shown))),
             Err(why) => Some(Err(cannot_be_masked(&why))),
         }
     }
 
-    fn shown(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        if let Some(data) = frame.data_ref() {
-            self.bytes += data.len() as u64;
-            self.permit.tap(data);
+    fn note(&mut self, frame: &Frame<Bytes>) {
+        let Some(data) = frame.data_ref() else { return };
+        self.permit.so_far(|outcome| outcome.bytes += data.len() as u64);
+        if let Some(transcript) = &mut self.transcript {
+            transcript.take(data);
         }
-        frame
     }
 }
 
@@ -96,14 +107,6 @@ impl Answer<'_> {
         match self {
             Self::Own(body) => Some(body.as_ref().map_or(0, |body| body.len() as u64)),
             Self::Upstream(shown) => shown.length,
-        }
-    }
-
-    /// Bytes shown so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Own(_) => 0,
-            Self::Upstream(shown) => shown.bytes,
         }
     }
 }

@@ -7,9 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
+use tidegate_gate::Permit;
 use tokio::sync::mpsc;
+
+use crate::transcript::Transcript;
 
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Error)]
@@ -31,6 +35,33 @@ pub(crate) trait Source: Send {
     fn next(&mut self) -> impl Future<Output = Option<Result<Frame<Bytes>, BodyError>>> + Send;
     /// Resolves when the client has gone, as far as that can be told. To be asked only behind the body's end.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What the record is to have of a request's body.
+pub(crate) struct Noted<'a> {
+    permit: &'a Permit,
+    transcript: Option<Transcript<'a>>,
+}
+
+impl<'a> Noted<'a> {
+    pub(crate) fn new(permit: &'a Permit, headers: &HeaderMap) -> Self {
+        Self { permit, transcript: Transcript::of_request(permit, headers) }
+    }
+
+    /// Takes what goes upstream.
+    pub(crate) fn take(&mut self, data: &Bytes) {
+        self.permit.so_far(|outcome| outcome.sent += data.len() as u64);
+        if let Some(transcript) = &mut self.transcript {
+            transcript.take(data);
+        }
+    }
+
+    /// Nothing follows.
+    pub(crate) fn end(self) {
+        if let Some(transcript) = self.transcript {
+            transcript.end();
+        }
+    }
 }
 
 /// What goes upstream as a request's body.
@@ -65,12 +96,21 @@ pub(crate) fn parts(length: Option<u64>) -> (mpsc::Sender<Part>, Outgoing) {
 }
 
 /// Puts a client's body into its parts. Returns whether all of it was taken; an error, if the client did not send it whole.
-pub(crate) async fn pump(source: &mut impl Source, sender: mpsc::Sender<Part>) -> Result<bool, BodyError> {
+pub(crate) async fn pump(
+    source: &mut impl Source,
+    sender: mpsc::Sender<Part>,
+    mut noted: Noted<'_>,
+) -> Result<bool, BodyError> {
     while let Some(frame) = source.next().await {
-        if sender.send(Part::Frame(frame?)).await.is_err() {
+        let frame = frame?;
+        if let Some(data) = frame.data_ref() {
+            noted.take(data);
+        }
+        if sender.send(Part::Frame(frame)).await.is_err() {
             return Ok(false);
         }
     }
+    noted.end();
     Ok(sender.send(Part::End).await.is_ok())
 }
 

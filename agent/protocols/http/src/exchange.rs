@@ -5,17 +5,18 @@ use std::{future::Future, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::Upgraded};
-use tidegate_gate::{Gate, Outcome, Permit, Refusal, ServeError};
+use tidegate_gate::{Gate, Permit, Refusal, ServeError};
 
 use crate::{
     HttpServer,
     answer::{Answer, Shown, cannot_be_masked},
-    body::{self, BodyError, Outgoing, Source},
+    body::{self, BodyError, Noted, Outgoing, Source},
     forward,
     problem::Problem,
     request::{Asked, Understood, Way},
     shown::Masks,
     sign_in,
+    transcript::Transcript,
     upstream::{self, Line, Lines, SendError, Versions},
     websocket::Switched,
 };
@@ -169,20 +170,25 @@ impl Session {
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
-        let (sender, outgoing) = match (whole, understood.length) {
-            (Some(body), _) => (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty()))),
+        let mut noted = Noted::new(&permit, &understood.headers);
+        let (parts, outgoing) = match (whole, understood.length) {
+            (Some(body), _) => {
+                noted.take(&body);
+                noted.end();
+                (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty())))
+            }
             (None, Some(0)) => (None, Outgoing::Whole(None)),
             (None, length) => {
                 let (sender, outgoing) = body::parts(length);
-                (Some(sender), outgoing)
+                (Some((sender, noted)), outgoing)
             }
         };
-        if sender.is_some() {
+        if parts.is_some() {
             responder.proceed().await?;
         }
         let client = async {
-            if let Some(sender) = sender
-                && !body::pump(source, sender).await?
+            if let Some((sender, noted)) = parts
+                && !body::pump(source, sender, noted).await?
             {
                 // The upstream wants no more of it; its response is what counts.
                 std::future::pending::<()>().await;
@@ -190,7 +196,6 @@ impl Session {
             source.gone().await;
             Err::<(), _>(BodyError::Gone)
         };
-        let mut noted = Outcome::default();
         let ended = async {
             tokio::select! {
                 refusal = permit.revoked() => refusal,
@@ -199,7 +204,7 @@ impl Session {
         };
         let carried = tokio::select! {
             biased;
-            answered = self.answer(&understood, &permit, outgoing, responder, &mut noted) => answered,
+            answered = self.answer(&understood, &permit, outgoing, responder) => answered,
             Err(broke) = client => Err(broke.into()),
             refusal = ended => match responder.has_begun() {
                 true => Err(Ended::Policy(refusal.message.to_string()).into()),
@@ -210,17 +215,16 @@ impl Session {
             Ok(Answered::Shown) => Ok(None),
             Ok(Answered::Switched(headers, upstream)) => {
                 let (host, path) = (understood.authority.host, understood.path.into());
-                let answer = noted.answer.unwrap_or_default();
-                return Ok(Some(Box::new(Switched { headers, upstream, permit, host, path, answer })));
+                return Ok(Some(Box::new(Switched { headers, upstream, permit, host, path })));
             }
             Err(NotSent::Told(problem)) => {
-                noted.error = Some(problem.status.as_str().to_owned());
+                permit.so_far(|outcome| outcome.error = Some(problem.status.as_str().to_owned()));
                 Err(problem.into())
             }
             // Cut off: the outcome is that of a permit which is dropped.
             Err(ended @ NotSent::Ended(_)) => return Err(ended),
         };
-        permit.done(&noted);
+        permit.ended();
         carried
     }
 
@@ -230,7 +234,6 @@ impl Session {
         permit: &Permit,
         outgoing: Outgoing,
         responder: &mut impl Responder,
-        noted: &mut Outcome,
     ) -> Result<Answered, NotSent> {
         let verdict = permit.verdict().clone();
         let masks = Masks::of(&verdict, permit.masker());
@@ -241,7 +244,7 @@ impl Session {
             () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switched(understood, response, masks.is_some(), noted).await?);
+            return Ok(self.switched(understood, response, permit, masks.is_some()).await?);
         }
         let (parts, body) = response.into_parts();
         let declared = parts.headers.get(header::CONTENT_LENGTH);
@@ -260,14 +263,13 @@ impl Session {
         };
         let line =
             format!("{} {}", parts.status.as_str(), parts.status.canonical_reason().unwrap_or_default());
-        noted.answer = Some(forward::recorded(line.trim_end(), head.headers()));
+        permit.answered(forward::recorded(line.trim_end(), head.headers()));
         if parts.status.is_client_error() || parts.status.is_server_error() {
-            noted.error = Some(parts.status.as_str().to_owned());
+            permit.so_far(|outcome| outcome.error = Some(parts.status.as_str().to_owned()));
         }
-        let mut body = Answer::Upstream(Box::new(Shown::new(body, permit, masks, declared)));
-        let responded = responder.respond(head, &mut body).await;
-        noted.bytes = body.bytes();
-        responded?;
+        let transcript = Transcript::of_response(permit, head.headers()).filter(|_| has_body);
+        let mut body = Answer::Upstream(Box::new(Shown::new(body, permit, masks, transcript, declared)));
+        responder.respond(head, &mut body).await?;
         Ok(Answered::Shown)
     }
 
@@ -276,13 +278,13 @@ impl Session {
         &self,
         understood: &Understood,
         response: Response<Incoming>,
+        permit: &Permit,
         is_masked: bool,
-        noted: &mut Outcome,
     ) -> Result<Answered, Problem> {
         let offer = understood.offer.as_ref().ok_or("it switches protocols without being asked to");
         let headers = offer.and_then(|offer| offer.accepted(response.headers(), is_masked));
         let headers = headers.map_err(|why| self.broke(why))?;
-        noted.answer = Some(forward::recorded("101 Switching Protocols", &headers));
+        permit.answered(forward::recorded("101 Switching Protocols", &headers));
         let upstream =
             hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
         Ok(Answered::Switched(headers, upstream))

@@ -73,6 +73,28 @@ const SECRET_PARAMETERS: [&str; 13] = [
     "signature",
 ];
 
+/// Names of fields whose values are credentials in JSON and forms, in lower case and without dashes and underscores. A `key`
+/// is much else there.
+const SECRET_FIELDS: [&str; 17] = [
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "privatetoken",
+    "jobtoken",
+    "sessiontoken",
+    "token",
+    "subjecttoken",
+    "actortoken",
+    "apikey",
+    "secret",
+    "clientsecret",
+    "assertion",
+    "clientassertion",
+    "password",
+    "passwd",
+    "privatekey",
+];
+
 /// What stands in records for what they withhold.
 pub(crate) const WITHHELD: &str = "(withheld)";
 
@@ -169,10 +191,10 @@ pub(crate) fn recorded(first_line: &str, headers: &HeaderMap) -> String {
     text
 }
 
-/// A query as records have it.
-pub(crate) fn recorded_query(query: &str) -> String {
+/// A query as records have it. `own` is a parameter by which the gate signs in.
+pub(crate) fn recorded_query(query: &str, own: Option<&str>) -> String {
     let shown = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_secret(name) => format!("{name}={WITHHELD}"),
+        Some((name, _)) if is_secret(name) || own == Some(name) => format!("{name}={WITHHELD}"),
         _ => pair.to_owned(),
     });
     shown.collect::<Vec<_>>().join("&")
@@ -181,6 +203,14 @@ pub(crate) fn recorded_query(query: &str) -> String {
 fn is_secret(parameter: &str) -> bool {
     let lower = parameter.to_ascii_lowercase();
     SECRET_PARAMETERS.contains(&&*lower) || lower.starts_with("x-amz-") || lower.starts_with("x-goog-")
+}
+
+/// Whether what stands at this place in a body is a credential, by its name: `body.user.access_token`, `body.user[password]`.
+pub(crate) fn is_secret_field(path: &str) -> bool {
+    let name = path.trim_end_matches(']').rsplit(['.', '[']).next().unwrap_or_default();
+    let letters = name.chars().filter(|character| !matches!(character, '-' | '_'));
+    let name: String = letters.map(|character| character.to_ascii_lowercase()).collect();
+    SECRET_FIELDS.contains(&&*name)
 }
 
 #[cfg(test)]
@@ -239,8 +269,24 @@ mod tests {
         );
         assert_eq!(text, "GET / HTTP/1.1\ncookie: (withheld)\nprivate-token: (withheld)\na: b");
         assert_eq!(
-            recorded_query("q=1&Access_Token=hunter2&X-Amz-Signature=hunter2"),
-            "q=1&Access_Token=(withheld)&X-Amz-Signature=(withheld)"
+            recorded_query("q=1&Access_Token=hunter2&X-Amz-Signature=hunter2&k=hunter2", Some("k")),
+            "q=1&Access_Token=(withheld)&X-Amz-Signature=(withheld)&k=(withheld)"
         );
+    }
+
+    #[test]
+    fn a_credential_in_a_body_is_known_by_its_name_however_that_is_written() {
+        for secret in [
+            "body.password",
+            "body.a.access_token",
+            "body.accessToken",
+            "body.user[Client-Secret]",
+            "body.[token]",
+        ] {
+            assert!(is_secret_field(secret), "{secret}");
+        }
+        for other in ["body", "body.key", "body.tokens", "body.password.hint", "header.x"] {
+            assert!(!is_secret_field(other), "{other}");
+        }
     }
 }

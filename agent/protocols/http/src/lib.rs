@@ -12,6 +12,7 @@ mod deciding;
 mod exchange;
 mod fields;
 mod forward;
+mod har;
 mod options;
 mod problem;
 mod request;
@@ -22,6 +23,7 @@ mod target;
 mod tests;
 #[cfg(any(test, feature = "fuzzing"))]
 mod tour;
+mod transcript;
 mod upstream;
 mod vocabulary;
 mod websocket;
@@ -31,7 +33,7 @@ mod written;
 use std::{sync::Arc, time::Duration};
 
 use tidegate_gate::{
-    BoxFuture, ClientIo, ConfigError, Gate, Protocol, ServeError, Server, Stream,
+    BoxFuture, ClientIo, ConfigError, Export, Gate, Protocol, ServeError, Server, Stream,
     policy::{Resource, Vocabulary},
 };
 use tokio::{io::AsyncWriteExt, time::timeout};
@@ -67,6 +69,10 @@ impl Protocol for Http {
             options: Options::of(resource)?,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
         }))
+    }
+
+    fn exports(&self) -> &'static [Export] {
+        &[har::EXPORT]
     }
 }
 

@@ -48,6 +48,18 @@ pub(crate) enum SignIn {
     Cookie(String),
 }
 
+impl SignIn {
+    /// The query parameter that it is: a client's own of that name is a credential, too.
+    pub(crate) fn parameter(&self) -> Option<&str> {
+        if let Self::Query(name) = self { Some(name) } else { None }
+    }
+
+    /// The header field that it is, where that isn't known for one.
+    pub(crate) fn header(&self) -> Option<&HeaderName> {
+        if let Self::Header(name) = self { Some(name) } else { None }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Raw {

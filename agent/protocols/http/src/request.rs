@@ -111,13 +111,19 @@ impl Asked {
             path => target::path(path, options.tolerated).map_err(|why| bad(why.0))?,
         };
         let query = query.map(Query::parse).transpose().map_err(|why| bad(why.0))?;
-        let headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
+        let mut headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
+        if let Some(own) = options.sign_in.header().and_then(|name| headers.get_mut(name)) {
+            own.set_sensitive(true);
+        }
         let action = if offer.is_some() { "websocket" } else { "request" };
         let shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, self.length);
         let query = query.map(|query| query.text);
-        let shown =
-            query.as_deref().map_or_else(String::new, |query| format!("?{}", forward::recorded_query(query)));
-        let line = format!("{method} {scheme}://{authority}{path}{shown}");
+        let own = options.sign_in.parameter();
+        let recorded = |query| format!("?{}", forward::recorded_query(query, own));
+        let shown = query.as_deref().map_or_else(String::new, recorded);
+        let version =
+            if self.version == Version::HTTP_2 { "HTTP/2".to_owned() } else { format!("{:?}", self.version) };
+        let line = format!("{method} {scheme}://{authority}{path}{shown} {version}");
         Ok(Understood {
             text: forward::recorded(&line, &headers),
             method: self.method,

@@ -62,7 +62,9 @@ pub(crate) fn outcome(id: u64, rows: u64) -> Entry<'static> {
         error: None,
         rows,
         bytes: rows * 10,
+        sent: 0,
         answer: None,
+        waited: None,
         microseconds: 1234,
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP: unmodified clients, a real nginx, and git over both.
 
+mod archives;
 mod clients;
 mod messages;
 mod stage;

@@ -53,6 +53,7 @@ rules:
     resources: [web]
     allow: [{method: GET, path: [/customers, /compressed]}]
     masks: [people]
+    record: {data: true}
   - name: shop-repository
     subjects: [ci]
     resources: [web]
@@ -148,12 +149,21 @@ impl Stage {
 
     /// Everything that was recorded.
     pub(super) fn records(&self) -> Result<String> {
-        let sessions: serde_json::Value =
-            serde_json::from_str(&self.agent.ask(&["sessions", "list", "--json"])?)?;
         let mut all = String::new();
-        for session in sessions.as_array().context("a list")? {
-            all += &self.agent.ask(&["sessions", "show", session["id"].as_str().context("an id")?])?;
+        for session in self.sessions(&[])? {
+            all += &self.agent.ask(&["sessions", "show", &session])?;
         }
         Ok(all)
+    }
+
+    /// The ids of sessions, as far as they are of these resources; of all, if none is named.
+    pub(super) fn sessions(&self, resources: &[&str]) -> Result<Vec<String>> {
+        let listed: serde_json::Value =
+            serde_json::from_str(&self.agent.ask(&["sessions", "list", "--json"])?)?;
+        let is_wanted = |session: &&serde_json::Value| {
+            resources.is_empty() || resources.iter().any(|name| session["resource"] == *name)
+        };
+        let wanted = listed.as_array().context("a list")?.iter().filter(is_wanted);
+        wanted.map(|session| Ok(session["id"].as_str().context("an id")?.to_owned())).collect()
     }
 }

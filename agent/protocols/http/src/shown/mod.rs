@@ -17,7 +17,7 @@ use tidegate_gate::{
 };
 
 use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
-use crate::request;
+use crate::{forward, request};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
 const ABOUT_THE_WHOLE: [&str; 9] = [
@@ -37,6 +37,8 @@ const ABOUT_THE_WHOLE: [&str; 9] = [
 pub(crate) struct Masks<'a> {
     fields: Option<Arc<FieldMasks>>,
     content: Option<Arc<ContentMask>>,
+    /// How credentials are shown that JSON and forms have under names which are known for them, where they aren't.
+    withheld: Option<Show>,
     masker: &'a Masker,
 }
 
@@ -47,6 +49,15 @@ pub(crate) struct Masked<'a> {
     form: Form<'a>,
 }
 
+/// What header fields tell of a body.
+struct Told {
+    /// Its media type.
+    kind: Option<String>,
+    charset: Option<String>,
+    /// How it is compressed.
+    coding: Option<String>,
+}
+
 #[derive(Debug)]
 enum Form<'a> {
     Json(Json<'a>),
@@ -54,13 +65,37 @@ enum Form<'a> {
     Urlencoded(Urlencoded<'a>),
     /// Nobody says what it is; there should be nothing.
     Unknown,
+    /// Nothing in it is looked for.
+    Any,
 }
 
 impl<'a> Masks<'a> {
     /// The masks of a verdict, if it has any.
     pub(crate) fn of(verdict: &Verdict, masker: &'a Masker) -> Option<Self> {
         let (fields, content) = (verdict.fields.clone(), verdict.content.clone());
-        (fields.is_some() || content.is_some()).then_some(Self { fields, content, masker })
+        (fields.is_some() || content.is_some()).then_some(Self { fields, content, withheld: None, masker })
+    }
+
+    /// None.
+    pub(crate) fn none(masker: &'a Masker) -> Self {
+        Self { fields: None, content: None, withheld: None, masker }
+    }
+
+    /// The same, with credentials withheld.
+    pub(crate) fn withholding(self) -> Self {
+        Self { withheld: Some(Show::Redact(forward::WITHHELD.into())), ..self }
+    }
+
+    /// Makes ready for a body that goes into the record: decoded, and with credentials withheld. An error says why that
+    /// cannot be done.
+    pub(crate) fn for_the_record(self, headers: &HeaderMap) -> Result<Masked<'a>, String> {
+        let told = Told::by(headers);
+        let has_names = told.kind.as_deref().is_some_and(|kind| is_json(kind) || is_form(kind));
+        if self.fields.is_none() && self.content.is_none() && !has_names {
+            let inflate = told.coding.and_then(|coding| Inflate::new(coding.trim()));
+            return Ok(Masked { inflate, form: Form::Any });
+        }
+        self.withholding().body(&told)
     }
 
     /// Masks the header fields, and makes ready for the body, if there is one. An error says why it cannot be masked.
@@ -70,10 +105,7 @@ impl<'a> Masks<'a> {
         headers: &mut HeaderMap,
         has_body: bool,
     ) -> Result<Option<Masked<'a>>, String> {
-        let kind = request::media_type(headers);
-        let charset = request::charset(headers);
-        let coding =
-            headers.get(header::CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or("?").to_owned());
+        let told = Told::by(headers);
         self.headers(headers);
         if !has_body {
             return Ok(None);
@@ -81,18 +113,23 @@ impl<'a> Masks<'a> {
         if status == StatusCode::PARTIAL_CONTENT {
             return Err("it is a part of something, in which a masked value need not be whole".into());
         }
-        if let Some(charset) = charset.filter(|charset| !is_ascii_compatible(charset)) {
+        headers.remove(header::CONTENT_ENCODING);
+        self.body(&told).map(Some)
+    }
+
+    /// Makes ready for a body.
+    fn body(self, told: &Told) -> Result<Masked<'a>, String> {
+        if let Some(charset) = told.charset.as_ref().filter(|charset| !is_ascii_compatible(charset)) {
             return Err(format!("its character set is {charset}"));
         }
-        let inflate = match coding.as_deref().map(str::trim) {
+        let inflate = match told.coding.as_deref().map(str::trim) {
             None | Some("" | "identity") => None,
             Some(coding) => Some(Inflate::new(coding).ok_or_else(|| format!("it is encoded as {coding}"))?),
         };
-        headers.remove(header::CONTENT_ENCODING);
-        let form = match kind.as_deref() {
+        let form = match told.kind.as_deref() {
             None => Form::Unknown,
             Some(kind) if is_json(kind) => Form::Json(Json::new(self)),
-            Some("application/x-www-form-urlencoded") => Form::Urlencoded(Urlencoded::new(self)),
+            Some(kind) if is_form(kind) => Form::Urlencoded(Urlencoded::new(self)),
             Some(kind) if is_text(kind) => {
                 if self.fields.as_ref().is_some_and(|fields| fields.reach("body.")) {
                     return Err(format!("a mask is on fields of a body, and {kind} has none that are known"));
@@ -101,7 +138,7 @@ impl<'a> Masks<'a> {
             }
             Some(kind) => return Err(format!("its media type is {kind}, which cannot be looked into")),
         };
-        Ok(Some(Masked { inflate, form }))
+        Ok(Masked { inflate, form })
     }
 
     /// A text message, which is there whole, as it is shown.
@@ -145,12 +182,15 @@ impl<'a> Masks<'a> {
 
     /// How a field is shown, where it is masked.
     fn field(&self, path: &str) -> Option<&Show> {
-        self.fields.as_ref()?.show(path).map(|show| &**show)
+        match (&self.withheld, &self.fields) {
+            (Some(withheld), _) if forward::is_secret_field(path) => Some(withheld),
+            (_, fields) => fields.as_ref()?.show(path).map(|show| &**show),
+        }
     }
 
     /// Whether any field is masked.
     fn has_fields(&self) -> bool {
-        self.fields.is_some()
+        self.fields.is_some() || self.withheld.is_some()
     }
 
     fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
@@ -182,7 +222,7 @@ impl Masked<'_> {
             Form::Json(json) => json.end(&mut out)?,
             Form::Text(text) => text.end(&mut out),
             Form::Urlencoded(form) => form.end(&mut out)?,
-            Form::Unknown => {}
+            Form::Unknown | Form::Any => {}
         }
         Ok(out.into())
     }
@@ -194,10 +234,29 @@ impl Form<'_> {
             Self::Json(json) => json.take(data, out),
             Self::Text(text) => text.take(data, out),
             Self::Urlencoded(form) => form.take(data, out),
+            Self::Any => {
+                out.extend_from_slice(data);
+                Ok(())
+            }
             Self::Unknown if data.is_empty() => Ok(()),
             Self::Unknown => Err("nothing says what its body is".into()),
         }
     }
+}
+
+impl Told {
+    fn by(headers: &HeaderMap) -> Self {
+        let coding = headers.get(header::CONTENT_ENCODING);
+        Self {
+            kind: request::media_type(headers),
+            charset: request::charset(headers),
+            coding: coding.map(|coding| coding.to_str().unwrap_or("?").to_owned()),
+        }
+    }
+}
+
+fn is_form(kind: &str) -> bool {
+    kind == "application/x-www-form-urlencoded"
 }
 
 fn is_json(kind: &str) -> bool {

@@ -4,6 +4,7 @@ mod attacks;
 mod bodies;
 mod contract;
 mod holding;
+mod records;
 mod requests;
 mod stage;
 mod upstreams;

@@ -137,7 +137,10 @@ async fn the_record_has_request_and_response_without_credentials() {
     assert!(!text.contains("hunter2"), "{text}");
     let action = lines.iter().find(|line| line["type"] == "action").unwrap();
     let recorded = action["text"].as_str().unwrap();
-    assert!(recorded.contains("/open/x?token=(withheld)&page=2\nx-csrf-token: (withheld)"), "{recorded}");
+    assert!(
+        recorded.contains("/open/x?token=(withheld)&page=2 HTTP/1.1\nx-csrf-token: (withheld)"),
+        "{recorded}"
+    );
     let outcome = lines.iter().find(|line| line["type"] == "outcome").unwrap();
     assert_eq!((&outcome["outcome"], &outcome["error"]), (&"failed".into(), &"404".into()));
     assert_eq!(outcome["bytes"], 4);

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks};
+use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks, transcript};
 
 /// Most bytes of a message.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -44,8 +44,6 @@ pub(crate) struct Switched {
     pub(crate) permit: Permit,
     pub(crate) host: Arc<str>,
     pub(crate) path: Arc<str>,
-    /// As recorded.
-    pub(crate) answer: String,
 }
 
 /// Whom a message is for.
@@ -70,7 +68,7 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Switched { upstream, permit, host, path, answer, .. } = switched;
+        let Switched { upstream, permit, host, path, .. } = switched;
         let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
         let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
         let upstream =
@@ -78,10 +76,13 @@ impl Session {
         let (mut to_client, mut from_client) = client.split();
         let (mut to_server, mut from_server) = upstream.split();
         let place = Place { session: self, host, path };
-        let (mut taken, mut shown) = (0, 0);
+        let count = |note: fn(&mut Outcome) -> &mut u64| {
+            let permit = &permit;
+            move |bytes| permit.so_far(|outcome| *note(outcome) += bytes)
+        };
         let closing = tokio::select! {
-            closing = place.pump(To::Server, &mut from_client, &mut to_server, &mut taken) => closing,
-            closing = place.pump(To::Client, &mut from_server, &mut to_client, &mut shown) => closing,
+            closing = place.pump(To::Server, &mut from_client, &mut to_server, count(|outcome| &mut outcome.sent)) => closing,
+            closing = place.pump(To::Client, &mut from_server, &mut to_client, count(|outcome| &mut outcome.bytes)) => closing,
             refusal = permit.revoked() => Closing::refused(&refusal),
             refusal = self.gate.over() => Closing::refused(&refusal),
         };
@@ -95,7 +96,8 @@ impl Session {
         // Whoever does not answer has had the time.
         let _ = timeout(FAREWELL, farewell).await;
         let error = closing.error.as_ref().map(ToString::to_string);
-        permit.done(&Outcome { error, bytes: shown, answer: Some(answer), ..Outcome::default() });
+        permit.so_far(|outcome| outcome.error = error);
+        permit.ended();
         closing.error.map_or(Ok(()), Err)
     }
 }
@@ -116,13 +118,13 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Hands on messages in one direction until something ends it. `bytes` counts those of messages.
+    /// Hands on messages in one direction until something ends it. `count` is told of each one's bytes.
     async fn pump(
         &self,
         to: To,
         from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
         sink: &mut (impl Sink<Message> + Unpin),
-        bytes: &mut u64,
+        count: impl Fn(u64),
     ) -> Closing {
         loop {
             let message = match from.next().await {
@@ -138,7 +140,7 @@ impl Place<'_> {
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
             };
             match self.one(to, word, payload, sink).await {
-                Ok(count) => *bytes += count,
+                Ok(bytes) => count(bytes),
                 Err(closing) => return closing,
             }
         }
@@ -164,8 +166,9 @@ impl Place<'_> {
             _ => payload,
         };
         let bytes = payload.len() as u64;
-        if to == To::Client {
-            permit.tap(&payload);
+        match to {
+            To::Client => transcript::keep_shown_message(&permit, word, &payload),
+            To::Server => transcript::keep_sent_message(&permit, word, &payload),
         }
         let message = match word {
             // It was text, and masks make text of text.
@@ -175,7 +178,11 @@ impl Place<'_> {
         sink.send(message)
             .await
             .map_err(|_| Closing::gone(if to == To::Client { To::Server } else { To::Client }))?;
-        permit.done(&Outcome { bytes, ..Outcome::default() });
+        let sent_or_shown = match to {
+            To::Client => Outcome { bytes, ..Outcome::default() },
+            To::Server => Outcome { sent: bytes, ..Outcome::default() },
+        };
+        permit.done(&sent_or_shown);
         Ok(bytes)
     }
 

@@ -41,7 +41,7 @@ impl Results {
         masker: Arc<Masker>,
     ) -> Self {
         let plain = verdict.as_ref().is_none_or(|verdict| {
-            verdict.record_rows.is_none() && verdict.results.iter().all(ResultMasks::is_plain)
+            verdict.record_data.is_none() && verdict.results.iter().all(ResultMasks::is_plain)
         });
         let foreseen = statements.list.iter().all(|statement| statement.result.is_some());
         Self { statements, verdict, masker, plain, foreseen, at: Mutex::default() }
@@ -55,7 +55,7 @@ impl Results {
 
     /// The rows as shown go into the record.
     pub(super) fn are_recorded(&self) -> bool {
-        self.verdict.as_ref().is_some_and(|verdict| verdict.record_rows.is_some())
+        self.verdict.as_ref().is_some_and(|verdict| verdict.record_data.is_some())
     }
 
     /// Rows and copy data go to the client as the server sent them, and nobody wants them recorded.

@@ -335,7 +335,7 @@ async fn a_secret_in_a_text_that_is_only_prepared_is_not_recorded() {
 
 #[tokio::test]
 async fn rows_are_recorded_up_to_the_rules_limit_and_the_record_says_so() {
-    let bundle = BUNDLE.replace("masks: [cards]\n", "masks: [cards]\n    record: {rows: true, limit: 20B}\n");
+    let bundle = BUNDLE.replace("masks: [cards]\n", "masks: [cards]\n    record: {data: true, limit: 20B}\n");
     let mut stage = Stage::open_under(&bundle).await;
     let values = ["first", "second", "third", "fourth"];
     for text in ["select 1", "select 2"] {
@@ -350,7 +350,7 @@ async fn rows_are_recorded_up_to_the_rules_limit_and_the_record_says_so() {
     let shown: Vec<_> =
         lines.iter().filter(|line| line["type"] == "shown").map(|line| &line["data"]).collect();
     assert_eq!(shown, [r#"["first"]"#, r#"["second"]"#]);
-    let said = lines.iter().filter(|line| line["event"] == "rows-not-recorded");
+    let said = lines.iter().filter(|line| line["type"] == "data-ends");
     assert_eq!(said.count(), 2, "once for each action");
     let counted = lines.iter().filter(|line| line["rows"] == 4);
     assert_eq!(counted.count(), 2, "the rows are counted all the same");
