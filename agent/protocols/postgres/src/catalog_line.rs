@@ -56,9 +56,7 @@ impl CatalogLine {
         let signed_in = upstream::sign_in(upstream.stream, settings, &upstream.credential, user, &parameters)
             .await
             .map_err(|error| error.to_string())?;
-        let mut line = Self { stream: signed_in.io, buffer: signed_in.leftover };
-        line.query(sql::SETUP, &[]).await?;
-        Ok(line)
+        Ok(Self { stream: signed_in.io, buffer: signed_in.leftover })
     }
 
     /// Asks one question whose answer is one column of text. After an error the connection is of no more use.
@@ -71,13 +69,16 @@ impl CatalogLine {
     async fn ask(&mut self, query: &str, parameters: &[&str]) -> Result<Vec<String>, String> {
         let parameters: Vec<_> = parameters.iter().map(|parameter| Some(parameter.as_bytes())).collect();
         let mut messages = Vec::new();
-        write::parse(&mut messages, b"", query.as_bytes(), &[]);
-        write::bind(&mut messages, b"", b"", &[], &parameters, &[]);
-        write::execute(&mut messages, b"", None);
+        // One transaction, up to the Sync.
+        for (query, parameters) in [(sql::SETUP, &[][..]), (query, &parameters)] {
+            write::parse(&mut messages, b"", query.as_bytes(), &[]);
+            write::bind(&mut messages, b"", b"", &[], parameters, &[]);
+            write::execute(&mut messages, b"", None);
+        }
         write::sync(&mut messages);
         self.stream.write_all(&messages).await.map_err(|error| error.to_string())?;
         self.stream.flush().await.map_err(|error| error.to_string())?;
-        let (mut rows, mut failed, mut length) = (Vec::new(), None, 0);
+        let (mut rows, mut failed, mut length, mut is_set_up) = (Vec::new(), None, 0, false);
         loop {
             let (kind, body) = self.next().await?;
             length += body.len();
@@ -85,7 +86,8 @@ impl CatalogLine {
                 return Err("its answer is too long".into());
             }
             match kind {
-                tag::DATA_ROW => rows.push(value(&body)?),
+                tag::DATA_ROW if is_set_up => rows.push(value(&body)?),
+                tag::COMMAND_COMPLETE => is_set_up = true,
                 tag::ERROR_RESPONSE => {
                     failed = Some(ErrorFields::parse(&body).map_err(|error| error.to_string())?.summary());
                 }

@@ -249,6 +249,7 @@ impl Session {
         }
         if run.redefines {
             self.database.forget();
+            self.transaction.redefined = true;
         }
         if let Some(verdict) = run.results.verdict() {
             self.transaction.withhold_errors |= verdict.withhold_errors;

@@ -16,6 +16,7 @@ mod transcript;
 
 use std::{
     future::poll_fn,
+    mem,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -120,6 +121,8 @@ pub(crate) struct Session {
 #[derive(Default)]
 struct Touched {
     withhold_errors: bool,
+    /// Others see what it defined only from its end on: what was looked up before says nothing of that.
+    redefined: bool,
     content: Option<Arc<ContentMask>>,
 }
 
@@ -356,7 +359,9 @@ impl Session {
         if status != TransactionStatus::Idle {
             return;
         }
-        self.transaction = Touched::default();
+        if mem::take(&mut self.transaction).redefined {
+            self.database.forget();
+        }
         if self.owed.is_empty() {
             self.changes.transaction_ended();
         }

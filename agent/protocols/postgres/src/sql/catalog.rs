@@ -73,12 +73,18 @@ pub(crate) struct Relation {
     /// It is a materialized view: reading it doesn't run its query.
     #[serde(default)]
     pub(crate) materialized: bool,
+    /// How many transactions ago a view was given its query, or a materialized view its rows, at the latest.
+    #[serde(default, deserialize_with = "absent_is_default")]
+    pub(crate) age: i32,
     /// Its columns in order.
-    #[serde(default, deserialize_with = "absent_is_empty")]
+    #[serde(default, deserialize_with = "absent_is_default")]
     pub(crate) columns: Vec<Attribute>,
     /// The tables above and below it in its inheritance or partition tree, as `schema.name`.
-    #[serde(default, deserialize_with = "absent_is_empty")]
+    #[serde(default, deserialize_with = "absent_is_default")]
     pub(crate) relatives: Vec<String>,
+    /// The columns that decide which partition a row is in; all, where an expression does.
+    #[serde(default, deserialize_with = "absent_is_default")]
+    pub(crate) partitioned_by: Vec<Arc<str>>,
 }
 
 /// A column of a relation.
@@ -93,7 +99,7 @@ pub(crate) struct Attribute {
     /// It is computed from other columns of its row.
     pub(crate) generated: bool,
     /// From these.
-    #[serde(deserialize_with = "absent_is_empty")]
+    #[serde(deserialize_with = "absent_is_default")]
     pub(crate) made_from: Vec<Arc<str>>,
 }
 
@@ -246,9 +252,9 @@ fn by_name<T: for<'de> Deserialize<'de>>(
     Ok(found.into_iter().map(|(name, entries)| (name, entries.into())).collect())
 }
 
-fn absent_is_empty<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+fn absent_is_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
     from: D,
-) -> Result<Vec<T>, D::Error> {
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 

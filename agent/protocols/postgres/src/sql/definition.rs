@@ -5,9 +5,8 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        AlterTableStmt, AlterTableType, ClusterStmt, Constraint, CreateStatsStmt, CreateStmt,
-        CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
-        SelectStmt, ViewStmt,
+        ClusterStmt, Constraint, CreateStatsStmt, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt,
+        IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt,
     },
 };
 
@@ -85,6 +84,7 @@ impl Tracer<'_> {
                 }
                 if vacuum.rels.is_empty() {
                     self.bare("vacuum");
+                    self.rewrites_unnamed(node);
                 }
                 Ok(Statement { result: None, effect: Effect::None })
             }
@@ -97,8 +97,8 @@ impl Tracer<'_> {
         let Some(Definition { kind, object, tables, expressions }) = classify(node) else {
             return Err(NotUnderstood::new("the gate doesn't know this kind of statement"));
         };
-        if matches!(node, NodeEnum::RefreshMatViewStmt(_)) {
-            self.refreshes = true;
+        self.refreshes = matches!(node, NodeEnum::RefreshMatViewStmt(_));
+        if self.refreshes {
             // What was only read so far ran nothing.
             self.views.clear();
         }
@@ -106,8 +106,10 @@ impl Tracer<'_> {
         for expression in expressions {
             self.deciding(Some(expression), &scope)?;
         }
+        self.rewrites_unnamed(node);
         for table in &tables {
             for candidate in self.candidates(table)? {
+                self.rewrites(&candidate);
                 self.touch(&candidate.path);
                 self.item(Key { statement: kind, table: Some(candidate.path), object, ..Key::default() });
             }
@@ -115,11 +117,14 @@ impl Tracer<'_> {
         if tables.is_empty() {
             self.item(Key { statement: kind, access: Some("none"), object, ..Key::default() });
         }
+        if std::mem::take(&mut self.refreshes) {
+            self.views.clear();
+        }
         self.ddl |= !matches!(kind, "comment" | "vacuum" | "other");
         Ok(Statement { result: None, effect: Effect::None })
     }
 
-    fn defined(&mut self) -> Statement {
+    pub(super) fn defined(&mut self) -> Statement {
         self.ddl = true;
         Statement { result: None, effect: Effect::None }
     }
@@ -141,7 +146,13 @@ impl Tracer<'_> {
         (schema, name)
     }
 
-    fn created(&mut self, table: &RangeVar, object: &'static str, columns: Columns, view: bool) -> Statement {
+    pub(super) fn created(
+        &mut self,
+        table: &RangeVar,
+        object: &'static str,
+        columns: Columns,
+        view: bool,
+    ) -> Statement {
         let (schema, name) = self.creation(table, object);
         self.ddl = true;
         let effect = Effect::Create(Created { schema, name, columns, view });
@@ -169,12 +180,15 @@ impl Tracer<'_> {
         }
         for parent in create.inh_relations.iter().filter_map(range_var) {
             self.whole_table("alter", parent)?;
+            if create.partbound.is_some() {
+                self.partitioned(parent)?;
+            }
         }
         Ok(self.created(table, "table", columns, false))
     }
 
     /// The expressions in a column or constraint, and the tables it refers to.
-    fn table_element(&mut self, node: &Node, scope: &Scope<'_>) -> Result<()> {
+    pub(super) fn table_element(&mut self, node: &Node, scope: &Scope<'_>) -> Result<()> {
         match inner(node) {
             Some(NodeEnum::ColumnDef(column)) => {
                 self.deciding(column.raw_default.as_deref(), scope)?;
@@ -218,7 +232,7 @@ impl Tracer<'_> {
     }
 
     /// Whether the statement fails tells of the values of this column.
-    fn told_by(&mut self, range: &Range, name: &str) {
+    pub(super) fn told_by(&mut self, range: &Range, name: &str) {
         if let Found::Certain(flow) | Found::Perhaps(flow) = range.columns.find(name) {
             self.influence(&flow);
         }
@@ -291,22 +305,6 @@ impl Tracer<'_> {
         Ok(self.created(table, object, columns, false))
     }
 
-    fn create_view(&mut self, view: &ViewStmt) -> Result<Statement> {
-        let (Some(table), Some(query)) = (&view.view, view.query.as_deref()) else {
-            return Err(NotUnderstood::new("a view without a name or query"));
-        };
-        let columns = self.query(query, &Scope { statement: "select", ..Scope::default() })?;
-        let columns = columns.renamed(&strings(&view.aliases));
-        if view.replace {
-            for candidate in self.candidates(table)?.into_iter().filter(|candidate| &*candidate.schema != "?")
-            {
-                let object = Some("view");
-                self.item(Key { statement: "create", table: Some(candidate.path), object, ..Key::default() });
-            }
-        }
-        Ok(self.created(table, "view", columns, true))
-    }
-
     fn create_index(&mut self, index: &IndexStmt) -> Result<Statement> {
         let table = index.relation.as_ref().ok_or_else(|| NotUnderstood::new("an index without a table"))?;
         let range = self.table_range(table, "create")?;
@@ -323,65 +321,6 @@ impl Tracer<'_> {
             self.index_element(element, &scope)?;
         }
         self.deciding(index.where_clause.as_deref(), &scope)?;
-        Ok(self.defined())
-    }
-
-    fn alter_table(&mut self, alter: &AlterTableStmt) -> Result<Statement> {
-        let table = alter.relation.as_ref().ok_or_else(|| NotUnderstood::new("ALTER of nothing"))?;
-        let range = self.table_range(table, "alter")?;
-        let object = object_word(alter.objtype);
-        for path in range.tables.clone() {
-            self.item(Key { statement: "alter", table: Some(path), object, ..Key::default() });
-        }
-        let own = Rc::new(range);
-        let scope = Scope { statement: "alter", ranges: vec![own.clone()], ..Scope::default() };
-        for command in &alter.cmds {
-            let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
-            if command.behavior == DropBehavior::DropCascade as i32 {
-                self.cascade("drop", None);
-            }
-            match AlterTableType::try_from(command.subtype) {
-                Ok(AlterTableType::AtAlterColumnType) => self.told_by(&own, &command.name),
-                // Its values stay, and nothing says any more what they were made from.
-                Ok(AlterTableType::AtDropExpression) => {
-                    if let Found::Certain(flow) | Found::Perhaps(flow) = own.columns.find(&command.name) {
-                        self.copy(&flow, &[]);
-                    }
-                }
-                _ => {}
-            }
-            let Some(definition) = command.def.as_deref() else { continue };
-            match inner(definition) {
-                Some(NodeEnum::ColumnDef(column)) => {
-                    // The rows that there are may be cast to it.
-                    column.type_name.iter().for_each(|name| self.type_named("alter", name));
-                    self.table_element(definition, &scope)?;
-                }
-                Some(NodeEnum::Constraint(_)) => self.table_element(definition, &scope)?,
-                Some(NodeEnum::RangeVar(other)) => {
-                    self.whole_table("alter", other)?;
-                    self.leaves(&own);
-                }
-                Some(NodeEnum::PartitionCmd(command)) => {
-                    if let Some(other) = &command.name {
-                        self.whole_table("alter", other)?;
-                        let part = self.table_range(other, "alter")?;
-                        self.leaves(&part);
-                    }
-                }
-                Some(
-                    NodeEnum::List(_)
-                    | NodeEnum::String(_)
-                    | NodeEnum::Integer(_)
-                    | NodeEnum::DefElem(_)
-                    | NodeEnum::TypeName(_)
-                    | NodeEnum::ReplicaIdentityStmt(_)
-                    | NodeEnum::AtalterConstraint(_),
-                )
-                | None => {}
-                Some(_) => self.deciding(Some(definition), &scope)?,
-            }
-        }
         Ok(self.defined())
     }
 

@@ -24,6 +24,7 @@
 //! read or to compare in it isn't the client's doing and is no item and no influence.
 //! Who may ALTER a masked table can rename its columns out of reach: masks follow names.
 
+mod altering;
 mod catalog;
 mod change;
 mod copy_options;
@@ -33,6 +34,7 @@ mod expression;
 mod flow;
 mod from;
 mod functions;
+mod kept;
 mod key;
 mod moving;
 mod names;

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-/// To be run once on the gate's own connection: with it, view definitions name every relation's schema. Whoever changes
-/// a view in an open transaction locks its definition: others that ask for it must not wait for that, nor for each other
-/// behind it.
+/// To be run before each question, in its transaction: a pooler may give the next one another connection, and this one to
+/// somebody else. With it, view definitions name every relation's schema. Whoever changes a view in an open transaction
+/// locks its definition: others that ask for it must not wait for that, nor for each other behind it.
 pub(crate) const SETUP: &str = "\
-SELECT pg_catalog.set_config('search_path', '', false) || pg_catalog.set_config('statement_timeout', '5s', false)
-  || pg_catalog.set_config('lock_timeout', '500ms', false)";
+SELECT pg_catalog.set_config('search_path', '', true) || pg_catalog.set_config('statement_timeout', '5s', true)
+  || pg_catalog.set_config('lock_timeout', '500ms', true)";
 
 /// One row and one column (JSON as text) per relation; `$1` is a `text[]` of names.
+///
+/// The rule that is a view's query is written when the view is created or replaced, and at no other time; REFRESH always
+/// writes the entry of `pg_class` anew. Which transaction did either tells which came first, as long as there were fewer
+/// than two thousand million between them.
 pub(crate) const RELATIONS: &str = "\
 WITH RECURSIVE found AS (
-  SELECT c.oid, c.relname, c.relkind, n.nspname FROM pg_catalog.pg_class c
+  SELECT c.oid, c.relname, c.relkind, c.xmin AS writer, n.nspname FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S', 't')
     AND n.nspname NOT LIKE 'pg\\_temp\\_%'
@@ -27,6 +31,12 @@ SELECT pg_catalog.json_build_object(
   'schema', f.nspname, 'name', f.relname, 'oid', f.oid::pg_catalog.int8,
   'definition', CASE WHEN f.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(f.oid) END,
   'materialized', f.relkind = 'm',
+  'age', CASE f.relkind WHEN 'm' THEN pg_catalog.age(f.writer)
+    ELSE (SELECT pg_catalog.age(w.xmin) FROM pg_catalog.pg_rewrite w
+      WHERE f.relkind = 'v' AND w.ev_class = f.oid AND w.rulename = '_RETURN') END,
+  'partitioned_by', (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_partitioned_table p
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE p.partrelid = f.oid AND (a.attnum = ANY (p.partattrs) OR 0 = ANY (p.partattrs))),
   'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
       'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'made_from',
       (SELECT pg_catalog.json_agg(DISTINCT s.attname) FROM pg_catalog.pg_attrdef d

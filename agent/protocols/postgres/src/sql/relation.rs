@@ -26,6 +26,10 @@ pub(super) struct Candidate {
     pub(super) columns: Columns,
     /// Names of the columns that COPY takes where none are given; none if they aren't known.
     pub(super) copied: Option<Vec<Arc<str>>>,
+    /// It is a materialized view.
+    pub(super) materialized: bool,
+    /// The columns that decide which partition a row is in.
+    pub(super) partitioned_by: Vec<Arc<str>>,
 }
 
 impl Tracer<'_> {
@@ -92,6 +96,8 @@ impl Tracer<'_> {
                 schema: relation.schema.clone(),
                 columns,
                 copied: Some(stored.map(|column| column.name.clone()).collect()),
+                materialized: relation.materialized,
+                partitioned_by: relation.partitioned_by.clone(),
             });
         }
         self.add_created(table, schema, &mut found);
@@ -132,7 +138,8 @@ impl Tracer<'_> {
                     }
                     let copied =
                         columns.rest.is_none().then(|| columns.list.iter().map(|c| c.name.clone()).collect());
-                    found.push(Candidate { path, schema: own.into(), columns, copied });
+                    let schema = own.into();
+                    found.push(Candidate { columns, copied, ..Candidate::new(path, schema) });
                 }
             }
         }
@@ -163,15 +170,22 @@ impl Tracer<'_> {
     }
 
     fn view(&mut self, view: &Relation, definition: &str) -> Result<Columns> {
-        if let Some(columns) = self.views.get(&view.oid) {
+        let key = (view.oid, self.kept_since.filter(|_| !view.materialized));
+        if let Some(columns) = self.views.get(&key) {
             return Ok(columns.clone());
         }
         if self.in_view >= VIEWS {
             return Ok(self.unknown_view(view, "views nested deeper than the gate follows"));
         }
-        let kept = view.materialized && !self.refreshes;
+        if key.1.is_some_and(|kept_since| view.age < kept_since) {
+            let why = "it was replaced after the rows of a materialized view were kept, which a REFRESH would renew";
+            return Ok(self.untraceable(view, why));
+        }
+        let kept_since = self.kept_since;
+        if view.materialized && !self.refreshes {
+            self.kept_since = Some(view.age);
+        }
         self.in_view += 1;
-        self.in_kept += usize::from(kept);
         let wanted = self.wanted.clone();
         let traced =
             parse(definition, &Limits::default()).and_then(|parsed| match parsed.statements.as_slice() {
@@ -183,7 +197,7 @@ impl Tracer<'_> {
                 _ => Err(NotUnderstood::new("a view of more than one statement")),
             });
         self.in_view -= 1;
-        self.in_kept -= usize::from(kept);
+        self.kept_since = kept_since;
         let names: Vec<&str> = view.columns.iter().map(|column| &*column.name).collect();
         let columns = match traced {
             Ok(columns) if self.wanted != wanted => return Ok(columns.renamed(&names)),
@@ -200,7 +214,7 @@ impl Tracer<'_> {
             let path = own(column);
             column.flow.sources.insert(path);
         });
-        self.views.insert(view.oid, columns.clone());
+        self.views.insert(key, columns.clone());
         Ok(columns)
     }
 
@@ -241,13 +255,18 @@ fn with_query(table: &RangeVar, scope: &Scope<'_>) -> Result<Option<Columns>> {
     Ok(None)
 }
 
+impl Candidate {
+    fn new(path: Path, schema: Arc<str>) -> Self {
+        let (columns, partitioned_by) = (Columns::default(), Vec::new());
+        Self { path, schema, columns, copied: None, materialized: false, partitioned_by }
+    }
+}
+
 fn unknown(schema: Option<&str>, name: &str, flow: Flow) -> Candidate {
     let schema = schema.unwrap_or("?");
     Candidate {
-        path: format!("{schema}.{name}").into(),
-        schema: schema.into(),
         columns: Columns::open(flow),
-        copied: None,
+        ..Candidate::new(format!("{schema}.{name}").into(), schema.into())
     }
 }
 
@@ -268,19 +287,19 @@ fn system_columns(relation: &Relation, path: &Path) -> Columns {
     columns
 }
 
-/// Statistics hold samples of values, TOAST tables the values themselves, and statement texts literals.
+/// Statistics hold samples of values, and what is counted and measured of them; TOAST tables the values themselves, and
+/// statement texts literals.
 fn shows_values(schema: &str, relation: &str, column: &str) -> bool {
     match relation {
         _ if schema == "pg_toast" => true,
-        "pg_statistic" => column.starts_with("stavalues") || column.starts_with("stanumbers"),
-        "pg_stats" | "pg_stats_ext" | "pg_stats_ext_exprs" => {
-            column.starts_with("most_common")
-                || column.starts_with("histogram")
-                || column.starts_with("elem")
-                || column.starts_with("range_")
-                || column == "n_distinct"
+        "pg_statistic" => !matches!(column, "starelid" | "staattnum" | "stainherit"),
+        "pg_stats" => !matches!(column, "schemaname" | "tablename" | "attname" | "inherited"),
+        "pg_stats_ext" | "pg_stats_ext_exprs" => {
+            ["n_", "dependencies", "most_", "null_", "avg_", "histogram", "corr", "elem", "range_"]
+                .iter()
+                .any(|prefix| column.starts_with(prefix))
         }
-        "pg_statistic_ext_data" => column.starts_with("stxd"),
+        "pg_statistic_ext_data" => !matches!(column, "stxoid" | "stxdinherit"),
         "pg_largeobject" => column == "data",
         "pg_stat_activity" => column == "query",
         "pg_cursors" | "pg_prepared_statements" => column == "statement",

@@ -16,8 +16,10 @@ pub(super) fn relations(text: &str, request: &CatalogRequest) -> Vec<(Arc<str>, 
         oid: 0,
         definition: None,
         materialized: false,
+        age: 0,
         columns: names.iter().map(column).collect(),
         relatives: Vec::new(),
+        partitioned_by: Vec::new(),
     };
     request.relations.iter().map(|name| (name.clone(), Arc::from([table(name)]))).collect()
 }

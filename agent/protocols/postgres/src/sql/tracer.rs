@@ -36,14 +36,14 @@ pub(super) struct Tracer<'a> {
     pub(super) doubtful: bool,
     /// Inside a view's definition, whose conditions and items, but for the functions it calls, are its owner's.
     pub(super) in_view: usize,
-    /// Inside the definition of a materialized view, which nobody runs now.
-    pub(super) in_kept: usize,
-    /// The statement runs the definitions of materialized views.
+    /// Inside the definition of a materialized view, which nobody runs now: its [`age`](super::catalog::Relation::age).
+    pub(super) kept_since: Option<i32>,
+    /// The statement that is followed runs the definitions of materialized views.
     pub(super) refreshes: bool,
     /// Whether a view was met that changes settings: what reads it is refused, not merely untraced.
     pub(super) view_sets: bool,
-    /// Columns of the views met so far, by oid.
-    pub(super) views: HashMap<u32, Columns>,
+    /// Columns of the views met so far, by oid and, of those that aren't materialized, by what kept their rows.
+    pub(super) views: HashMap<(u32, Option<i32>), Columns>,
     items: BTreeMap<Key, Part>,
     absorbed: Vec<Item>,
     results: Vec<Lineage>,
@@ -98,7 +98,7 @@ impl<'a> Tracer<'a> {
             late: false,
             doubtful: false,
             in_view: 0,
-            in_kept: 0,
+            kept_since: None,
             refreshes: false,
             view_sets: false,
             views: HashMap::new(),
@@ -324,7 +324,7 @@ impl<'a> Tracer<'a> {
     }
 
     fn must_name(&mut self, statement: &'static str, function: Path) {
-        if self.in_kept == 0 {
+        if self.kept_since.is_none() {
             self.items.entry(Key { statement, function: Some(function), ..Key::default() }).or_default();
         }
     }

@@ -140,6 +140,7 @@ impl Tracer<'_> {
     ) -> Result<()> {
         let access = if kind == "truncate" { Some("write") } else { None };
         for candidate in self.candidates(table)? {
+            self.rewrites(&candidate);
             self.touch(&candidate.path);
             self.item(Key { statement: kind, table: Some(candidate.path), access, object, ..Key::default() });
         }

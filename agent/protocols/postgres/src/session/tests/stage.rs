@@ -286,7 +286,8 @@ async fn catalog(listener: TcpListener, cancelled: mpsc::UnboundedSender<Vec<u8>
                 match known.tag {
                     tag::PARSE => asked = body,
                     tag::BIND => names = body,
-                    tag::SYNC => stream.write_all(&found(&asked, &names)).await.unwrap(),
+                    tag::EXECUTE => stream.write_all(&found(&asked, &names)).await.unwrap(),
+                    tag::SYNC => stream.write_all(&ready()).await.unwrap(),
                     _ => {}
                 }
             }
@@ -301,7 +302,7 @@ fn found(asked: &[u8], names: &[u8]) -> Vec<u8> {
     if contains(asked, sql::RELATIONS.as_bytes()) && contains(names, b"\"customers\"") {
         write::data_row(&mut answer, &[Some(customers)]);
     }
-    [answer, complete("SELECT"), ready()].concat()
+    [answer, complete("SELECT")].concat()
 }
 
 pub(super) fn contains(bytes: &[u8], part: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! Statements against a small shop.
 
+mod kept;
 mod lineage;
 mod server;
 mod statements;

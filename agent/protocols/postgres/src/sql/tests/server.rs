@@ -14,7 +14,7 @@ const CLIENTS: &str = include_str!("clients.sql");
 fn rows(query: &str, parameter: &str) -> Vec<String> {
     let query = query.replace("$1", &format!("'{}'", parameter.replace('\'', "''")));
     let output =
-        Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", SETUP, "-c", &query]).output();
+        Command::new("psql").args(["-XAtq1", "-v", "ON_ERROR_STOP=1", "-c", SETUP, "-c", &query]).output();
     let output = output.expect("psql runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().skip(1).map(str::to_owned).collect()
@@ -83,7 +83,9 @@ impl Views {
                (select id, email from people union all select n + 1, e from r where n < 3) select n, e from r;
              create view whole as select p as entire from people p;
              create view sub as select (select email from people limit 1) s, exists (select 1 from people) x;
-             create materialized view kept as select lower(email) l from people;");
+             create materialized view kept as select lower(email) l from people;
+             create table parts (id int, kind text, note text) partition by list (kind);
+             create table ranges (id int, a text, b text) partition by range (a, lower(b));");
         Self
     }
 }
@@ -128,4 +130,48 @@ fn views_carry_what_the_server_says_they_show() {
         let letter = |output| if carries(output) { if output.computed { 'c' } else { 'p' } } else { '-' };
         assert_eq!(lineage.outputs.iter().map(letter).collect::<String>(), expected, "{text}");
     }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn a_partition_tells_of_the_columns_that_choose_it() {
+    let _views = Views::create();
+    let told = |text: &str| {
+        let shape = of_server(text, &Catalog::default()).unwrap().shape.clone();
+        shape.influences.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told("create table masked.p partition of masked.parts for values in ('a')"),
+        ["masked.parts.kind"]
+    );
+    let all = ["masked.ranges.a", "masked.ranges.b", "masked.ranges.id"];
+    assert_eq!(
+        told("create table masked.p partition of masked.ranges default"),
+        all,
+        "an expression, of which column?"
+    );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn a_view_that_was_replaced_is_younger_than_rows_that_were_not_refreshed() {
+    let _views = Views::create();
+    run("create materialized view masked.stands as select address from masked.plain");
+    let is_traced = || {
+        let shape =
+            of_server("select address from masked.stands", &Catalog::default()).unwrap().shape.clone();
+        shape.results[0].untraced.is_none()
+    };
+    assert!(is_traced(), "as it was made");
+    run("create or replace view masked.plain as select id, name as address from masked.people");
+    assert!(!is_traced(), "replaced");
+    run("vacuum analyze masked.stands");
+    assert!(!is_traced(), "vacuumed");
+    run("refresh materialized view masked.stands");
+    assert!(is_traced(), "refreshed");
+    run("create or replace view masked.plain as select id, email as address from masked.people; \
+         create unique index on masked.stands (address)");
+    assert!(!is_traced(), "replaced again");
+    run("refresh materialized view concurrently masked.stands");
+    assert!(is_traced(), "refreshed concurrently");
 }

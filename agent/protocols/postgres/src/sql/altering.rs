@@ -1,0 +1,120 @@
+//! `ALTER TABLE`: what of it tells of values, or takes them out from under their masks.
+
+use std::rc::Rc;
+
+use pg_query::{
+    NodeEnum,
+    protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, RangeVar},
+};
+
+use super::{
+    expression::inner,
+    flow::Found,
+    objects::object_word,
+    parse::NotUnderstood,
+    scope::{Range, Scope},
+    statement::Statement,
+    tracer::{Key, Result, Tracer},
+};
+
+impl Tracer<'_> {
+    /// `ALTER TABLE` and its kin, command by command.
+    pub(super) fn alter_table(&mut self, alter: &AlterTableStmt) -> Result<Statement> {
+        let table = alter.relation.as_ref().ok_or_else(|| NotUnderstood::new("ALTER of nothing"))?;
+        let range = self.table_range(table, "alter")?;
+        let object = object_word(alter.objtype);
+        for candidate in self.candidates(table)? {
+            self.rewrites(&candidate);
+            self.item(Key { statement: "alter", table: Some(candidate.path), object, ..Key::default() });
+        }
+        let own = Rc::new(range);
+        let scope = Scope { statement: "alter", ranges: vec![own.clone()], ..Scope::default() };
+        for command in &alter.cmds {
+            let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
+            if command.behavior == DropBehavior::DropCascade as i32 {
+                self.cascade("drop", None);
+            }
+            self.told_by_command(command, &own);
+            if let Some(definition) = command.def.as_deref() {
+                self.command_definition(definition, table, &own, &scope)?;
+            }
+        }
+        Ok(self.defined())
+    }
+
+    /// What a command tells by whether it fails, or takes away by what it leaves.
+    fn told_by_command(&mut self, command: &AlterTableCmd, own: &Range) {
+        match AlterTableType::try_from(command.subtype) {
+            Ok(AlterTableType::AtAlterColumnType | AlterTableType::AtSetNotNull) => {
+                self.told_by(own, &command.name);
+            }
+            // Rows that are there already are held against it now; what it asks of them, only the server knows.
+            Ok(AlterTableType::AtValidateConstraint) => self.influence(&own.columns.all()),
+            // Its values stay, and nothing says any more what they were made from.
+            Ok(AlterTableType::AtDropExpression) => {
+                if let Found::Certain(flow) | Found::Perhaps(flow) = own.columns.find(&command.name) {
+                    self.copy(&flow, &[]);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn command_definition(
+        &mut self,
+        definition: &Node,
+        table: &RangeVar,
+        own: &Range,
+        scope: &Scope<'_>,
+    ) -> Result<()> {
+        match inner(definition) {
+            Some(NodeEnum::ColumnDef(column)) => {
+                // The rows that there are may be cast to it.
+                column.type_name.iter().for_each(|name| self.type_named("alter", name));
+                self.table_element(definition, scope)?;
+            }
+            Some(NodeEnum::Constraint(_)) => self.table_element(definition, scope)?,
+            Some(NodeEnum::RangeVar(other)) => {
+                self.whole_table("alter", other)?;
+                self.leaves(own);
+            }
+            Some(NodeEnum::PartitionCmd(command)) => {
+                if let Some(other) = &command.name {
+                    self.whole_table("alter", other)?;
+                    let part = self.table_range(other, "alter")?;
+                    self.leaves(&part);
+                }
+                if command.bound.is_some() {
+                    self.partitioned(table)?;
+                }
+            }
+            Some(NodeEnum::AtalterConstraint(constraint)) if constraint.alter_enforceability => {
+                self.influence(&own.columns.all());
+            }
+            Some(
+                NodeEnum::List(_)
+                | NodeEnum::String(_)
+                | NodeEnum::Integer(_)
+                | NodeEnum::DefElem(_)
+                | NodeEnum::TypeName(_)
+                | NodeEnum::ReplicaIdentityStmt(_)
+                | NodeEnum::AtalterConstraint(_),
+            )
+            | None => {}
+            Some(_) => self.deciding(Some(definition), scope)?,
+        }
+        Ok(())
+    }
+
+    /// A partition's bounds are given: whether the default partition holds such rows already, the server tells.
+    pub(super) fn partitioned(&mut self, parent: &RangeVar) -> Result<()> {
+        for candidate in self.candidates(parent)? {
+            for name in &candidate.partitioned_by {
+                if let Found::Certain(flow) | Found::Perhaps(flow) = candidate.columns.find(name) {
+                    self.influence(&flow);
+                }
+            }
+        }
+        Ok(())
+    }
+}
