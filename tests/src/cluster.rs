@@ -27,9 +27,17 @@ pub const SHOP: &str = include_str!("../../policies/demo/shop.sql");
 /// Where Debian's packages put a server's programs.
 const PROGRAMS: &str = "/usr/lib/postgresql";
 
+/// The versions that `cargo xtask setup` fetches, beside the one of the system's packages.
+pub const SERVERS: [u32; 3] = [16, 17, 18];
+
+/// Where it puts them: readable to every account.
+pub const SERVERS_FOLDER: &str = "/var/cache/tidegate/servers";
+
 /// How a cluster is set up.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// One of [`SERVERS`]; the newest of the system's packages if none is given.
+    pub version: Option<u32>,
     /// The port; any free one if none is given.
     pub port: Option<u16>,
     /// More lines of `postgresql.conf`.
@@ -70,7 +78,7 @@ impl Cluster {
             certificates: Certificates::make(directory.path(), &owner)?,
             password: random("app")?,
             superuser_password: random("superuser")?,
-            programs: programs()?,
+            programs: options.version.map_or_else(programs, fetched)?,
             data: directory.path().join("data"),
             owner,
             directory,
@@ -215,6 +223,13 @@ fn write_private(path: &Path, text: &str, owner: &User) -> Result<()> {
 /// A port that was free a moment ago.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Where the programs of a version are that was fetched.
+pub fn fetched(version: u32) -> Result<PathBuf> {
+    let programs = Path::new(SERVERS_FOLDER).join(format!("node_modules/postgres-{version}/native/bin"));
+    ensure!(programs.is_dir(), "there is no PostgreSQL {version}: run `cargo xtask setup`");
+    Ok(programs)
 }
 
 /// The newest server that is installed.

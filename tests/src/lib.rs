@@ -21,7 +21,7 @@ mod world;
 pub use account::{Account, CLIENTS, Ran};
 pub use agent::{Agent, Settings};
 pub use certificates::Certificates;
-pub use cluster::{Cluster, Options, SHOP};
+pub use cluster::{Cluster, Options, SERVERS, SERVERS_FOLDER, SHOP, fetched};
 pub use leaks::leaks;
 pub use name_server::NameServer;
 pub use process::{Process, run};

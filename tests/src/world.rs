@@ -43,7 +43,12 @@ impl World {
     /// Runs a test in a world of its own. Afterwards the agent is stopped, its records are verified, and its logs,
     /// its records and everything the clients printed are searched for every secret that was used.
     pub fn with(test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let mut world = Self::start()?;
+        Self::on(&Options::default(), test)
+    }
+
+    /// The same, with a server of these options.
+    pub fn on(options: &Options, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut world = Self::start(options)?;
         let result = test(&mut world).with_context(|| world.agent.read_log().unwrap_or_default());
         result.and_then(|()| world.finish())
     }
@@ -75,8 +80,8 @@ impl World {
         }
     }
 
-    fn start() -> Result<Self> {
-        let server = Cluster::start(&Options::default())?;
+    fn start(options: &Options) -> Result<Self> {
+        let server = Cluster::start(options)?;
         let (ci, ops) = (governed_uid(), governed_uid());
         let agent = Agent::start(&Settings {
             binary: &binary()?,

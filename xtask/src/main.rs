@@ -5,6 +5,7 @@
 mod bench;
 mod build;
 mod demo;
+mod servers;
 mod setup;
 mod shell;
 mod suites;
@@ -61,6 +62,9 @@ enum Task {
     /// Run a program with a PostgreSQL of its own, as root.
     #[command(hide = true)]
     WithServer {
+        /// Its major version, if not the system's own.
+        #[arg(long)]
+        version: Option<u32>,
         /// The program.
         program: PathBuf,
         /// Its arguments.
@@ -97,7 +101,9 @@ fn run(task: Task) -> Result<bool> {
         Task::VmTest(wanted) => vm::run(&wanted),
         Task::Demo { binary } => demo::run(binary).map(|()| true),
         Task::Bench(bench) => bench::run(bench).map(|()| true),
-        Task::WithServer { program, arguments } => suites::with_server(&program, &arguments),
+        Task::WithServer { version, program, arguments } => {
+            suites::with_server(version, &program, &arguments)
+        }
         Task::Client(client) => client.run().map(|()| true),
     }
 }

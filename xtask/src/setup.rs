@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tidegate_tests::CLIENTS;
+use tidegate_tests::{CLIENTS, SERVERS, SERVERS_FOLDER};
 
 use crate::{
+    servers,
     shell::{as_root, cargo, find, in_ci, is_root, say, shown},
     vm::kernels::MATRIX,
 };
@@ -114,6 +115,7 @@ enum Missing {
     Tool(&'static Tool),
     Drivers,
     Provider,
+    Servers,
 }
 
 /// Says what is missing. True if nothing is.
@@ -135,6 +137,9 @@ pub(crate) fn check() -> Result<bool> {
             }
             Missing::Provider => {
                 println!("missing: {} {} in {CLIENTS} (ID tokens of the tests)", PROVIDER.0, PROVIDER.1);
+            }
+            Missing::Servers => {
+                println!("missing: PostgreSQL {SERVERS:?} in {SERVERS_FOLDER} (servers of the tests)");
             }
         }
     }
@@ -176,6 +181,7 @@ pub(crate) fn run() -> Result<()> {
             Missing::Tool(tool) => tool.install()?,
             Missing::Drivers => install_drivers()?,
             Missing::Provider => install_provider()?,
+            Missing::Servers => servers::install()?,
         }
     }
     Ok(())
@@ -200,6 +206,9 @@ fn missing() -> Result<Vec<Missing>> {
     }
     if !has_node_package(PROVIDER.0, PROVIDER.1) {
         missing.push(Missing::Provider);
+    }
+    if !servers::are_there()? {
+        missing.push(Missing::Servers);
     }
     Ok(missing)
 }
@@ -359,7 +368,7 @@ fn install_provider() -> Result<()> {
     command_as_root(&["chmod", "-R", "a+rX", &node])
 }
 
-fn command_as_root(words: &[&str]) -> Result<()> {
+pub(crate) fn command_as_root(words: &[&str]) -> Result<()> {
     let (program, arguments) = words.split_first().context("a command")?;
     // Packages must not ask questions.
     let mut command = as_root(program, &[("DEBIAN_FRONTEND", "noninteractive".as_ref())]);

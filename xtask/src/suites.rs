@@ -1,6 +1,7 @@
 //! Tests: which there are, how each gets the privilege it needs, and how they are counted.
 
 use std::{
+    ffi::OsStr,
     fmt,
     io::{BufRead, BufReader, Write, stdout},
     path::Path,
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use tidegate_tests::{Cluster, Options};
+use tidegate_tests::{Cluster, Options, SERVERS};
 
 use crate::{
     build::{self, Built},
@@ -112,22 +113,50 @@ fn privileged(test: &Built, names: &[String], tools: &Tools<'_>) -> Result<Count
     }
     say(&format!("{} of {}, as root", test.target, folder(test)));
     let variables = [("TIDEGATE_BINARY", tools.agent.as_os_str())];
-    let server =
-        ["protocols/postgres", "agent/approvals"].iter().any(|folder| test.package.ends_with(folder));
-    let mut command = if server {
-        let mut command = as_root(tools.xtask, &variables);
-        command.arg("with-server").arg(&test.path);
-        command
-    } else {
-        as_root(&test.path, &variables)
+    let run = |mut command: Command| {
+        in_package(&mut command, test).args(["--ignored", "--test-threads", threads(test), "--exact"]);
+        counted(command.args(names))
     };
-    in_package(&mut command, test).args(["--ignored", "--test-threads", threads(test), "--exact"]);
-    counted(command.args(names))
+    if test.package.ends_with("agent/approvals") {
+        return run(before_server(test, None, tools, &variables)?);
+    }
+    if !test.package.ends_with("protocols/postgres") {
+        return run(as_root(&test.path, &variables));
+    }
+    // What reads catalogs and signs in is tried on servers of every version.
+    let mut count = Count::default();
+    for version in std::iter::once(None).chain(SERVERS.map(Some)) {
+        say(&format!(
+            "on PostgreSQL {}",
+            version.map_or("of the system".into(), |version| version.to_string())
+        ));
+        count.add(run(before_server(test, version, tools, &variables)?)?);
+    }
+    Ok(count)
+}
+
+/// A command that runs the test's program while a server lives.
+fn before_server(
+    test: &Built,
+    version: Option<u32>,
+    tools: &Tools<'_>,
+    variables: &[(&str, &OsStr)],
+) -> Result<Command> {
+    let programs = version.map(tidegate_tests::fetched).transpose()?;
+    let mut variables = variables.to_vec();
+    variables.extend(programs.as_ref().map(|programs| ("TIDEGATE_POSTGRES", programs.as_os_str())));
+    let mut command = as_root(tools.xtask, &variables);
+    command.arg("with-server");
+    if let Some(version) = version {
+        command.args(["--version", &version.to_string()]);
+    }
+    command.arg(&test.path);
+    Ok(command)
 }
 
 /// Runs a program with libpq's variables for a PostgreSQL that lives as long. True if it succeeded.
-pub(crate) fn with_server(program: &Path, arguments: &[String]) -> Result<bool> {
-    let server = Cluster::start(&Options::default())?;
+pub(crate) fn with_server(version: Option<u32>, program: &Path, arguments: &[String]) -> Result<bool> {
+    let server = Cluster::start(&Options { version, ..Options::default() })?;
     let mut command = server.direct(&program.to_string_lossy());
     let status = command.args(arguments).status().with_context(|| program.display().to_string())?;
     Ok(status.success())

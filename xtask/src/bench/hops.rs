@@ -106,7 +106,7 @@ fn server(megabytes: u32) -> Result<Cluster> {
     let server = Cluster::start(&Options {
         configuration: "max_connections = 700\nshared_buffers = 512MB\nsynchronous_commit = off\nautovacuum = off\n",
         authentication: "host shop bench 127.0.0.1/32 trust",
-        port: None,
+        ..Options::default()
     })?;
     run(server.direct("pgbench").args(["-i", "-q", "-s", "10", "shop"]))?;
     // A row is 256 bytes on the wire: 7 of header, 4 and 8 for the number, 4 and 233 for the text.

@@ -280,9 +280,14 @@ impl Tracer<'_> {
         let Some(clause) = clause.filter(|clause| !clause.exprs.is_empty()) else {
             return Ok(Columns::default());
         };
-        let mut star = target.range.columns.clone();
-        others.iter().for_each(|range| star.append(&range.columns));
-        let mut ranges: Vec<Rc<Range>> = std::iter::once(target.range.clone()).chain(others).collect();
+        let own = std::iter::once(target.range.clone());
+        // In a MERGE's `*` the source comes first.
+        let mut ranges: Vec<Rc<Range>> = match target.statement {
+            "merge" => others.into_iter().chain(own).collect(),
+            _ => own.chain(others).collect(),
+        };
+        let mut star = Columns::default();
+        ranges.iter().for_each(|range| star.append(&range.columns));
         let mut versions = vec!["old".to_owned(), "new".to_owned()];
         versions.extend(clause.options.iter().filter_map(|node| match inner(node) {
             Some(NodeEnum::ReturningOption(option)) => Some(option.value.clone()),

@@ -269,7 +269,12 @@ impl Tracer<'_> {
             if column.columns.is_empty() {
                 columns.push(column.name.as_str(), own);
             }
-            self.json_columns(&column.columns, flow, columns, scope)?;
+        }
+        // Those of NESTED paths come last, wherever they are written.
+        for node in list {
+            if let Some(NodeEnum::JsonTableColumn(column)) = inner(node) {
+                self.json_columns(&column.columns, flow, columns, scope)?;
+            }
         }
         Ok(())
     }

@@ -98,6 +98,23 @@ fn outputs_carry_what_they_come_from() {
             "merge into orders o using customers c on o.id = c.id when matched then delete returning c.email",
             "p",
         ),
+        // The source comes first.
+        (
+            "merge into orders o using customers c on o.id = c.id when matched then delete returning *",
+            "--p----",
+        ),
+        (
+            "merge into customers c using orders o on o.id = c.id when matched then delete returning *",
+            "-----p-",
+        ),
+        ("update orders o set total = 1 from customers c where c.id = o.id returning *", "-----p-"),
+        ("update customers set name = 'x' where id = 1 returning old.email, new.email, old.*", "pp--p-"),
+        ("update customers set name = 'x' where id = 1 returning with (old as o) o.email, o", "pc"),
+        (
+            "select * from customers c, json_table(c.email, '$' columns (nested '$' columns (a text path '$'), \
+             b int exists path '$'))",
+            "--p-cc",
+        ),
         ("copy customers to stdout", "--p-"),
         ("copy customers (email, id) to stdout csv", "p-"),
         ("copy (select email from customers) to stdout", "p"),

@@ -1,7 +1,7 @@
 //! A PostgreSQL of the tests' own: its data directory, its port, its authority.
 
 use std::{
-    fs,
+    env, fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
@@ -137,7 +137,11 @@ fn own(path: &Path) {
     }
 }
 
+/// Of the server that `TIDEGATE_POSTGRES` names, or the system's newest.
 fn program(name: &str) -> PathBuf {
+    if let Some(programs) = env::var_os("TIDEGATE_POSTGRES") {
+        return PathBuf::from(programs).join(name);
+    }
     let mut versions: Vec<_> =
         fs::read_dir("/usr/lib/postgresql").unwrap().map(|entry| entry.unwrap().path()).collect();
     versions.sort();
