@@ -1,10 +1,10 @@
 //! Credentials from files.
 //!
-//! A credential `shop-app` is up to four plain files side by side: `shop-app.user`, `shop-app.password`,
+//! A credential `shop-app` is up to five plain files side by side: `shop-app.user`, `shop-app.password`, `shop-app.token`,
 //! `shop-app.certificate` and `shop-app.key` (both PEM). Each holds the value and nothing else; one line break at the
-//! end of user and password is not part of it. They are looked for in systemd's credential directory
+//! end of user, password and token is not part of it. They are looked for in systemd's credential directory
 //! (`LoadCredential=shop-app.password:…`), then in the configured one; the parts of one credential come from one place.
-//! Every file belongs to root and is no symbolic link; password and key are mode 0600 or stricter.
+//! Every file belongs to root and is no symbolic link; password, token and key are mode 0600 or stricter.
 
 use std::{
     io,
@@ -70,9 +70,10 @@ fn from_directory(directory: &Path, name: &str) -> Result<Option<Credential>, Cr
     let part = |suffix: &str, forbidden: u32| part(directory, name, suffix, forbidden);
     let user = part("user", 0o022)?;
     let password = part("password", 0o077)?;
+    let token = part("token", 0o077)?;
     let certificate = part("certificate", 0o022)?;
     let key = part("key", 0o077)?;
-    if user.is_none() && password.is_none() && certificate.is_none() && key.is_none() {
+    if [&user, &password, &token, &certificate, &key].iter().all(|part| part.is_none()) {
         return Ok(None);
     }
     if certificate.is_some() != key.is_some() {
@@ -82,6 +83,7 @@ fn from_directory(directory: &Path, name: &str) -> Result<Option<Credential>, Cr
     Ok(Some(Credential {
         user: user.map(|user| text(name, &user)).transpose()?,
         password: password.map(|password| Secret::new(line(&password).to_vec())),
+        token: token.map(|token| Secret::new(line(&token).to_vec())),
         certificate: certificate.map(|pem| pem.as_slice().into()),
         key: key.map(|pem| Secret::new(pem.to_vec())),
     }))
@@ -147,7 +149,10 @@ mod tests {
         let credential = Files::new(None, directory.path().into()).read("shop").unwrap();
         assert_eq!(credential.user.as_deref(), Some("app"));
         assert_eq!(credential.password.unwrap().expose(), b"hunter2 ");
-        assert!(credential.key.is_none());
+        assert!(credential.key.is_none() && credential.token.is_none());
+        put(directory.path(), "shop.token", "of a session\n", 0o600);
+        let credential = Files::new(None, directory.path().into()).read("shop").unwrap();
+        assert_eq!(credential.token.unwrap().expose(), b"of a session");
     }
 
     #[test]

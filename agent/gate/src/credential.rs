@@ -11,8 +11,10 @@ use crate::{BoxFuture, Secret};
 pub struct Credential {
     /// The user to sign in as; none if the resource's options name one.
     pub user: Option<Arc<str>>,
-    /// A password.
+    /// A password, or what else is as long-lived: a secret key.
     pub password: Option<Secret>,
+    /// What goes with user and password where these are of a session that ends: a session token.
+    pub token: Option<Secret>,
     /// A client certificate chain in PEM form.
     pub certificate: Option<Arc<[u8]>>,
     /// The certificate's private key in PEM form.
