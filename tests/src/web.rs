@@ -30,6 +30,8 @@ pub struct Web {
     pub plain_port: u16,
     /// Port of gRPC, once [`Web::grpc`] has started it.
     pub grpc_port: u16,
+    /// Port of the store that takes signed requests alone, once [`Web::store`] has started it.
+    pub store_port: u16,
     /// What it takes as a Bearer token, and as the password of user `bot`.
     pub token: String,
     /// Its certificates.
@@ -47,7 +49,7 @@ impl Web {
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
         let certificates = Certificates::make(directory.path(), &owner)?;
         let (port, plain_port, token) = (free_port()?, free_port()?, random("web")?);
-        let (live_port, grpc_port) = (free_port()?, free_port()?);
+        let (live_port, grpc_port, store_port) = (free_port()?, free_port()?, free_port()?);
         let path = |name: &str| directory.path().join(name);
         for name in ["files", "repositories", "temporary"] {
             fs::create_dir(path(name))?;
@@ -98,6 +100,7 @@ impl Web {
             port,
             plain_port,
             grpc_port,
+            store_port,
             token,
             certificates,
             _processes: [cgi?, nginx, live],
@@ -128,6 +131,23 @@ impl Web {
                 .stdin(Stdio::null()),
         )?;
         self.listens(self.grpc_port)?;
+        Ok(server)
+    }
+
+    /// Starts an object store and a table for whoever signs with access key `GATE`, the secret `token` and session token
+    /// `session-token`. It is stopped when this is dropped.
+    pub fn store(&self) -> Result<Process> {
+        let path = |name: &str| self.directory.path().join(name);
+        fs::write(path("access-key"), format!("GATE\n{}\nsession-{}\n", self.token, self.token))?;
+        let server = Process::start(
+            Command::new(format!("{CLIENTS}/python/bin/python"))
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/store.py"))
+                .arg(self.store_port.to_string())
+                .args([&self.certificates.certificate, &self.certificates.key])
+                .args([path("access-key"), path("access")])
+                .stdin(Stdio::null()),
+        )?;
+        self.listens(self.store_port)?;
         Ok(server)
     }
 

@@ -76,6 +76,7 @@ const PYTHON_DRIVERS: &[&str] = &[
     "grpcio==1.85.1",
     "aiohttp==3.14.5",
     "haralyzer==2.4.0",
+    "boto3==1.44.5",
 ];
 
 /// The Node driver.

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tidegate_gate::Permit;
 use tokio::sync::mpsc;
 
+use crate::sigv4::Signed;
 use crate::transcript::Transcript;
 
 /// Why a client's body could not be read to its end.
@@ -35,6 +36,10 @@ pub(crate) trait Source: Send {
     fn next(&mut self) -> impl Future<Output = Option<Result<Frame<Bytes>, BodyError>>> + Send;
     /// Resolves when the client has gone, as far as that can be told. To be asked only behind the body's end.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// What came behind the body and can as well stand before it, once the body was read whole.
+    fn set_aside(&mut self) -> HeaderMap {
+        HeaderMap::new()
+    }
 }
 
 /// What the record is to have of a request's body.
@@ -78,6 +83,18 @@ pub(crate) enum Outgoing {
         /// The end was seen.
         ended: bool,
     },
+    /// As it comes, signed chunk by chunk.
+    Signed(Box<Signed>),
+}
+
+impl Outgoing {
+    /// The same as it is before it is signed. To be asked only before any of it was sent.
+    pub(crate) fn into_plain(self) -> Self {
+        match self {
+            Self::Signed(signed) => signed.into_plain(),
+            plain => plain,
+        }
+    }
 }
 
 /// Of a body.
@@ -124,6 +141,7 @@ impl Body for Outgoing {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Whole(whole) => Poll::Ready(whole.take().map(|whole| Ok(Frame::data(whole)))),
+            Self::Signed(signed) => signed.poll(context),
             Self::Parts { ended: true, .. } => Poll::Ready(None),
             Self::Parts { parts, ended, .. } => match ready!(parts.poll_recv(context)) {
                 Some(Part::Frame(frame)) => Poll::Ready(Some(Ok(frame))),
@@ -137,7 +155,11 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None) | Self::Parts { ended: true, .. })
+        match self {
+            Self::Whole(whole) => whole.is_none(),
+            Self::Parts { ended, .. } => *ended,
+            Self::Signed(signed) => signed.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -145,6 +167,7 @@ impl Body for Outgoing {
             Self::Whole(whole) => SizeHint::with_exact(whole.as_ref().map_or(0, |whole| whole.len() as u64)),
             Self::Parts { length: Some(length), .. } => SizeHint::with_exact(*length),
             Self::Parts { length: None, .. } => SizeHint::new(),
+            Self::Signed(signed) => SizeHint::with_exact(signed.length()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
+use tokio::sync::SemaphorePermit;
 
 use crate::{
     body::Source,
@@ -10,6 +11,7 @@ use crate::{
     forward,
     problem::Problem,
     request::Understood,
+    sigv4,
 };
 
 /// Most bytes of a body that somebody can be asked about.
@@ -84,6 +86,35 @@ impl Session {
             })?);
         }
         Ok(whole)
+    }
+
+    /// The body, whole, where its request cannot be signed without; and the room that it takes.
+    pub(crate) async fn kept(
+        &self,
+        understood: &Understood,
+        whole: Option<Bytes>,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<(Option<Bytes>, Option<SemaphorePermit<'_>>), NotSent> {
+        let needs = |scope| sigv4::needs_whole(scope, &understood.payload, understood.length, self.way.tls);
+        if whole.is_some() || !self.server.options.sign_in.scope().is_some_and(needs) {
+            return Ok((whole, None));
+        }
+        let too_long = || {
+            let why =
+                format!("the gate signs this request with its body's digest, up to {} bytes", sigv4::KEPT);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
+        };
+        let most = sigv4::KEPT as u64;
+        let length = understood.length.unwrap_or(most);
+        let bytes = u32::try_from(length).ok().filter(|_| length <= most).ok_or_else(too_long)?;
+        let room = self.server.room.try_acquire_many(bytes).map_err(|_| {
+            let why = "the gate is signing as many large requests for this resource as it can; ask again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
+        })?;
+        responder.proceed().await?;
+        let body = collect(source, sigv4::KEPT).await?.ok_or_else(too_long)?;
+        Ok((Some(body), Some(room)))
     }
 
     /// Waits for a person: as long as the resource says, and the client is there.

@@ -16,6 +16,7 @@ use crate::{
     request::{Asked, Understood, Way},
     shown::Masks,
     sign_in,
+    sigv4::{self, Payload, Unchunked},
     transcript::Transcript,
     upstream::{self, Line, Lines, SendError, Versions},
     websocket::Switched,
@@ -153,11 +154,30 @@ impl Session {
 
     async fn understood(
         &self,
+        understood: Understood,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Option<Box<Switched>>, NotSent> {
+        match understood.payload.clone() {
+            Payload::Chunked { length, trailer } => {
+                let mut source = Unchunked::new(source, length, trailer);
+                self.decided(understood, &mut source, responder).await
+            }
+            Payload::Plain | Payload::Digest(_) => self.decided(understood, source, responder).await,
+        }
+    }
+
+    async fn decided(
+        &self,
         mut understood: Understood,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
         let (permit, whole) = self.permit(&mut understood, source, responder).await?;
+        let (whole, _kept) = self.kept(&understood, whole, source, responder).await?;
+        if whole.is_some() {
+            understood.headers.extend(source.set_aside());
+        }
         self.carry(understood, permit, whole, source, responder).await
     }
 
@@ -309,11 +329,7 @@ impl Session {
             let driver = line.driver();
             let failed = match line.send(request).await {
                 Ok(response) => {
-                    // What was refused may have been a credential that was changed: the next request takes it anew.
-                    if !matches!(
-                        response.status(),
-                        StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS
-                    ) {
+                    if !self.is_last(response.status()) {
                         self.lines.keep(line);
                     }
                     return Ok((response, driver));
@@ -323,7 +339,7 @@ impl Session {
             match failed {
                 SendError::Unsent(unsent) if line.is_used() => {
                     line = upstream::new_line(host, &self.gate, permit, settings, versions).await?;
-                    request = self.request(understood, &line, unsent.into_body(), is_masked)?;
+                    request = self.request(understood, &line, unsent.into_body().into_plain(), is_masked)?;
                 }
                 SendError::Unsent(_) => {
                     return Err(self.broke("the connection was closed before it took the request"));
@@ -331,6 +347,17 @@ impl Session {
                 SendError::Failed(error) => return Err(self.broke(&upstream::told(&error))),
             }
         }
+    }
+
+    /// Whether nothing more is asked over a connection after such a response. What was refused may have been a credential that
+    /// was changed, or has ended: the next request takes it anew.
+    fn is_last(&self, status: StatusCode) -> bool {
+        let refused = match self.server.options.sign_in.scope() {
+            // As S3 says that a key is unknown, a signature another, or a token over.
+            Some(_) => matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST),
+            None => false,
+        };
+        refused || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
     }
 
     fn broke(&self, why: &str) -> Problem {
@@ -348,14 +375,13 @@ impl Session {
     ) -> Result<Request<Outgoing>, Problem> {
         let mut headers = understood.headers.clone();
         let mut query = understood.query.clone();
-        sign_in::add(&self.server.options.sign_in, line.credential(), &mut headers, &mut query).map_err(
-            |why| {
-                self.gate.event("credential-unusable", why);
-                let detail =
-                    format!("the gate cannot use its credential for {:?}", self.gate.resource().name);
-                Problem::new(StatusCode::BAD_GATEWAY, detail)
-            },
-        )?;
+        let unusable = |why: &str| {
+            self.gate.event("credential-unusable", why);
+            let detail = format!("the gate cannot use its credential for {:?}", self.gate.resource().name);
+            Problem::new(StatusCode::BAD_GATEWAY, detail)
+        };
+        let how = &self.server.options.sign_in;
+        sign_in::add(how, line.credential(), &mut headers, &mut query).map_err(unusable)?;
         if is_masked {
             // What is masked must be read, and a part of a value is not known for what it is.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -369,7 +395,11 @@ impl Session {
             let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;
             headers.insert(header::HOST, host);
         }
-        let uri = understood.uri(query.as_deref(), self.way.tls, line.is_h2());
+        let target = match how.scope() {
+            Some(_) => sigv4::target(&understood.path, query.as_deref()),
+            None => (understood.path.clone(), query),
+        };
+        let uri = understood.uri(target, self.way.tls, line.is_h2());
         let uri = uri.map_err(|error| self.broke(&format!("the target cannot be written: {error}")))?;
         let mut request = Request::new(outgoing);
         *request.method_mut() = understood.method.clone();
@@ -380,7 +410,11 @@ impl Session {
         {
             request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        Ok(request)
+        match how.scope() {
+            Some(scope) => sigv4::sign(scope, line.credential(), request, &understood.payload, self.way.tls)
+                .map_err(unusable),
+            None => Ok(request),
+        }
     }
 }
 

@@ -25,11 +25,17 @@ pub(crate) type Fields = Vec<(Arc<str>, Arc<str>)>;
 pub(crate) fn read(kind: Option<&str>, body: &[u8]) -> Result<Fields, String> {
     match kind {
         _ if body.is_empty() => Ok(Vec::new()),
-        Some(kind) if kind == "application/json" || kind.ends_with("+json") => json(body),
+        Some(kind) if is_json(kind) => json(body),
         Some("application/x-www-form-urlencoded") => form(body),
         Some(kind) => Err(format!("it is {kind}, in which no fields are known")),
         None => Err("nothing says what it is".into()),
     }
+}
+
+/// Whether a media type is that of one JSON value: also as AWS names the versions of its own protocol.
+pub(crate) fn is_json(kind: &str) -> bool {
+    kind.ends_with("+json")
+        || matches!(kind, "application/json" | "application/x-amz-json-1.0" | "application/x-amz-json-1.1")
 }
 
 /// The fields of JSON (RFC 8259). Objects are values, too: `{}`; empty arrays are `[]`.
@@ -177,6 +183,7 @@ mod tests {
             ]
         );
         assert_eq!(told("application/json", "7").unwrap(), ["=7"]);
+        assert_eq!(told("application/x-amz-json-1.1", "7").unwrap(), ["=7"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod problem;
 mod request;
 mod shown;
 mod sign_in;
+mod sigv4;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use tidegate_gate::{
     BoxFuture, ClientIo, ConfigError, Export, Gate, Protocol, ServeError, Server, Stream,
     policy::{Resource, Vocabulary},
 };
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::{io::AsyncWriteExt, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::written::shape_of_request;
@@ -68,6 +69,7 @@ impl Protocol for Http {
         Ok(Arc::new(HttpServer {
             options: Options::of(resource)?,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
+            room: Semaphore::new(sigv4::KEPT_IN_ALL),
         }))
     }
 
@@ -81,6 +83,8 @@ impl Protocol for Http {
 pub(crate) struct HttpServer {
     options: Options,
     settings: Settings,
+    /// Bytes of bodies that may be kept until they can be signed.
+    room: Semaphore,
 }
 
 impl Server for HttpServer {

@@ -9,7 +9,10 @@ use tidegate_gate::{
     policy::{Host, Resource, TlsMode},
 };
 
-use crate::target::{self, Authority, Tolerated};
+use crate::{
+    sigv4::Scope,
+    target::{self, Authority, Tolerated},
+};
 
 /// How long a held request waits where the resource doesn't say.
 const WAIT: Duration = Duration::from_secs(60);
@@ -46,6 +49,18 @@ pub(crate) enum SignIn {
     Query(String),
     /// A cookie.
     Cookie(String),
+    /// A signature of the request with an access key (AWS Signature Version 4).
+    SigV4(Scope),
+}
+
+impl SignIn {
+    /// What requests are signed for, if they are.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::SigV4(scope) => Some(scope),
+            _ => None,
+        }
+    }
 }
 
 impl SignIn {
@@ -80,6 +95,14 @@ enum RawSignIn {
     Header(String),
     Query(String),
     Cookie(String),
+    Sigv4(RawScope),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScope {
+    region: String,
+    service: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -90,7 +113,7 @@ enum Trick {
     PathParameters,
 }
 
-const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}), pass (names of \
+const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}), pass (names of \
                      header fields), tolerate (encoded-slash, empty-segments, path-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
 
 impl Options {
@@ -109,9 +132,15 @@ impl Options {
                 format!("options: wait is at most {LONGEST_WAIT} seconds"),
             ));
         }
+        let sign_in = sign_in(raw.sign_in)?;
+        if sign_in.scope().is_some_and(Scope::is_s3) && has(Trick::EncodedSlash) {
+            let message =
+                "options: S3 reads an encoded slash as a slash: a rule on one path would be for another";
+            return Err(ConfigError::in_option("tolerate", message));
+        }
         Ok(Self {
             hosts: hosts(resource, &raw.hosts)?,
-            sign_in: sign_in(raw.sign_in)?,
+            sign_in,
             pass: raw.pass.iter().map(|name| field(name, "pass")).collect::<Result<_, _>>()?,
             tolerated: Tolerated {
                 encoded_slash: has(Trick::EncodedSlash),
@@ -177,6 +206,9 @@ fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, ConfigError> {
         Some(RawSignIn::Basic) => SignIn::Basic,
         Some(RawSignIn::Query(name)) => SignIn::Query(token(&name)?),
         Some(RawSignIn::Cookie(name)) => SignIn::Cookie(token(&name)?),
+        Some(RawSignIn::Sigv4(RawScope { region, service })) => {
+            SignIn::SigV4(Scope { region: token(&region)?, service: token(&service)? })
+        }
         Some(RawSignIn::Header(name)) => SignIn::Header(field(&name, "sign-in")?),
     })
 }

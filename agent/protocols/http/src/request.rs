@@ -10,6 +10,7 @@ use crate::{
     forward,
     options::Options,
     problem::Problem,
+    sigv4::{self, Payload},
     target::{self, Authority, Query},
     vocabulary,
     websocket::Offer,
@@ -57,6 +58,8 @@ pub(crate) struct Understood {
     pub(crate) text: String,
     /// It asks for a WebSocket.
     pub(crate) offer: Option<Offer>,
+    /// How its body comes, where the gate signs the request.
+    pub(crate) payload: Payload,
 }
 
 impl Asked {
@@ -80,15 +83,7 @@ impl Asked {
             let detail = format!("the gate does not pass on the method {}", self.method);
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
         };
-        let mut offer = None;
-        if forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
-            && !forward::has_token(&self.headers, &header::UPGRADE, "h2c")
-        {
-            let detail =
-                "the gate does not speak what this connection is to be upgraded to: it speaks WebSocket";
-            let read = Offer::read(&self).map_err(bad)?;
-            offer = Some(read.ok_or_else(|| Problem::new(StatusCode::NOT_IMPLEMENTED, detail))?);
-        }
+        let offer = self.offer()?;
         if let Some(expect) = self.headers.get(header::EXPECT)
             && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
         {
@@ -115,8 +110,18 @@ impl Asked {
         if let Some(own) = options.sign_in.header().and_then(|name| headers.get_mut(name)) {
             own.set_sensitive(true);
         }
+        let payload = match options.sign_in.scope() {
+            Some(scope) => sigv4::take_off(scope, &mut headers, query.as_ref()).map_err(|why| {
+                Problem::new(StatusCode::BAD_REQUEST, format!("the gate cannot sign this request: {why}"))
+            })?,
+            None => Payload::Plain,
+        };
+        let length = match &payload {
+            Payload::Chunked { length, .. } => Some(*length),
+            _ => self.length,
+        };
         let action = if offer.is_some() { "websocket" } else { "request" };
-        let shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, self.length);
+        let shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, length);
         let query = query.map(|query| query.text);
         let own = options.sign_in.parameter();
         let recorded = |query| format!("?{}", forward::recorded_query(query, own));
@@ -131,10 +136,25 @@ impl Asked {
             path,
             query,
             headers,
-            length: self.length,
+            length,
             shape: Arc::new(shape),
             offer,
+            payload,
         })
+    }
+
+    /// The WebSocket that is asked for, if one is.
+    fn offer(&self) -> Result<Option<Offer>, Problem> {
+        if !forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
+            || forward::has_token(&self.headers, &header::UPGRADE, "h2c")
+        {
+            return Ok(None);
+        }
+        let read = Offer::read(self).map_err(|why| {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"))
+        })?;
+        let detail = "the gate does not speak what this connection is to be upgraded to: it speaks WebSocket";
+        read.map(Some).ok_or_else(|| Problem::new(StatusCode::NOT_IMPLEMENTED, detail))
     }
 
     /// Who is asked: the target, `Host` and TLS must say the same, and it must be the resource at the very port that the
@@ -218,11 +238,16 @@ impl Understood {
     }
 
     /// The target for a server that speaks HTTP/2, or HTTP/1.1.
-    pub(crate) fn uri(&self, query: Option<&str>, tls: bool, is_h2: bool) -> Result<Uri, http::Error> {
-        let mut target = self.path.clone();
+    pub(crate) fn uri(
+        &self,
+        (path, query): (String, Option<String>),
+        tls: bool,
+        is_h2: bool,
+    ) -> Result<Uri, http::Error> {
+        let mut target = path;
         if let Some(query) = query {
             target.push('?');
-            target.push_str(query);
+            target.push_str(&query);
         }
         if !is_h2 {
             return Uri::builder().path_and_query(target).build();

@@ -25,6 +25,8 @@ pub(crate) fn add(
         Ok(())
     };
     match (how, credential.user.as_deref()) {
+        // The whole request is signed, once it is made.
+        (SignIn::SigV4(_), _) => Ok(()),
         (SignIn::Basic, None) => Err("it has no user, which Basic needs"),
         (SignIn::Basic | SignIn::Fitting, Some(user)) => {
             if user.contains(':') {

@@ -244,6 +244,13 @@ fn push(text: &mut String, byte: u8, as_it_is: bool) {
     }
 }
 
+/// A path in its one form, with everything encoded but what is unreserved, and slashes.
+pub(crate) fn strictly_encoded(path: &str) -> String {
+    let mut text = String::with_capacity(path.len());
+    path.bytes().for_each(|byte| push(&mut text, byte, is_unreserved(byte) || matches!(byte, b'/' | b'%')));
+    text
+}
+
 /// A query parameter's value, encoded.
 pub(crate) fn encoded(value: &[u8]) -> String {
     let mut text = String::with_capacity(value.len());

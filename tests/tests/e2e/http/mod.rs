@@ -3,6 +3,7 @@
 mod archives;
 mod clients;
 mod messages;
+mod signing;
 mod stage;
 
 use std::fs;

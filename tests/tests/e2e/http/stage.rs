@@ -27,7 +27,25 @@ resources:
     addresses: ["127.0.0.1:${grpc_port}"]
     tls: {ca: ${ca}}
     credential: web
+  objects:
+    protocol: http
+    addresses: ["127.0.0.1:${store_port}"]
+    tls: {ca: ${ca}}
+    credential: key
+    options: {hosts: [localhost], sign-in: {sigv4: {region: eu-central-1, service: s3}}}
+  table:
+    protocol: http
+    addresses: ["127.0.0.2:${store_port}"]
+    tls: {ca: ${ca}, server-name: localhost}
+    credential: key
+    options: {sign-in: {sigv4: {region: eu-central-1, service: dynamodb}}}
 rules:
+  - name: keep
+    subjects: [ci]
+    resources: [objects]
+    allow: [{method: GET, path: /bucket}, {method: [GET, PUT], path: "/bucket/**"}]
+  - {name: look-up, subjects: [ci], resources: [table], allow: [{method: POST, path: /, body: {TableName: prices}}]}
+  - {name: no-scans, subjects: [ci], resources: [table], deny: [{header: "x-amz-target: *.Scan"}]}
   - {name: call, subjects: [ci], resources: [rpc], allow: [{grpc: "acme.Echo/*"}]}
   - {name: no-drop, subjects: [ci], resources: [rpc], deny: [{grpc: "*/Drop"}], hint: ask ops}
   - name: read
@@ -91,13 +109,20 @@ impl Stage {
             .replace("${ci}", &uid.to_string())
             .replace("${port}", &web.port.to_string())
             .replace("${plain_port}", &web.plain_port.to_string())
+            .replace("${store_port}", &web.store_port.to_string())
             .replace("${grpc_port}", &web.grpc_port.to_string())
             .replace("${ca}", &web.certificates.authority.display().to_string());
         let binary = std::env::var_os("TIDEGATE_BINARY").map(PathBuf::from);
         let agent = Agent::start(&Settings {
             binary: &binary.context("TIDEGATE_BINARY is not set: run `cargo xtask test e2e`")?,
             bundle: &[("bundle.yaml", &bundle)],
-            credentials: &[("web.user", "bot"), ("web.password", &web.token)],
+            credentials: &[
+                ("web.user", "bot"),
+                ("web.password", &web.token),
+                ("key.user", "GATE"),
+                ("key.password", &web.token),
+                ("key.token", &format!("session-{}", web.token)),
+            ],
         })?;
         let directory = TempDir::with_prefix("tidegate-http-")?;
         fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o777))?;
@@ -123,7 +148,7 @@ impl Stage {
         self.ci.shell(script, &self.variables().each_ref().map(|(name, value)| (*name, value.as_str())))
     }
 
-    fn variables(&self) -> [(&'static str, String); 10] {
+    fn variables(&self) -> [(&'static str, String); 12] {
         let ca = self.directory.path().join("ca.pem").display().to_string();
         let directory = self.directory.path().display().to_string();
         [
@@ -131,6 +156,8 @@ impl Stage {
             ("PLAIN", format!("http://127.0.0.1:{}", self.web.plain_port)),
             ("PORT", self.web.port.to_string()),
             ("GRPC_PORT", self.web.grpc_port.to_string()),
+            ("STORE", format!("https://127.0.0.1:{}", self.web.store_port)),
+            ("TABLE", format!("https://127.0.0.2:{}", self.web.store_port)),
             ("CA", ca.clone()),
             ("SSL_CERT_FILE", ca.clone()),
             ("REQUESTS_CA_BUNDLE", ca.clone()),

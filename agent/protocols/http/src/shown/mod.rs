@@ -260,8 +260,7 @@ fn is_form(kind: &str) -> bool {
 }
 
 fn is_json(kind: &str) -> bool {
-    kind.ends_with("+json")
-        || matches!(kind, "application/json" | "text/json" | "application/x-ndjson" | "application/jsonl")
+    crate::fields::is_json(kind) || matches!(kind, "text/json" | "application/x-ndjson" | "application/jsonl")
 }
 
 fn is_text(kind: &str) -> bool {

@@ -6,6 +6,7 @@ mod contract;
 mod holding;
 mod records;
 mod requests;
+mod signing;
 mod stage;
 mod upstreams;
 mod versions;

@@ -10,12 +10,18 @@ use super::{
 
 /// Longest line with a chunk's size.
 const LONGEST_SIZE: usize = 18;
+/// What may stand behind the size in the `aws-chunked` coding, and the hexadecimal digits behind that.
+const CHUNK_SIGNATURE: (&[u8], usize) = (b";chunk-signature=", 64);
 /// Most bytes of trailers.
 const LARGEST_TRAILERS: usize = 16 * 1024;
 
 /// Takes a body apart.
 #[derive(Debug)]
-pub(crate) struct Decoder(State);
+pub(crate) struct Decoder {
+    state: State,
+    /// Chunks may be signed.
+    aws: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -47,21 +53,27 @@ pub(crate) enum Decoded {
 
 impl Decoder {
     pub(crate) fn new(framing: Framing) -> Self {
-        Self(match framing {
+        let state = match framing {
             Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size,
-        })
+        };
+        Self { state, aws: false }
+    }
+
+    /// Of a body that is itself in the `aws-chunked` coding. Its signatures are not looked at.
+    pub(crate) fn aws_chunked() -> Self {
+        Self { state: State::Size, aws: true }
     }
 
     /// Whether nothing more belongs to the body.
     pub(crate) fn is_done(&self) -> bool {
-        self.0 == State::Done
+        self.state == State::Done
     }
 
     /// Bytes that are still to come, if that is known.
     pub(crate) fn left(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::Length(left) => Some(left),
             State::Done => Some(0),
             _ => None,
@@ -71,27 +83,27 @@ impl Decoder {
     /// Takes the next part from what was read.
     pub(crate) fn take(&mut self, input: &mut BytesMut) -> Result<Decoded, WireError> {
         loop {
-            match self.0 {
+            match self.state {
                 State::Done => return Ok(Decoded::End),
                 State::Length(left) => {
                     let Some((data, left)) = data(input, left) else { return Ok(Decoded::More) };
-                    self.0 = if left == 0 { State::Done } else { State::Length(left) };
+                    self.state = if left == 0 { State::Done } else { State::Length(left) };
                     return Ok(Decoded::Data(data));
                 }
-                State::Size => match size(input)? {
+                State::Size => match size(input, self.aws)? {
                     None => return Ok(Decoded::More),
-                    Some(0) => self.0 = State::Trailers,
-                    Some(size) => self.0 = State::Chunk(size),
+                    Some(0) => self.state = State::Trailers,
+                    Some(size) => self.state = State::Chunk(size),
                 },
                 State::Chunk(left) => {
                     let Some((data, left)) = data(input, left) else { return Ok(Decoded::More) };
-                    self.0 = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
                     return Ok(Decoded::Data(data));
                 }
                 State::ChunkEnd => match input.get(..2) {
                     Some(b"\r\n") => {
                         let _ = input.split_to(2);
-                        self.0 = State::Size;
+                        self.state = State::Size;
                     }
                     None if matches!(&input[..], b"" | b"\r") => return Ok(Decoded::More),
                     _ => return Err(WireError::Malformed("a chunk does not end where its size says")),
@@ -105,7 +117,7 @@ impl Decoder {
         let Some(end) = trailers_end(input)? else { return Ok(Decoded::More) };
         let bytes = input.split_to(end).freeze();
         let trailers = fields(lines(&bytes))?;
-        self.0 = State::Done;
+        self.state = State::Done;
         if trailers.is_empty() {
             return Ok(Decoded::End);
         }
@@ -135,19 +147,29 @@ fn data(input: &mut BytesMut, left: u64) -> Option<(Bytes, u64)> {
 
 /// A chunk's size: hexadecimal digits alone. Extensions are refused: they say nothing to anybody, and servers end them
 /// differently.
-fn size(input: &mut BytesMut) -> Result<Option<u64>, WireError> {
+fn size(input: &mut BytesMut, aws: bool) -> Result<Option<u64>, WireError> {
     let bad = WireError::Malformed("a chunk's size is no hexadecimal number");
-    let Some(end) = memchr::memchr(b'\n', input.get(..LONGEST_SIZE.min(input.len())).unwrap_or_default())
-    else {
-        return if input.len() >= LONGEST_SIZE { Err(bad) } else { Ok(None) };
+    let longest = LONGEST_SIZE + if aws { CHUNK_SIGNATURE.0.len() + CHUNK_SIGNATURE.1 } else { 0 };
+    let Some(end) = memchr::memchr(b'\n', input.get(..longest.min(input.len())).unwrap_or_default()) else {
+        return if input.len() >= longest { Err(bad) } else { Ok(None) };
     };
     let line = input.split_to(end + 1);
-    let digits = line.strip_suffix(b"\r\n").ok_or(bad)?;
+    let line = line.strip_suffix(b"\r\n").ok_or(bad)?;
+    let digits = if aws { unsigned(line).ok_or(bad)? } else { line };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(bad);
     }
     let digits = std::str::from_utf8(digits).map_err(|_| bad)?;
     u64::from_str_radix(digits, 16).map(Some).map_err(|_| bad)
+}
+
+/// A chunk's size without the signature behind it, if there is one; none if there is anything else.
+fn unsigned(line: &[u8]) -> Option<&[u8]> {
+    let (extension, digits) = CHUNK_SIGNATURE;
+    let Some(at) = memchr::memchr(b';', line) else { return Some(line) };
+    let (size, behind) = line.split_at_checked(at)?;
+    let signature = behind.strip_prefix(extension)?;
+    (signature.len() == digits && signature.iter().all(u8::is_ascii_hexdigit)).then_some(size)
 }
 
 /// Where the trailers' empty line ends; none if it isn't there yet.
