@@ -86,6 +86,17 @@ impl Gate {
         self.0.policy.load().standing_masks(&self.0.principal(), &self.0.resource.name)
     }
 
+    /// Resolves when something of the resource is masked for whoever is asking: for what masks can't be applied to.
+    pub async fn masked(&self) {
+        loop {
+            let changed = self.0.changed();
+            if !self.standing_masks().are_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Decides and records the wish, then connects to the upstream. A wish that is held waits here, and is withdrawn
     /// if the future is dropped.
     ///

@@ -46,6 +46,13 @@ pub struct StandingMasks {
     pub columns: bool,
 }
 
+impl StandingMasks {
+    /// Nothing is masked.
+    pub fn are_none(&self) -> bool {
+        self.content.is_none() && !self.columns
+    }
+}
+
 /// Masks on fields by their address.
 #[derive(Debug)]
 pub struct FieldMasks(pub(crate) Vec<(Arc<Columns>, Arc<Show>)>);

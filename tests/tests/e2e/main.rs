@@ -18,6 +18,7 @@ mod policy;
 mod pooler;
 mod pressure;
 mod psql;
+mod replication;
 mod servers;
 mod tls;
 mod together;

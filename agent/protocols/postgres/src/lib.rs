@@ -107,8 +107,9 @@ impl Server for PostgresServer {
                         drop((self, gate));
                         session.run().await
                     }
-                    Opened::Replication(client, upstream, greeting) => {
-                        replication::relay(client, upstream, gate, greeting).await
+                    Opened::Replication(replication) => {
+                        drop((self, gate));
+                        replication.run().await
                     }
                     Opened::Refused => Ok(()),
                 },

@@ -1,9 +1,9 @@
 //! From a StartupMessage to a session: decided, signed in upstream, greeted.
 
-use std::sync::Arc;
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
-    Gate, Login, Outcome, Refusal, ServeError,
+    Gate, Login, Outcome, Permit, Refusal, ServeError, Upstream,
     policy::{Item, Lineage, Shape, Value},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,11 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     PostgresServer,
     cancel::{CancelKey, Interrupt, Target},
+    replication::{self, Replication},
     session::{Place, Session, sqlstate},
     shown::error_fields,
     sql,
     startup::{self, ClientStream, Start},
-    upstream::{self, SignedIn, UpstreamStream},
+    upstream::{self, SignedIn},
     wire::{ErrorFields, fields::code, write},
 };
 
@@ -26,8 +27,8 @@ const OWN: [&str; 5] = ["user", "client_encoding", "standard_conforming_strings"
 pub(crate) enum Opened {
     /// A session.
     Session(Box<Session>),
-    /// A stream that nothing can be masked in, and the greeting that comes first.
-    Replication(ClientStream, (UpstreamStream, Vec<u8>), Vec<u8>),
+    /// A stream in which nothing is decided.
+    Replication(Box<Replication>),
     /// Nothing: the client was told why not.
     Refused,
 }
@@ -36,43 +37,22 @@ pub(crate) enum Opened {
 pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> Result<Opened, ServeError> {
     let mut client = start.io;
     let parameters = Parameters::of(&start.parameters);
-    if let Err(why) = &parameters.safe {
-        gate.refuse("login", &parameters.text(), why);
-        tell(&mut client, &ErrorFields::new("FATAL", "22023", why)).await;
-        return Ok(Opened::Refused);
-    }
     let login = Login { name: "login", shape: Arc::new(parameters.shape()), text: parameters.text() };
-    let mut early = Vec::new();
-    let admitted = tokio::select! {
-        admitted = gate.admit(login) => admitted,
-        left = leaves(&mut client, &mut early) => return Err(left),
-        over = gate.over() => Err(over),
-    };
-    let (upstream, permit) = match admitted {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
-            tell(&mut client, &refused(&refusal)).await;
-            return Ok(Opened::Refused);
-        }
-    };
-    if parameters.replication.is_some() && permit.verdict().content.is_some() {
-        let why = "replication is refused where content is masked";
-        gate.refuse("login", &parameters.text(), why);
-        tell(&mut client, &ErrorFields::new("FATAL", "42501", why)).await;
+    if let Some((code, why)) = parameters.objection(gate, &login.shape) {
+        gate.refuse("login", &parameters.text(), &why);
+        tell(&mut client, &ErrorFields::new("FATAL", code, &why)).await;
         return Ok(Opened::Refused);
     }
+    let mut early = Vec::new();
+    let Some((upstream, permit)) = admitted(&mut client, &mut early, login, gate).await? else {
+        return Ok(Opened::Refused);
+    };
     let address = upstream.address;
     let user = upstream.credential.user.clone().unwrap_or_else(|| parameters.user.as_str().into());
     let passed = parameters.passed();
-    let signed_in = match upstream::sign_in(
-        upstream.stream,
-        &server.settings,
-        &upstream.credential,
-        &user,
-        &passed,
-    )
-    .await
-    {
+    let signing_in =
+        upstream::sign_in(upstream.stream, &server.settings, &upstream.credential, &user, &passed);
+    let signed_in = match signing_in.await {
         Ok(signed_in) => signed_in,
         Err(error) => {
             let fields = shown(gate, error.for_client(gate.resource(), &gate.ask_who_runs_it()));
@@ -84,15 +64,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     permit.done(&Outcome::default());
     tracing::debug!(user = %user, minor = signed_in.minor, tls = signed_in.io.is_tls(), "signed in upstream");
     let interrupt = Interrupt::default();
-    let key = signed_in.key.as_ref();
-    let target = Target {
-        address,
-        process_id: key.map_or(0, |key| key.process_id),
-        secret: key.map_or_else(|| Arc::from([]), |key| Arc::from(&*key.secret)),
-        uid: gate.principal().process.uid,
-        session: gate.session().clone(),
-        interrupt: interrupt.clone(),
-    };
+    let target = target(&signed_in, address, gate, interrupt.clone());
     let length = if start.version.has_long_secrets() { 32 } else { 4 };
     let Some(cancel_key) = server.cancel_keys.register(target, length) else {
         return Err(ServeError::Gate("no randomness for a cancel key".into()));
@@ -100,15 +72,52 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let mut greeting = Vec::new();
     start.version.negotiate(&mut greeting);
     greet(&mut greeting, &signed_in, &cancel_key, gate);
-    let upstream = (signed_in.io, signed_in.leftover.to_vec());
     if parameters.replication.is_some() {
-        return Ok(Opened::Replication(client, upstream, greeting));
+        greeting.extend_from_slice(&signed_in.leftover);
+        let (gate, server) = (gate.clone(), signed_in.io);
+        let replication = Replication { gate, client, early, server, greeting, cancel_key };
+        return Ok(Opened::Replication(Box::new(replication)));
     }
     let database = server.database(&parameters.database);
     let settings = parameters.settings();
     let place = Place { database, user, settings, interrupt };
+    let upstream = (signed_in.io, signed_in.leftover.to_vec());
     let session = Session::new(gate.clone(), (client, &early), upstream, place, cancel_key, &greeting);
     Ok(Opened::Session(Box::new(session)))
+}
+
+/// Has the sign-in decided. None: it is refused, and the client was told. What the client says meanwhile goes to `early`.
+async fn admitted(
+    client: &mut ClientStream,
+    early: &mut Vec<u8>,
+    login: Login,
+    gate: &Gate,
+) -> Result<Option<(Upstream, Permit)>, ServeError> {
+    let admitted = tokio::select! {
+        admitted = gate.admit(login) => admitted,
+        left = leaves(client, early) => return Err(left),
+        over = gate.over() => Err(over),
+    };
+    match admitted {
+        Ok(admitted) => Ok(Some(admitted)),
+        Err(refusal) => {
+            tell(client, &refused(&refusal)).await;
+            Ok(None)
+        }
+    }
+}
+
+/// What a cancel request for this session is passed on to.
+fn target(signed_in: &SignedIn, address: SocketAddr, gate: &Gate, interrupt: Interrupt) -> Target {
+    let key = signed_in.key.as_ref();
+    Target {
+        address,
+        process_id: key.map_or(0, |key| key.process_id),
+        secret: key.map_or_else(|| Arc::from([]), |key| Arc::from(&*key.secret)),
+        uid: gate.principal().process.uid,
+        session: gate.session().clone(),
+        interrupt,
+    }
 }
 
 /// What the client asked for, in the order it did.
@@ -131,6 +140,16 @@ impl<'a> Parameters<'a> {
         let options = sql::settings_of_options(&last("options").unwrap_or_default());
         let safe = check(all, &options);
         Self { all, user, database, replication, settings: options.unwrap_or_default(), safe }
+    }
+
+    /// Why there is no such session whatever rules say, as SQLSTATE and text.
+    fn objection(&self, gate: &Gate, shape: &Arc<Shape>) -> Option<(&'static str, Cow<'_, str>)> {
+        if let Err(why) = &self.safe {
+            return Some(("22023", why.into()));
+        }
+        // Where no rule allows it, that is what the client is to know.
+        let allowed = self.replication.is_some() && gate.foresee(shape).is_ok();
+        (allowed && !gate.standing_masks().are_none()).then_some(("42501", replication::MASKED.into()))
     }
 
     /// What the policy decides on.

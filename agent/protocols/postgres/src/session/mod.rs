@@ -28,7 +28,7 @@ use tidegate_gate::{
 };
 use tokio::time::timeout;
 
-pub(crate) use self::refuse::sqlstate;
+pub(crate) use self::refuse::{last_words, sqlstate};
 use self::{
     changes::Changes,
     ending::{Ending, Phase},
@@ -202,16 +202,8 @@ impl Session {
     pub(crate) async fn run(mut self) -> Result<(), ServeError> {
         let end = self.turns().await;
         if let Err(error) = &end {
-            match error {
-                ServeError::Client(what) => {
-                    self.farewell("08P01", &format!("protocol violation: {what}"), None)
-                }
-                ServeError::Upstream(_) => {
-                    self.farewell("08006", "the gate lost the server, or does not understand it", None);
-                }
-                ServeError::Policy(what) => self.farewell("57P01", what, None),
-                ServeError::Gate(_) => self.farewell("XX000", "a fault of the gate ended this session", None),
-            }
+            let (code, why) = last_words(error);
+            self.farewell(code, &why, None);
         }
         // Within a message it would be taken for the message's own bytes.
         if self.body.is_none_or(|body| !body.passes) {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use tidegate_gate::{Cause, Refusal};
+use tidegate_gate::{Cause, Refusal, ServeError};
 
 use crate::{
     database::Misunderstood,
@@ -95,6 +95,20 @@ pub(crate) fn sqlstate(cause: Cause) -> &'static str {
         Cause::Approvals => "58000",
         // admin_shutdown
         Cause::Shutdown => "57P01",
+    }
+}
+
+/// What a client may know of why its session ends early, as SQLSTATE and text.
+pub(crate) fn last_words(error: &ServeError) -> (&'static str, Cow<'_, str>) {
+    match error {
+        // protocol_violation
+        ServeError::Client(what) => ("08P01", format!("protocol violation: {what}").into()),
+        // connection_failure
+        ServeError::Upstream(_) => ("08006", "the gate lost the server, or does not understand it".into()),
+        // admin_shutdown
+        ServeError::Policy(what) => ("57P01", what.into()),
+        // internal_error
+        ServeError::Gate(_) => ("XX000", "a fault of the gate ended this session".into()),
     }
 }
 

@@ -8,6 +8,7 @@ mod flows;
 mod holding;
 mod pressure;
 mod random;
+mod replication;
 mod rogue_client;
 mod rogue_server;
 mod stage;

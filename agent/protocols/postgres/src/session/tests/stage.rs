@@ -438,7 +438,7 @@ pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     said(|out| write::raw(out, tag, body))
 }
 
-fn said(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn said(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out);
     out
