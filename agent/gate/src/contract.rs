@@ -1,21 +1,25 @@
 //! What every protocol must hold, whatever it speaks: each function is one promise, for a protocol's tests to call
-//! with its own [`Words`].
+//! with its own [`Words`], on a runtime of several threads.
 
 mod people;
 mod rig;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
-    task::JoinHandle,
+    task::JoinSet,
+    time::timeout,
 };
 
 use crate::{BoxFuture, Protocol};
 pub use people::People;
 pub use rig::{Memory, PATIENCE, Rig};
+
+/// How long the upstream is listened to for what must not come: anything that comes was sent long before.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// Plays the upstream on one connection, and reports every byte it gets, as it gets it.
 pub type Upstream = fn(TcpStream, mpsc::UnboundedSender<Vec<u8>>) -> BoxFuture<'static, ()>;
@@ -44,36 +48,58 @@ pub struct Words {
 
 /// No byte goes upstream, not even a connection, before the sign-in was allowed.
 pub async fn nothing_reaches_the_upstream_before_admission(words: Words) {
-    let mut stage = Stage::set(words, Memory::default()).await;
-    stage.say(&stage.words.forbidden_sign_in.clone()).await;
+    let mut stage = Stage::set(&words, Memory::default()).await;
+    stage.say(&words.forbidden_sign_in).await;
     let heard = stage.hear_all().await;
-    assert!((stage.words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
-    assert!(stage.upstream.try_recv().is_err(), "the upstream was connected to");
+    assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
     stage.ends_with_one_close().await;
+    assert!(!stage.was_connected_to().await, "the upstream was connected to");
+}
+
+/// What the client says before it was admitted waits for that: while the sign-in is being recorded, nobody connects.
+pub async fn the_record_precedes_the_connection(words: Words) {
+    let memory = Memory::default();
+    let mut stage = Stage::set(&words, memory.clone()).await;
+    let held = memory.hold_back();
+    stage.say(&words.sign_in).await;
+    memory.holds_one_back().await;
+    assert!(!stage.was_connected_to().await, "the upstream was connected to before that was recorded");
+    drop(held);
+    let heard = stage.hear(&words).await;
+    assert!(!(words.is_refusal)(&heard), "sign-in was refused: {}", heard.escape_ascii());
 }
 
 /// A refused action never arrives, is refused in the protocol's own terms, and leaves the session usable.
 pub async fn a_refused_action_never_arrives_and_the_session_goes_on(words: Words) {
-    let mut stage = Stage::signed_in(words, Memory::default()).await;
-    let (forbidden, marker) = stage.words.forbidden.clone();
-    stage.say(&forbidden).await;
-    let heard = stage.hear().await;
-    assert!((stage.words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
-    let (allowed, known_by) = stage.words.allowed.clone();
-    stage.say(&allowed).await;
-    let received = stage.upstream_gets(known_by).await;
+    let mut stage = Stage::signed_in(&words, Memory::default()).await;
+    let ((forbidden, marker), (allowed, known_by)) = (&words.forbidden, &words.allowed);
+    stage.say(forbidden).await;
+    let heard = stage.hear(&words).await;
+    assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
+    stage.say(allowed).await;
+    let mut received = stage.upstream_gets(known_by).await;
+    assert!(!(words.is_refusal)(&stage.hear(&words).await), "the session is not usable after a refusal");
+    received.extend(stage.all_that_the_upstream_got().await);
     assert!(!contains(&received, marker), "the refused action arrived: {}", received.escape_ascii());
-    assert!(!(stage.words.is_refusal)(&stage.hear().await), "the session is not usable after a refusal");
 }
 
-/// When an action arrives upstream, it is in the record already; the record began with the tier it was made under.
+/// Nothing of an action arrives upstream before the record of it is written; the record began with the tier it was made
+/// under.
 pub async fn the_record_precedes_the_action(words: Words) {
-    let mut stage = Stage::signed_in(words, Memory::default()).await;
-    let (allowed, known_by) = stage.words.allowed.clone();
-    let before = stage.rig.memory.actions();
-    stage.say(&allowed).await;
+    let memory = Memory::default();
+    let mut stage = Stage::signed_in(&words, memory.clone()).await;
+    let (allowed, known_by) = &words.allowed;
+    let held = memory.hold_back();
+    stage.say(allowed).await;
+    memory.holds_one_back().await;
+    let early = stage.upstream_gets_within(SILENCE).await;
+    assert!(
+        !contains(&early, known_by),
+        "the action arrived before it was recorded: {}",
+        early.escape_ascii()
+    );
+    drop(held);
     stage.upstream_gets(known_by).await;
-    assert!(stage.rig.memory.actions() > before, "the action arrived before it was recorded");
     let lines = stage.rig.memory.lines();
     assert_eq!(lines.first().and_then(|line| line["tier"].as_str()), Some("full"), "the record has no tier");
 }
@@ -81,54 +107,92 @@ pub async fn the_record_precedes_the_action(words: Words) {
 /// An action that cannot be recorded is refused, and never arrives.
 pub async fn what_cannot_be_recorded_is_refused(words: Words) {
     let memory = Memory::default();
-    let mut stage = Stage::signed_in(words, memory.clone()).await;
+    let mut stage = Stage::signed_in(&words, memory.clone()).await;
     memory.break_down();
-    let (allowed, known_by) = stage.words.allowed.clone();
-    stage.say(&allowed).await;
-    let heard = stage.hear().await;
-    assert!((stage.words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
-    let mut received = Vec::new();
-    while let Ok(bytes) = stage.upstream.try_recv() {
-        received.extend(bytes);
-    }
-    assert!(!contains(&received, known_by), "an unrecorded action arrived");
+    let (allowed, known_by) = &words.allowed;
+    stage.say(allowed).await;
+    let heard = stage.hear(&words).await;
+    assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
+    let received = stage.all_that_the_upstream_got().await;
+    assert!(!contains(&received, known_by), "an unrecorded action arrived: {}", received.escape_ascii());
 }
 
-/// A session that is cut off at any point still closes its record, once.
+/// A session that is cut off still closes its record, once: after whatever part of the play, in whatever it is doing.
 pub async fn an_abort_closes_the_record_once(words: Words) {
-    let mut stage = Stage::signed_in(words, Memory::default()).await;
-    let (allowed, _) = stage.words.allowed.clone();
-    stage.say(&allowed).await;
-    stage.rig.session.abort();
-    stage.ends_with_one_close().await;
+    for said in parts(&words.sign_in) {
+        let mut stage = Stage::set(&words, Memory::default()).await;
+        stage.say(said).await;
+        stage.cut_off().await;
+    }
+    let ((allowed, known_by), (forbidden, _)) = (&words.allowed, &words.forbidden);
+    for said in parts(allowed).chain(parts(forbidden)) {
+        let mut stage = Stage::signed_in(&words, Memory::default()).await;
+        stage.say(said).await;
+        stage.cut_off().await;
+    }
+    let mut stage = Stage::signed_in(&words, Memory::default()).await;
+    stage.say(allowed).await;
+    stage.upstream_gets(known_by).await;
+    stage.cut_off().await;
+    for said in [allowed, forbidden] {
+        let mut stage = Stage::signed_in(&words, Memory::default()).await;
+        stage.say(said).await;
+        stage.hear(&words).await;
+        stage.cut_off().await;
+    }
+}
+
+/// A client that leaves, after whatever part of the play, leaves one closed record.
+pub async fn a_client_that_leaves_closes_the_record_once(words: Words) {
+    for said in parts(&words.sign_in) {
+        let mut stage = Stage::set(&words, Memory::default()).await;
+        stage.say(said).await;
+        stage.left().await;
+    }
+    for said in parts(&words.allowed.0) {
+        let mut stage = Stage::signed_in(&words, Memory::default()).await;
+        stage.say(said).await;
+        stage.left().await;
+    }
+}
+
+/// Beginnings of what is said, from nothing to all of it: a dozen.
+fn parts(said: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const MOST: usize = 12;
+    let step = said.len().div_ceil(MOST).max(1);
+    (0..said.len()).step_by(step).chain([said.len()]).filter_map(|length| said.get(..length))
 }
 
 /// A rig whose upstream is played by the protocol's words.
 struct Stage {
-    words: Words,
     rig: Rig,
     upstream: mpsc::UnboundedReceiver<Vec<u8>>,
-    playing: JoinHandle<()>,
+    connected: mpsc::UnboundedReceiver<SocketAddr>,
+    playing: JoinSet<()>,
 }
 
 impl Stage {
-    async fn set(words: Words, memory: Memory) -> Self {
+    async fn set(words: &Words, memory: Memory) -> Self {
         let (rig, listener) = Rig::set(words.protocol.as_ref(), words.bundle, memory).await;
         let (report, upstream) = mpsc::unbounded_channel();
+        let (arrival, connected) = mpsc::unbounded_channel();
         let play = words.upstream;
-        let playing = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+        let mut playing = JoinSet::new();
+        playing.spawn(async move {
+            while let Ok((stream, peer)) = listener.accept().await {
+                // Whoever does not listen any more needs no report.
+                let _ = arrival.send(peer);
                 tokio::spawn(play(stream, report.clone()));
             }
         });
-        Self { words, rig, upstream, playing }
+        Self { rig, upstream, connected, playing }
     }
 
-    async fn signed_in(words: Words, memory: Memory) -> Self {
+    async fn signed_in(words: &Words, memory: Memory) -> Self {
         let mut stage = Self::set(words, memory).await;
-        stage.say(&stage.words.sign_in.clone()).await;
-        let heard = stage.hear().await;
-        assert!(!(stage.words.is_refusal)(&heard), "sign-in was refused: {}", heard.escape_ascii());
+        stage.say(&words.sign_in).await;
+        let heard = stage.hear(words).await;
+        assert!(!(words.is_refusal)(&heard), "sign-in was refused: {}", heard.escape_ascii());
         stage
     }
 
@@ -139,15 +203,15 @@ impl Stage {
     }
 
     /// What the client gets until the session waits for the next action.
-    async fn hear(&mut self) -> Vec<u8> {
+    async fn hear(&mut self, words: &Words) -> Vec<u8> {
         let mut heard = Vec::new();
         let listening = async {
-            while !(self.words.is_ready)(&heard) {
+            while !(words.is_ready)(&heard) {
                 let count = self.rig.client.read_buf(&mut heard).await.expect("the client can read");
                 assert!(count > 0, "the session ended instead: {}", heard.escape_ascii());
             }
         };
-        let in_time = tokio::time::timeout(PATIENCE, listening).await.is_ok();
+        let in_time = timeout(PATIENCE, listening).await.is_ok();
         assert!(in_time, "the session does not become ready: {}", heard.escape_ascii());
         heard
     }
@@ -155,7 +219,7 @@ impl Stage {
     /// What the client gets until the session ends.
     async fn hear_all(&mut self) -> Vec<u8> {
         let mut heard = Vec::new();
-        let ended = tokio::time::timeout(PATIENCE, self.rig.client.read_to_end(&mut heard)).await;
+        let ended = timeout(PATIENCE, self.rig.client.read_to_end(&mut heard)).await;
         assert!(ended.is_ok(), "the session does not end");
         heard
     }
@@ -164,22 +228,66 @@ impl Stage {
     async fn upstream_gets(&mut self, part: &[u8]) -> Vec<u8> {
         let mut received = Vec::new();
         while !contains(&received, part) {
-            let next = tokio::time::timeout(PATIENCE, self.upstream.recv()).await.ok().flatten();
+            let next = timeout(PATIENCE, self.upstream.recv()).await.ok().flatten();
             received.extend(next.expect("the action never arrived"));
         }
         received
     }
 
-    async fn ends_with_one_close(mut self) {
-        // Aborted or done: either way it is over.
-        let _ = (&mut self.rig.session).await;
-        assert_eq!(self.rig.memory.closes(), 1);
+    /// Everything the upstream gets in this time.
+    async fn upstream_gets_within(&mut self, time: Duration) -> Vec<u8> {
+        let mut received = Vec::new();
+        let listening = async {
+            while let Some(bytes) = self.upstream.recv().await {
+                received.extend(bytes);
+            }
+        };
+        let _ = timeout(time, listening).await;
+        received
     }
-}
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.playing.abort();
+    /// Whether anybody has connected to the upstream by now. Connections are taken in the order in which they come, so one
+    /// of the test's own tells.
+    async fn was_connected_to(&mut self) -> bool {
+        let own = TcpStream::connect(("127.0.0.1", self.rig.port())).await.expect("the upstream listens");
+        let own = own.local_addr().expect("a connected socket has an address");
+        let first = timeout(PATIENCE, self.connected.recv()).await.ok().flatten();
+        first.expect("connections are taken") != own
+    }
+
+    /// The client leaves; then everything that the upstream got and that was not looked at yet.
+    async fn all_that_the_upstream_got(mut self) -> Vec<u8> {
+        self.rig.client.shutdown().await.expect("the client may leave");
+        let ended = timeout(PATIENCE, &mut self.rig.session).await;
+        assert!(ended.is_ok(), "the session does not end when its client leaves");
+        self.playing.shutdown().await;
+        // With it go connections that are not the session's own.
+        drop(self.rig);
+        let mut received = Vec::new();
+        let listening = async {
+            while let Some(bytes) = self.upstream.recv().await {
+                received.extend(bytes);
+            }
+        };
+        assert!(timeout(PATIENCE, listening).await.is_ok(), "a connection to the upstream is left over");
+        received
+    }
+
+    async fn cut_off(mut self) {
+        self.rig.session.abort();
+        self.ends_with_one_close().await;
+    }
+
+    async fn left(mut self) {
+        self.rig.client.shutdown().await.expect("the client may leave");
+        self.ends_with_one_close().await;
+    }
+
+    async fn ends_with_one_close(&mut self) {
+        // Aborted or done: either way it is over.
+        let ended = timeout(PATIENCE, &mut self.rig.session).await;
+        assert!(ended.is_ok(), "the session does not end");
+        assert_eq!(self.rig.memory.closes(), 1);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tidegate_policy::{Policy, Principal, SourceFile, Vocabulary};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
 };
 
@@ -137,13 +137,35 @@ async fn serve(
 
 /// Records kept in memory, as the lines they would be.
 #[derive(Debug, Clone, Default)]
-pub struct Memory(Arc<Mutex<Kept>>);
+pub struct Memory(Arc<Shelf>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    kept: Mutex<Kept>,
+    /// Nothing is held back any more.
+    released: Condvar,
+    /// Something is held back.
+    held: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
     lines: Vec<Value>,
     closes: usize,
     broken: bool,
+    holding: bool,
+}
+
+/// While it lives, nothing that something depends on is written.
+#[derive(Debug)]
+#[must_use = "writes go on when it is dropped"]
+pub struct HeldBack(Memory);
+
+impl Drop for HeldBack {
+    fn drop(&mut self) {
+        self.0.kept(|kept| kept.holding = false);
+        self.0.0.released.notify_all();
+    }
 }
 
 impl Memory {
@@ -167,8 +189,31 @@ impl Memory {
         self.kept(|kept| kept.broken = true);
     }
 
+    /// Writes block from now on, as on a slow disk, until this is dropped. Needs a runtime of several threads.
+    pub fn hold_back(&self) -> HeldBack {
+        self.kept(|kept| kept.holding = true);
+        HeldBack(self.clone())
+    }
+
+    /// Resolves when a write blocks.
+    pub async fn holds_one_back(&self) {
+        let held = tokio::time::timeout(PATIENCE, self.0.held.notified()).await;
+        held.expect("something is to be written");
+    }
+
     fn kept<T>(&self, with: impl FnOnce(&mut Kept) -> T) -> T {
-        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        with(&mut self.0.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until nothing is held back. Bounded, so that a test that fails meanwhile ends.
+    fn wait(&self) {
+        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.holding {
+            self.0.held.notify_one();
+            let held = |kept: &mut Kept| kept.holding;
+            let waiting = || drop(self.0.released.wait_timeout_while(kept, PATIENCE, held));
+            tokio::task::block_in_place(waiting);
+        }
     }
 
     fn keep(&self, entry: &Entry<'_>) -> Result<(), RecordError> {
@@ -201,6 +246,7 @@ impl Record for MemoryRecord {
     }
 
     fn write(&mut self, entry: &Entry<'_>) -> Result<(), RecordError> {
+        self.memory.wait();
         self.memory.keep(entry)
     }
 

@@ -61,12 +61,12 @@ fn with_bodies() -> Words {
 macro_rules! holds {
     ($($promise:ident)*) => {$(
         mod $promise {
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
             async fn without_bodies() {
                 super::contract::$promise(super::words()).await;
             }
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
             async fn with_bodies() {
                 super::contract::$promise(super::with_bodies()).await;
             }
@@ -76,10 +76,12 @@ macro_rules! holds {
 
 holds! {
     nothing_reaches_the_upstream_before_admission
+    the_record_precedes_the_connection
     a_refused_action_never_arrives_and_the_session_goes_on
     the_record_precedes_the_action
     what_cannot_be_recorded_is_refused
     an_abort_closes_the_record_once
+    a_client_that_leaves_closes_the_record_once
 }
 
 /// A server that is content with everything.

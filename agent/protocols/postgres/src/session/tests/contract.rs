@@ -58,12 +58,12 @@ fn pipelined() -> Words {
 macro_rules! holds {
     ($($promise:ident)*) => {$(
         mod $promise {
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
             async fn in_simple_queries() {
                 tidegate_gate::contract::$promise(super::words()).await;
             }
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
             async fn in_pipelines() {
                 tidegate_gate::contract::$promise(super::pipelined()).await;
             }
@@ -73,13 +73,15 @@ macro_rules! holds {
 
 holds! {
     nothing_reaches_the_upstream_before_admission
+    the_record_precedes_the_connection
     a_refused_action_never_arrives_and_the_session_goes_on
     the_record_precedes_the_action
     what_cannot_be_recorded_is_refused
     an_abort_closes_the_record_once
+    a_client_that_leaves_closes_the_record_once
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_refusal_in_a_pipeline_skips_the_rest_of_it() {
     let both = [parse_to_execute("drop table t -- unmentionable"), extended("select 'swallowed'")].concat();
     let words = Words { forbidden: (both, b"swallowed"), ..words() };
