@@ -61,6 +61,11 @@ impl Access {
         self.stage = Stage::Known(Arc::new(principal.clone()));
     }
 
+    /// Where its server is.
+    pub(crate) fn leads_to(&mut self, destination: SocketAddr) {
+        self.destination = Some(destination);
+    }
+
     /// The session began.
     pub(crate) fn opened(&mut self, gate: Gate) {
         self.stage = Stage::Open(gate);

@@ -47,6 +47,9 @@ pub(crate) enum Refused {
     /// Redirected, but the bundle no longer has such a resource.
     #[error("the destination is no resource of the bundle in force")]
     NoResource,
+    /// The address of the resource's server could not be found.
+    #[error("the resource's server is nowhere to be found: {0}")]
+    NoAddress(String),
     /// The record could not be begun.
     #[error("{0}")]
     NoRecord(String),
@@ -61,6 +64,7 @@ impl Refused {
             Self::UnknownOrigin => "unknown-origin",
             Self::Kernel(_) => "kernel",
             Self::NoResource => "no-resource",
+            Self::NoAddress(_) => "no-address",
             Self::NoRecord(_) => "no-record",
         }
     }

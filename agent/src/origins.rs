@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_gate::{Arrival, BoxFuture, Origin, OriginError, Origins, Stream};
+use tidegate_gate::{Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
     PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixResource,
@@ -151,10 +151,12 @@ impl Enforcer for HostKernel {
         if let Some(sockets) = &self.sockets {
             sockets.begin(&rules.unix_resources).map_err(|error| error.to_string())?;
         }
-        let older = self.kernel.replace(rules).map_err(|error| error.to_string())?;
+        let replaced = self.kernel.replace(rules);
+        // Of the rules before, if they are still in force.
         if let Some(sockets) = &self.sockets {
-            sockets.keep(&rules.unix_resources);
+            sockets.keep(&self.kernel.unix_resources());
         }
+        let older = replaced.map_err(|error| error.to_string())?;
         for socket in older {
             if let Some(record) = &self.record {
                 record.older_socket(&socket);
@@ -251,7 +253,11 @@ impl Origins for HostKernel {
             let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
             let ((facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
             let digest = unread.map(|unread| self.read(captured.account(), unread));
-            let (destination, socket) = (captured.destination, captured.socket.clone());
+            let destination = captured.destination;
+            let socket = captured
+                .socket
+                .clone()
+                .map(|UnixResource { path, resource, .. }| UnixSocket { path, resource });
             Ok(Arrival {
                 origin: Origin { destination, socket, principal: principal(captured, facts) },
                 digest,
@@ -307,18 +313,11 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> R
         rules.resources.extend(resolved.nets(&address.host).into_iter().map(|net| Destination { net, port }));
     }
     for resource in &policy.resources {
-        let first = resource.addresses.first();
-        let server = first.and_then(|first| {
-            let net = resolved.nets(&first.host).into_iter().next()?;
-            Some(SocketAddr::new(net.addr(), first.port?))
-        });
-        match server {
-            Some(destination) => rules.unix_resources.extend(resource.sockets.iter().map(|path| {
-                UnixResource { path: path.clone(), listener: listener_of(listeners, path), destination }
-            })),
-            None if resource.sockets.is_empty() => {}
-            None => problems.push(format!("resource {:?}: its first address is unknown", resource.name)),
-        }
+        rules.unix_resources.extend(resource.sockets.iter().map(|path| UnixResource {
+            path: path.clone(),
+            listener: listener_of(listeners, path),
+            resource: resource.name.clone(),
+        }));
     }
     for pass in &policy.passes {
         for address in &pass.to {

@@ -8,7 +8,7 @@ use tidegate_dns::Upstream;
 use tidegate_gate::Credentials;
 use tidegate_identity::{Prepared, Registry};
 use tidegate_kernel::Rules;
-use tidegate_policy::Policy;
+use tidegate_policy::{Host, Policy};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
@@ -144,6 +144,25 @@ impl InForce {
             return Some(route.clone());
         }
         routes.to(&self.names.resource(destination)?).cloned()
+    }
+
+    /// The resource of this name.
+    pub(crate) fn route_to(&self, resource: &str) -> Option<Arc<Route>> {
+        self.routes.load().to(resource).cloned()
+    }
+
+    /// Where a resource's server is: at its first address, whatever that name stands for now.
+    pub(crate) async fn server(&self, route: &Route) -> Result<std::net::SocketAddr, String> {
+        let first = route.resource.addresses.first().ok_or("it has no address")?;
+        let ip = match &first.host {
+            Host::Net(net) => net.addr(),
+            Host::Name(name) => {
+                let found = self.upstream().addresses(name).await;
+                let found = found.map_err(|error| format!("host name {name:?}: {error}"))?;
+                *found.first().ok_or("its name has no address")?
+            }
+        };
+        Ok((ip, first.port.ok_or("its address has no port")?).into())
     }
 
     /// The names that may be asked for.

@@ -102,7 +102,8 @@ impl Sessions {
         if origin.destination.port() == dns::PORT {
             return Ok(Opened::Questions(Box::new(origin)));
         }
-        let route = self.in_force.route(origin.destination).ok_or(Refused::NoResource)?;
+        let route = self.route(&mut origin).await?;
+        access.leads_to(origin.destination);
         if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%error, "small packets may wait");
         }
@@ -127,11 +128,21 @@ impl Sessions {
         .map_err(|error| Refused::NoRecord(error.to_string()))?;
         Span::current().record("id", &**gate.session());
         if let Some(socket) = socket {
-            gate.event("unix-socket", &socket.display().to_string());
+            gate.event("unix-socket", &socket.path.display().to_string());
         }
         self.live.count_served();
         access.opened(gate.clone());
         Ok(Opened::Resource(route, gate))
+    }
+
+    /// The resource that was asked for, and where its server is: a Unix socket says the one, an address the other.
+    async fn route(&self, origin: &mut Origin) -> Result<Arc<Route>, Refused> {
+        let Some(socket) = &origin.socket else {
+            return self.in_force.route(origin.destination).ok_or(Refused::NoResource);
+        };
+        let route = self.in_force.route_to(&socket.resource).ok_or(Refused::NoResource)?;
+        origin.destination = self.in_force.server(&route).await.map_err(Refused::NoAddress)?;
+        Ok(route)
     }
 }
 
@@ -333,6 +344,25 @@ mod tests {
         let line = served.line().await;
         assert_eq!((&*line["destination"], &*line["uid"]), ("127.0.0.1:8", "61090"));
         assert_eq!(world.live.refused()["no-resource"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_leads_to_its_resource_wherever_that_is_now() {
+        let text = crate::test_support::BUNDLE.replace("127.0.0.1:7", "localhost:7");
+        let mut world = World::with_bundle(&text).await;
+        world.socket_of = Some("echo".into());
+        let mut served = Served::begin(&world, Some("0.0.0.0:0")).await;
+        let mut client = served.connect().await;
+        say(&mut client, "hello").await;
+        drop(client);
+        let line = served.line().await;
+        assert_eq!((&*line["destination"], &*line["resource"]), ("127.0.0.1:7", "echo"));
+        world.socket_of = Some("gone".into());
+        let mut served = Served::begin(&world, Some("0.0.0.0:0")).await;
+        let mut client = served.connect().await;
+        assert!(client.read(&mut [0; 1]).await.is_err());
+        assert_eq!(world.live.refused()["no-resource"], 1);
+        assert_eq!(served.line().await["outcome"], "refused");
     }
 
     #[tokio::test]

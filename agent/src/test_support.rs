@@ -16,7 +16,7 @@ use tidegate_approvals::{Audience, Desk, Limits as DeskLimits, store::Sqlite};
 use tidegate_gate::{
     Answer, ApprovalError, Approvals, Arrival, BoxFuture, ClientIo, ConfigError, Entry, Gate, Masker, Origin,
     OriginError, Origins, Protocol, Question, Record, RecordError, Records, Revocation, Secret, ServeError,
-    Server, Stopping, Stream,
+    Server, Stopping, Stream, UnixSocket,
 };
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
@@ -132,6 +132,8 @@ pub(crate) struct FakeOrigins {
     pub(crate) destination: Option<SocketAddr>,
     /// Whether executables are seen the first time, and reading them has no end.
     pub(crate) reads: bool,
+    /// The resource whose Unix socket each connection was made to.
+    pub(crate) socket_of: Option<Arc<str>>,
 }
 
 impl Origins for FakeOrigins {
@@ -140,7 +142,8 @@ impl Origins for FakeOrigins {
             let destination = self.destination.ok_or(OriginError::Unknown)?;
             let process = Process { pid: 1, uid: 61_090, ..Process::default() };
             let principal = Principal { subjects: vec!["ci".into()], process, ..Principal::default() };
-            let origin = Origin { destination, socket: None, principal };
+            let of = |resource| UnixSocket { path: "/run/socket".into(), resource };
+            let origin = Origin { destination, socket: self.socket_of.clone().map(of), principal };
             let digest = self.reads.then(|| Box::pin(std::future::pending()) as BoxFuture<'static, _>);
             Ok(Arrival { origin, digest })
         })
@@ -314,6 +317,8 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     /// Whether executables are seen the first time, and reading them has no end.
     pub(crate) reads_executables: bool,
+    /// The resource whose Unix socket each connection is made to.
+    pub(crate) socket_of: Option<Arc<str>>,
     authority: Arc<Authority>,
 }
 
@@ -353,6 +358,7 @@ impl World {
             stopping: watch::Sender::new(Stopping::No),
             registry,
             reads_executables: false,
+            socket_of: None,
             authority,
         }
     }
@@ -383,7 +389,11 @@ impl World {
     pub(crate) fn sessions(&self, destination: Option<&str>) -> Arc<Sessions> {
         let destination = destination.map(|destination| destination.parse().unwrap());
         Arc::new(Sessions {
-            origins: Arc::new(FakeOrigins { destination, reads: self.reads_executables }),
+            origins: Arc::new(FakeOrigins {
+                destination,
+                reads: self.reads_executables,
+                socket_of: self.socket_of.clone(),
+            }),
             identities: Arc::new(self.registry.clone()),
             in_force: self.in_force.clone(),
             credentials: Arc::new(Files::new(None, self.credentials.path().into())),

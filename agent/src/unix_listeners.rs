@@ -118,7 +118,7 @@ mod tests {
     fn resource(folder: &Path, path: &str) -> UnixResource {
         let path = PathBuf::from(path);
         let listener = listener_of(folder, &path);
-        UnixResource { path, listener, destination: ([127, 0, 0, 1], 5432).into() }
+        UnixResource { path, listener, resource: "db".into() }
     }
 
     #[tokio::test]

@@ -78,15 +78,18 @@ struct unix_allowed {
 };
 SAME(sizeof(struct unix_allowed) == 16);
 
+struct unix_path {
+	u32 length;
+	char path[SUN_PATH_BYTES];
+};
+SAME(sizeof(struct unix_path) == 112);
+
 /* Where a connect to a Unix socket leads. */
 struct unix_way {
 	u64 subjects;
-	u32 strict;
-	u32 listener_length;
-	char listener[SUN_PATH_BYTES];
-	u32 reserved;
+	struct unix_path listener;
 };
-SAME(sizeof(struct unix_way) == 128 && __builtin_offsetof(struct unix_way, listener) == 16);
+SAME(sizeof(struct unix_way) == 120 && __builtin_offsetof(struct unix_way, listener) == 8);
 
 struct identity {
 	u64 subjects;
@@ -99,6 +102,12 @@ struct identity {
 	char command[16];
 };
 SAME(sizeof(struct identity) == 56 && __builtin_offsetof(struct identity, command) == 40);
+
+struct unix_peer {
+	struct identity identity;
+	u64 sent;
+};
+SAME(sizeof(struct unix_peer) == 64);
 
 struct owner {
 	u64 subjects;

@@ -28,6 +28,7 @@ enum {
 };
 enum { BPF_F_NO_PREALLOC = 1, BPF_F_CLONE = 1 << 9 };
 enum { BPF_SK_STORAGE_GET_F_CREATE = 1 };
+enum { BPF_NOEXIST = 1 };
 
 struct bpf_sock_addr;
 struct file;
@@ -107,7 +108,10 @@ struct dentry___flat {
 	struct hlist_node d_alias;
 } RELOCATED;
 
+struct vfsmount;
+
 struct path {
+	struct vfsmount *mnt;
 	struct dentry *dentry;
 } RELOCATED;
 
@@ -131,9 +135,7 @@ struct cred {
 	struct user_namespace *user_ns;
 } RELOCATED;
 
-struct mnt_namespace {
-	struct user_namespace *user_ns;
-} RELOCATED;
+struct mnt_namespace;
 
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;
@@ -190,6 +192,7 @@ struct unix_sock {
 	struct path path;
 } RELOCATED;
 
+enum { SOCK_STREAM = 1 };
 enum { AF_UNIX = 1, AF_INET = 2, AF_INET6 = 10, AF_NETLINK = 16 };
 enum { NETLINK_ROUTE = 0, NETLINK_SOCK_DIAG = 4, NETLINK_KOBJECT_UEVENT = 15 };
 enum { EPERM = 1, EPROTONOSUPPORT = 93, EAFNOSUPPORT = 97 };

@@ -23,7 +23,15 @@ struct {
 	type_field(value, struct owner);
 } STAMPS SEC(".maps");
 
-/* Listeners of others that may be talked to. */
+/* Shared with ebpf/programs, written by ebpf/unix: whether a Unix socket's last connect was sent to the agent. */
+struct {
+	uint_field(type, BPF_MAP_TYPE_SK_STORAGE);
+	uint_field(map_flags, BPF_F_NO_PREALLOC);
+	type_field(key, int);
+	type_field(value, u64);
+} UNIX_SENT SEC(".maps");
+
+/* Listeners of others, and of the agent, that may be talked to. */
 struct {
 	uint_field(type, BPF_MAP_TYPE_HASH);
 	uint_field(max_entries, 1024);
@@ -123,7 +131,7 @@ INLINE int unix_allowed(u64 mine, struct unix_sock *other, const struct unix_nam
 	return READ(filesystem, s_dev) == allowed->device;
 }
 
-/* Whether the agent itself listens here: whoever is governed must be able to ask it. The kernel notes who called listen. */
+/* Whether the agent itself listens here. The kernel notes who called listen. */
 INLINE int is_agents(struct sock *listener)
 {
 	struct pid *pid = READ(listener, sk_peer_pid);
@@ -135,6 +143,14 @@ INLINE int is_agents(struct sock *listener)
 	return process && process == agents_process();
 }
 
+/* Whether a Unix socket was sent to the agent by its name: nobody comes to where resources are served by itself. */
+INLINE int was_sent(struct sock *from)
+{
+	u64 *sent = bpf_sk_storage_get(&UNIX_SENT, from, 0, 0);
+
+	return sent && *sent;
+}
+
 /* Whether a Unix socket of a governed process, or in its hands, may reach another. */
 INLINE int check_unix(struct sock *from, struct sock *to)
 {
@@ -142,7 +158,9 @@ INLINE int check_unix(struct sock *from, struct sock *to)
 	struct shield_event *told;
 	struct unix_name name;
 
-	if (!mine || covers(mine, theirs) || is_agents(to))
+	if (!mine || covers(mine, theirs))
+		return 0;
+	if (was_sent(from) && is_agents(to))
 		return 0;
 	read_unix_name(&name, (struct unix_sock *)to);
 	if (unix_allowed(mine, (struct unix_sock *)to, &name))

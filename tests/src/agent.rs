@@ -42,6 +42,8 @@ pub struct Agent {
     /// Where the agent says how it is; open as long as it runs.
     notify: Option<UnixDatagram>,
     directory: TempDir,
+    /// Where only root may make sockets: names in a folder that everybody may write to count for nothing.
+    runtime: TempDir,
     pins: PathBuf,
 }
 
@@ -60,13 +62,13 @@ impl Agent {
         // Where cargo built it, not every account may be able to look.
         let binary = directory.path().join("tidegate");
         fs::hard_link(settings.binary, &binary).or_else(|_| fs::copy(settings.binary, &binary).map(drop))?;
-        let agent = Self { binary, process: None, notify: None, directory, pins };
+        let runtime = TempDir::with_prefix_in("tidegate-agent-", "/run")?;
+        let agent = Self { binary, process: None, notify: None, directory, runtime, pins };
         for name in ["bundle", "credentials", "state"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
         }
         // Every account may ask who it is.
-        fs::create_dir(agent.runtime())?;
-        for path in [agent.directory.path(), &agent.runtime()] {
+        for path in [agent.directory.path(), agent.runtime.path()] {
             fs::set_permissions(path, PermissionsExt::from_mode(0o755))?;
         }
         for (name, text) in settings.bundle {
@@ -190,7 +192,7 @@ impl Agent {
 
     /// Its runtime directory, with its sockets.
     pub fn runtime(&self) -> PathBuf {
-        self.path("run")
+        self.runtime.path().to_owned()
     }
 
     /// Its binary.
@@ -224,7 +226,7 @@ impl Agent {
             "bundle: {}\nstate: {}\nruntime: {}\npins: {}\ncredentials: {{directory: {}}}\nlog: {{format: json}}\n",
             self.path("bundle").display(),
             self.path("state").display(),
-            self.path("run").display(),
+            self.runtime.path().display(),
             self.pins.display(),
             self.path("credentials").display(),
         )

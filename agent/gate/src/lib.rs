@@ -38,7 +38,7 @@ pub use hold::{Approved, Hold, Matter, Put, Waiting};
 pub use identity::{Identified, Identities};
 pub use mask::{Find, Masker};
 pub use opening::{Opening, Stopping};
-pub use origin::{Arrival, Origin, OriginError, Origins};
+pub use origin::{Arrival, Origin, OriginError, Origins, UnixSocket};
 pub use permit::{Decision, Outcome, Permit};
 pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server, options};
 pub use record::{Entry, Record, RecordError, Records};

@@ -10,12 +10,21 @@ use crate::{BoxFuture, Stream};
 /// What the kernel says of one connection.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// Where the client meant to connect.
+    /// Where the client meant to connect; if that was a Unix socket, where its server is.
     pub destination: SocketAddr,
-    /// The Unix socket that it connected to instead, which leads there.
-    pub socket: Option<PathBuf>,
+    /// That Unix socket.
+    pub socket: Option<UnixSocket>,
     /// The process and its label.
     pub principal: Principal,
+}
+
+/// A Unix socket that a client meant to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// The resource that it is.
+    pub resource: Arc<str>,
 }
 
 /// An accepted connection, and who made it.

@@ -1,20 +1,20 @@
 //! What the kernel captured of a redirected connection.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tidegate_abi::{Handoff, HandoffKey};
+use tidegate_abi::{Handoff, HandoffKey, Identity};
 
+use crate::UnixResource;
 use crate::rules::{SubjectBits, mapped};
 
 /// What the kernel captured of a redirected connection, at its connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
-    /// Where the client meant to connect.
+    /// Where the client meant to connect; unspecified if that was a Unix socket.
     pub destination: SocketAddr,
-    /// The Unix socket that it connected to instead.
-    pub socket: Option<PathBuf>,
+    /// That Unix socket.
+    pub socket: Option<UnixResource>,
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// Start of the process in ns since boot; with the pid, its identity. Zero if it could not be read.
@@ -42,10 +42,32 @@ impl Captured {
     }
 
     pub(crate) fn new(handoff: &Handoff, bits: &SubjectBits, active: u64) -> Self {
-        let identity = &handoff.identity;
+        let destination = SocketAddr::new(unmapped(handoff.address), handoff.port);
+        Self::of(&handoff.identity, destination, handoff.connected_at, bits, active)
+    }
+
+    /// A connection to a Unix socket that leads to the agent, at `now` in ns since boot.
+    pub(crate) fn by_unix_socket(
+        identity: &Identity,
+        socket: UnixResource,
+        now: u64,
+        bits: &SubjectBits,
+        active: u64,
+    ) -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self { socket: Some(socket), ..Self::of(identity, nowhere, now, bits, active) }
+    }
+
+    fn of(
+        identity: &Identity,
+        destination: SocketAddr,
+        connected_at: u64,
+        bits: &SubjectBits,
+        active: u64,
+    ) -> Self {
         let command = identity.command.split(|byte| *byte == 0).next().unwrap_or_default();
         Self {
-            destination: SocketAddr::new(unmapped(handoff.address), handoff.port),
+            destination,
             socket: None,
             pid: identity.tgid,
             started: identity.started,
@@ -54,7 +76,7 @@ impl Captured {
             gid: identity.gid,
             cgroup_id: identity.cgroup,
             command: String::from_utf8_lossy(command).into(),
-            connected_at: handoff.connected_at,
+            connected_at,
             subjects: bits.names(identity.subjects & active),
         }
     }

@@ -77,6 +77,12 @@ impl Governed {
         self.ids.is_empty() && self.sub_users.is_empty()
     }
 
+    /// Users by their own ids.
+    pub(crate) fn users(&self) -> impl Iterator<Item = u32> + '_ {
+        let of_users = self.ids.keys().filter(|(kind, _)| *kind == SubjectKind::User as u32);
+        of_users.filter_map(|(_, id)| u32::try_from(*id).ok())
+    }
+
     /// Subjects of a real user id, as itself and as somebody's sub-uid.
     pub(crate) fn of_user(&self, uid: u32) -> u64 {
         let whole = Ipv4Net::from(Ipv4Addr::from(uid));

@@ -11,6 +11,7 @@ use aya::maps::{MapData, RingBuf};
 use nix::time::{ClockId, clock_gettime};
 use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 
+use crate::beside::Beside;
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
 use crate::governed::Governed;
@@ -18,12 +19,12 @@ use crate::log::{LogReader, ProgramLog};
 use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
-use crate::shield::{Protection, Shield, Told};
+use crate::shield::{Protection, Told};
 use crate::sockets::{self, OlderSocket};
 use crate::tables::{
     AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
 };
-use crate::unix::UnixHooks;
+use crate::unix::UnixResource;
 use crate::{KernelError, Peer, programs, running, tables};
 
 /// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
@@ -47,10 +48,7 @@ pub struct Kernel {
     namespaces: Mutex<Option<RingBuf<MapData>>>,
     hierarchy: Hierarchy,
     adopted: bool,
-    /// The LSM programs, or why there are none.
-    shield: Result<Mutex<Shield>, KernelError>,
-    /// The hooks on names of Unix sockets, or why there are none.
-    unix: Result<Mutex<UnixHooks>, KernelError>,
+    beside: Beside,
     log: Mutex<Log>,
     /// Held to the end: nobody else may adopt what this one uses.
     pins: Pins,
@@ -141,15 +139,12 @@ impl Kernel {
             namespaces: Mutex::new(Some(namespaces)),
             hierarchy,
             adopted,
-            shield: Err(KernelError::Shield("it is not attached yet".to_owned())),
-            unix: Err(KernelError::Unix("the hooks are not attached yet".to_owned())),
+            beside: Beside::detached(),
             log: Mutex::new(Log::Unread(log)),
             pins,
         };
         programs::attach(&mut object, &kernel.hierarchy, &kernel.pins)?;
-        kernel.shield = Shield::load(&kernel.pins).map(Mutex::new);
-        let shielded = kernel.shield.is_ok();
-        kernel.unix = UnixHooks::load(&kernel.pins, &kernel.hierarchy, shielded).map(Mutex::new);
+        kernel.beside = Beside::load(&kernel.pins, &kernel.hierarchy);
         tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
         Ok(kernel)
     }
@@ -162,11 +157,7 @@ impl Kernel {
             Log::Unread(log) => Log::Read(log.read()?),
             other => other,
         };
-        match (&self.shield, &self.unix) {
-            (Ok(shield), _) => lock(shield).read_events(told),
-            (Err(_), Ok(unix)) => lock(unix).read_events(told),
-            (Err(_), Err(_)) => Ok(()),
-        }
+        self.beside.read_events(told)
     }
 
     /// Whether an earlier agent's programs and rules were found in force.
@@ -262,19 +253,11 @@ impl Kernel {
         })?;
         let mut compiled = Compiled::new(rules, number, bits)?;
         tables.keep_subject_bits(&bits.digests())?;
-        if let Ok(shield) = &self.shield {
-            lock(shield).replace(rules, bits)?;
+        let before = self.beside.replace(self.beside.compile(rules, bits, &compiled.governed)?)?;
+        if let Err(error) = tables.swap(&mut compiled, &self.hierarchy) {
+            self.beside.put_back(before);
+            return Err(error);
         }
-        match &self.unix {
-            Ok(unix) => lock(unix).replace(rules, bits)?,
-            Err(missing) if !rules.unix_resources.is_empty() => {
-                return Err(KernelError::Rules(format!(
-                    "the bundle has a Unix socket as a resource, which this kernel cannot lead to the gate: {missing}"
-                )));
-            }
-            Err(_) => {}
-        }
-        tables.swap(&mut compiled, &self.hierarchy)?;
         *active = compiled.generation.subjects;
         let labelled = running::label(tables, &compiled.governed, &self.hierarchy);
         tracing::debug!(
@@ -314,50 +297,38 @@ impl Kernel {
 
     /// What this kernel can't be asked to shield; none if all of the shield is attached.
     pub fn unshielded(&self) -> Option<String> {
-        match &self.shield {
-            Err(error) => Some(error.to_string()),
-            Ok(shield) => match lock(shield).without() {
-                [] => None,
-                hooks => Some(format!("the shield: this kernel has no hooks {}", hooks.join(", "))),
-            },
-        }
+        self.beside.unshielded()
     }
 
     /// Why governed processes may connect to any Unix socket on this host; none if they may not.
     pub fn leaves_unix_open(&self) -> Option<String> {
-        match (&self.shield, &self.unix) {
-            (Err(_), Err(missing)) => Some(missing.to_string()),
-            _ => None,
-        }
+        self.beside.leaves_unix_open()
     }
 
     /// From the next [`replace`](Self::replace) on, whoever is governed may connect to these Unix sockets, which are the
     /// agent's.
     pub fn answer_at(&self, sockets: Vec<PathBuf>) {
-        if let Ok(unix) = &self.unix {
-            lock(unix).answer_at(sockets);
-        }
+        self.beside.answer_at(sockets);
+    }
+
+    /// The Unix sockets that are resources, in the rules in force.
+    pub fn unix_resources(&self) -> Vec<UnixResource> {
+        self.beside.resources()
     }
 
     /// The origin of a connection that was accepted on a Unix socket of the agent's. None means that the kernel sent the
-    /// process to no such socket, and the connection must be closed.
+    /// process there no more often than it came, and the connection must be closed.
     pub fn unix_origin(&self, peer: &Peer, listener: &Path) -> Result<Option<Captured>, KernelError> {
-        let Ok(unix) = &self.unix else { return Ok(None) };
-        let unix = lock(unix);
-        let Some((handoff, resource)) = unix.handoff(peer, listener, since_boot()?)? else { return Ok(None) };
-        let socket = Some(resource.path.clone());
-        drop(unix);
+        let Some((identity, resource)) = self.beside.take(peer, listener)? else { return Ok(None) };
+        let now = since_boot()?;
         let state = lock(&self.rules);
-        Ok(Some(Captured { socket, ..Captured::new(&handoff, &state.bits, state.active) }))
+        Ok(Some(Captured::by_unix_socket(&identity, resource, now, &state.bits, state.active)))
     }
 
     /// Protects a file or folder of the agent's own, and all below it, from everybody governed, whatever user they have
     /// become. Without the shield this does nothing.
     pub fn protect(&self, path: &Path, protection: Protection) -> Result<(), KernelError> {
-        match &self.shield {
-            Ok(shield) => lock(shield).protect(path, protection),
-            Err(_) => Ok(()),
-        }
+        self.beside.protect(path, protection)
     }
 
     /// The origin of an accepted connection, given its namespace and both its ends. It can be had once; none means that the

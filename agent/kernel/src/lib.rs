@@ -3,6 +3,7 @@
 //! The only unsafe code in user space. Knows nothing of policies and protocols.
 
 pub mod arguments;
+mod beside;
 mod bpf;
 mod btf;
 mod captured;

@@ -58,20 +58,34 @@ pub struct UnixAllowed {
     pub device: u64,
 }
 
+/// The path of a Unix socket, as a system call gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnixPath {
+    /// Its bytes; zero if there is none.
+    pub length: u32,
+    /// Zero-padded.
+    pub path: [u8; SUN_PATH_BYTES],
+}
+
 /// Where a connect to a Unix socket of some name leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct UnixWay {
     /// Who may talk to the listener itself.
     pub subjects: u64,
-    /// One if the name counts in the first process's mounts alone, zero if in all that root made.
-    pub strict: u32,
-    /// Bytes of the agent's own socket that it leads to, whoever asks; zero if it leads to what it names.
-    pub listener_length: u32,
-    /// That socket's path.
-    pub listener: [u8; SUN_PATH_BYTES],
-    /// Zero.
-    pub reserved: u32,
+    /// The agent's own socket that it leads to, whoever asks; none if it leads to what it names.
+    pub listener: UnixPath,
+}
+
+/// A process that was sent to the agent's own Unix sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnixPeer {
+    /// As it was when it was sent there last.
+    pub identity: crate::Identity,
+    /// How often it was. What came of it the agent counts itself.
+    pub sent: u64,
 }
 
 /// What the shield refused.
@@ -131,6 +145,8 @@ const _: () = {
     assert!(size_of::<FileId>() == 16);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<UnixAllowed>() == 16);
-    assert!(size_of::<UnixWay>() == 128 && offset_of!(UnixWay, listener) == 16);
+    assert!(size_of::<UnixPath>() == 112 && offset_of!(UnixPath, path) == 4);
+    assert!(size_of::<UnixWay>() == 120 && offset_of!(UnixWay, listener) == 8);
+    assert!(size_of::<UnixPeer>() == 64 && offset_of!(UnixPeer, sent) == 56);
     assert!(size_of::<ShieldEvent>() == 184 && offset_of!(ShieldEvent, text) == 56);
 };

@@ -2,7 +2,7 @@
 
 use aya::Pod;
 
-use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixWay};
+use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixPath, UnixPeer, UnixWay};
 use crate::{
     Agent, CgroupPath, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Identity, Label,
     Listeners, NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName,
@@ -36,4 +36,4 @@ plain_data!(
     SubjectKey,
     UnitName,
 );
-plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixWay);
+plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixPath, UnixPeer, UnixWay);

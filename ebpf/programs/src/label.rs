@@ -167,7 +167,10 @@ pub fn process_executed(_ctx: RawTracePointContext) -> i32 {
 pub fn process_freed(ctx: RawTracePointContext) -> i32 {
     let task = Task(ctx.arg::<*const u8>(0));
     let Some(process) = task.led_process() else { return 0 };
-    let _ = UNIX_PEERS.remove(process);
+    // SAFETY: read at once.
+    if unsafe { UNIX_PEERS.get(process) }.is_some_and(|peer| peer.identity.started == task.started()) {
+        let _ = UNIX_PEERS.remove(process);
+    }
     // SAFETY: copied at once.
     let Some(label) = unsafe { LABELS.get(process) }.copied() else { return 0 };
     if label.started == 0 || label.started == task.started() {

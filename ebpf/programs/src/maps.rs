@@ -71,9 +71,9 @@ pub static WAITING: HashMap<u32, abi::Waiting, { abi::MAX_WAITERS }> = HashMap::
 #[btf_map]
 pub static TAKEN: HashMap<u32, u64, { abi::MAX_WAITERS }> = HashMap::new();
 
-/// Who last went to the agent by a Unix socket, by thread-group id. The agent learns that id from the kernel when it accepts.
+/// Who was sent to the agent by a Unix socket, by thread-group id. The agent learns that id from the kernel when it accepts.
 #[btf_map]
-pub static UNIX_PEERS: HashMap<u32, abi::Identity, { abi::MAX_LABELS }> = HashMap::new();
+pub static UNIX_PEERS: HashMap<u32, abi::shield::UnixPeer, { abi::MAX_LABELS }> = HashMap::new();
 
 /// Namespaces that governed processes were seen in and the agent doesn't listen in.
 #[btf_map]
@@ -107,6 +107,10 @@ pub static PENDING: SocketStorage<abi::Pending, { BPF_F_NO_PREALLOC as usize }> 
 /// Marks the agent's own listeners: whoever takes their ports after it has no such mark.
 #[btf_map]
 pub static LISTENING: SocketStorage<u64, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
+
+/// One at a governed process's Unix socket whose last connect was sent to the agent. The programs here don't look at it.
+#[btf_map]
+pub static UNIX_SENT: SocketStorage<u64, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
 
 /// Storage that lives and dies with a socket. aya's own takes only one kind of context and no flags.
 #[repr(C)]

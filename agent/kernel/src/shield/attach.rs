@@ -15,7 +15,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sh
 const ACTIVE_MODULES: &str = "/sys/kernel/security/lsm";
 
 /// Maps that ebpf/programs fills.
-const SHARED: [&str; 7] = ["ACTIVE", "AGENT", "GENERATIONS", "LABELS", "STAMPS", "SUBJECTS", "SUB_USERS"];
+const SHARED: [&str; 8] =
+    ["ACTIVE", "AGENT", "GENERATIONS", "LABELS", "STAMPS", "SUBJECTS", "SUB_USERS", "UNIX_SENT"];
 
 /// Its own, kept as those are.
 const OWN: [&str; 7] =

@@ -13,13 +13,14 @@ use tidegate_abi::shield::{HIDE, KEEP};
 
 pub(crate) use self::events::EventReader;
 pub use self::events::{Refusal, Told};
-use self::rules::Compiled;
-pub(crate) use self::rules::unix_name;
+pub(crate) use self::rules::{Compiled, unix_name};
 pub use self::rules::{FileRule, ListenerName, NamePattern, UnixRule};
 use self::tables::Tables;
 use crate::KernelError;
 use crate::pins::Pins;
-use crate::rules::{Rules, SubjectBits};
+
+/// The hooks that look at who listens on a Unix socket: a socket's own maker must be known for that.
+const LISTENER_HOOKS: [&str; 3] = ["socket_post_create", "unix_stream_connect", "unix_may_send"];
 
 /// The attached programs, as their agent has them. Dropped, they stay attached, as those of ebpf/programs do.
 pub(crate) struct Shield {
@@ -62,9 +63,19 @@ impl Shield {
         Ok(())
     }
 
+    /// What is in force.
+    pub(crate) fn now(&self) -> Result<Compiled, KernelError> {
+        self.tables.now()
+    }
+
     /// Puts the shield's part of the rules into force.
-    pub(crate) fn replace(&mut self, rules: &Rules, bits: &SubjectBits) -> Result<(), KernelError> {
-        self.tables.swap(&Compiled::new(rules, bits)?)
+    pub(crate) fn replace(&mut self, rules: &Compiled) -> Result<(), KernelError> {
+        self.tables.swap(rules)
+    }
+
+    /// Whether it decides who may talk to which Unix socket.
+    pub(crate) fn looks_at_listeners(&self) -> bool {
+        look_at_listeners(&self.without)
     }
 
     /// Protects a file or folder of the agent's own from everybody governed, whatever user they have become.
@@ -79,5 +90,22 @@ impl Shield {
     /// Hooks that this kernel doesn't have.
     pub(crate) fn without(&self) -> &[&'static str] {
         &self.without
+    }
+}
+
+fn look_at_listeners(without: &[&str]) -> bool {
+    LISTENER_HOOKS.iter().all(|hook| !without.contains(hook))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shield_that_lacks_a_hook_on_unix_sockets_leaves_them_to_their_names() {
+        assert!(look_at_listeners(&["uring_cmd"]));
+        for hook in LISTENER_HOOKS {
+            assert!(!look_at_listeners(&["uring_cmd", hook]), "{hook}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use tidegate_abi::shield::{
 
 use crate::KernelError;
 use crate::rules::{Rules, SubjectBits};
+use crate::unix::EVERYBODY;
 
 /// Files that can't be opened, renamed or linked by some subjects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub enum ListenerName {
 
 /// Entries of the shield's maps.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Compiled {
+pub(crate) struct Compiled {
     /// By prefix length in bits and key.
     pub(super) names: BTreeMap<(u32, FileName), u64>,
     /// The same of names written backwards.
@@ -66,11 +67,17 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
+    /// The sockets in `own` are the agent's, for everybody.
+    ///
     /// # Errors
     ///
     /// [`KernelError::Rules`] if a name doesn't fit, a rule names a subject that isn't there, or there are too many.
-    pub(super) fn new(rules: &Rules, bits: &SubjectBits) -> Result<Self, KernelError> {
+    pub(crate) fn new(rules: &Rules, own: &[PathBuf], bits: &SubjectBits) -> Result<Self, KernelError> {
         let mut compiled = Self::default();
+        for path in own {
+            let (name, device) = listener(&ListenerName::Path(path.clone()))?;
+            compiled.listeners.insert(name, UnixAllowed { subjects: EVERYBODY, device });
+        }
         for rule in &rules.files {
             let subjects = bits.all_of(&rule.subjects, "a shielded file")?;
             compiled.add_file(rule, subjects)?;
@@ -204,7 +211,7 @@ mod tests {
         let rules = Rules { subjects: vec![subject("ci"), subject("dev")], files, ..Rules::default() };
         let mut bits = SubjectBits::default();
         crate::rules::Compiled::new(&rules, 1, &mut bits)?;
-        Compiled::new(&rules, &bits)
+        Compiled::new(&rules, &[], &bits)
     }
 
     fn rule(folder: Option<&str>, name: NamePattern, subject: &str) -> FileRule {

@@ -1,6 +1,6 @@
 //! The shield's maps, as user space writes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -31,6 +31,16 @@ impl Tables {
         })
     }
 
+    /// What is in force.
+    pub(super) fn now(&self) -> Result<Compiled, KernelError> {
+        Ok(Compiled {
+            names: names(&self.names).map_err(named("FILE_NAMES"))?,
+            endings: names(&self.endings).map_err(named("FILE_ENDINGS"))?,
+            folders: self.folders.iter().collect::<Result<_, _>>().map_err(named("FILE_FOLDERS"))?,
+            listeners: self.listeners.iter().collect::<Result<_, _>>().map_err(named("UNIX_ALLOWED"))?,
+        })
+    }
+
     /// Writes what is new, then removes what is gone: in between the files of both are shielded.
     pub(super) fn swap(&mut self, rules: &Compiled) -> Result<(), KernelError> {
         replace_names(&mut self.names, &rules.names).map_err(named("FILE_NAMES"))?;
@@ -46,16 +56,21 @@ impl Tables {
     }
 }
 
-fn replace_names(
-    map: &mut LpmTrie<MapData, FileName, u64>,
-    entries: &BTreeMap<(u32, FileName), u64>,
-) -> Result<(), MapError> {
-    let before: BTreeSet<(u32, FileName)> =
-        map.keys().map(|key| key.map(|key| (key.prefix_len(), key.data()))).collect::<Result<_, _>>()?;
+/// Entries by prefix length in bits and name.
+type Names = BTreeMap<(u32, FileName), u64>;
+
+fn names(map: &LpmTrie<MapData, FileName, u64>) -> Result<Names, MapError> {
+    let entries =
+        map.iter().map(|entry| entry.map(|(key, subjects)| ((key.prefix_len(), key.data()), subjects)));
+    entries.collect()
+}
+
+fn replace_names(map: &mut LpmTrie<MapData, FileName, u64>, entries: &Names) -> Result<(), MapError> {
+    let before = names(map)?;
     for ((bits, name), subjects) in entries {
         map.insert(&Key::new(*bits, *name), subjects, 0)?;
     }
-    for (bits, name) in before.iter().filter(|key| !entries.contains_key(key)) {
+    for (bits, name) in before.keys().filter(|key| !entries.contains_key(key)) {
         map.remove(&Key::new(*bits, *name))?;
     }
     Ok(())

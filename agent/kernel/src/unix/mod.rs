@@ -1,22 +1,31 @@
 //! Unix sockets by name (`ebpf/unix`): where no LSM program can be asked, the only ones that governed processes connect to;
 //! and on every kernel that has the hooks, those that lead to the agent.
 
+mod accounts;
 mod attach;
 mod folders;
+mod peers;
 mod ways;
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, RingBuf};
-use tidegate_abi::shield::{UnixName, UnixWay};
-use tidegate_abi::{Handoff, Identity, NS_PER_TICK};
+use tidegate_abi::Identity;
+use tidegate_abi::shield::{UnixName, UnixPath, UnixWay};
 
+use self::accounts::Accounts;
+pub(crate) use self::folders::Host;
+use self::peers::Peers;
+pub(crate) use self::ways::EVERYBODY;
+use self::ways::{Compiler, Ways};
 use crate::cgroup::Hierarchy;
+use crate::governed::Governed;
 use crate::pins::Pins;
-use crate::rules::{Rules, SubjectBits, mapped};
+use crate::rules::{Rules, SubjectBits};
 use crate::shield::{EventReader, Told};
-use crate::tables::{found, named, replace_all};
+use crate::tables::{named, replace_all};
 use crate::{KernelError, Peer};
 
 /// A Unix socket that is a resource, whoever asks.
@@ -26,37 +35,66 @@ pub struct UnixResource {
     pub path: PathBuf,
     /// The agent's own socket, where it takes them instead.
     pub listener: PathBuf,
-    /// The address of the same server.
-    pub destination: SocketAddr,
+    /// The resource's name.
+    pub resource: Arc<str>,
 }
 
 /// The attached programs, as their agent has them. Dropped, they stay attached, as those of ebpf/programs do.
 pub(crate) struct UnixHooks {
+    host: Host,
     ways: HashMap<MapData, UnixName, UnixWay>,
-    peers: HashMap<MapData, u32, Identity>,
+    gates: HashMap<MapData, UnixName, UnixPath>,
+    peers: Peers,
     /// Until somebody reads them; with a shield, that is who tells.
     events: Option<RingBuf<MapData>>,
     reader: Option<EventReader>,
-    /// Where the agent answers everybody.
-    own: Vec<PathBuf>,
     /// The resources in force.
     resources: Vec<UnixResource>,
 }
 
+/// Rules in the programs' form.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    ways: Ways,
+    resources: Vec<UnixResource>,
+}
+
+impl Compiled {
+    /// # Errors
+    ///
+    /// [`KernelError::Rules`] if what is a resource would be passed by another name, or there are too many.
+    pub(crate) fn new(
+        rules: &Rules,
+        own: &[PathBuf],
+        bits: &SubjectBits,
+        governed: &Governed,
+        host: Host,
+    ) -> Result<Self, KernelError> {
+        let compiler = Compiler { host, accounts: Accounts(governed), bits };
+        Ok(Self { ways: compiler.compile(rules, own)?, resources: rules.unix_resources.clone() })
+    }
+}
+
 impl UnixHooks {
-    /// Attaches the programs, in the place of those that an earlier agent left. With a shield, that one decides who may be
-    /// talked to.
+    /// Attaches the programs, in the place of those that an earlier agent left. With a shield that looks at listeners, that
+    /// one decides who may be talked to; with any, it tells what is refused.
     ///
     /// # Errors
     ///
     /// [`KernelError::Unix`] if the kernel lacks the hooks, or refuses a program.
-    pub(crate) fn load(pins: &Pins, hierarchy: &Hierarchy, shielded: bool) -> Result<Self, KernelError> {
-        attach::attach(pins, hierarchy, shielded)?;
+    pub(crate) fn load(
+        pins: &Pins,
+        hierarchy: &Hierarchy,
+        shielded: bool,
+        told_elsewhere: bool,
+    ) -> Result<Self, KernelError> {
+        let host = Host::new(attach::attach(pins, hierarchy, shielded)?);
         let pinned = |map: &'static str, place: PathBuf| MapData::from_pin(place).map_err(named(map));
         let own = pins.folder(attach::MAPS)?;
         let ways = Map::HashMap(pinned("UNIX_WAYS", own.join("UNIX_WAYS"))?);
+        let gates = Map::HashMap(pinned("UNIX_GATES", own.join("UNIX_GATES"))?);
         let peers = Map::HashMap(pinned("UNIX_PEERS", pins.maps()?.join("UNIX_PEERS"))?);
-        let events = match shielded {
+        let events = match told_elsewhere {
             true => None,
             false => {
                 let events = Map::RingBuf(pinned("EVENTS", attach::events(pins)?)?);
@@ -64,11 +102,12 @@ impl UnixHooks {
             }
         };
         Ok(Self {
+            host,
             ways: ways.try_into().map_err(named("UNIX_WAYS"))?,
-            peers: peers.try_into().map_err(named("UNIX_PEERS"))?,
+            gates: gates.try_into().map_err(named("UNIX_GATES"))?,
+            peers: Peers::new(peers.try_into().map_err(named("UNIX_PEERS"))?)?,
             events,
             reader: None,
-            own: Vec::new(),
             resources: Vec::new(),
         })
     }
@@ -81,35 +120,42 @@ impl UnixHooks {
         Ok(())
     }
 
-    /// From the next rules on, everybody may connect to these, which are the agent's.
-    pub(crate) fn answer_at(&mut self, own: Vec<PathBuf>) {
-        self.own = own;
+    /// What is in force.
+    pub(crate) fn now(&self) -> Result<Compiled, KernelError> {
+        let ways = self.ways.iter().collect::<Result<BTreeMap<_, _>, _>>().map_err(named("UNIX_WAYS"))?;
+        let gates = self.gates.iter().collect::<Result<BTreeMap<_, _>, _>>().map_err(named("UNIX_GATES"))?;
+        Ok(Compiled { ways: Ways { ways, gates }, resources: self.resources.clone() })
     }
 
-    /// Puts the rules' Unix sockets into force: what is new first, then without what is gone.
-    pub(crate) fn replace(&mut self, rules: &Rules, bits: &SubjectBits) -> Result<(), KernelError> {
-        let ways = ways::compile(rules, &self.own, bits)?;
-        self.resources.clone_from(&rules.unix_resources);
-        replace_all(&mut self.ways, &ways).map_err(named("UNIX_WAYS"))
+    /// Puts rules into force: what is new first, then without what is gone.
+    pub(crate) fn replace(&mut self, rules: Compiled) -> Result<(), KernelError> {
+        let Compiled { ways: Ways { ways, gates }, resources } = rules;
+        replace_all(&mut self.gates, &gates).map_err(named("UNIX_GATES"))?;
+        replace_all(&mut self.ways, &ways).map_err(named("UNIX_WAYS"))?;
+        self.resources = resources;
+        Ok(())
     }
 
-    /// What the programs knew of a process when it was sent to the agent, and the resource that leads to this listener; none
-    /// if it wasn't sent, or nothing leads there any more.
-    pub(crate) fn handoff(
-        &self,
+    /// How the host's files are to be looked at.
+    pub(crate) fn host(&self) -> Host {
+        self.host.clone()
+    }
+
+    /// The resources in force.
+    pub(crate) fn resources(&self) -> &[UnixResource] {
+        &self.resources
+    }
+
+    /// What the programs knew of a process when it was last sent to the agent, and the resource that leads to this listener;
+    /// none if it wasn't sent once more than it came, or nothing leads there any more.
+    pub(crate) fn take(
+        &mut self,
         peer: &Peer,
         listener: &Path,
-        now: u64,
-    ) -> Result<Option<(Handoff, &UnixResource)>, KernelError> {
+    ) -> Result<Option<(Identity, &UnixResource)>, KernelError> {
         let Some(resource) = self.resources.iter().find(|resource| resource.listener == *listener) else {
             return Ok(None);
         };
-        let identity = found(self.peers.get(&peer.pid, 0), "UNIX_PEERS")?;
-        // An id passes from process to process.
-        let same = |identity: &Identity| identity.started / NS_PER_TICK == peer.started;
-        Ok(identity.filter(same).map(|identity| {
-            let (address, port) = (mapped(resource.destination.ip()), resource.destination.port());
-            (Handoff { identity, connected_at: now, address, port, ..Handoff::default() }, resource)
-        }))
+        Ok(self.peers.take(peer)?.map(|identity| (identity, resource)))
     }
 }

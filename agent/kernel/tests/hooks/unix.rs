@@ -1,11 +1,12 @@
 //! Unix sockets: by name alone where there is no shield, and those that lead to the agent on every kernel.
 
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use tidegate_kernel::{Captured, ListenerName, Rules, UnixResource, UnixRule, peer};
+use aya::maps::{HashMap, Map, MapData};
+use tidegate_abi::SubjectKey;
+use tidegate_kernel::{Captured, LAYOUT, ListenerName, Rules, UnixResource, UnixRule, peer};
 
 use crate::common::{Client, GOVERNED, Gate, OTHER, UNGOVERNED, subjects};
 
@@ -124,27 +125,127 @@ print(libc.mount({:?}.encode(), {:?}.encode(), None, MS_BIND, None))
     assert_eq!(gate.python(UNGOVERNED, &script).output().await, "0\n0\nNone");
 }
 
+/// An access list (`include/uapi/linux/posix_acl_xattr.h`) by which one user may write.
+const ACCESS_LIST: &str = "struct.pack('<I', 2) + b''.join(struct.pack('<HHI', *entry) for entry in \
+    [(1, 7, 2**32 - 1), (2, 7, UID), (4, 5, 2**32 - 1), (16, 7, 2**32 - 1), (32, 5, 2**32 - 1)])";
+
 #[tokio::test]
 #[ignore = "needs root: cargo xtask test kernel"]
 async fn a_name_in_a_folder_that_others_may_change_counts_for_the_shield_alone() {
     let folder = Folder::new();
-    set_mode(&folder.path(""), 0o777);
-    let gate = Gate::new(|_| allowing(vec![ListenerName::Path(folder.path("named"))])).await;
+    let rules = allowing(vec![ListenerName::Path(folder.path("named"))]);
+    let gate = Gate::new(|_| rules.clone()).await;
     let _helper = helper(&gate, &[folder.path("named")]);
-    let expected = if gate.kernel.unshielded().is_some() { "errno EPERM" } else { "None" };
-    assert_eq!(gate.python(GOVERNED, &connect_to(&folder.path("named"))).output().await, expected);
+    let list = ACCESS_LIST.replace("UID", &GOVERNED.to_string());
+    for (change, counts) in [
+        ("os.chmod(folder, 0o777)".to_owned(), false),
+        ("os.chmod(folder, 0o1777)".to_owned(), false),
+        (format!("os.chmod(folder, 0o755); os.chown(folder, {GOVERNED}, 0)"), false),
+        (format!("os.chown(folder, {UNGOVERNED}, 0)"), true),
+        (format!("os.chown(folder, 0, {GOVERNED}); os.chmod(folder, 0o775)"), false),
+        ("os.chown(folder, 0, 0)".to_owned(), true),
+        (format!("os.setxattr(folder, 'system.posix_acl_access', {list})"), false),
+    ] {
+        let changed =
+            gate.python_as_root(&format!("folder = {:?}\n{change}\nprint('done')", folder.path("")));
+        assert_eq!(changed.output().await, "done", "{change}");
+        gate.kernel.replace(&rules).unwrap();
+        let expected = if counts || gate.kernel.unshielded().is_none() { "None" } else { "errno EPERM" };
+        let said = gate.python(GOVERNED, &connect_to(&folder.path("named"))).output().await;
+        assert_eq!(said, expected, "{change}");
+    }
 }
 
-const DESTINATION: ([u8; 4], u16) = ([127, 0, 0, 1], 5432);
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_link_through_a_governed_folder_leads_nowhere_though_nothing_is_there_yet() {
+    let (folder, theirs) = (Folder::new(), Folder::new());
+    chown(theirs.path(""), Some(GOVERNED), None).unwrap();
+    std::os::unix::fs::symlink(theirs.path(""), folder.path("app")).unwrap();
+    let named = folder.path("app/named");
+    let gate = Gate::new(|_| allowing(vec![ListenerName::Path(named.clone())])).await;
+    let _helper = helper(&gate, &[folder.path("other")]);
+    let script =
+        format!("os.symlink({:?}, {:?})\n{}", folder.path("other"), theirs.path("named"), connect_to(&named));
+    assert_eq!(gate.python(GOVERNED, &script).output().await, "errno EPERM");
+    // It leads there: whoever isn't governed is sent along.
+    assert_eq!(gate.python(UNGOVERNED, &connect_to(&named)).output().await, "None");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn mounts_that_a_set_uid_program_made_for_somebody_lead_nowhere() {
+    let folder = Folder::new();
+    let rules = |_| Rules {
+        unix_resources: vec![resource(&folder)],
+        ..allowing(vec![ListenerName::Path(folder.path("named"))])
+    };
+    let gate = Gate::new(|_| subjects()).await;
+    let _helper = helper(&gate, &[folder.path("named"), folder.path("other"), folder.path("db")]);
+    if gate.kernel.leaves_unix_open().is_some() {
+        return println!("not on this kernel");
+    }
+    gate.kernel.replace(&rules(())).or_else(|error| only_where_names_lead(&error.to_string())).unwrap();
+    // No user namespace, and the host's own root directory.
+    let mounted = format!(
+        "
+CLONE_NEWNS, MS_BIND, MS_PRIVATE = 0x20000, 4096, 1 << 18 | 16384
+libc = ctypes.CDLL(None)
+print(libc.unshare(CLONE_NEWNS), libc.mount(None, b'/', None, MS_PRIVATE, None))
+print(libc.mount({:?}.encode(), {:?}.encode(), None, MS_BIND, None))
+os.setresuid({GOVERNED}, {GOVERNED}, {GOVERNED})
+{}{}",
+        folder.path("other"),
+        folder.path("named"),
+        connect_to(&folder.path("named")),
+        connect_to(&folder.path("db")),
+    );
+    let refused = "0 0\n0\nerrno EPERM\nerrno EPERM";
+    assert_eq!(gate.python_as_root(&mounted).output().await, refused);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn rules_that_cannot_be_written_leave_the_names_of_those_before() {
+    let folder = Folder::new();
+    let naming = |name: &str| allowing(vec![ListenerName::Path(folder.path(name))]);
+    let gate = Gate::new(|_| naming("before")).await;
+    let _helper = helper(&gate, &[folder.path("before"), folder.path("after")]);
+    fill_subjects(&gate);
+    gate.kernel.replace(&naming("after")).unwrap_err();
+    let script = connect_to(&folder.path("before")) + &connect_to(&folder.path("after"));
+    let expected = match gate.kernel.leaves_unix_open() {
+        None => "None\nerrno EPERM",
+        Some(_) => "None\nNone",
+    };
+    assert_eq!(gate.python(GOVERNED, &script).output().await, expected);
+}
+
+/// Leaves no room in the kernel for who the next rules govern.
+fn fill_subjects(gate: &Gate) {
+    let place = gate.pins_path().join(LAYOUT).join("maps/SUBJECTS");
+    let mut subjects: HashMap<MapData, SubjectKey, u64> =
+        Map::HashMap(MapData::from_pin(place).unwrap()).try_into().unwrap();
+    let no_kind = u32::MAX;
+    let full = (0..).find(|id| {
+        let key = SubjectKey { generation: 1, kind: no_kind, id: *id };
+        subjects.insert(key, 0, 0).is_err()
+    });
+    assert!(full > Some(1_000), "{full:?}");
+}
+
+fn resource(folder: &Folder) -> UnixResource {
+    UnixResource { path: folder.path("db"), listener: folder.path("gate"), resource: "shop".into() }
+}
+
+/// Takes a refusal of rules for one of a kernel that has no hooks on names.
+fn only_where_names_lead<T: Default>(error: &str) -> Result<T, String> {
+    if error.contains("Linux 6.7") { Ok(T::default()) } else { Err(error.to_owned()) }
+}
 
 /// Rules by which `db` leads to `gate`; none where the kernel can't do that, which it says.
 fn redirecting(folder: &Folder, gate: &Gate) -> Option<()> {
-    let resource = UnixResource {
-        path: folder.path("db"),
-        listener: folder.path("gate"),
-        destination: DESTINATION.into(),
-    };
-    match gate.kernel.replace(&Rules { unix_resources: vec![resource], ..subjects() }) {
+    match gate.kernel.replace(&Rules { unix_resources: vec![resource(folder)], ..subjects() }) {
         Ok(_) => Some(()),
         Err(error) => {
             assert!(error.to_string().contains("Linux 6.7"), "{error}");
@@ -155,12 +256,16 @@ fn redirecting(folder: &Folder, gate: &Gate) -> Option<()> {
 }
 
 /// Accepts one connection and asks for its origin.
-async fn accept(gate: &Gate, listener: UnixListener) -> (UnixStream, Option<Captured>) {
-    let own = listener.local_addr().unwrap();
-    let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0).await.unwrap();
-    let own = own.as_pathname().unwrap();
-    let origin = gate.kernel.unix_origin(&peer(&accepted).unwrap(), own).unwrap();
+async fn accept(gate: &Gate, listener: &UnixListener) -> (UnixStream, Option<Captured>) {
+    let waiting = listener.try_clone().unwrap();
+    let accepted = tokio::task::spawn_blocking(move || waiting.accept().unwrap().0).await.unwrap();
+    let origin = origin_of(gate, &accepted, listener);
     (accepted, origin)
+}
+
+fn origin_of(gate: &Gate, accepted: &UnixStream, listener: &UnixListener) -> Option<Captured> {
+    let own = listener.local_addr().unwrap();
+    gate.kernel.unix_origin(&peer(accepted).unwrap(), own.as_pathname().unwrap()).unwrap()
 }
 
 #[tokio::test]
@@ -171,17 +276,19 @@ async fn a_resource_leads_to_the_agent_which_knows_who_asked() {
     let gate = Gate::new(|_| subjects()).await;
     let Some(()) = redirecting(&folder, &gate) else { return };
     let script = format!(
-        "s = socket.socket(socket.AF_UNIX); s.connect({:?}); print(s.recv(5).decode())",
+        "s = socket.socket(socket.AF_UNIX); s.connect({:?}); print(s.getpeername(), s.recv(5).decode())",
         folder.path("db")
     );
     let client = gate.python(GOVERNED, &script);
     let pid = client.pid();
-    let (mut accepted, origin) = accept(&gate, listener).await;
+    let (mut accepted, origin) = accept(&gate, &listener).await;
     let origin = origin.unwrap();
+    assert_eq!(origin_of(&gate, &accepted, &listener), None, "it can be had once");
     assert_eq!((origin.pid, origin.uid, &*origin.subjects), (pid, GOVERNED, &["governed".into()][..]));
-    assert_eq!((origin.destination, origin.socket), (SocketAddr::from(DESTINATION), Some(folder.path("db"))));
+    assert_eq!(origin.socket, Some(resource(&folder)));
     std::io::Write::write_all(&mut accepted, b"hello").unwrap();
-    assert_eq!(client.output().await, "hello");
+    // As far as the client can tell, it is where it meant to go.
+    assert_eq!(client.output().await, format!("{} hello", folder.path("db").display()));
     // Nobody else is led there.
     let free = gate.python(UNGOVERNED, &connect_to(&folder.path("db")));
     assert_eq!(free.output().await, "errno ENOENT");
@@ -196,7 +303,7 @@ async fn whoever_comes_to_the_agents_socket_by_itself_has_no_origin() {
     let Some(()) = redirecting(&folder, &gate) else { return };
     let stays = format!("s = socket.socket(socket.AF_UNIX); s.connect({:?}); s.recv(1)", folder.path("gate"));
     let client = gate.python(UNGOVERNED, &stays);
-    let (accepted, origin) = accept(&gate, listener).await;
+    let (accepted, origin) = accept(&gate, &listener).await;
     assert_eq!(origin, None);
     drop(accepted);
     client.output().await;
@@ -217,4 +324,53 @@ async fn a_resource_is_refused_while_no_agent_serves() {
     let pins = gate.die();
     assert_eq!(Client::of(GOVERNED, &script).output().await, "errno EPERM");
     drop(pins);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn each_of_a_processs_connects_is_known_and_none_that_was_not_sent() {
+    let folder = Folder::new();
+    let listener = folder.listen("gate");
+    let gate = Gate::new(|_| subjects()).await;
+    let Some(()) = redirecting(&folder, &gate) else { return };
+    let script = format!(
+        "
+made = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+for s in made: s.connect({:?})
+print('both', flush=True)
+sys.stdin.readline()",
+        folder.path("db")
+    );
+    let mut client = gate.python(GOVERNED, &script);
+    assert_eq!(client.line(), "both");
+    let (_first, one) = accept(&gate, &listener).await;
+    let (second, two) = accept(&gate, &listener).await;
+    assert!(one.is_some() && two.is_some(), "{one:?} {two:?}");
+    assert_eq!(origin_of(&gate, &second, &listener), None);
+    client.go_on();
+    client.output().await;
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn what_is_left_of_a_connect_that_failed_opens_the_agents_socket_to_nobody() {
+    let folder = Folder::new();
+    let listener = folder.listen("gate");
+    let gate = Gate::new(|_| subjects()).await;
+    let Some(()) = redirecting(&folder, &gate) else { return };
+    let (db, own) = (folder.path("db"), folder.path("gate"));
+    let script = format!(
+        "{}{}
+attempt(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect({db:?}))
+os.rename({own:?}, {own:?} + '.away')
+attempt(lambda: socket.socket(socket.AF_UNIX).connect({db:?}))
+os.rename({own:?} + '.away', {own:?})
+attempt(lambda: socket.socket(socket.AF_UNIX).connect({own:?}))",
+        "again = socket.socket(socket.AF_UNIX)\n",
+        format_args!("attempt(lambda: again.connect({own:?}))"),
+    );
+    set_mode(&folder.path(""), 0o777);
+    let refused = "errno EPERM\nerrno EPERM\nerrno ENOENT\nerrno EPERM";
+    assert_eq!(gate.python(GOVERNED, &script).output().await, refused);
+    drop(listener);
 }

@@ -116,6 +116,15 @@ impl Loader<'_> {
             return Some(UnixAddress::Abstract(name.into()));
         }
         if text.starts_with('/') && text.len() > 1 && !text.contains('*') && !too_long {
+            // Names are compared as they are written, here and in the kernel.
+            if text.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
+                self.problems.report_with(
+                    at,
+                    format!("{text:?} says `//`, `.` or `..`, or ends with a slash"),
+                    "write the path that the socket is bound to, each folder once",
+                );
+                return None;
+            }
             return Some(UnixAddress::Path(text.into()));
         }
         self.problems.report_with(

@@ -57,6 +57,10 @@ fn a_unix_socket_is_an_absolute_path_or_an_abstract_name() {
         let problems = load(&format!("unix: [{{subjects: [ci], to: [{wrong}]}}]")).unwrap_err();
         assert!(problems.contains("no Unix socket's name"), "{wrong}: {problems}");
     }
+    for other in ["/run//db", "/run/./db", "/run/x/../db", "/run/db/"] {
+        let problems = load(&format!("unix: [{{subjects: [ci], to: [{other}]}}]")).unwrap_err();
+        assert!(problems.contains("each folder once"), "{other}: {problems}");
+    }
     assert!(load("unix: [{subjects: [nobody], to: [/dev/log]}]").unwrap_err().contains("no subject"));
 }
 

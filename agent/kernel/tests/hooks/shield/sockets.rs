@@ -179,12 +179,18 @@ os.wait()"
 
 #[tokio::test]
 #[ignore = "needs a guest: cargo xtask vm-test"]
-async fn the_agent_can_be_asked_by_whom_it_governs() {
+async fn the_agent_can_be_asked_by_whom_it_governs_where_it_answers_everybody() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = Folder::new();
-    let path = folder.path("agent.sock");
-    let _listener = UnixListener::bind(&path).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (path, private) = (folder.path("agent.sock"), folder.path("admin.sock"));
+    let _listeners = [&path, &private].map(|path| {
+        let listener = UnixListener::bind(path).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        listener
+    });
     let gate = Gate::new(|_| subjects()).await;
-    assert_eq!(gate.python(GOVERNED, &unix_connect(&format!("{path:?}"))).output().await, "None");
+    gate.kernel.answer_at(vec![path.clone()]);
+    gate.kernel.replace(&subjects()).unwrap();
+    let script = unix_connect(&format!("{path:?}")) + "\n" + &unix_connect(&format!("{private:?}"));
+    assert_eq!(gate.python(GOVERNED, &script).output().await, "None\nerrno EPERM");
 }
