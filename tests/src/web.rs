@@ -78,6 +78,9 @@ impl Web {
                 .uid(owner.uid.as_raw())
                 .gid(owner.gid.as_raw())
                 .current_dir("/")
+                // git looks there for settings.
+                .env("HOME", directory.path())
+                .env_remove("XDG_CONFIG_HOME")
                 .stdin(Stdio::null())
                 .stderr(log.try_clone()?),
         );

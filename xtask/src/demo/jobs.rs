@@ -45,6 +45,8 @@ pub(crate) fn act(stage: &Stage, transcript: &mut Transcript) -> Result<()> {
             .fails()
             .shows(&["repo:acme/shop:ref:refs/heads/feature", "another `ref`"]),
     )?;
+    // The issuer ends with this act.
+    stage.agent().write_bundle("issuers.yaml", "tidegate: 1\n")?;
     for (name, text) in bundle()? {
         stage.agent().write_bundle(&name, &text)?;
     }

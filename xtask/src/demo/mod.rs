@@ -1,6 +1,7 @@
 //! The demo: unmodified clients of a governed account go through the gate. It checks what it shows.
 
 mod approval;
+mod forge;
 mod jobs;
 mod stage;
 mod step;
@@ -72,6 +73,7 @@ fn show(binary: PathBuf) -> Result<()> {
     jobs::act(&stage, &mut transcript)?;
     approval::act(&stage, &mut transcript)?;
     records(&stage, &mut transcript)?;
+    forge::act(&stage, &mut transcript)?;
     stage.end()?;
     let (checked, wrong) = transcript.result();
     ensure!(wrong == 0, "{wrong} of {checked} expectations were not met: see the lines with NO above");

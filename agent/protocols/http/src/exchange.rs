@@ -12,7 +12,7 @@ use crate::{
     answer::{Answer, Shown, cannot_be_masked},
     body::{self, BodyError, Noted, Outgoing, Source},
     forward,
-    problem::Problem,
+    problem::{Problem, Reader},
     request::{Asked, Understood, Way},
     shown::Masks,
     sign_in,
@@ -124,7 +124,7 @@ impl Session {
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, Ended> {
-        let (told, is_grpc) = (asked.told(), asked.is_grpc());
+        let (told, reader) = (asked.told(), asked.reader());
         let exchanged = match asked.understand(&self.way, &self.server.options) {
             Ok(understood) => self.understood(understood, source, responder).await,
             Err(problem) => {
@@ -135,20 +135,20 @@ impl Session {
         match exchanged {
             Ok(switched) => Ok(switched),
             Err(NotSent::Ended(ended)) => Err(ended),
-            Err(NotSent::Told(problem)) => self.tell(&problem, is_grpc, responder).await.map(|()| None),
+            Err(NotSent::Told(problem)) => self.tell(&problem, reader, responder).await.map(|()| None),
         }
     }
 
     async fn tell(
         &self,
         problem: &Problem,
-        is_grpc: bool,
+        reader: Reader,
         responder: &mut impl Responder,
     ) -> Result<(), Ended> {
         if responder.has_begun() {
             return Err(Ended::Upstream(problem.detail().to_owned()));
         }
-        let (head, body) = problem.response(self.gate.session(), is_grpc).into_parts();
+        let (head, body) = problem.response(self.gate.session(), reader).into_parts();
         responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await
     }
 

@@ -140,7 +140,7 @@ async fn mismatch(mut stream: Stream, gate: &Gate, tls: bool) -> Result<(), Serv
     if tls {
         let problem =
             problem::Problem::new(http::StatusCode::BAD_REQUEST, "this is an HTTPS port: write https://");
-        let (head, body) = problem.response(gate.session(), false).into_parts();
+        let (head, body) = problem.response(gate.session(), problem::Reader::Any).into_parts();
         let length = wire::Length::Known(body.len() as u64);
         let mut text = wire::response_head(head.status, &head.headers, length, true);
         text.extend_from_slice(&body);

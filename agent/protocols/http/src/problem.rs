@@ -17,6 +17,17 @@ pub(crate) struct Problem {
     retry_after: Option<u64>,
 }
 
+/// Who reads an answer of the gate's, and so how it is worded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Whoever takes `application/problem+json`.
+    Any,
+    /// A client of gRPC: it reads the status and message that its protocol has.
+    Grpc,
+    /// git: of an error it shows plain text to its user, and nothing else.
+    Git,
+}
+
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: &'a str,
@@ -56,8 +67,27 @@ impl Problem {
         &self.detail
     }
 
-    /// As a response. gRPC's clients read the status and message that their protocol has.
-    pub(crate) fn response(&self, session: &str, is_grpc: bool) -> Response<Bytes> {
+    /// As a response.
+    pub(crate) fn response(&self, session: &str, reader: Reader) -> Response<Bytes> {
+        let mut headers = HeaderMap::new();
+        let bytes = match reader {
+            Reader::Any => self.json(session, &mut headers),
+            Reader::Git => self.text(session, &mut headers),
+            Reader::Grpc => {
+                self.grpc(&mut headers);
+                Bytes::new()
+            }
+        };
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        let mut response = Response::new(bytes);
+        *response.status_mut() = if reader == Reader::Grpc { StatusCode::OK } else { self.status };
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn json(&self, session: &str, headers: &mut HeaderMap) -> Bytes {
         let title = match self.status {
             StatusCode::FORBIDDEN if self.approval.is_some() => "Waits for approval",
             StatusCode::FORBIDDEN => "Refused by policy",
@@ -74,25 +104,19 @@ impl Problem {
             approval: self.approval.as_deref(),
             session,
         };
-        let mut headers = HeaderMap::new();
-        let bytes = if is_grpc {
-            self.grpc(&mut headers);
-            Bytes::new()
-        } else {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            // It has texts and a number: it always serialises.
-            let mut text = serde_json::to_vec_pretty(&body).unwrap_or_default();
-            text.push(b'\n');
-            text.into()
-        };
-        if let Some(seconds) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        let mut response = Response::new(bytes);
-        *response.status_mut() = if is_grpc { StatusCode::OK } else { self.status };
-        *response.headers_mut() = headers;
-        response
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // It has texts and a number: it always serialises.
+        let mut text = serde_json::to_vec_pretty(&body).unwrap_or_default();
+        text.push(b'\n');
+        text.into()
+    }
+
+    fn text(&self, session: &str, headers: &mut HeaderMap) -> Bytes {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let hint = self.hint.as_deref().map(|hint| format!("{hint}\n")).unwrap_or_default();
+        format!("{}\n{hint}tidegate session {session}\n", self.detail).into()
     }
 
     /// The trailers-only form: `grpc-status` and `grpc-message` among the headers.

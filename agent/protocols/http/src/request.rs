@@ -9,7 +9,7 @@ use crate::{
     fields::{self, Fields},
     forward,
     options::Options,
-    problem::Problem,
+    problem::{Problem, Reader},
     sigv4::{self, Payload},
     target::{self, Authority, Query},
     vocabulary,
@@ -66,6 +66,16 @@ impl Asked {
     /// Whether the client speaks gRPC, and so reads refusals in its way.
     pub(crate) fn is_grpc(&self) -> bool {
         media_type(&self.headers).is_some_and(|kind| kind.starts_with("application/grpc"))
+    }
+
+    /// Who reads a refusal.
+    pub(crate) fn reader(&self) -> Reader {
+        let is_git = |agent: &HeaderValue| agent.as_bytes().starts_with(b"git/");
+        match self.headers.get(header::USER_AGENT) {
+            _ if self.is_grpc() => Reader::Grpc,
+            Some(agent) if is_git(agent) => Reader::Git,
+            _ => Reader::Any,
+        }
     }
 
     /// As records have what was not understood: nothing of it is trusted, so little is told.

@@ -16,7 +16,7 @@ use crate::{
     body::{BodyError, Source},
     exchange::{Ended, Responder, Session},
     forward,
-    problem::Problem,
+    problem::{self, Problem},
     request::Asked,
     websocket::Switched,
     wire::{self, Decoded, Decoder, Framing, Head, HeadReader, Length, WireError},
@@ -166,7 +166,7 @@ async fn malformed<S: AsyncRead + AsyncWrite + Send>(
     let why = error.to_string();
     session.gate.refuse("request", "(not understood)", &why);
     let problem = Problem::new(error.status(), format!("this is no request that the gate takes: {why}"));
-    let (head, body) = problem.response(session.gate.session(), false).into_parts();
+    let (head, body) = problem.response(session.gate.session(), problem::Reader::Any).into_parts();
     let mut responder = H1Responder {
         write,
         is_head: false,

@@ -48,6 +48,14 @@ async fn a_refusal_names_the_rule_and_how_to_ask_and_the_connection_stays() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_git_s_is_the_text_that_git_shows() {
+    let stage = plain("{}").await;
+    let heard = stage.told(&stage.request("GET /open/x?admin=1", "User-Agent: git/2.39.5\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("content-type: text/plain\r\n"), "{heard}");
+    assert!(heard.contains("\r\n\r\ndenied by rule \"no-admin\"\nask ops\n"), "{heard}");
+}
+
+#[tokio::test]
 async fn rules_see_methods_paths_parameters_fields_and_sizes() {
     let stage = plain("{}").await;
     for (line, more, allowed) in [
