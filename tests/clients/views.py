@@ -128,16 +128,21 @@ def waits_for_a_lock(one, holder, changer, sent, change):
 def view_that_changes_before_it_is_read():
     """A statement that waits for a lock has yet to look up what stands behind that."""
     changer, holder = Session(), Session()
-    made = changer.ask("CREATE VIEW public.unread AS SELECT id, name AS shown FROM customers")
-    assert b"CREATE VIEW" in made, made
-    look = "SELECT unread.shown FROM products p, unread WHERE p.id = 1"
-    copy = "INSERT INTO products (title, cents) SELECT shown, 77 FROM unread"
-    parsed = message(b"P", b"\0" + look.encode() + b"\0\0\0")
+    look = "SELECT v.shown FROM products p, {} v WHERE p.id = 1"
+    copy = "INSERT INTO products (title, cents) SELECT shown, 77 FROM {}"
+    parsed = message(b"P", b"\0" + look.format("unread2").encode() + b"\0\0\0")
     bound = message(b"B", b"\0\0\0\0\0\0\0\0") + message(b"E", b"\0\0\0\0\0") + message(b"S")
-    # The last client does not wait for its answer: the server goes on all the same.
-    for sent in (query(look), query(copy), parsed + bound, query(copy) + message(b"X")):
-        changer.ask("CREATE OR REPLACE VIEW public.unread AS SELECT id, name AS shown FROM customers")
-        change = "CREATE OR REPLACE VIEW public.unread AS SELECT id, card_number AS shown FROM customers"
+    rounds = {
+        "unread0": query(look.format("unread0")),
+        "unread1": query(copy.format("unread1")),
+        "unread2": parsed + bound,
+        # The client does not wait for its answer: the server goes on all the same.
+        "unread3": query(copy.format("unread3")) + message(b"X"),
+    }
+    for view, sent in rounds.items():
+        made = changer.ask(f"CREATE VIEW public.{view} AS SELECT id, name AS shown FROM customers")
+        assert b"CREATE VIEW" in made, made
+        change = f"CREATE OR REPLACE VIEW public.{view} AS SELECT id, card_number AS shown FROM customers"
         holder.ask("DELETE FROM products WHERE cents = 77")
         seen, _ = waits_for_a_lock(Session(), holder, changer, sent, change)
         assert not seen or b"INSERT" in seen or b"Ada" in seen or refused(seen), seen
