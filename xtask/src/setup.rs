@@ -35,6 +35,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("postgresql", "the server and the clients of tests and demo"),
     ("pgbouncer", "a hop to compare with in benchmarks, and an upstream in tests"),
     ("haproxy", "a hop to compare with in benchmarks"),
+    ("wrk", "a client of benchmarks, of HTTP/1.1"),
+    ("nghttp2-client", "a client of benchmarks, of HTTP/2"),
     ("nginx-light", "the HTTP server of tests"),
     ("fcgiwrap", "git repositories served by it"),
     ("git", "a client and a server of tests"),
@@ -82,6 +84,9 @@ const PYTHON_DRIVERS: &[&str] = &[
 /// The Node driver.
 const NODE_DRIVER: &str = "pg@8.23.1";
 
+/// A hop to compare with in benchmarks: the last version for Debian 12's Python.
+const MITMPROXY: &str = "mitmproxy==11.0.2";
+
 /// A certified OpenID provider.
 const PROVIDER: (&str, &str) = ("oidc-provider", "9.13.3");
 
@@ -117,6 +122,7 @@ enum Missing {
     Drivers,
     Provider,
     Servers,
+    Mitmproxy,
 }
 
 /// Says what is missing. True if nothing is.
@@ -124,6 +130,9 @@ pub(crate) fn check() -> Result<bool> {
     let mut missing = missing()?;
     if !CARGO_DENY.is_installed() {
         missing.push(Missing::Tool(&CARGO_DENY));
+    }
+    if !has_mitmproxy() {
+        missing.push(Missing::Mitmproxy);
     }
     for item in &missing {
         match item {
@@ -139,6 +148,7 @@ pub(crate) fn check() -> Result<bool> {
             Missing::Provider => {
                 println!("missing: {} {} in {CLIENTS} (ID tokens of the tests)", PROVIDER.0, PROVIDER.1);
             }
+            Missing::Mitmproxy => println!("missing: {MITMPROXY} in {CLIENTS} (benchmarks)"),
             Missing::Servers => {
                 println!("missing: PostgreSQL {SERVERS:?} in {SERVERS_FOLDER} (servers of the tests)");
             }
@@ -171,6 +181,7 @@ fn kernels() -> Result<()> {
 pub(crate) fn everything() -> Result<()> {
     run()?;
     linting()?;
+    compared()?;
     kernels()
 }
 
@@ -182,6 +193,7 @@ pub(crate) fn run() -> Result<()> {
             Missing::Tool(tool) => tool.install()?,
             Missing::Drivers => install_drivers()?,
             Missing::Provider => install_provider()?,
+            Missing::Mitmproxy => install_mitmproxy()?,
             Missing::Servers => servers::install()?,
         }
     }
@@ -191,6 +203,11 @@ pub(crate) fn run() -> Result<()> {
 /// Installs what only checking the code takes.
 pub(crate) fn linting() -> Result<()> {
     if CARGO_DENY.is_installed() { Ok(()) } else { CARGO_DENY.install() }
+}
+
+/// Installs what only benchmarks compare with.
+pub(crate) fn compared() -> Result<()> {
+    if has_mitmproxy() { Ok(()) } else { install_mitmproxy() }
 }
 
 fn missing() -> Result<Vec<Missing>> {
@@ -320,17 +337,36 @@ fn drivers() -> Vec<&'static str> {
 
 /// Whether every driver is there in its version.
 fn has_drivers() -> bool {
+    let (name, version) = NODE_DRIVER.rsplit_once('@').unwrap_or((NODE_DRIVER, ""));
+    has_python_packages("python", PYTHON_DRIVERS) && has_node_package(name, version)
+}
+
+/// Whether all of these are there in a virtual environment, in their versions.
+fn has_python_packages(environment: &str, packages: &[&str]) -> bool {
     let inside = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten();
-    let pythons = inside(Path::new(CLIENTS).join("python/lib"));
+    let pythons = inside(Path::new(CLIENTS).join(environment).join("lib"));
     let installed = pythons.flat_map(|python| inside(python.path().join("site-packages")));
     let installed: HashSet<_> = installed.map(|entry| entry.file_name()).collect();
-    let has_python_package = |driver: &&str| {
-        let (name, version) = driver.split_once("==").unwrap_or((driver, ""));
+    packages.iter().all(|package| {
+        let (name, version) = package.split_once("==").unwrap_or((package, ""));
         let name = name.split('[').next().unwrap_or_default().replace('-', "_");
         installed.contains(format!("{name}-{version}.dist-info").as_str().as_ref() as &std::ffi::OsStr)
-    };
-    let (name, version) = NODE_DRIVER.rsplit_once('@').unwrap_or((NODE_DRIVER, ""));
-    PYTHON_DRIVERS.iter().all(has_python_package) && has_node_package(name, version)
+    })
+}
+
+fn has_mitmproxy() -> bool {
+    has_python_packages("mitmproxy", &[MITMPROXY])
+}
+
+/// In an environment of its own: it wants other versions of what drivers want, too.
+fn install_mitmproxy() -> Result<()> {
+    let environment = format!("{CLIENTS}/mitmproxy");
+    say(&format!("{MITMPROXY}, in {environment}: a hop to compare with in benchmarks"));
+    command_as_root(&["mkdir", "-p", CLIENTS])?;
+    command_as_root(&["/usr/bin/python3", "-m", "venv", &environment])?;
+    let pip = format!("{environment}/bin/pip");
+    command_as_root(&[&pip, "install", "--quiet", "--disable-pip-version-check", MITMPROXY])?;
+    command_as_root(&["chmod", "-R", "a+rX", CLIENTS])
 }
 
 /// Every account must be able to read them, so they are not in the project or in somebody's home.

@@ -2,19 +2,20 @@
 
 use std::{
     env, fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::unistd::User;
 use tempfile::TempDir;
 use tidegate_tests::{
     Account, Agent, Cluster, Options, Process, Settings, governed_uid, run, ungoverned_uid,
 };
+
+use super::hop::{Hop, free_address, listening};
 
 /// The user whom the server and pgbouncer let in without a password: the large result's and the idle sessions'.
 pub(crate) const TRUSTED: &str = "bench";
@@ -24,24 +25,10 @@ const BUNDLE: (&str, &str) = ("bundle.yaml", include_str!("bundle.yaml"));
 /// What is masked; the other gate's bundle doesn't have this file.
 const MASKS: (&str, &str) = ("masks.yaml", include_str!("masks.yaml"));
 
-/// A way to the server.
-#[derive(Debug)]
-pub(crate) struct Hop {
-    /// As reports name it.
-    pub(crate) name: &'static str,
-    /// Where clients connect.
-    pub(crate) address: SocketAddr,
-    /// Whose clients go this way.
-    pub(crate) account: Account,
-    /// The process in between, if there is one.
-    pub(crate) process: Option<u32>,
-    /// This program, where every account can run it.
-    pub(crate) client: PathBuf,
-}
-
 /// All of them, and what runs behind them.
 pub(crate) struct Hops {
     hops: Vec<Hop>,
+    client: PathBuf,
     _agents: [Agent; 2],
     _others: [Process; 2],
     _server: Cluster,
@@ -64,13 +51,7 @@ impl Hops {
         let hop = |name, uid, address, process| {
             // Only the gate can do without the right password.
             let password = if uid == ungoverned_uid() { server.password.as_str() } else { "" };
-            Hop {
-                name,
-                address,
-                account: Account::new(uid, address, password),
-                process,
-                client: client.clone(),
-            }
+            Hop { name, address, account: Account::new(uid, address, password), process }
         };
         let gate = |agent: &Agent| anyhow::Ok(Some(agent.process()?.id()));
         let [unmasking, masking] = &agents;
@@ -83,11 +64,17 @@ impl Hops {
         ];
         Ok(Self {
             hops,
+            client,
             _agents: agents,
             _others: [pgbouncer, haproxy],
             _server: server,
             _directory: directory,
         })
+    }
+
+    /// This program, where every account can run it.
+    pub(crate) fn client(&self) -> &Path {
+        &self.client
     }
 
     /// All hops.
@@ -178,20 +165,4 @@ fn haproxy(directory: &Path, server: &Cluster) -> Result<(Process, SocketAddr)> 
     let mut command = Command::new("/usr/sbin/haproxy");
     command.args(["-db", "-f"]).arg(&configuration);
     Ok((listening(&mut command, address)?, address))
-}
-
-/// Starts a server and waits until it takes connections.
-fn listening(command: &mut Command, address: SocketAddr) -> Result<Process> {
-    let mut process = Process::start(command.stdin(Stdio::null()).stdout(std::io::stderr()))?;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).is_err() {
-        ensure!(process.ended()?.is_none(), "{command:?} ended at its start");
-        ensure!(Instant::now() < deadline, "{command:?} does not listen on {address}");
-        std::thread::yield_now();
-    }
-    Ok(process)
-}
-
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

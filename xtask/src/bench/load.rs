@@ -1,19 +1,22 @@
 //! Work that is measured, and how.
 
 use std::{
-    fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::Stdio,
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::unistd::{SysconfVar, sysconf};
 use tidegate_tests::Process;
 
-use super::hops::{Hop, TRUSTED};
+use super::{
+    hop::Hop,
+    hops::TRUSTED,
+    report::{Kind, Measured},
+};
 
 /// A kind of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Work {
     /// `pgbench -S`, simple query protocol.
     Simple,
@@ -32,34 +35,17 @@ impl Work {
     pub(crate) const ALL: [Self; 5] =
         [Self::Simple, Self::Extended, Self::Prepared, Self::Connects, Self::Large];
 
-    /// As reports name it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Simple => "simple",
-            Self::Extended => "extended",
-            Self::Prepared => "prepared",
-            Self::Connects => "connects",
-            Self::Large => "large",
-        }
+    /// As reports have it.
+    pub(crate) fn kind(self) -> Kind {
+        let (name, operation) = match self {
+            Self::Simple => ("simple", "query"),
+            Self::Extended => ("extended", "query"),
+            Self::Prepared => ("prepared", "query"),
+            Self::Connects => ("connects", "connection"),
+            Self::Large => ("large", "MB"),
+        };
+        Kind { name, operation }
     }
-
-    /// What one operation is.
-    pub(crate) fn operation(self) -> &'static str {
-        match self {
-            Self::Simple | Self::Extended | Self::Prepared => "query",
-            Self::Connects => "connection",
-            Self::Large => "MB",
-        }
-    }
-}
-
-/// What came of one measurement.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Measured {
-    /// Operations a second.
-    pub(crate) per_second: f64,
-    /// CPU time that the hop's process took for one operation, in microseconds.
-    pub(crate) cpu_us_per_op: f64,
 }
 
 /// One measurement.
@@ -69,6 +55,8 @@ pub(crate) struct Round<'a> {
     pub(crate) hop: &'a Hop,
     /// Of what.
     pub(crate) work: Work,
+    /// This program, where every account can run it.
+    pub(crate) client: &'a Path,
     /// For how long, where the work has no end of its own.
     pub(crate) seconds: u32,
 }
@@ -106,7 +94,7 @@ impl Round<'_> {
 
     /// Megabytes, and megabytes a second.
     fn large(&self) -> Result<(f64, f64)> {
-        let mut command = self.hop.account.command(&self.hop.client);
+        let mut command = self.hop.account.command(self.client);
         let address = self.hop.address.to_string();
         command.args(["client", "read", &address, TRUSTED, "SELECT id, note FROM large"]);
         let text = String::from_utf8(tidegate_tests::run(&mut command)?.stdout)?;
@@ -117,46 +105,21 @@ impl Round<'_> {
 }
 
 /// How much more memory the hop's process has in use for each of so many idle sessions, in bytes.
-pub(crate) fn memory(hop: &Hop, sessions: u32) -> Result<f64> {
+pub(crate) fn memory(hop: &Hop, client: &Path, sessions: u32) -> Result<f64> {
     // The first session also pays for what is shared.
-    idle(hop, 1)?;
+    idle(hop, client, 1)?;
     let before = hop.resident_bytes()?;
-    let during = idle(hop, sessions)?;
+    let during = idle(hop, client, sessions)?;
     Ok((during - before) / f64::from(sessions))
 }
 
 /// What the hop's process has in use while so many sessions are open.
-fn idle(hop: &Hop, sessions: u32) -> Result<f64> {
-    let mut command = hop.account.command(&hop.client);
+fn idle(hop: &Hop, client: &Path, sessions: u32) -> Result<f64> {
+    let mut command = hop.account.command(client);
     command.args(["client", "idle", &hop.address.to_string(), TRUSTED, &sessions.to_string()]);
     let mut client = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     let mut line = String::new();
     BufReader::new(client.child().stdout.take().context("output")?).read_line(&mut line)?;
     ensure!(line.trim() == "open", "the sessions could not be opened");
     hop.resident_bytes()
-}
-
-impl Hop {
-    /// CPU time that its process has taken so far, all threads; 0 if there is none. (proc_pid_stat(5))
-    fn cpu_seconds(&self) -> Result<f64> {
-        let Some(id) = self.process else { return Ok(0.0) };
-        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // The second field is a name in parentheses, which may hold anything.
-        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-        Ok(ticks / system(SysconfVar::CLK_TCK)?)
-    }
-
-    /// Memory its process has in use; 0 if there is none. (proc_pid_statm(5))
-    fn resident_bytes(&self) -> Result<f64> {
-        let Some(id) = self.process else { return Ok(0.0) };
-        let statm = fs::read_to_string(format!("/proc/{id}/statm"))?;
-        let pages: f64 = statm.split_whitespace().nth(1).context("statm")?.parse()?;
-        Ok(pages * system(SysconfVar::PAGE_SIZE)?)
-    }
-}
-
-fn system(variable: SysconfVar) -> Result<f64> {
-    let value = sysconf(variable)?.context("a system constant")?;
-    Ok(f64::from(u32::try_from(value)?))
 }

@@ -1,7 +1,9 @@
 //! Benchmarks: the gate beside a direct connection and other hops, in turn in one run.
 
 mod client;
+mod hop;
 mod hops;
+mod http;
 mod kernel;
 mod load;
 mod report;
@@ -23,7 +25,7 @@ use crate::{
 pub(crate) use client::Client;
 use hops::Hops;
 use load::{Round, Work};
-use report::{Figures, Report};
+use report::{Figures, Report, machine};
 
 /// Where the table is kept.
 const TABLE: &str = "tests/BENCH.md";
@@ -33,6 +35,8 @@ const TABLE: &str = "tests/BENCH.md";
 pub(crate) enum Bench {
     /// PostgreSQL: direct, pgbouncer, haproxy, the gate, and the gate with masks.
     Pg(Arguments),
+    /// HTTPS: direct, haproxy, mitmproxy, the gate, and the gate with masks.
+    Http(http::Arguments),
     /// What a decision costs with 10, 1,000 and 10,000 rules.
     Decide(Output),
     /// What knowing who asks adds to a connection.
@@ -79,6 +83,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Pg(arguments) => pg(&arguments),
+        Bench::Http(arguments) => http::run(&arguments),
         Bench::Decide(output) => measured(&DECIDE, output),
         Bench::Identity(output) => measured(&IDENTITY, output),
         Bench::Kernel(arguments) => kernel::run(&arguments),
@@ -176,17 +181,34 @@ fn measure(arguments: &Arguments, binary: &Path) -> Result<Report> {
     say(&format!("memory of {} idle sessions", arguments.idle));
     let mut memory = Vec::new();
     for hop in hops.all() {
-        memory.push((hop.name.to_owned(), load::memory(hop, arguments.idle).with_context(|| hop.name)?));
+        memory.push((
+            hop.name.to_owned(),
+            load::memory(hop, hops.client(), arguments.idle).with_context(|| hop.name)?,
+        ));
     }
     let mut figures = Figures::default();
     for work in Work::ALL {
         for round in 0..arguments.rounds {
-            say(&format!("{}: round {} of {}", work.name(), round + 1, arguments.rounds));
+            say(&format!("{}: round {} of {}", work.kind().name, round + 1, arguments.rounds));
             for hop in hops.in_turn(round) {
-                let round = Round { hop, work, seconds: arguments.seconds };
-                figures.add(work, hop.name, round.measure().with_context(|| hop.name)?);
+                let round = Round { hop, work, client: hops.client(), seconds: arguments.seconds };
+                figures.add(work.kind(), hop.name, round.measure().with_context(|| hop.name)?);
             }
         }
     }
-    Report::of(&figures, &memory, arguments.rounds, arguments.megabytes)
+    Report::of("PostgreSQL through the gate", words(arguments), &figures, &memory)
+}
+
+/// What a reader must know to read the figures.
+fn words(arguments: &Arguments) -> String {
+    format!(
+        "Written by `cargo xtask bench pg`. {}. Clients, hops and server share the machine; no hop encrypts. `pgbench -S` with 8 \
+         clients; `connects` opens a connection for each query, with 4; `large` is one result of {} MB in rows of 256 bytes. Tidegate \
+         decides, and records, every statement; `tidegate-masked` also masks a column and looks for cards and e-mails in every value. \
+         Figures are medians of {} rounds in turn, shares those of each round's own ratio. CPU is the hop's process alone, user and \
+         system.",
+        machine(),
+        arguments.megabytes,
+        arguments.rounds
+    )
 }

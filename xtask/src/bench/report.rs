@@ -1,15 +1,33 @@
 //! Figures, as a table and as JSON.
 
-use std::{collections::BTreeMap, fmt::Write, fs};
+use std::{fmt::Write, fs};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::load::{Measured, Work};
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// As reports name it.
+    pub(crate) name: &'static str,
+    /// What one operation is.
+    pub(crate) operation: &'static str,
+}
 
-/// What was measured so far.
+/// What came of one measurement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Measured {
+    /// Operations a second.
+    pub(crate) per_second: f64,
+    /// CPU time that the hop's process took for one operation, in microseconds.
+    pub(crate) cpu_us_per_op: f64,
+}
+
+/// What was measured so far: of each kind of work, through each hop, each round.
 #[derive(Debug, Default)]
-pub(crate) struct Figures(BTreeMap<Work, Vec<(&'static str, Vec<Measured>)>>);
+pub(crate) struct Figures(Vec<(Kind, Hops)>);
+
+type Hops = Vec<(&'static str, Vec<Measured>)>;
 
 /// One line of the report.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,14 +48,18 @@ struct Row {
 /// Everything.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    rows: Vec<Row>,
+    title: String,
+    /// What a reader must know to read the figures.
     conditions: String,
+    rows: Vec<Row>,
 }
 
 impl Figures {
     /// Adds a round's measurement.
-    pub(crate) fn add(&mut self, work: Work, through: &'static str, measured: Measured) {
-        let hops = self.0.entry(work).or_default();
+    pub(crate) fn add(&mut self, work: Kind, through: &'static str, measured: Measured) {
+        let Some((_, hops)) = self.0.iter_mut().find(|(kind, _)| *kind == work) else {
+            return self.0.push((work, vec![(through, vec![measured])]));
+        };
         match hops.iter_mut().find(|(name, _)| *name == through) {
             Some((_, rounds)) => rounds.push(measured),
             None => hops.push((through, vec![measured])),
@@ -48,10 +70,10 @@ impl Figures {
 impl Report {
     /// Sums the figures up.
     pub(crate) fn of(
+        title: &str,
+        conditions: String,
         figures: &Figures,
         memory: &[(String, f64)],
-        rounds: usize,
-        megabytes: u32,
     ) -> Result<Self> {
         let mut rows = Vec::new();
         for (work, hops) in &figures.0 {
@@ -61,7 +83,7 @@ impl Report {
                 let shares =
                     measured.iter().zip(direct).map(|(hop, direct)| hop.per_second / direct.per_second);
                 rows.push(Row {
-                    work: work.name().into(),
+                    work: work.name.into(),
                     through: (*name).into(),
                     share_of_direct: median(shares),
                     cpu_us_per_op: median(measured.iter().map(|round| round.cpu_us_per_op)),
@@ -70,11 +92,11 @@ impl Report {
                         .find(|(hop, _)| hop == name)
                         .map_or(0.0, |(_, bytes)| *bytes),
                     per_second: median(measured.iter().map(|round| round.per_second)),
-                    operation: work.operation().into(),
+                    operation: work.operation.into(),
                 });
             }
         }
-        Ok(Self { rows, conditions: conditions(rounds, megabytes) })
+        Ok(Self { title: title.to_owned(), conditions, rows })
     }
 
     /// As `--json` prints it.
@@ -97,7 +119,7 @@ impl Report {
 
     /// As it is kept in the project.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = format!("# PostgreSQL through the gate\n\n{}\n", self.conditions);
+        let mut text = format!("# {}\n\n{}\n", self.title, self.conditions);
         text += "\n| work | through | a second | share of direct | CPU of the hop | memory of an idle session |\n";
         text += "|---|---|---:|---:|---:|---:|\n";
         for row in &self.rows {
@@ -120,8 +142,8 @@ impl Report {
     }
 }
 
-/// What a reader must know to read the figures.
-fn conditions(rounds: usize, megabytes: u32) -> String {
+/// What all of it runs on, in words.
+pub(crate) fn machine() -> String {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
@@ -129,14 +151,9 @@ fn conditions(rounds: usize, megabytes: u32) -> String {
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "Written by `cargo xtask bench pg`. {cores} × {}, Linux {}. Clients, hops and server share the machine; no hop \
-         encrypts. `pgbench -S` with 8 clients; `connects` opens a connection for each query, with 4; `large` is one \
-         result of {megabytes} MB in rows of 256 bytes. Tidegate decides, and records, every statement; \
-         `tidegate-masked` also masks a column and looks for cards and e-mails in every value. Figures are medians of \
-         {rounds} rounds in turn, shares those of each round's own ratio. CPU is the hop's process alone, user and \
-         system.",
+        "{cores} × {}, Linux {}",
         first("/proc/cpuinfo", "model name"),
-        first("/proc/sys/kernel/osrelease", ""),
+        first("/proc/sys/kernel/osrelease", "")
     )
 }
 
@@ -144,6 +161,7 @@ fn plural(operation: &str) -> &str {
     match operation {
         "query" => "queries",
         "connection" => "connections",
+        "request" => "requests",
         other => other,
     }
 }
@@ -163,6 +181,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 mod tests {
     use super::*;
 
+    const SIMPLE: Kind = Kind { name: "simple", operation: "query" };
+
     fn measured(per_second: f64) -> Measured {
         Measured { per_second, cpu_us_per_op: 2.0 }
     }
@@ -171,10 +191,10 @@ mod tests {
     fn the_share_is_the_median_of_each_rounds_own_ratio() {
         let mut figures = Figures::default();
         for (direct, gate) in [(100.0, 50.0), (10.0, 9.0), (200.0, 160.0)] {
-            figures.add(Work::Simple, "direct", measured(direct));
-            figures.add(Work::Simple, "tidegate", measured(gate));
+            figures.add(SIMPLE, "direct", measured(direct));
+            figures.add(SIMPLE, "tidegate", measured(gate));
         }
-        let report = Report::of(&figures, &[("tidegate".into(), 2048.0)], 3, 1).unwrap();
+        let report = Report::of("it", "words".into(), &figures, &[("tidegate".into(), 2048.0)]).unwrap();
         let json = report.json();
         assert_eq!(json["rows"][1]["through"], "tidegate");
         assert_eq!(json["rows"][1]["share_of_direct"], 0.8);
