@@ -63,6 +63,12 @@ pub enum Defect {
     /// The process is gone, or nothing lives that the token could count for.
     #[error("there is no process tree that it could count for: {0}")]
     NoTree(&'static str),
+    /// The caller's session may be another job's, too.
+    #[error(
+        "for the shell that ran this it counts only where the job has a session of its own (`setsid`, or a terminal): run \
+         `tidegate present --token-file FILE -- COMMAND`, and it counts for COMMAND"
+    )]
+    NoSession,
     /// Whoever hands the token out did not.
     #[error("{0}")]
     NotHandedOut(String),

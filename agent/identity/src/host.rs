@@ -58,6 +58,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn uid(&self, id: ProcessId) -> Option<u32>;
     /// Its process group.
     fn group(&self, id: ProcessId) -> Option<Group>;
+    /// The cgroups that it lies in.
+    fn cgroup(&self, id: ProcessId) -> Option<String>;
     /// The login session that it belongs to, as the kernel's audit counts them.
     fn login(&self, id: ProcessId) -> Option<u32>;
     /// Its environment, as it was when its program began and as it left it since.
@@ -107,6 +109,15 @@ impl Place {
         Self { lineage, by_session, login }
     }
 
+    /// The leader of its session, and the process that began that if it still lives.
+    pub(crate) fn leader(&self, session: u32) -> Option<(Seen, Option<ProcessId>)> {
+        [&self.lineage, &self.by_session].into_iter().find_map(|line| {
+            let at = line.iter().position(|seen| seen.id.pid == session)?;
+            let leader = line.get(at).filter(|seen| seen.session == session)?;
+            Some((*leader, line.get(at + 1).map(|seen| seen.id)))
+        })
+    }
+
     /// Everything that it descends from, nearest first, itself included.
     pub(crate) fn ids(&self) -> impl Iterator<Item = ProcessId> {
         self.lineage.iter().chain(&self.by_session).map(|seen| seen.id)
@@ -153,6 +164,11 @@ impl Host for Procfs {
         let stat = process(id.pid)?.stat().ok()?;
         let group = Group { id: u32::try_from(stat.pgrp).ok()?, terminal: stat.tty_nr != 0 };
         (stat.starttime == id.started).then_some(group)
+    }
+
+    fn cgroup(&self, id: ProcessId) -> Option<String> {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", id.pid)).ok()?;
+        self.is_still(id).then_some(text)
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {

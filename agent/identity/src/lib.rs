@@ -31,5 +31,5 @@ pub use browser::{Application, Terms, Tie};
 pub use defect::Defect;
 pub use device::Visit;
 pub use host::ProcessId;
-pub use people::Login;
+pub use people::{Beneficiary, Login};
 pub use registry::{Prepared, Registry};

@@ -22,11 +22,21 @@ pub struct Login {
     flow: Flow,
 }
 
+/// For whom a token is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beneficiary {
+    /// The caller itself, which becomes another program then.
+    Caller,
+    /// The shell that ran it.
+    Shell,
+}
+
 impl Registry {
-    /// Binds a token to the process tree that the caller was run in: that of its parent.
+    /// Binds a token to the caller's own process tree, or to that of the shell that ran it.
     pub async fn present(
         &self,
         caller: ProcessId,
+        of: Beneficiary,
         issuer: Option<&str>,
         text: &[u8],
     ) -> Result<Identity, Defect> {
@@ -34,7 +44,10 @@ impl Registry {
         let known = self.of_token(issuer, &text)?;
         let verified = self.inner.verify(&known, &text, &known.issuer.audience).await?;
         let place = self.place(caller).await?;
-        let root = self.parent_of_account(caller, &place)?;
+        let root = match of {
+            Beneficiary::Caller => caller,
+            Beneficiary::Shell => self.shell_of(caller, &place)?,
+        };
         let identity = verified.identity.clone();
         self.inner
             .bind(Claim {
@@ -71,33 +84,37 @@ impl Registry {
         Ok(self.inner.trees.log_out(&place, issuer))
     }
 
-    /// Who ran this command. A daemon that starts commands for many accounts is nobody's tree, and a runner none of the
-    /// job's that it started.
-    fn parent_of_account(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
-        let Some(parent) = place.lineage.get(1).map(|seen| seen.id) else {
+    /// The shell that ran this command, if it must be the job's own: a daemon that starts commands for many accounts is nobody's
+    /// tree, and a runner none of the job's that it started. Whose child one is and in which process group are the caller's to
+    /// arrange; its session is not, once that is begun.
+    fn shell_of(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
+        let [own, parent, ..] = &*place.lineage else {
             return Err(Defect::NoTree("whoever ran this command has ended already"));
         };
         let host = &*self.inner.host;
-        if host.uid(caller).is_none_or(|uid| host.uid(parent) != Some(uid)) {
+        if host.uid(caller).is_none_or(|uid| host.uid(parent.id) != Some(uid)) {
             return Err(Defect::NoTree("run it from a shell or another process of the same account"));
         }
-        if !self.runs(place) {
-            return Err(Defect::NoTree(
-                "run it from the job's own shell: what ran it is of another session or process group",
-            ));
-        }
-        Ok(parent)
+        let leader = self.leader_of_account(caller, place);
+        let is_own = leader.is_some_and(|(leader, terminal)| {
+            own.session == parent.session && (!terminal || leader == parent.id)
+        });
+        if is_own { Ok(parent.id) } else { Err(Defect::NoSession) }
     }
 
-    /// Whether a place's process was run by its parent as a part of what that is doing itself: in its session and, where no
-    /// terminal is, in its group.
-    fn runs(&self, place: &Place) -> bool {
-        let [own, parent, ..] = &*place.lineage else { return false };
-        let host = &*self.inner.host;
-        let (Some(group), Some(of_parent)) = (host.group(own.id), host.group(parent.id)) else {
-            return false;
-        };
-        own.session == parent.session && (group.id == of_parent.id || group.terminal)
+    /// The leader of the caller's session, if that was begun for a job or a login of the caller's account, and whether it has a
+    /// terminal. A service's own session is its runner's.
+    fn leader_of_account(&self, caller: ProcessId, place: &Place) -> Option<(ProcessId, bool)> {
+        let (own, host) = (place.lineage.first()?, &*self.inner.host);
+        let (leader, above) = place.leader(own.session)?;
+        let uid = host.uid(caller)?;
+        if leader.id == caller || host.uid(leader.id) != Some(uid) {
+            return None;
+        }
+        let terminal = host.group(leader.id)?.terminal;
+        let within =
+            || host.cgroup(leader.id).is_some_and(|own| above.and_then(|id| host.cgroup(id)) == Some(own));
+        (terminal || within()).then_some((leader.id, terminal))
     }
 
     async fn place(&self, caller: ProcessId) -> Result<Place, Defect> {
@@ -107,18 +124,22 @@ impl Registry {
         if place.lineage.is_empty() { Err(Defect::NoTree("the caller has ended already")) } else { Ok(place) }
     }
 
-    /// The process that a login ends with: the leader of the caller's session or, where that is another account's, the
-    /// process that ran the caller.
+    /// The process that a login ends with: the leader of the caller's session or, at a terminal that another account's
+    /// session has, the process that ran the caller.
     fn session_of(&self, caller: ProcessId, place: &Place) -> Result<ProcessId, Defect> {
+        if let Some((leader, _)) = self.leader_of_account(caller, place) {
+            return Ok(leader);
+        }
         let host = &*self.inner.host;
-        let uid = host.uid(caller);
-        let own = place.lineage.first().map(|seen| seen.session);
-        let leader = place.lineage.iter().chain(&place.by_session).find(|seen| Some(seen.id.pid) == own);
-        let parent = place.lineage.get(1).filter(|_| self.runs(place));
-        let mut candidates = leader.into_iter().chain(parent).map(|seen| seen.id);
-        candidates
-            .find(|id| *id != caller && uid.is_some() && host.uid(*id) == uid)
-            .ok_or(Defect::NoTree("no login session or shell of the caller's account"))
+        let shell = match &*place.lineage {
+            [own, parent, ..] if own.session == parent.session => {
+                let terminal = host.group(own.id).is_some_and(|group| group.terminal);
+                let same = host.uid(caller).is_some_and(|uid| host.uid(parent.id) == Some(uid));
+                (terminal && same).then_some(parent.id)
+            }
+            _ => None,
+        };
+        shell.ok_or(Defect::NoTree("no login session or shell of the caller's account"))
     }
 
     fn of_token(&self, name: Option<&str>, text: &[u8]) -> Result<Arc<Known>, Defect> {

@@ -1,9 +1,12 @@
 //! Commands with which people and jobs say who they are. They need no root.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Read, Write},
+    os::unix::process::CommandExt,
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -39,11 +42,14 @@ pub(super) struct Login {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  tidegate present --token-file \"$RUNNER_TEMP/id-token\" -- ./deploy.sh --all
   tidegate present --token-file \"$RUNNER_TEMP/id-token\"
 
-It counts for the shell that ran this and everything that it runs, and ends with it.
-Exit code 3: no agent is running, or it cannot be reached.")]
+It counts for the command and everything that it runs, and ends with it. Without a command, for the shell that ran this, if
+the job was begun in a session of its own (setsid), or from a terminal's own shell.
+Exit code 1: it does not count, and no command was run. 3: no agent is running, or it cannot be reached. With a command,
+else the command's.")]
 pub(super) struct Present {
     /// File with an ID token; - for standard input
     #[arg(long, value_name = "FILE")]
@@ -52,8 +58,11 @@ pub(super) struct Present {
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "command")]
     json: bool,
+    /// What to run with it, with its arguments
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -93,7 +102,24 @@ impl Present {
         read.with_context(|| self.token_file.display().to_string())?;
         let token = Zeroizing::new(token.trim().to_owned());
         ensure!(!token.is_empty(), "{}: there is no token in it", self.token_file.display());
-        ask(config, self.json, &Request::Present { token, issuer: self.issuer })
+        let own = !self.command.is_empty();
+        let request = Request::Present { token, issuer: self.issuer, own };
+        let Some((program, arguments)) = self.command.split_first() else {
+            return ask(config, self.json, &request);
+        };
+        match told(config, &request) {
+            Ok(Answer::Bound { .. }) => {
+                drop(request);
+                // It returns only if it failed.
+                let failed = Command::new(program).args(arguments).exec();
+                Err(failed).with_context(|| program.display().to_string())
+            }
+            Ok(answer) => {
+                show(&mut io::stdout().lock(), &answer)?;
+                Ok(Exit::Failed)
+            }
+            Err(exit) => Ok(exit),
+        }
     }
 }
 
@@ -109,14 +135,19 @@ impl Logout {
     }
 }
 
-fn ask(config: &Config, json: bool, request: &Request) -> Result<Exit> {
+/// The answer, or how to end if nobody answers.
+fn told(config: &Config, request: &Request) -> Result<Answer, Exit> {
     let socket = config.user_socket();
-    let answer = match user_socket::ask(&socket, request, show_visit) {
+    user_socket::ask(&socket, request, show_visit).map_err(|error| {
+        eprintln!("tidegate: no agent answers on {}: {error}", socket.display());
+        Exit::Unreachable
+    })
+}
+
+fn ask(config: &Config, json: bool, request: &Request) -> Result<Exit> {
+    let answer = match told(config, request) {
         Ok(answer) => answer,
-        Err(error) => {
-            eprintln!("tidegate: no agent answers on {}: {error}", socket.display());
-            return Ok(Exit::Unreachable);
-        }
+        Err(exit) => return Ok(exit),
     };
     let mut out = io::stdout().lock();
     if json {

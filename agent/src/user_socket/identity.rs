@@ -2,18 +2,19 @@
 
 use std::io;
 
-use tidegate_identity::Registry;
+use tidegate_identity::{Beneficiary, Registry};
 
 use super::{Answer, Answers, Caller};
 
-/// Lets a token count for whoever ran the caller.
+/// Lets a token count for the caller, or for whoever ran it.
 pub(super) async fn present(
     registry: &Registry,
     caller: Caller,
+    of: Beneficiary,
     token: &str,
     issuer: Option<&str>,
 ) -> Answer {
-    match registry.present(caller.process, issuer, token.as_bytes()).await {
+    match registry.present(caller.process, of, issuer, token.as_bytes()).await {
         Ok(identity) => Answer::Bound { identity },
         Err(defect) => Answer::failed(defect),
     }

@@ -13,7 +13,7 @@ use std::{io, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tidegate_approvals::{Desk, Inquiry, Say};
-use tidegate_identity::{Registry, Visit};
+use tidegate_identity::{Beneficiary, Registry, Visit};
 use tidegate_kernel::subjects;
 use tidegate_policy::{Identity, Unproven};
 use tokio::{io::AsyncReadExt, net::UnixStream};
@@ -38,6 +38,9 @@ pub(crate) enum Request {
         token: Zeroizing<String>,
         /// The issuer's name in the bundle; by what the token says without it.
         issuer: Option<String>,
+        /// For the caller itself instead, which becomes another program.
+        #[serde(default)]
+        own: bool,
     },
     /// Begin a login.
     Login {
@@ -166,8 +169,9 @@ impl Users {
     async fn answer(&self, caller: Caller, request: Request, answers: &mut Answers) -> io::Result<Answer> {
         let registry = &self.registry;
         Ok(match request {
-            Request::Present { token, issuer } => {
-                identity::present(registry, caller, &token, issuer.as_deref()).await
+            Request::Present { token, issuer, own } => {
+                let of = if own { Beneficiary::Caller } else { Beneficiary::Shell };
+                identity::present(registry, caller, of, &token, issuer.as_deref()).await
             }
             Request::Login { issuer } => {
                 return identity::login(registry, caller, issuer.as_deref(), answers).await;

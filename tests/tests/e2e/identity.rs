@@ -60,7 +60,7 @@ fn is_nowhere(world: &World, token: &str) -> Result<()> {
     Ok(())
 }
 
-/// A shell that stays open, as a job's or a person's does.
+/// A shell that stays open in a session of its own, as a job's or a person's does.
 pub(crate) struct Shell {
     process: Process,
     stdin: ChildStdin,
@@ -69,8 +69,8 @@ pub(crate) struct Shell {
 
 impl Shell {
     pub(crate) fn open(account: &Account) -> Result<Self> {
-        let mut command = account.command("sh");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = account.command("setsid");
+        command.arg("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let stdin = process.child().stdin.take().context("stdin")?;
         let stdout = BufReader::new(process.child().stdout.take().context("stdout")?);
@@ -228,6 +228,26 @@ fn a_presented_token_counts_for_its_shell_and_a_copy_for_nobody() -> Result<()> 
             Ok(later.run(&present)?.contains("by a process tree that has ended: get a new one"))
         })?;
         is_nowhere(world, &token)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_job_within_its_runner_s_session_presents_its_token_for_a_command_alone() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        ask_for(world, "{issuer: jobs}", &jobs(&provider))?;
+        let token = provider.token("ci-job", "job1")?;
+        let present = format!("printf %s {token} | {}", tidegate(world, "present --token-file -"));
+        let ran = world.ci.shell(&format!("{present} -- {HERE}"), &[])?;
+        ensure!(ran.clean()? == "here", "the command is not the job");
+        let token = provider.token("ci-job", "job2")?;
+        let present = format!("printf %s {token} | {}", tidegate(world, "present --token-file -"));
+        let ran = world.ci.shell(&format!("{present} || {HERE}"), &[])?;
+        ran.complains(&["where the job has a session of its own", "without an ID token"])?;
+        let ran = world.ci.shell(&format!("{present} -- no-such-command"), &[])?;
+        ensure!(ran.code != 0, "a command that is none succeeded");
+        ran.complains(&["no-such-command"])
     })
 }
 

@@ -15,11 +15,12 @@ use super::{
     minted::{Signer, claims},
     processes::{Told, UID, id},
 };
-use crate::{Defect, ProcessId, Registry, Terms, registry::now};
+use crate::{Beneficiary, Defect, ProcessId, Registry, Terms, registry::now};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An issuer and a host: the first process, a runner (10) and a job's shell (20) with a command (30).
+/// An issuer and a host: the first process, a runner (10) that is a service, and a job's shell (20), which has a session of its
+/// own, with a command (30).
 pub(super) struct World {
     pub(super) stub: Stub,
     pub(super) signer: Signer,
@@ -40,9 +41,10 @@ impl World {
         let mut issuer = issuer(&stub.url, Some(&stub));
         change(Arc::make_mut(&mut issuer));
         let told = Told::default();
-        for (parent, pid) in [(0, 1), (1, 10), (10, 20), (20, 30)] {
-            told.fork(parent, pid);
-        }
+        told.fork(0, 1);
+        told.begin(1, 10);
+        told.begin(10, 20);
+        told.fork(20, 30);
         let directory = tempfile::tempdir().unwrap();
         let registry = Self::begin(&told, &directory, &issuer);
         Self { stub, signer, issuer, told, registry, directory }
@@ -75,7 +77,7 @@ impl World {
     }
 
     pub(super) async fn present(&self, pid: u32, token: &str) -> Result<Identity, Defect> {
-        self.registry.present(id(pid), None, token.as_bytes()).await
+        self.registry.present(id(pid), Beneficiary::Shell, None, token.as_bytes()).await
     }
 
     /// Answers as GitHub Actions' endpoint does, with tokens of this lifetime, which are told.
@@ -172,27 +174,76 @@ async fn a_token_is_not_presented_for_the_daemon_that_starts_commands_for_many_a
 
 #[tokio::test]
 async fn a_job_does_not_present_its_token_for_the_runner_that_started_it() {
-    for begin in [Told::set_session, |told: &Told, pid| told.set_group(pid, false)] {
+    // In place of the job's shell, so that the runner is its parent, and in any process group of its session.
+    for session in [true, false] {
         let world = World::new().await;
-        begin(&world.told, 20);
-        // In place of the job's shell, so that the runner is its parent.
-        let refused = world.present(20, &world.token("job-1")).await.unwrap_err();
-        assert!(refused.to_string().contains("the job's own shell"), "{refused}");
         world.told.fork(10, 21);
-        assert!(world.subjects(21).await.is_empty());
-        world.told.fork(20, 31);
-        world.present(31, &world.token("job-1")).await.unwrap();
-        assert_eq!(world.subjects(20).await, ["job-1"]);
-        assert!(world.subjects(21).await.is_empty());
+        if session {
+            world.told.set_session(21);
+        }
+        for (pid, terminal) in [(21, false), (10, false), (21, true)] {
+            world.told.set_group(pid, terminal);
+            let refused = world.present(21, &world.token("evil")).await.unwrap_err();
+            assert_eq!(refused, Defect::NoSession);
+        }
+        world.told.fork(10, 22);
+        assert!(world.subjects(22).await.is_empty(), "another job is evil's");
     }
+}
+
+#[tokio::test]
+async fn a_job_without_a_session_of_its_own_presents_its_token_for_what_it_runs_alone() {
+    let world = World::new().await;
+    world.told.fork(10, 21);
+    world.told.fork(21, 31);
+    assert_eq!(world.present(31, &world.token("job-1")).await.unwrap_err(), Defect::NoSession);
+    let token = world.token("job-1");
+    world.registry.present(id(31), Beneficiary::Caller, None, token.as_bytes()).await.unwrap();
+    world.told.fork(31, 41);
+    assert_eq!(world.subjects(41).await, ["job-1"]);
+    for pid in [10, 21, 20] {
+        assert!(world.subjects(pid).await.is_empty(), "{pid}");
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_its_service_s_manager_began_is_no_job() {
+    // A user's own manager is of the same account.
+    let world = World::new().await;
+    world.told.begin(1, 11);
+    world.told.set_cgroup(11, "0::/user.slice/user@1.service/init.scope");
+    world.told.begin(11, 12);
+    world.told.set_cgroup(12, "0::/user.slice/user@1.service/runner.service");
+    world.told.fork(12, 22);
+    assert_eq!(world.present(22, &world.token("evil")).await.unwrap_err(), Defect::NoSession);
+    // A job of that runner that has a session of its own.
+    world.told.begin(12, 23);
+    world.told.fork(23, 33);
+    world.present(33, &world.token("job-1")).await.unwrap();
+    assert_eq!(world.subjects(23).await, ["job-1"]);
+    assert!(world.subjects(22).await.is_empty());
 }
 
 #[tokio::test]
 async fn a_shell_at_a_terminal_gives_each_command_a_group_and_presents_for_itself() {
     let world = World::new().await;
-    world.told.set_group(30, true);
+    // The terminal's own shell was begun by another service.
+    world.told.set_cgroup(20, "0::/user.slice/session-7.scope");
+    for pid in [20, 30] {
+        world.told.set_group(pid, true);
+    }
     world.present(30, &world.token("job-1")).await.unwrap();
     assert_eq!(world.subjects(20).await, ["job-1"]);
+}
+
+#[tokio::test]
+async fn a_runner_that_was_begun_at_a_terminal_is_none_of_its_jobs() {
+    let world = World::new().await;
+    world.told.set_group(20, true);
+    world.told.fork(20, 31);
+    world.told.fork(31, 41);
+    assert_eq!(world.present(41, &world.token("evil")).await.unwrap_err(), Defect::NoSession);
+    assert!(world.subjects(31).await.is_empty());
 }
 
 #[tokio::test]
@@ -200,7 +251,7 @@ async fn a_stolen_token_does_not_count_while_the_first_lives_nor_afterwards() {
     let world = World::new().await;
     let token = world.token("job-1");
     world.present(30, &token).await.unwrap();
-    world.told.fork(1, 40);
+    world.told.begin(10, 40);
     world.told.fork(40, 50);
     assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Elsewhere);
     world.told.set_environment(50, &[("CI_TOKEN", &token)]);
@@ -215,7 +266,7 @@ async fn a_token_written_another_way_is_the_same_token() {
     let world = World::new().await;
     let token = world.token("job-1");
     world.present(30, &token).await.unwrap();
-    world.told.fork(1, 40);
+    world.told.begin(10, 40);
     world.told.fork(40, 50);
     // Another signature of the same claims, as only its issuer makes it, is another token; what is signed names it.
     for copy in [format!(" {token} "), format!("{token}\n")] {
@@ -229,7 +280,7 @@ async fn a_bundle_may_let_a_token_count_elsewhere() {
     let world = World::with(|issuer| issuer.elsewhere = Elsewhere::Allow).await;
     let token = world.token("job-1");
     world.present(30, &token).await.unwrap();
-    world.told.fork(1, 40);
+    world.told.begin(10, 40);
     world.told.fork(40, 50);
     world.present(50, &token).await.unwrap();
     world.told.end(20);
@@ -282,14 +333,14 @@ async fn an_orphan_that_was_seen_in_the_tree_keeps_its_identity_and_a_stranger_g
 #[tokio::test]
 async fn an_orphan_in_a_session_that_the_tree_began_keeps_its_identity() {
     let world = World::new().await;
-    world.told.set_session(20);
     world.told.fork(20, 31);
     world.told.fork(31, 40);
     world.present(31, &world.token("job-1")).await.unwrap();
     world.told.end(31);
     assert_eq!(world.subjects(40).await, ["job-1"]);
-    // 30 shares the session of the first process with everybody.
+    // As if the tree had begun no session: that of the first process is everybody's.
     world.told.fork(30, 43);
+    world.told.join(43, 1);
     world.told.end(30);
     assert!(world.subjects(43).await.is_empty());
 }
@@ -436,7 +487,7 @@ async fn a_restart_forgets_no_token_that_was_used() {
     world.present(30, &token).await.unwrap();
     world.restart();
     // A thief, while the job lives.
-    world.told.fork(10, 40);
+    world.told.begin(10, 40);
     world.told.fork(40, 50);
     assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Elsewhere);
     // The job itself goes on.

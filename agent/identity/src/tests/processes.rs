@@ -26,6 +26,7 @@ struct Process {
     environment: Vec<u8>,
     login: Option<u32>,
     group: Group,
+    cgroup: &'static str,
     stuck: Option<Stuck>,
     ended: watch::Sender<bool>,
 }
@@ -52,14 +53,35 @@ impl Told {
     pub(super) fn fork(&self, parent: u32, pid: u32) {
         let mut processes = self.0.lock().unwrap();
         let own = Group { id: pid, terminal: false };
-        let (session, uid, environment, login, group) =
-            processes.get(&parent).map_or((pid, UID, Vec::new(), None, own), |of| {
-                (of.seen.session, of.uid, of.environment.clone(), of.login, of.group)
-            });
-        let seen = Seen { id: id(pid), parent, session };
-        let process =
-            Process { seen, uid, environment, login, group, stuck: None, ended: watch::Sender::new(false) };
+        let first = Process {
+            seen: Seen { id: id(pid), parent, session: pid },
+            uid: UID,
+            environment: Vec::new(),
+            login: None,
+            group: own,
+            cgroup: "0::/system.slice/runner.service",
+            stuck: None,
+            ended: watch::Sender::new(false),
+        };
+        let process = match processes.get(&parent) {
+            None => first,
+            Some(of) => Process {
+                seen: Seen { session: of.seen.session, ..first.seen },
+                uid: of.uid,
+                environment: of.environment.clone(),
+                login: of.login,
+                group: of.group,
+                cgroup: of.cgroup,
+                ..first
+            },
+        };
         processes.insert(pid, process);
+    }
+
+    /// A process that leads a session of its own, as a runner begins a job that is to have one.
+    pub(super) fn begin(&self, parent: u32, pid: u32) {
+        self.fork(parent, pid);
+        self.set_session(pid);
     }
 
     /// Changes a process.
@@ -84,8 +106,17 @@ impl Told {
         self.change(pid, |process| process.seen.session = pid);
     }
 
+    /// As if it had been begun in this session.
+    pub(super) fn join(&self, pid: u32, session: u32) {
+        self.change(pid, |process| process.seen.session = session);
+    }
+
     pub(super) fn set_group(&self, pid: u32, terminal: bool) {
         self.change(pid, |process| process.group = Group { id: pid, terminal });
+    }
+
+    pub(super) fn set_cgroup(&self, pid: u32, cgroup: &'static str) {
+        self.change(pid, |process| process.cgroup = cgroup);
     }
 
     /// Has whoever reads this environment wait until what is returned is dropped.
@@ -128,6 +159,10 @@ impl Host for Told {
 
     fn group(&self, id: ProcessId) -> Option<Group> {
         self.0.lock().unwrap().get(&id.pid).map(|process| process.group)
+    }
+
+    fn cgroup(&self, id: ProcessId) -> Option<String> {
+        self.0.lock().unwrap().get(&id.pid).map(|process| process.cgroup.to_owned())
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {
