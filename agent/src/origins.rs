@@ -270,9 +270,10 @@ impl HostKernel {
     /// The digest of an executable that is seen the first time.
     fn read(&self, account: u32, unread: Unread) -> BoxFuture<'static, Option<Arc<str>>> {
         let (readers, processes) = (self.readers.clone(), self.processes.clone());
-        Box::pin(
-            async move { readers.digest(account, unread.version(), move || processes.digest(unread)).await },
-        )
+        Box::pin(async move {
+            let (version, size) = (unread.version(), unread.size());
+            readers.digest(account, version, size, move || processes.digest(unread)).await
+        })
     }
 }
 

@@ -11,8 +11,10 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 /// Larger executables are not hashed.
 const MAX_BYTES: u64 = 256 << 20;
-/// Executables that are remembered; when there are more, all are forgotten.
+/// Executables that are remembered; when there are more, some are forgotten, whosever they are.
 const MAX_REMEMBERED: usize = 4_096;
+/// Of so many remembered one is forgotten then.
+const FORGOTTEN: usize = 8;
 const CHUNK: usize = 64 * 1024;
 /// How long ago a file must have changed for the next change to show: file systems count time in steps (kernels in up to
 /// 10 ms, FAT in 2 s).
@@ -67,6 +69,11 @@ impl Unread {
     pub fn version(&self) -> Option<Version> {
         self.settled.then_some(self.version)
     }
+
+    /// Its length, in bytes.
+    pub fn size(&self) -> u64 {
+        self.version.size
+    }
 }
 
 /// What is known of a file's digest.
@@ -118,7 +125,12 @@ impl Digests {
         }
         let mut known = self.lock();
         if known.len() >= MAX_REMEMBERED {
-            known.clear();
+            // The map's order is nobody's to choose: whoever runs many programs makes few of the others' be read again.
+            let mut number = 0;
+            known.retain(|_, _| {
+                number += 1;
+                number % FORGOTTEN != 0
+            });
         }
         known.insert(version, Arc::clone(&digest));
         Ok(Some(digest))
@@ -190,6 +202,17 @@ mod tests {
         assert!(
             matches!(digests.known(file).unwrap(), Known::Digest(Some(known)) if &*known == "remembered")
         );
+    }
+
+    #[test]
+    fn who_runs_many_programs_makes_few_of_the_others_be_read_again() {
+        let (digests, file) = (Digests::default(), File::open(std::env::current_exe().unwrap()).unwrap());
+        let Known::Unread(unread) = digests.known(file).unwrap() else { panic!("it is known") };
+        let numbered = |inode| Version { inode, ..unread.version };
+        digests.lock().extend((0..4_096).map(|inode| (numbered(inode), "known".into())));
+        digests.read(Unread { settled: true, ..unread }).unwrap();
+        let left = digests.lock().len();
+        assert!((3_000..4_096).contains(&left), "{left}");
     }
 
     #[test]
