@@ -73,7 +73,7 @@ async fn open(config: &Config, credentials: &dyn Credentials, host: &str) -> Res
     };
     let config::Approvals { questions, questions_per_principal, questions_per_minute, .. } = config.approvals;
     let limits =
-        Limits { all: questions, of_principal: questions_per_principal, a_minute: questions_per_minute };
+        Limits { all: questions, of_account: questions_per_principal, a_minute: questions_per_minute };
     let hooks = config.approvals.webhooks.iter().map(|hook| (hook.0.name.clone(), hook.0.events.clone()));
     let page = config.approvals.web.as_ref().map(|web| format!("{}approvals/", web.url).into());
     let audience = Audience { hooks: hooks.collect(), page };

@@ -299,6 +299,7 @@ impl Approvals for Nobody {
 
 /// Everything an agent has but a kernel.
 pub(crate) struct World {
+    state: TempDir,
     /// The bundle's directory.
     pub(crate) bundle: TempDir,
     /// The credentials' directory.
@@ -349,6 +350,7 @@ impl World {
             loader(bundle.path(), credentials.path(), &authority, &registry).load().await.unwrap();
         let in_force = Arc::new(candidate.begin(enforcer.clone(), &registry).unwrap());
         Self {
+            state,
             bundle,
             credentials,
             in_force,
@@ -363,13 +365,13 @@ impl World {
         }
     }
 
-    /// Where its people are asked, kept in memory alone.
+    /// Where its people are asked.
     pub(crate) fn desk(&self) -> Desk {
-        let store = Sqlite::open(Path::new(":memory:")).unwrap();
+        let store = Sqlite::open(&self.state.path().join("approvals.db")).unwrap();
         Desk::open(
             "host",
             Arc::new(store),
-            DeskLimits { all: 10, of_principal: 10, a_minute: 100 },
+            DeskLimits { all: 1_000, of_account: 10, a_minute: 100 },
             Audience::default(),
         )
     }

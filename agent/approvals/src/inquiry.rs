@@ -1,24 +1,21 @@
 //! One question and what may happen to it.
 
 mod answers;
+mod brief;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 use tidegate_gate::{
     Question,
-    policy::{Approval, Held, Identity, Principal, Sessions},
+    policy::{Approval, Held, Principal, Sessions},
 };
 
 use crate::{
     key,
     person::{Person, Who},
 };
-
-/// Characters of a text in a list.
-const BRIEF: usize = 200;
 
 /// One question, everything that happened to it, and for how long its answer counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,9 +166,20 @@ impl Inquiry {
         inquiry
     }
 
-    /// Who asks, as a key.
-    pub(crate) fn principal_key(&self) -> String {
-        key::principal(&self.host, &self.principal)
+    /// The account that asks, as a key: whoever has several identities or none has one share.
+    pub(crate) fn account_key(&self) -> String {
+        key::account(&self.host, self.principal.process.account())
+    }
+
+    /// What the very same question has, and no other, as [`is_same`](Self::is_same) tells.
+    pub(crate) fn same_key(&self) -> String {
+        key::same(self)
+    }
+
+    /// Whether people have answered it, or acted on it at once. Who asks can't bring that about unless a rule lets them act.
+    pub(crate) fn is_answered(&self) -> bool {
+        let answers = ["agreed", "approved", "denied", "break-glass"];
+        self.trail.iter().any(|event| answers.contains(&&*event.step))
     }
 
     /// Until when anything can still come of it.
@@ -276,15 +284,6 @@ impl Inquiry {
         self.happened(now, "asked-again", Some(&self.asker().name), None);
     }
 
-    /// In short, for lists: the beginning of the text, and neither what it runs with nor command line and claims.
-    pub(crate) fn brief(&self) -> Self {
-        let mut brief = Self { text: beginning(&self.text), particulars: Vec::new(), ..self.clone() }.shown();
-        brief.principal.process.command_line.clear();
-        let told = |identity: &Identity| Identity { claims: Map::default(), ..identity.clone() };
-        brief.principal.identities = brief.principal.identities.iter().map(told).collect();
-        brief
-    }
-
     /// As people may see it, whom masks hide values from: without the digests that such values went into.
     pub(crate) fn shown(mut self) -> Self {
         self.exact.clear();
@@ -342,14 +341,6 @@ impl Inquiry {
 /// How long a yes on these terms lasts. One that counts once waits for whoever asked as long as the question would.
 fn lasts(approval: &Approval) -> Duration {
     approval.grant.unwrap_or(approval.wait)
-}
-
-/// As much of a text as a line of a list has room for, and a sign if there is more.
-fn beginning(text: &str) -> String {
-    match text.char_indices().nth(BRIEF) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 fn after(time: Timestamp, span: Duration) -> Timestamp {

@@ -24,6 +24,13 @@ pub(crate) fn principal(host: &str, principal: &Principal) -> String {
     key.finish()
 }
 
+/// The account that asks on this host, for what each account has a share of.
+pub(crate) fn account(host: &str, account: u32) -> String {
+    let mut key = Key::new("account");
+    key.add(host).add(account.to_string());
+    key.finish()
+}
+
 /// What a yes to one rule counts for: this rule, as long as it holds this on these terms, for this principal on this resource, and as much of
 /// the action as the terms say.
 pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String {
@@ -43,6 +50,21 @@ pub(crate) fn term(principal: &str, question: &Question, held: &Held) -> String 
 pub(crate) fn matter(question: &Question) -> String {
     let mut key = Key::new("matter");
     key.add(question.exact).add(question.shape);
+    key.finish()
+}
+
+/// What two questions share that are the very same: of the same account and rules, with the same bytes, and shown alike.
+pub(crate) fn same(inquiry: &Inquiry) -> String {
+    let Inquiry { exact, name, text, particulars, terms, .. } = inquiry;
+    let mut key = Key::new("same");
+    key.add(inquiry.account_key()).add(exact).add(&**name).add(text);
+    for (name, value) in particulars {
+        key.add(name).add(value);
+    }
+    key.add("terms");
+    for term in terms {
+        key.add(&term.key);
+    }
     key.finish()
 }
 

@@ -19,10 +19,14 @@ pub struct Letter {
     pub hook: Arc<str>,
     /// The question's id.
     pub question: Arc<str>,
-    /// Who asked it, as a key.
-    pub principal: String,
+    /// The account that asked it, as a key.
+    pub account: String,
     /// It is an alert: it goes before the others, and has room of its own.
     pub urgent: bool,
+    /// People have answered the question: what came of that has room of its own, too.
+    pub answered: bool,
+    /// The event that it tells of, as [`Told::step`] has it.
+    pub event: String,
     /// The whole event, as it is sent or the receiver's words are made from it.
     pub body: Value,
     /// When it was written, in milliseconds since 1970.
@@ -127,8 +131,10 @@ impl Audience {
             host: host.clone(),
             hook: hook.clone(),
             question: inquiry.id.clone(),
-            principal: inquiry.principal_key(),
+            account: inquiry.account_key(),
             urgent: event.step == Told::BreakGlass.step(),
+            answered: inquiry.is_answered(),
+            event: event.step.clone(),
             body,
             written,
             due: written,

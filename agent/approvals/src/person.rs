@@ -105,7 +105,9 @@ impl Who {
     /// same name or number on two hosts counts as one account. That they are not is no proof of two people, unless an
     /// issuer says whose account is whose.
     pub fn may_be(&self, other: &Self) -> bool {
-        let same = |ours: &Arc<str>| other.accounts.iter().any(|theirs| theirs.eq_ignore_ascii_case(ours));
+        let same = |ours: &Arc<str>| {
+            other.accounts.iter().any(|theirs| plain(theirs).eq_ignore_ascii_case(plain(ours)))
+        };
         (self.uid.is_some() && self.uid == other.uid)
             || self.accounts.iter().any(same)
             || self.share_a_subject(other)
@@ -143,6 +145,13 @@ pub(crate) fn told_apart<'a>(people: impl Iterator<Item = &'a Who>) -> usize {
     logins.into_values().max().unwrap_or_default().max(of_a_host)
 }
 
+/// An account's name without the realm or domain that directories write with it: `ann@corp.example`, `CORP\\ann`.
+fn plain(name: &str) -> &str {
+    let name = name.rsplit('\\').next().unwrap_or(name);
+    let plain = name.split('@').next().unwrap_or(name);
+    if plain.is_empty() { name } else { plain }
+}
+
 fn subjects(identities: &[Identity]) -> Vec<(Arc<str>, Arc<str>)> {
     let of = |identity: &Identity| {
         let issuer = if identity.url.is_empty() { &identity.issuer } else { &identity.url };
@@ -161,5 +170,33 @@ impl fmt::Display for Person {
             (None, None) => return f.write_str(&subjects.join(", ")),
         }
         if subjects.is_empty() { Ok(()) } else { write!(f, " ({})", subjects.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known_as(account: &str) -> Who {
+        let accounts = vec![account.into()];
+        Who {
+            name: String::new(),
+            host: "".into(),
+            uid: None,
+            subjects: Vec::new(),
+            accounts,
+            may_answer: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_account_is_one_person_in_whatever_way_a_directory_writes_it() {
+        let ann = known_as("ann");
+        for name in ["ann", "Ann", "ann@corp.example", "CORP\\ann", "ANN@CORP", "corp\\ann@corp.example"] {
+            assert!(ann.may_be(&known_as(name)) && known_as(name).may_be(&ann), "{name}");
+        }
+        for name in ["anna", "joann@ann", "ann\\bob", "@ann", ""] {
+            assert!(!ann.may_be(&known_as(name)), "{name}");
+        }
     }
 }

@@ -1,26 +1,42 @@
 //! Who is at the other end.
 
-use std::{
-    collections::HashMap,
-    ffi::CString,
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{ffi::CString, io, os::fd::AsFd, sync::Arc};
 
 use nix::unistd::{Group, Uid, User, getgrouplist};
 use tidegate_approvals::Person;
 use tidegate_identity::ProcessId;
-use tidegate_kernel::{KernelError, Peer};
+use tidegate_kernel::Peer;
 use tidegate_policy::Identity;
-use tokio::{net::UnixStream, task::spawn_blocking};
+use tokio::{net::UnixStream, sync::Mutex, task::spawn_blocking};
 
-use super::Users;
+use super::{
+    Users,
+    shares::{Share, Shares},
+};
 
-/// Connections of one account at once.
-const MOST: usize = 32;
+/// Connections of one user id, and of all, whose account is being looked up. More than an account may have, as they come from
+/// before it is known.
+const COMING: (usize, usize) = (64, 512);
+/// Connections of one account at once, and of all.
+const CALLING: (usize, usize) = (32, 1_024);
 
-/// The user who answers for a user id. May block.
-pub(super) type Accounts = fn(u32) -> Result<u32, KernelError>;
+/// Which user answers for a user id.
+pub(super) trait Accounts: Send + Sync {
+    /// That user, without waiting; none if [`read`](Self::read) is to be called first.
+    fn of(&self, uid: u32) -> Option<io::Result<u32>>;
+    /// Reads what it takes to tell. May block.
+    fn read(&self) -> io::Result<()>;
+}
+
+impl Accounts for tidegate_kernel::Accounts {
+    fn of(&self, uid: u32) -> Option<io::Result<u32>> {
+        self.of(uid)
+    }
+
+    fn read(&self) -> io::Result<()> {
+        self.read()
+    }
+}
 
 /// The process that connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,47 +47,56 @@ pub(super) struct Caller {
     pub(super) account: u32,
 }
 
-/// How many connections each account has.
-#[derive(Clone, Default)]
-pub(super) struct Callers(Arc<Mutex<HashMap<u32, usize>>>);
-
-/// One connection of an account, counted until dropped.
-pub(super) struct Counted {
-    callers: Callers,
-    account: u32,
+/// Lets connections in: of each account so many.
+pub(super) struct Door {
+    accounts: Arc<dyn Accounts>,
+    /// Held while that is read, so that it is read once.
+    reading: Mutex<()>,
+    coming: Shares,
+    calling: Shares,
 }
 
-impl Caller {
-    /// Who connected this socket. An error, too, if it cannot be told whose sub-uid theirs is.
-    pub(super) async fn of(stream: &UnixStream, accounts: Accounts) -> io::Result<Self> {
-        let Peer { pid, started, uid } = tidegate_kernel::peer(stream)?;
-        let account = spawn_blocking(move || accounts(uid)).await?.map_err(io::Error::other)?;
-        Ok(Self { process: ProcessId { pid, started }, account })
-    }
-}
-
-impl Callers {
-    /// None if the account has as many as it may.
-    pub(super) fn count(&self, caller: &Caller) -> Option<Counted> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(caller.account).or_default();
-        if *count >= MOST {
-            return None;
+impl Door {
+    pub(super) fn new(accounts: Arc<dyn Accounts>) -> Self {
+        Self {
+            accounts,
+            reading: Mutex::default(),
+            coming: Shares::new(COMING.0, COMING.1),
+            calling: Shares::new(CALLING.0, CALLING.1),
         }
-        *count += 1;
-        Some(Counted { callers: self.clone(), account: caller.account })
     }
-}
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut counts = self.callers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.account) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.account);
-            }
+    /// Who connected, and their share of the connections. They are counted by user id before anything is waited for, and by
+    /// account before anything is done for them.
+    ///
+    /// # Errors
+    ///
+    /// They have as many connections as they may, are gone, or it cannot be told whose sub-uid theirs is.
+    pub(super) async fn enter(&self, stream: &UnixStream) -> io::Result<(Caller, Share)> {
+        let uid = stream.peer_cred()?.uid();
+        let too_many = || io::Error::other(format!("uid {uid} has as many connections as it may"));
+        let coming = self.coming.take(uid).ok_or_else(too_many)?;
+        let account = self.account(uid).await?;
+        let share = self.calling.take(account).ok_or_else(too_many)?;
+        drop(coming);
+        // It looks at procfs.
+        let stream = stream.as_fd().try_clone_to_owned()?;
+        let Peer { pid, started, .. } = spawn_blocking(move || tidegate_kernel::peer(&stream)).await??;
+        Ok((Caller { process: ProcessId { pid, started }, account }, share))
+    }
+
+    async fn account(&self, uid: u32) -> io::Result<u32> {
+        if let Some(known) = self.accounts.of(uid) {
+            return known;
         }
+        let _reading = self.reading.lock().await;
+        if let Some(known) = self.accounts.of(uid) {
+            return known;
+        }
+        let accounts = self.accounts.clone();
+        spawn_blocking(move || accounts.read()).await??;
+        let changes = || Err(io::Error::other("the table of sub-uids changes all the while"));
+        self.accounts.of(uid).unwrap_or_else(changes)
     }
 }
 
@@ -100,26 +125,5 @@ fn person(host: Arc<str>, uid: u32, identities: Arc<[Identity]>) -> Person {
         user: account.map(|account| account.name.into()),
         unix_groups: names.map(|group| group.name.into()).collect(),
         identities,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn caller(account: u32) -> Caller {
-        Caller { process: ProcessId { pid: 1, started: 1 }, account }
-    }
-
-    #[test]
-    fn one_account_cannot_take_the_connections_of_the_others() {
-        let callers = Callers::default();
-        let mut counted: Vec<_> = (0..MOST).map(|_| callers.count(&caller(61_001)).unwrap()).collect();
-        assert!(callers.count(&caller(61_001)).is_none());
-        drop(callers.count(&caller(61_002)).unwrap());
-        counted.pop();
-        drop(callers.count(&caller(61_001)).unwrap());
-        drop(counted);
-        assert!(callers.0.lock().unwrap().is_empty());
     }
 }

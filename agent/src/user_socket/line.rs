@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use tidegate_approvals::Inquiry;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -13,7 +14,9 @@ use super::{Answer, Request};
 
 /// Longest request, in bytes: a token and a little more.
 pub(super) const LONGEST: usize = 20 * 1024;
-/// How long a peer may take to write its request, or to read an answer.
+/// Bytes of a long answer that are written at once.
+const CHUNK: usize = 32 * 1024;
+/// How long a peer may take to write its request, or to read an answer or a part of one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where answers go.
@@ -45,6 +48,27 @@ impl Answers {
     pub(super) async fn tell(&mut self, answer: &Answer) -> io::Result<()> {
         let mut text = serde_json::to_vec(answer)?;
         text.push(b'\n');
-        timeout(PATIENCE, self.0.write_all(&text)).await?
+        self.write(&text).await
+    }
+
+    /// Tells [`Answer::Questions`], of which no more is written at a time than is read.
+    pub(super) async fn tell_questions(&mut self, questions: Vec<Inquiry>) -> io::Result<()> {
+        let mut text = br#"{"answer":"questions","questions":["#.to_vec();
+        for (number, question) in questions.into_iter().enumerate() {
+            if number > 0 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &question)?;
+            if text.len() >= CHUNK {
+                self.write(&text).await?;
+                text.clear();
+            }
+        }
+        text.extend_from_slice(b"]}\n");
+        self.write(&text).await
+    }
+
+    async fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        timeout(PATIENCE, self.0.write_all(text)).await?
     }
 }

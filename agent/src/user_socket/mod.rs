@@ -8,23 +8,34 @@ mod caller;
 mod client;
 mod identity;
 mod line;
+mod shares;
 
 use std::{io, sync::Arc};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_approvals::{Desk, Inquiry, Say};
+use tidegate_gate::{Pace, Turns};
 use tidegate_identity::{Beneficiary, Registry, Visit};
-use tidegate_kernel::subjects;
+use tidegate_kernel::Accounts;
 use tidegate_policy::{Identity, Unproven};
 use tokio::{io::AsyncReadExt, net::UnixStream};
 use zeroize::Zeroizing;
 
 pub(crate) use self::client::{ask, follow};
 use self::{
-    caller::{Accounts, Caller, Callers},
+    caller::{Caller, Door},
     line::Answers,
+    shares::{Seldom, Shares},
 };
 use crate::socket::Socket;
+
+/// Who watch questions, of one account and of all.
+const WATCHERS: (usize, usize) = (4, 256);
+/// Lists of questions that are told at a time, of one account and of all.
+const LISTS: (usize, usize) = (1, 16);
+/// Logins that one account may begin within a minute: an issuer that is asked too often refuses everybody.
+const LOGINS_A_MINUTE: usize = 5;
 
 /// What can be asked.
 ///
@@ -121,14 +132,32 @@ pub(crate) enum Answer {
 pub(crate) struct Users {
     registry: Registry,
     desk: Desk,
-    callers: Callers,
-    accounts: Accounts,
+    door: Door,
+    /// Those who watch.
+    watchers: Shares,
+    /// Whose turn it is to be told a list.
+    lists: Turns,
+    /// Logins that were begun.
+    logins: Pace,
+    refused: Seldom,
 }
 
 impl Users {
     /// Answers from this registry and this desk.
     pub(crate) fn new(registry: Registry, desk: Desk) -> Arc<Self> {
-        Arc::new(Self { registry, desk, callers: Callers::default(), accounts: subjects::account })
+        Self::of(registry, desk, Arc::new(Accounts::default()))
+    }
+
+    fn of(registry: Registry, desk: Desk, accounts: Arc<dyn caller::Accounts>) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            desk,
+            door: Door::new(accounts),
+            watchers: Shares::new(WATCHERS.0, WATCHERS.1),
+            lists: Turns::new(LISTS.0, LISTS.1),
+            logins: Pace::default(),
+            refused: Seldom::default(),
+        })
     }
 
     /// Answers until dropped.
@@ -137,12 +166,14 @@ impl Users {
     }
 
     async fn serve(self: Arc<Self>, stream: UnixStream) {
-        let caller = match Caller::of(&stream, self.accounts).await {
-            Ok(caller) => caller,
-            Err(error) => return tracing::warn!(%error, "user connection refused"),
-        };
-        let Some(_counted) = self.callers.count(&caller) else {
-            return tracing::warn!(uid = caller.account, "too many connections of one user");
+        let (caller, _share) = match self.door.enter(&stream).await {
+            Ok(entered) => entered,
+            Err(error) => {
+                if let Some(unsaid) = self.refused.is_due() {
+                    tracing::warn!(%error, unsaid, "user connection refused");
+                }
+                return;
+            }
         };
         if let Err(error) = self.converse(stream, caller).await {
             tracing::debug!(%error, "user connection");
@@ -160,33 +191,50 @@ impl Users {
                 tokio::select! { answer = answering => answer?, _ = read.read_u8(), if lasts => return Ok(()) }
             }
             // What was read may hold a token: nothing of it goes back.
-            None => Answer::failed("not a request"),
+            None => Some(Answer::failed("not a request")),
         };
-        answers.tell(&answer).await
+        match answer {
+            Some(answer) => answers.tell(&answer).await,
+            None => Ok(()),
+        }
     }
 
-    /// The last answer; what comes before it is told.
-    async fn answer(&self, caller: Caller, request: Request, answers: &mut Answers) -> io::Result<Answer> {
+    /// The last answer, if it isn't told already; what comes before it is.
+    async fn answer(
+        &self,
+        caller: Caller,
+        request: Request,
+        answers: &mut Answers,
+    ) -> io::Result<Option<Answer>> {
         let registry = &self.registry;
-        Ok(match request {
+        Ok(Some(match request {
             Request::Present { token, issuer, own } => {
                 let of = if own { Beneficiary::Caller } else { Beneficiary::Shell };
                 identity::present(registry, caller, of, &token, issuer.as_deref()).await
             }
             Request::Login { issuer } => {
-                return identity::login(registry, caller, issuer.as_deref(), answers).await;
+                if !self.logins.take(caller.account, LOGINS_A_MINUTE, Timestamp::now()) {
+                    let why =
+                        format!("you began {LOGINS_A_MINUTE} logins within a minute, as many as may: wait");
+                    return Ok(Some(Answer::failed(why)));
+                }
+                identity::login(registry, caller, issuer.as_deref(), answers).await?
             }
             Request::Whoami {} => identity::whoami(registry, caller).await,
             Request::Logout { issuer } => identity::logout(registry, caller, issuer.as_deref()).await,
-            Request::Questions { all } => approvals::list(&self.desk, &self.person(caller).await, all).await,
+            Request::Questions { all } => {
+                let person = self.person(caller).await;
+                return approvals::list(self, caller.account, &person, all, answers).await;
+            }
             Request::Watch {} => {
-                return approvals::watch(&self.desk, &self.person(caller).await, answers).await;
+                let person = self.person(caller).await;
+                approvals::watch(self, caller.account, &person, answers).await?
             }
             Request::Question { id } => approvals::show(&self.desk, &self.person(caller).await, &id).await,
             Request::Say { id, say, reason } => {
                 approvals::say(&self.desk, &self.person(caller).await, &id, say, reason.as_deref()).await
             }
-        })
+        }))
     }
 }
 

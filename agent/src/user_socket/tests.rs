@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate_approvals::{Answered, Person};
-use tidegate_gate::{self as gate, Approvals, Question};
+use tidegate_gate::{self as gate, Approvals as _, Question};
 use tidegate_policy::{Approval, Held, People, Principal, Process, Scope, Sessions};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -15,10 +15,25 @@ use crate::test_support::World;
 /// The account that answers for whoever runs these tests.
 const OWNER: u32 = 61_001;
 
+/// A table of accounts that says of all who run these tests that one answers for them.
+struct OneOwner;
+
+impl caller::Accounts for OneOwner {
+    fn of(&self, _uid: u32) -> Option<io::Result<u32>> {
+        Some(Ok(OWNER))
+    }
+
+    fn read(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 struct Served {
     directory: TempDir,
     desk: Desk,
+    users: Arc<Users>,
     serving: JoinHandle<()>,
+    _world: World,
 }
 
 impl Drop for Served {
@@ -32,13 +47,9 @@ impl Served {
         let (world, directory) = (World::new().await, tempfile::tempdir().unwrap());
         let desk = world.desk();
         let socket = Socket::bind_for_all(&directory.path().join("user.sock")).unwrap();
-        let users = Users {
-            registry: world.registry.clone(),
-            desk: desk.clone(),
-            callers: Callers::default(),
-            accounts: |_| Ok(OWNER),
-        };
-        Self { directory, desk, serving: tokio::spawn(Arc::new(users).run(socket)) }
+        let users = Users::of(world.registry.clone(), desk.clone(), Arc::new(OneOwner));
+        let serving = tokio::spawn(users.clone().run(socket));
+        Self { directory, desk, users, serving, _world: world }
     }
 
     async fn connect(&self) -> UnixStream {
@@ -193,4 +204,132 @@ async fn one_who_watches_is_told_of_what_changes_until_they_go() {
         served.desk.answer(&account(uid), waits.id(), answered).await.unwrap();
         told(step).await;
     }
+}
+
+#[tokio::test]
+async fn a_list_is_told_as_one_answer_however_long() {
+    let served = Served::new().await;
+    assert_eq!(
+        served.ask(Request::Questions { all: true }).await,
+        Answer::Questions { questions: Vec::new() }
+    );
+    let mut ids = Vec::new();
+    for asker in 0..100 {
+        ids.push(served.held(70_000 + asker, OWNER).await.id().clone());
+    }
+    let answer = served.ask(Request::Questions { all: false }).await;
+    let Answer::Questions { questions } = answer else { panic!("no questions") };
+    let mut listed: Vec<_> = questions.into_iter().map(|question| question.id).collect();
+    listed.sort_unstable();
+    ids.sort_unstable();
+    assert_eq!(listed, ids);
+}
+
+#[tokio::test]
+async fn one_account_is_told_one_list_at_a_time() {
+    let served = Served::new().await;
+    let turn = served.users.lists.of(OWNER).await;
+    let mut list = Box::pin(served.ask(Request::Questions { all: false }));
+    let mut other = Box::pin(served.ask(Request::Whoami {}));
+    tokio::select! {
+        biased;
+        answer = &mut list => panic!("another list is being told: {answer:?}"),
+        answer = &mut other => assert!(matches!(answer, Answer::Known { .. })),
+    }
+    drop(turn);
+    assert!(matches!(list.await, Answer::Questions { .. }));
+}
+
+#[tokio::test]
+async fn one_account_watches_a_few_times_and_no_more() {
+    let served = Served::new().await;
+    let mut watching = Vec::new();
+    for _ in 0..WATCHERS.0 {
+        let mut stream = BufReader::new(served.connect().await);
+        stream.write_all(b"{\"watch\":{}}\n").await.unwrap();
+        watching.push(stream);
+    }
+    // Whoever is told of a question watches by then.
+    let waits = served.held(61_002, OWNER).await;
+    for stream in &mut watching {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        assert!(line.contains(&**waits.id()), "{line}");
+    }
+    let Answer::Failed { why } = served.ask(Request::Watch {}).await else { panic!("one too many") };
+    assert!(why.contains("as often as one account may"), "{why}");
+}
+
+#[tokio::test]
+async fn one_who_watches_is_told_of_what_they_may_know_and_each_version_once() {
+    let served = Served::new().await;
+    let mut lines = BufReader::new(served.connect().await);
+    lines.write_all(b"{\"watch\":{}}\n").await.unwrap();
+    let mut lines = lines.lines();
+    let first = served.held(61_002, OWNER).await;
+    let mut told = Vec::new();
+    let mut next = async || {
+        let Answer::Question { question } =
+            serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap()
+        else {
+            panic!("no question")
+        };
+        told.push((question.id.clone(), question.last().unwrap().step.clone()));
+        told.clone()
+    };
+    next().await;
+    let hidden = served.held(61_002, 61_004).await;
+    let account = |uid| Person { host: "host".into(), uid: Some(uid), ..Person::default() };
+    let answered = Answered { say: Say::Deny, reason: None, shown: None };
+    served.desk.answer(&account(61_004), hidden.id(), answered).await.unwrap();
+    served.desk.answer(&account(61_003), first.id(), answered).await.unwrap();
+    let step = |step: &str| (first.id().clone(), step.to_owned());
+    assert_eq!(next().await, [step("asked"), step("denied")]);
+}
+
+#[tokio::test]
+async fn one_account_begins_a_few_logins_a_minute() {
+    let served = Served::new().await;
+    for _ in 0..LOGINS_A_MINUTE {
+        let Answer::Failed { why } = served.ask(Request::Login { issuer: None }).await else {
+            panic!("a login")
+        };
+        assert!(why.contains("logins"), "no issuer has any: {why}");
+        assert!(!why.contains("within a minute"), "{why}");
+    }
+    let Answer::Failed { why } = served.ask(Request::Login { issuer: None }).await else { panic!("a login") };
+    assert!(why.contains("within a minute"), "{why}");
+}
+
+/// A table that nobody comes to the end of reading, until the sender is dropped.
+struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl caller::Accounts for Stuck {
+    fn of(&self, _uid: u32) -> Option<io::Result<u32>> {
+        None
+    }
+
+    fn read(&self) -> io::Result<()> {
+        let _ = self.0.lock().unwrap().recv();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn connections_are_counted_before_their_account_is_known() {
+    let (until, told) = std::sync::mpsc::channel();
+    let world = World::new().await;
+    let accounts = Arc::new(Stuck(std::sync::Mutex::new(told)));
+    let users = Users::of(world.registry.clone(), world.desk(), accounts);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("user.sock");
+    let serving = tokio::spawn(users.run(Socket::bind_for_all(&path).unwrap()));
+    let mut coming = Vec::new();
+    for _ in 0..64 {
+        coming.push(UnixStream::connect(&path).await.unwrap());
+    }
+    let mut refused = UnixStream::connect(&path).await.unwrap();
+    assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "it waits with the others");
+    drop(until);
+    serving.abort();
 }

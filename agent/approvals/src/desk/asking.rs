@@ -20,6 +20,8 @@ use crate::{
 const LOOK_BACK: Duration = Duration::from_secs(2);
 /// Longest question, in bytes: a body or parameters of 64 KiB in hexadecimal, and as much again.
 const LONGEST: usize = 256 << 10;
+/// How often as many as may be asked may be asked again: whoever is told to come back does.
+const RETURNS: usize = 10;
 /// Of what an id is made: nothing that looks like something else.
 const LETTERS: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
 
@@ -27,9 +29,15 @@ impl Approvals for Desk {
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
         Box::pin(async move {
             check_length(&question)?;
+            let account = question.principal.process.account();
             let asked = Inquiry::new("".into(), self.0.host.clone(), question, self.0.clock.now());
+            let _turn = self.0.turns.of(account).await;
             if let Some(yeses) = self.known(&asked).await.map_err(failed)? {
                 return Ok(Answer::Known(yeses));
+            }
+            let most = self.0.limits.a_minute;
+            if !self.0.returns.take(account, most.saturating_mul(RETURNS), asked.asked) {
+                return Err(too_often(most));
             }
             let waits = match self.take_up(&asked).await.map_err(failed)? {
                 Some(waits) => waits,
@@ -67,16 +75,18 @@ impl Desk {
         let now = self.0.clock.now();
         let mut covering: Vec<(Inquiry, Cover)> = Vec::new();
         for term in &asked.terms {
-            let cover = |inquiry: &Inquiry| {
-                let attended = self.0.is_waited_for(&inquiry.id) || inquiry.host != asked.host;
-                inquiry.covers(asked, &term.key, attended, now)
-            };
-            let found = self.0.store.find(&term.key, now).await?;
-            let mut found = found.into_iter().map(|inquiry| (cover(&inquiry), inquiry));
-            let Some((cover, inquiry)) = found.find(|(cover, _)| *cover != Cover::No) else {
-                return Ok(None);
-            };
-            covering.push((inquiry, cover));
+            let mut found = None;
+            for id in self.0.store.find(&term.key, false, now).await? {
+                let Some(inquiry) = self.0.store.load(&id).await? else { continue };
+                let attended = self.0.is_waited_for(&id) || inquiry.host != asked.host;
+                let cover = inquiry.covers(asked, &term.key, attended, now);
+                if cover != Cover::No {
+                    found = Some((inquiry, cover));
+                    break;
+                }
+            }
+            let Some(found) = found else { return Ok(None) };
+            covering.push(found);
         }
         for (inquiry, cover) in &covering {
             if *cover == Cover::OnceClaimed && !self.claim(&inquiry.id, &asked.session).await? {
@@ -107,9 +117,12 @@ impl Desk {
 
     /// A question that was left standing is taken up by whoever asks the very same.
     async fn take_up(&self, asked: &Inquiry) -> Result<Option<Waits>, StoreError> {
-        let Some(term) = asked.terms.first() else { return Ok(None) };
         let now = self.0.clock.now();
-        for inquiry in self.0.store.find(&term.key, now).await? {
+        for id in self.0.store.find(&asked.same_key(), true, now).await? {
+            if self.0.is_waited_for(&id) {
+                continue;
+            }
+            let Some(inquiry) = self.0.store.load(&id).await? else { continue };
             if inquiry.state != State::Waiting || now >= inquiry.expires || !inquiry.is_same(asked) {
                 continue;
             }
@@ -128,8 +141,11 @@ impl Desk {
     }
 
     async fn ask(&self, mut asked: Inquiry) -> Result<Waits, ApprovalError> {
-        let Limits { all, of_principal, a_minute } = self.0.limits;
-        let most = Most { all, of_principal, a_minute };
+        let Limits { all, of_account, a_minute } = self.0.limits;
+        if !self.0.asks.take(asked.principal.process.account(), a_minute, asked.asked) {
+            return Err(too_often(a_minute));
+        }
+        let most = Most { all, of_account, a_minute };
         for _ in 0..ATTEMPTS {
             asked.id = id()?;
             let letters = self.0.audience.letters(&self.0.host, &asked, &asked.trail);
@@ -143,15 +159,11 @@ impl Desk {
                 Inserted::Full => {
                     return Err(ApprovalError(format!("{all} questions wait already, as many as may")));
                 }
-                Inserted::PrincipalFull => {
-                    let text = format!("{of_principal} of your questions wait already, as many as may");
+                Inserted::AccountFull => {
+                    let text = format!("{of_account} of your questions wait already, as many as may");
                     return Err(ApprovalError(text));
                 }
-                Inserted::TooMany => {
-                    let text =
-                        format!("you asked {a_minute} questions within a minute, as many as may; wait");
-                    return Err(ApprovalError(text));
-                }
+                Inserted::TooMany => return Err(too_often(a_minute)),
             }
         }
         Err(ApprovalError("no id is free".into()))
@@ -189,6 +201,10 @@ fn check_length(question: &Question) -> Result<(), ApprovalError> {
         )));
     }
     Ok(())
+}
+
+fn too_often(most: usize) -> ApprovalError {
+    ApprovalError(format!("you asked {most} questions within a minute, as many as may; wait"))
 }
 
 /// Eight letters, 40 bits.

@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tidegate_gate::{Pace, Turns};
 use tokio::{
     runtime::Handle,
     sync::{broadcast, watch},
@@ -26,21 +27,26 @@ use crate::{
 /// How many yeses taken back one who relies on another may be behind before they ask the store.
 const BACKLOG: usize = 64;
 
+/// How many changes one who watches may be behind before they list all anew.
+const CHANGES: usize = 256;
+/// How many questions of one account, and of all, are looked up at a time.
+const LOOKUPS: (usize, usize) = (2, 8);
+
 /// How many questions may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Of everybody on the host.
     pub all: usize,
-    /// Of one principal.
-    pub of_principal: usize,
-    /// How many one principal may ask within a minute.
+    /// Of one account.
+    pub of_account: usize,
+    /// How many one account may ask within a minute.
     pub a_minute: usize,
 }
 
 /// What one person may know of all questions.
 #[derive(Debug, Clone, Serialize)]
 pub struct Overview {
-    /// Newest first, in short: see [`Inquiry::brief`].
+    /// Newest first, in short: the beginning of what would run, who asks, and what happened last.
     pub inquiries: Vec<Inquiry>,
 }
 
@@ -68,8 +74,12 @@ impl Desk {
             store,
             limits,
             audience,
+            asks: Pace::default(),
+            returns: Pace::default(),
+            turns: Turns::new(LOOKUPS.0, LOOKUPS.1),
             waited: Mutex::default(),
             changes: watch::Sender::new(0),
+            briefs: broadcast::Sender::new(CHANGES),
             revoked: broadcast::Sender::new(BACKLOG),
             home: Handle::current(),
         };
@@ -96,8 +106,14 @@ impl Desk {
         self.0.changes.subscribe()
     }
 
+    /// Each question in short as it is asked or changed, whoever may know of it; versions may come out of their order. Whoever
+    /// falls behind is told so, and lists all anew.
+    pub fn briefs(&self) -> broadcast::Receiver<Arc<Inquiry>> {
+        self.0.briefs.subscribe()
+    }
+
     /// What this person may know: questions that wait, owe a review, or whose yes still counts; or `all`. Of more than
-    /// `limit`, those that wait come first, and of each principal as many as of the others.
+    /// `limit`, those that wait come first, and of each account as many as of the others.
     pub async fn list(&self, person: &Person, all: bool, limit: u32) -> Result<Overview, StoreError> {
         let now = self.0.clock.now();
         let mut inquiries = self.0.store.list(all, now, limit).await?;

@@ -1,6 +1,7 @@
 //! What is looked after from time to time, until the desk is gone.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -9,32 +10,54 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::state::Inner;
+use crate::store::{Changed, StoreError};
 
-/// How often a store that others change is looked at for questions that somebody here waits for.
+/// How often a store that others change is looked at, once for all who wait or watch here.
 const LOOK: Duration = Duration::from_millis(500);
 /// How often it is looked for what is old.
 const TIDY: Duration = Duration::from_secs(60);
 /// How long a question is kept of which nothing comes any more. Longer than any yes counts.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How many such questions of one principal are kept, the newest.
-const KEPT_OF_PRINCIPAL: u32 = 1_000;
+/// How many such questions of one account are kept that nobody answered, the newest.
+const KEPT_OF_ACCOUNT: u32 = 1_000;
 
-/// Looks for answers that came in through other agents, until the desk is gone.
+/// What earlier looks have seen.
+#[derive(Default)]
+struct Seen {
+    mark: Option<i64>,
+    versions: HashMap<Arc<str>, i64>,
+}
+
+/// Looks for what came in through other agents, until the desk is gone.
 pub(super) async fn look(desk: Weak<Inner>) {
+    let mut seen = Seen::default();
     loop {
+        let Some(inner) = desk.upgrade() else { return };
+        if let Err(error) = seen.look(&inner).await {
+            tracing::warn!(%error, "answers from elsewhere are not seen");
+        }
+        drop(inner);
         sleep(LOOK).await;
-        let Some(desk) = desk.upgrade() else { return };
-        let waited: Vec<Arc<str>> = desk.waited().keys().cloned().collect();
-        for id in waited {
-            match desk.store.load(&id).await {
-                Ok(Some(inquiry)) => desk.publish_newer(&inquiry),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "answers from elsewhere are not seen");
-                    break;
-                }
+    }
+}
+
+impl Seen {
+    /// Tells those who wait or watch here of what changed since the last look.
+    async fn look(&mut self, desk: &Inner) -> Result<(), StoreError> {
+        let Changed { questions, mark } = desk.store.changed(self.mark).await?;
+        for (id, version) in &questions {
+            let is_new = self.versions.get(id).is_none_or(|seen| seen < version);
+            if is_new
+                && desk.is_of_use(id)
+                && let Some(inquiry) = desk.store.load(id).await?
+            {
+                desk.publish(&inquiry);
             }
         }
+        // Only those that the next look tells again.
+        self.versions = questions.into_iter().collect();
+        self.mark = Some(mark);
+        Ok(())
     }
 }
 
@@ -44,7 +67,7 @@ pub(super) async fn tidy(desk: Weak<Inner>) {
         let Some(inner) = desk.upgrade() else { return };
         let now = inner.clock.now();
         let before = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
-        if let Err(error) = inner.store.forget(&inner.host, now, before, KEPT_OF_PRINCIPAL).await {
+        if let Err(error) = inner.store.forget(&inner.host, now, before, KEPT_OF_ACCOUNT).await {
             tracing::warn!(%error, "old questions are not forgotten");
         }
         drop(inner);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tidegate_gate::Revocation;
+use tidegate_gate::{Pace, Revocation, Turns};
 use tokio::{
     runtime::Handle,
     sync::{broadcast, watch},
@@ -28,9 +28,16 @@ pub(super) struct Inner {
     pub(super) store: Arc<dyn Store>,
     pub(super) limits: Limits,
     pub(super) audience: Audience,
+    /// How often accounts ask, and how often they come back to what they may have asked.
+    pub(super) asks: Pace,
+    pub(super) returns: Pace,
+    /// Whose turn it is to be looked up in the store: no account is there more often than others, however often it asks.
+    pub(super) turns: Turns,
     /// Questions that somebody waits for here, by id.
     pub(super) waited: Mutex<HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>>,
     pub(super) changes: watch::Sender<u64>,
+    /// What was asked or changed, in short.
+    pub(super) briefs: broadcast::Sender<Arc<Inquiry>>,
     /// Questions whose yes was taken back here.
     pub(super) revoked: broadcast::Sender<Arc<str>>,
     /// Where what nobody waits for is done.
@@ -76,13 +83,19 @@ impl Inner {
             // Nobody may rely on it.
             let _ = self.revoked.send(inquiry.id.clone());
         }
+        if self.briefs.receiver_count() > 0 {
+            let _ = self.briefs.send(Arc::new(inquiry.brief()));
+        }
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Who took one of these yeses back, if anybody did.
+    /// Who took one of these yeses back, if anybody did. Nothing shows that one which is no longer kept still stands.
     pub(super) async fn revocation(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
         for id in questions {
-            let Some(inquiry) = self.store.load(id).await? else { continue };
+            let Some(inquiry) = self.store.load(id).await? else {
+                let reason = Some("it is no longer kept".into());
+                return Ok(Some(Revocation { question: id.clone(), by: None, reason }));
+            };
             if inquiry.state == State::Revoked {
                 let last = inquiry.trail.iter().rfind(|event| event.step == "revoked");
                 let (by, reason) =
@@ -107,11 +120,8 @@ impl Inner {
         self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same as [`publish`](Self::publish), for what may be known.
-    pub(super) fn publish_newer(&self, inquiry: &Inquiry) {
-        let known = self.waited().get(&inquiry.id).map(|waits| waits.borrow().version);
-        if known.is_some_and(|known| known < inquiry.version) {
-            self.publish(inquiry);
-        }
+    /// Whether somebody here waits for a question, or watches all.
+    pub(super) fn is_of_use(&self, id: &str) -> bool {
+        self.is_waited_for(id) || self.briefs.receiver_count() > 0
     }
 }

@@ -90,7 +90,7 @@ impl Waits {
         let gone = || ApprovalError("the question is no longer kept".into());
         if let Ok(inquiry) = settled.ok_or_else(gone)? {
             // It may have been settled elsewhere in the last moment.
-            self.desk.0.publish_newer(&inquiry);
+            self.desk.0.publish(&inquiry);
         }
         Ok(())
     }

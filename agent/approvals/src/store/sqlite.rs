@@ -1,48 +1,109 @@
 //! The embedded store: one file.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tidegate_gate::BoxFuture;
+use tokio::sync::Mutex;
 
-use super::{Inserted, Most, Row, Store, StoreError, judge, read};
+use super::{
+    Changed, Inserted, Most, Row, STRAY, Store, StoreError, judge, keys, lost, read, schema, sorted,
+    statements as sql_of, takes_back,
+};
 use crate::{Inquiry, Letter};
 
-/// One file, which only this agent writes.
+/// One file, which only this agent writes. Those who read neither wait for whoever writes nor hold them up, and lists, which
+/// take longest, no others.
 #[derive(Debug, Clone)]
-pub struct Sqlite(Arc<Mutex<Connection>>);
+pub struct Sqlite {
+    write: Line,
+    read: Line,
+    list: Line,
+}
+
+/// One connection, in the order in which it is asked for. Whoever waits for it holds no thread.
+#[derive(Debug, Clone)]
+struct Line {
+    connection: Arc<Mutex<Connection>>,
+    writes: bool,
+}
 
 impl Sqlite {
-    /// Opens the file, or begins it.
+    /// Opens the file, or begins it; tables of an earlier version are brought to the present one.
+    ///
+    /// # Errors
+    ///
+    /// It is no such file, cannot be written, or is of a later version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let at = |error: rusqlite::Error| StoreError::new(format!("{}: {error}", path.display()));
-        let connection = Connection::open(path).map_err(at)?;
-        connection.pragma_update(None, "journal_mode", "wal").map_err(at)?;
-        connection.pragma_update(None, "synchronous", "full").map_err(at)?;
-        connection.execute_batch(super::TABLES).map_err(at)?;
-        Ok(Self(Arc::new(Mutex::new(connection))))
+        let at = |error: StoreError| StoreError::new(format!("{}: {}", path.display(), error.0));
+        Self::open_all(path).map_err(at)
     }
 
-    /// Runs a transaction where blocking is no harm.
+    fn open_all(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        migrate(&transaction)?;
+        transaction.commit()?;
+        Ok(Self {
+            write: Line { connection: Arc::new(Mutex::new(connection)), writes: true },
+            read: Line::reading(path)?,
+            list: Line::reading(path)?,
+        })
+    }
+
+    /// Runs a transaction that writes.
     fn run<'a, T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        let shared = self.0.clone();
+        self.write.run(work, Ok)
+    }
+}
+
+impl Line {
+    fn reading(path: &Path) -> Result<Self, StoreError> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "query_only", true)?;
+        // What the file's journal needs is opened now, as long as the path leads there.
+        connection.query_row("select count(*) from sqlite_master", [], |_| Ok(()))?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), writes: false })
+    }
+
+    /// Runs a transaction where blocking is no harm, and `then` when others may have the connection again.
+    fn run<'a, T: 'static, U: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(T) -> Result<U, StoreError> + Send + 'static,
+    ) -> BoxFuture<'a, Result<U, StoreError>> {
+        let Self { connection, writes } = self.clone();
+        let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
         Box::pin(async move {
+            let mut connection = connection.lock_owned().await;
             let done = tokio::task::spawn_blocking(move || {
-                let mut connection = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let transaction = connection.transaction_with_behavior(behavior)?;
                 let done = work(&transaction)?;
                 transaction.commit()?;
-                Ok(done)
+                drop(connection);
+                then(done)
             });
             done.await.unwrap_or_else(|_| Err(StoreError::new("it was cut off")))
         })
+    }
+
+    fn inquiries<'a>(
+        &self,
+        statement: &'static str,
+        values: impl rusqlite::Params + Send + 'static,
+    ) -> BoxFuture<'a, Result<Vec<Inquiry>, StoreError>> {
+        let rows = move |sql: &Transaction<'_>| {
+            let mut statement = sql.prepare_cached(statement)?;
+            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<Vec<(i64, String)>, _>>()?)
+        };
+        self.run(rows, |rows| rows.iter().map(|(version, body)| read(*version, body)).collect())
     }
 }
 
@@ -58,33 +119,22 @@ impl Store for Sqlite {
         self.run(move |sql| {
             let row = row?;
             let counts = params![row.principal, row.host, row.asked];
-            let (all, own) = sql.query_row(super::COUNT, counts, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let (all, own) = sql.query_row(sql_of::COUNT, counts, |row| Ok((row.get(0)?, row.get(1)?)))?;
             let recent = params![row.principal, super::a_minute_before(row.asked)];
-            let recent = sql.query_row(super::RECENT, recent, |row| row.get(0))?;
+            let recent = sql.query_row(sql_of::RECENT, recent, |row| row.get(0))?;
             let judged = judge(most, all, own, recent);
             if judged != Inserted::Done {
                 return Ok(judged);
             }
-            let inserted = sql.execute(
-                super::INSERT,
-                params![
-                    row.id,
-                    row.version,
-                    row.host,
-                    row.principal,
-                    row.waiting,
-                    row.owed,
-                    row.asked,
-                    row.alive,
-                    row.brief,
-                    row.body
-                ],
-            )?;
-            if inserted == 0 {
+            let Row { id, version, host, principal, waiting, owed, answered, asked, alive, brief, body } =
+                row;
+            let values =
+                params![id, version, host, principal, waiting, owed, answered, asked, alive, brief, body];
+            if sql.execute(sql_of::INSERT, values)? == 0 {
                 return Ok(Inserted::Taken);
             }
             for key in keys {
-                sql.execute(super::INSERT_KEY, params![key, row.id])?;
+                sql.execute(sql_of::INSERT_KEY, params![key, id])?;
             }
             post(sql, &letters)?;
             Ok(Inserted::Done)
@@ -92,12 +142,8 @@ impl Store for Sqlite {
     }
 
     fn load<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
-        let id = id.to_owned();
-        self.run(move |sql| {
-            let row: Option<(i64, String)> =
-                sql.query_row(super::LOAD, [id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            row.map(|(version, body)| read(version, &body)).transpose()
-        })
+        let loading = self.read.inquiries(sql_of::LOAD, [id.to_owned()]);
+        Box::pin(async move { Ok(loading.await?.pop()) })
     }
 
     fn replace<'a>(
@@ -108,9 +154,9 @@ impl Store for Sqlite {
         let row = Row::of(inquiry);
         let letters = letters.to_vec();
         self.run(move |sql| {
-            let row = row?;
-            let values = params![row.waiting, row.owed, row.alive, row.brief, row.body, row.id, row.version];
-            let replaced = sql.execute(super::REPLACE, values)? == 1;
+            let Row { id, version, waiting, owed, answered, alive, brief, body, .. } = row?;
+            let values = params![waiting, owed, answered, alive, brief, body, id, version];
+            let replaced = sql.execute(sql_of::REPLACE, values)? == 1;
             if replaced {
                 post(sql, &letters)?;
             }
@@ -118,14 +164,23 @@ impl Store for Sqlite {
         })
     }
 
-    fn find<'a>(&'a self, key: &'a str, now: Timestamp) -> BoxFuture<'a, Result<Vec<Inquiry>, StoreError>> {
+    fn find<'a>(
+        &'a self,
+        key: &'a str,
+        waiting: bool,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Arc<str>>, StoreError>> {
         let key = key.to_owned();
-        self.run(move |sql| inquiries(sql, super::FIND, params![key, now.as_millisecond()]))
+        let found = move |sql: &Transaction<'_>| {
+            ids(sql, sql_of::FIND, params![key, i64::from(waiting), now.as_millisecond()])
+        };
+        self.read.run(found, |ids| Ok(ids.into_iter().map(Into::into).collect()))
     }
 
     fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
         let since = if all { i64::MIN } else { now.as_millisecond() };
-        self.run(move |sql| inquiries(sql, super::LIST, params![since, limit]).map(super::sorted))
+        let listing = self.list.inquiries(sql_of::LIST, (since, limit));
+        Box::pin(async move { Ok(sorted(listing.await?)) })
     }
 
     fn forget<'a>(
@@ -133,13 +188,17 @@ impl Store for Sqlite {
         host: &'a str,
         now: Timestamp,
         before: Timestamp,
-        of_principal: u32,
+        of_account: u32,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         let (host, now, before) = (host.to_owned(), now.as_millisecond(), before.as_millisecond());
         self.run(move |sql| {
-            if sql.execute(super::FORGET, params![host, now, before, of_principal])? > 0 {
-                sql.execute(super::FORGET_KEYS, [])?;
+            let stray = before.saturating_sub(STRAY);
+            let mut forgotten = ids(sql, sql_of::FORGET, params![host, now, before, of_account])?;
+            forgotten.extend(ids(sql, sql_of::FORGET_STRAYS, params![now, stray])?);
+            for id in forgotten {
+                sql.execute(sql_of::FORGET_KEYS, [id])?;
             }
+            sql.execute(sql_of::FORGET_LETTERS, [stray])?;
             Ok(())
         })
     }
@@ -152,8 +211,8 @@ impl Store for Sqlite {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
         let (host, hook, now) = (host.to_owned(), hook.to_owned(), now.as_millisecond());
-        self.run(move |sql| {
-            let mut statement = sql.prepare_cached(super::LETTERS)?;
+        let rows = move |sql: &Transaction<'_>| {
+            let mut statement = sql.prepare_cached(sql_of::LETTERS)?;
             let mut rows = statement.query(params![host, hook, now, limit])?;
             let mut letters = Vec::new();
             while let Some(row) = rows.next()? {
@@ -162,16 +221,24 @@ impl Store for Sqlite {
                     host: row.get(1)?,
                     hook: row.get(2)?,
                     question: row.get(3)?,
-                    principal: row.get(4)?,
+                    account: row.get(4)?,
                     urgent: row.get(5)?,
-                    body: serde_json::from_str(&row.get::<_, String>(6)?).map_err(StoreError::new)?,
-                    written: row.get(7)?,
-                    due: row.get(8)?,
-                    attempts: row.get(9)?,
+                    answered: row.get(6)?,
+                    event: row.get(7)?,
+                    body: serde_json::from_str(&row.get::<_, String>(8)?).map_err(StoreError::new)?,
+                    written: row.get(9)?,
+                    due: row.get(10)?,
+                    attempts: row.get(11)?,
                 });
             }
             Ok(letters)
-        })
+        };
+        self.list.run(rows, Ok)
+    }
+
+    fn attempt<'a>(&'a self, letter: &'a str) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let letter = letter.to_owned();
+        self.run(move |sql| Ok(sql.execute(sql_of::ATTEMPT, [letter])? == 1))
     }
 
     fn postpone<'a>(
@@ -182,8 +249,8 @@ impl Store for Sqlite {
         let letter = letter.to_owned();
         self.run(move |sql| {
             match due {
-                Some(due) => sql.execute(super::POSTPONE, params![due.as_millisecond(), letter])?,
-                None => sql.execute(super::DELIVERED, [letter])?,
+                Some(due) => sql.execute(sql_of::POSTPONE, params![due.as_millisecond(), letter])?,
+                None => sql.execute(sql_of::DELIVERED, [letter])?,
             };
             Ok(())
         })
@@ -192,36 +259,70 @@ impl Store for Sqlite {
     fn is_shared(&self) -> bool {
         false
     }
+
+    fn changed(&self, _since: Option<i64>) -> BoxFuture<'_, Result<Changed, StoreError>> {
+        Box::pin(async { Ok(Changed::default()) })
+    }
 }
 
-fn keys(inquiry: &Inquiry) -> Vec<String> {
-    inquiry.terms.iter().map(|term| term.key.clone()).collect()
+/// Brings the tables to the present version.
+fn migrate(sql: &Transaction<'_>) -> Result<(), StoreError> {
+    sql.execute_batch(schema::SCHEMA)?;
+    let known: Option<i64> = sql.query_row(schema::GET_VERSION, [], |row| row.get(0))?;
+    let is_there = "select count(*) from sqlite_master where type = 'table' and name = 'tidegate_questions'";
+    let from = match known {
+        Some(version) => version,
+        None => sql.query_row(is_there, [], |row| row.get(0))?,
+    };
+    if from == schema::VERSION {
+        return Ok(());
+    }
+    sql.execute_batch(&schema::steps(from)?)?;
+    for id in ids(sql, schema::QUESTIONS, &[])? {
+        let (version, body): (i64, String) =
+            sql.query_row(sql_of::LOAD, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Row { id, principal, answered, brief, .. }, keys) = schema::renewed(version, &body)?;
+        sql.execute(schema::RENEW_QUESTION, params![principal, answered, brief, id])?;
+        for key in keys {
+            sql.execute(sql_of::INSERT_KEY, params![key, id])?;
+        }
+    }
+    for id in ids(sql, schema::LETTERS, &[])? {
+        let (question, body): (String, String) =
+            sql.query_row(schema::LETTER, [&id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (event, answered) = schema::told(&body);
+        sql.execute(schema::RENEW_LETTER, params![answered, event, question, id])?;
+    }
+    sql.execute(schema::CLEAR_VERSION, [])?;
+    sql.execute(schema::SET_VERSION, [schema::VERSION])?;
+    Ok(())
 }
 
 fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
-        let Letter { id, host, hook, question, principal, urgent, body, written, due, attempts } = letter;
+        let Letter { id, host, hook, question, account, urgent, answered, event, .. } = letter;
+        let Letter { body, written, due, attempts, .. } = letter;
+        if takes_back(letter) && sql.execute(sql_of::UNSAY, params![host, hook, question])? > 0 {
+            continue;
+        }
         let body = body.to_string();
-        let values = params![id, host, hook, question, principal, urgent, body, written, due, attempts];
-        if sql.execute(super::INSERT_LETTER, values)? == 0 {
-            super::lost(letter);
+        let values =
+            params![id, host, hook, question, account, urgent, answered, event, body, written, due, attempts];
+        if sql.execute(sql_of::INSERT_LETTER, values)? == 0 {
+            lost(letter);
         }
     }
     Ok(())
 }
 
-fn inquiries(
+fn ids(
     sql: &Transaction<'_>,
     statement: &str,
     values: &[&dyn rusqlite::ToSql],
-) -> Result<Vec<Inquiry>, StoreError> {
+) -> Result<Vec<String>, StoreError> {
     let mut statement = sql.prepare_cached(statement)?;
-    let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-    rows.map(|row| {
-        let (version, body) = row?;
-        read(version, &body)
-    })
-    .collect()
+    let ids = statement.query_map(values, |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 impl From<rusqlite::Error> for StoreError {

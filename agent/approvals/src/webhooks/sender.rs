@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tidegate_gate::Credentials;
 use tidegate_https::Https;
+use tokio::sync::watch;
 
 use super::{Format, Retries, Webhook, words};
 use crate::{Desk, Letter, store::StoreError};
@@ -35,8 +36,7 @@ impl Sender {
     pub(super) async fn run(self, desk: Desk) {
         let mut changes = desk.changes();
         loop {
-            changes.mark_unchanged();
-            let pause = self.send_due(&desk).await.unwrap_or_else(|error| {
+            let pause = self.send_due(&desk, &mut changes).await.unwrap_or_else(|error| {
                 tracing::warn!(hook = %self.hook.name, %error, "letters wait");
                 Pause::Fixed(STORE_PAUSE)
             });
@@ -52,32 +52,39 @@ impl Sender {
         }
     }
 
-    /// Sends what is due; for how long there is nothing more to do.
-    async fn send_due(&self, desk: &Desk) -> Result<Pause, StoreError> {
+    /// Sends what is due; for how long there is nothing more to do. What to send next is asked for anew whenever something was
+    /// written: it may be an alert, or what is no more to be told.
+    async fn send_due(&self, desk: &Desk, changes: &mut watch::Receiver<u64>) -> Result<Pause, StoreError> {
         loop {
+            changes.mark_unchanged();
             let now = Timestamp::now();
             let letters = desk.store().letters(desk.host(), &self.hook.name, now, BATCH).await?;
             let now = now.as_millisecond();
-            let due = letters.iter().take_while(|letter| letter.due <= now);
             let mut sent = 0;
-            for letter in due {
+            for letter in letters.iter().take_while(|letter| letter.due <= now) {
+                if sent > 0 && changes.has_changed().unwrap_or(false) {
+                    break;
+                }
                 sent += 1;
                 if let Some(pause) = self.attempt(desk, letter).await? {
                     return Ok(Pause::Fixed(pause));
                 }
             }
-            if sent < letters.len() || letters.is_empty() {
-                let next = letters.get(sent).map_or(i64::MAX, |letter| letter.due.saturating_sub(now));
+            if sent == 0 {
+                let next = letters.first().map_or(i64::MAX, |letter| letter.due.saturating_sub(now));
                 let next = Duration::from_millis(u64::try_from(next).unwrap_or(0));
                 return Ok(Pause::UntilDue(next.min(self.retries.longest)));
             }
         }
     }
 
-    /// Tries a letter once. For how long the receiver is to be left alone, if it does not answer.
+    /// Tries a letter once, unless it was taken back. For how long the receiver is to be left alone, if it does not answer.
     async fn attempt(&self, desk: &Desk, letter: &Letter) -> Result<Option<Duration>, StoreError> {
         let store = desk.store();
         let (hook, question) = (&*self.hook.name, &*letter.question);
+        if !store.attempt(&letter.id).await? {
+            return Ok(None);
+        }
         let Err(failed) = self.deliver(letter).await else {
             tracing::debug!(hook, question, letter = letter.id, "told");
             store.postpone(&letter.id, None).await?;

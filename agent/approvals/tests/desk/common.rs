@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tidegate_approvals::{
     Answered, Audience, Clock, Desk, Failed, Inquiry, Limits, Person, Say, State,
-    store::{Postgres, Settings, Sqlite, Store},
+    store::{Postgres, Settings, Sqlite, Store, StoreError},
 };
 use tidegate_gate::{
     Answer, Approvals, Inquiry as Asking, Question, Step,
@@ -21,21 +21,65 @@ use tidegate_gate::{
 use tokio_postgres::{Config, NoTls, config::SslMode};
 
 /// How long anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A store of its own for one test.
 pub(crate) struct Kept {
     pub(crate) store: Arc<dyn Store>,
     /// A second way to the same, as after a restart or from another host.
     pub(crate) again: Arc<dyn Store>,
-    _directory: Option<TempDir>,
+    place: Place,
+}
+
+enum Place {
+    File(TempDir),
+    Server(Box<Settings>),
+}
+
+impl Kept {
+    async fn at(place: Place) -> Self {
+        let (store, again) = (open(&place).await.unwrap(), open(&place).await.unwrap());
+        Self { store, again, place }
+    }
+
+    /// Opens it once more.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        open(&self.place).await
+    }
+
+    /// Runs statements on it, past what keeps it.
+    pub(crate) async fn run(&self, statements: &str) {
+        match &self.place {
+            Place::File(directory) => {
+                let file = rusqlite::Connection::open(directory.path().join("approvals.db")).unwrap();
+                file.execute_batch(statements).unwrap();
+            }
+            Place::Server(settings) => {
+                client(&settings.connection).await.batch_execute(statements).await.unwrap()
+            }
+        }
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.place, Place::Server(_))
+    }
+}
+
+async fn open(place: &Place) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match place {
+        Place::File(directory) => Arc::new(Sqlite::open(&directory.path().join("approvals.db"))?),
+        Place::Server(settings) => Arc::new(Postgres::open(Settings::clone(settings)).await?),
+    })
+}
+
+async fn client(config: &Config) -> tokio_postgres::Client {
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 pub(crate) async fn sqlite() -> Kept {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("approvals.db");
-    let (store, again) = (Sqlite::open(&path).unwrap(), Sqlite::open(&path).unwrap());
-    Kept { store: Arc::new(store), again: Arc::new(again), _directory: Some(directory) }
+    Kept::at(Place::File(tempfile::tempdir().unwrap())).await
 }
 
 /// On the server that libpq's variables name, in a schema of its own.
@@ -52,17 +96,12 @@ pub(crate) async fn postgres() -> Kept {
         .password(variable("PGPASSWORD"))
         .dbname("postgres")
         .ssl_mode(SslMode::Disable);
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client.batch_execute(&format!("create schema {schema}")).await.unwrap();
+    client(&config).await.batch_execute(&format!("create schema {schema}")).await.unwrap();
     config.options(format!("-c search_path={schema}"));
-    let settings = Settings { connection: config, ca: None };
-    let store = Postgres::open(settings.clone()).await.unwrap();
-    let again = Postgres::open(settings).await.unwrap();
-    Kept { store: Arc::new(store), again: Arc::new(again), _directory: None }
+    Kept::at(Place::Server(Box::new(Settings { connection: config, ca: None }))).await
 }
 
-pub(crate) const LIMITS: Limits = Limits { all: 1000, of_principal: 400, a_minute: 1000 };
+pub(crate) const LIMITS: Limits = Limits { all: 1000, of_account: 400, a_minute: 1000 };
 
 pub(crate) fn desk(store: &Arc<dyn Store>) -> Desk {
     desk_of("host", store)

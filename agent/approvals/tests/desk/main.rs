@@ -12,6 +12,7 @@ mod common;
 mod grants;
 mod pressure;
 mod restarts;
+mod versions;
 mod webhooks;
 
 /// Each test on each store.
@@ -73,6 +74,10 @@ on_every_store! {
         who_takes_a_question_up_is_shown,
         a_withdrawn_question_leaves_no_yes,
         letters_are_kept_until_they_are_taken;
+    versions:
+        an_upgrade_loses_no_question_no_yes_and_no_letter,
+        a_store_of_this_version_is_opened_again_as_it_is,
+        a_store_of_a_later_agent_is_left_alone;
     pressure:
         of_a_yes_and_a_cancel_at_once_one_comes_first,
         two_who_answer_at_once_are_counted_each,
@@ -87,6 +92,12 @@ on_every_store! {
         what_is_too_long_to_be_shown_is_not_asked,
         who_asks_while_another_cancels_the_same_is_not_cancelled,
         letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
+        what_an_asker_has_written_takes_no_room_of_what_people_answer,
+        what_was_cancelled_before_it_was_told_is_not_told,
+        who_has_identities_has_no_more_room_than_others,
+        who_asks_and_cancels_makes_nobody_forget_what_was_answered,
+        a_brief_is_small_however_large_its_asker_makes_it,
+        who_comes_back_all_the_time_is_told_to_wait,
         old_questions_are_forgotten_and_what_counts_is_kept;
 }
 

@@ -1,18 +1,18 @@
 //! Much at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tidegate_approvals::{Audience, Desk, Limits, State, Told};
+use tidegate_approvals::{Audience, Desk, Letter, Limits, State, Told};
 use tidegate_gate::{
     Answer, Approvals,
-    policy::{Approval, Scope, Sessions},
+    policy::{Approval, Process, Scope, Sessions},
 };
 use tokio::task::JoinSet;
 
 use crate::common::{
-    Kept, LIMITS, Says as _, Wound, ann, ask, desk, desk_of, end, held, is_known, member, question, settled,
-    terms,
+    Kept, LIMITS, Says as _, Wound, account, ann, ask, desk, desk_of, end, held, is_known, member, question,
+    settled, terms,
 };
 
 pub(crate) async fn of_a_yes_and_a_cancel_at_once_one_comes_first(kept: &Kept) {
@@ -130,7 +130,7 @@ pub(crate) async fn hundreds_wait_at_once(kept: &Kept) {
 }
 
 pub(crate) async fn no_more_wait_than_may(kept: &Kept) {
-    let limits = Limits { all: 3, of_principal: 2, a_minute: 1000 };
+    let limits = Limits { all: 3, of_account: 2, a_minute: 1000 };
     let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
     let asked = |uid: u32, number: u8| {
         let mut asked = question("s", vec![held("ask", terms())], (number, 1));
@@ -236,13 +236,15 @@ pub(crate) async fn old_questions_are_forgotten_and_what_counts_is_kept(kept: &K
         kinds
             .push((ask(&desk, question("s", vec![held("ask", terms)], (number, number))).await).id().clone());
     }
-    desk.deny(&ann(), &kinds[0], None).await.unwrap();
-    desk.deny(&ann(), &kinds[1], None).await.unwrap();
+    for id in &kinds[..2] {
+        let unanswered = kept.store.load(id).await.unwrap().unwrap();
+        assert_eq!(unanswered.state, State::Waiting, "it expires");
+    }
     desk.break_glass(&ann(), &kinds[2], Some("fire")).await.unwrap();
     desk.approve(&ann(), &kinds[3], None).await.unwrap();
-    let left = async |since: Timestamp, of_principal: u32| {
+    let left = async |since: Timestamp, of_account: u32| {
         let now = Timestamp::now() + day;
-        kept.store.forget("host", now, since, of_principal).await.unwrap();
+        kept.store.forget("host", now, since, of_account).await.unwrap();
         let mut left = Vec::new();
         for (number, id) in kinds.iter().enumerate() {
             left.extend(kept.store.load(id).await.unwrap().map(|_| number));
@@ -274,21 +276,165 @@ pub(crate) async fn who_asks_while_another_cancels_the_same_is_not_cancelled(kep
     }
 }
 
-pub(crate) async fn letters_about_one_asker_hold_up_neither_alerts_nor_the_others(kept: &Kept) {
+/// Questions of another account than the one that all others of these tests are of.
+fn of_other(number: u8, approval: Approval) -> tidegate_gate::Question {
+    let mut asked = question("o", vec![held("ask", approval)], (number, 1));
+    asked.principal.process.uid = 1001;
+    asked
+}
+
+fn telling(kept: &Kept) -> Desk {
     let audience = Audience { hooks: vec![("ops".into(), Told::ALL.to_vec())], page: None };
-    let desk = Desk::open("host", kept.store.clone(), LIMITS, audience);
+    Desk::open("host", kept.store.clone(), LIMITS, audience)
+}
+
+async fn letters(kept: &Kept, limit: u32) -> Vec<Letter> {
+    kept.store.letters("host", "ops", Timestamp::now(), limit).await.unwrap()
+}
+
+pub(crate) async fn letters_about_one_asker_hold_up_neither_alerts_nor_the_others(kept: &Kept) {
+    let desk = telling(kept);
+    let mut standing = Vec::new();
+    for number in 0..=255 {
+        standing.push(ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (0, 2))).await);
+    let glass = Approval { break_glass: Some(terms().by), ..terms() };
+    let other = ask(&desk, of_other(1, glass)).await;
+    desk.break_glass(&ann(), other.id(), Some("fire")).await.unwrap();
+    assert_eq!(letters(kept, 9_999).await.len(), 256 + 2);
+    let first: Vec<_> = letters(kept, 3).await.iter().map(|letter| letter.body["type"].clone()).collect();
+    assert_eq!(first[0], "approval.break-glass");
+    let about_other = letters(kept, 3).await.iter().filter(|letter| letter.question == *other.id()).count();
+    assert_eq!(about_other, 2);
+}
+
+pub(crate) async fn what_an_asker_has_written_takes_no_room_of_what_people_answer(kept: &Kept) {
+    let desk = telling(kept);
+    let mut standing = Vec::new();
+    for number in 0..=255 {
+        standing.push(ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    let (yes, no) = (standing.pop().unwrap(), standing.pop().unwrap());
+    desk.approve(&ann(), yes.id(), None).await.unwrap();
+    desk.revoke(&ann(), yes.id(), None).await.unwrap();
+    desk.deny(&ann(), no.id(), None).await.unwrap();
+    let written = letters(kept, 9_999).await;
+    let mut answers: Vec<_> =
+        written.iter().filter(|letter| letter.answered).map(|letter| &*letter.event).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, ["approved", "denied", "revoked"]);
+}
+
+pub(crate) async fn what_was_cancelled_before_it_was_told_is_not_told(kept: &Kept) {
+    let desk = telling(kept);
     for number in 0..=255 {
         assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
     }
-    let glass = Approval { break_glass: Some(terms().by), ..terms() };
-    let mut of_other = question("s", vec![held("ask", glass)], (1, 1));
-    of_other.principal.process.uid = 1001;
-    let other = ask(&desk, of_other).await;
-    desk.break_glass(&ann(), other.id(), Some("fire")).await.unwrap();
-    let letters = async |limit| kept.store.letters("host", "ops", Timestamp::now(), limit).await.unwrap();
-    assert_eq!(letters(9_999).await.len(), 256 + 2);
-    let first: Vec<_> = letters(3).await.iter().map(|letter| letter.body["type"].clone()).collect();
-    assert_eq!(first[0], "approval.break-glass");
-    let of_other = letters(3).await.iter().filter(|letter| letter.question == *other.id()).count();
-    assert_eq!(of_other, 2);
+    assert!(letters(kept, 9).await.is_empty(), "nobody is told of what was asked and is asked no more");
+    // A receiver that was told, or is being told, that it is asked hears that it no longer is.
+    let waits = ask(&desk, question("s", vec![held("ask", terms())], (0, 2))).await;
+    assert!(kept.store.attempt(&letters(kept, 1).await[0].id).await.unwrap());
+    let id = waits.id().clone();
+    waits.withdraw("cancelled");
+    settled(&desk, &id).await;
+    let events: Vec<_> = letters(kept, 9).await.into_iter().map(|letter| letter.event).collect();
+    assert_eq!(events, ["asked", "cancelled"]);
+}
+
+pub(crate) async fn who_has_identities_has_no_more_room_than_others(kept: &Kept) {
+    let limits = Limits { of_account: 3, ..LIMITS };
+    let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
+    let mut standing = Vec::new();
+    for (number, subject) in [(0, "job-1"), (1, "job-2"), (2, "job-3")] {
+        let mut asked = question("s", vec![held("ask", terms())], (number, 1));
+        asked.principal.identities = member(1000, subject, "ci").identities;
+        asked.principal.subjects = vec![subject.into()];
+        standing.push(ask(&desk, asked).await);
+    }
+    let error = desk.put(question("s", vec![held("ask", terms())], (3, 1))).await.err().unwrap().to_string();
+    assert!(error.contains("3 of your questions wait already"), "{error}");
+    ask(&desk, of_other(4, terms())).await;
+}
+
+pub(crate) async fn who_asks_and_cancels_makes_nobody_forget_what_was_answered(kept: &Kept) {
+    let clock = Wound::default();
+    let desk = clock.desk(&kept.store);
+    let (mut answered, mut cancelled) = (Vec::new(), Vec::new());
+    for number in 0..6 {
+        clock.wind(Duration::from_millis(10));
+        let waits = ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await;
+        let id = waits.id().clone();
+        match number {
+            0 => drop(desk.approve(&ann(), &id, None).await.unwrap()),
+            1 => drop(desk.deny(&ann(), &id, None).await.unwrap()),
+            _ => waits.withdraw("cancelled"),
+        }
+        settled(&desk, &id).await;
+        if number < 2 { &mut answered } else { &mut cancelled }.push(id);
+    }
+    let later = Timestamp::now() + Duration::from_secs(3600);
+    kept.store.forget("host", later, Timestamp::MIN, 1).await.unwrap();
+    for id in &answered {
+        assert!(kept.store.load(id).await.unwrap().is_some(), "an answer is gone");
+    }
+    let mut left = Vec::new();
+    for id in &cancelled {
+        left.extend(kept.store.load(id).await.unwrap().map(|inquiry| inquiry.id));
+    }
+    assert_eq!(left, cancelled[3..]);
+    // Whoever relies on a yes that nothing shows any more relies on nothing.
+    kept.store.forget("host", later, later, 9).await.unwrap();
+    let gone = desk.revoked(&answered[..1]).await;
+    assert_eq!((gone.question, gone.by), (answered[0].clone(), None));
+}
+
+pub(crate) async fn a_brief_is_small_however_large_its_asker_makes_it(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let mut briefs = desk.briefs();
+    let mut asked = question("s", vec![held("ask", terms())], (1, 1));
+    let path: Arc<str> = "\u{1}é/".repeat(1_300).into();
+    asked.name = "é".repeat(4_000).into();
+    asked.text = "\u{1}".repeat(100_000);
+    asked.principal.process = Process {
+        command: "\u{1}".repeat(16).into(),
+        executable: Some(path.clone()),
+        executable_sha256: Some("0".repeat(64).into()),
+        command_line: vec![path.clone(); 64],
+        cgroup: Some(path.clone()),
+        unit: Some("u".repeat(255).into()),
+        container: Some("c".repeat(64).into()),
+        claimed_container: Some("c".repeat(64).into()),
+        groups: (0..65_536).collect(),
+        ancestry: vec![path; 16],
+        ..asked.principal.process
+    };
+    let mut job = member(1000, &"é".repeat(255), "group").identities[0].clone();
+    job.groups = vec!["g".repeat(200).into(); 1_000];
+    job.account = Some("a".repeat(9_000).into());
+    job.claims.insert("ref".into(), "r".repeat(9_000).into());
+    asked.principal.identities = [job].into();
+    let waits = ask(&desk, asked).await;
+    let told = briefs.recv().await.unwrap();
+    let listed = desk.list(&ann(), false, 9).await.unwrap().inquiries.pop().unwrap();
+    for brief in [&*told, &listed] {
+        let length = serde_json::to_string(brief).unwrap().len();
+        assert!(length < 4_096, "{length} bytes");
+        assert_eq!((&brief.id, brief.asker().subjects.len()), (waits.id(), 1));
+        assert!(brief.is_visible_to(&ann()) && brief.is_visible_to(&account(1000, "ci")));
+    }
+}
+
+pub(crate) async fn who_comes_back_all_the_time_is_told_to_wait(kept: &Kept) {
+    let (clock, limits) = (Wound::default(), Limits { a_minute: 2, ..LIMITS });
+    let desk = clock.desk_with(&kept.store, limits);
+    let holds = vec![held("ask", terms())];
+    // Left standing, as by a client that was told to come back, and taken up each time.
+    for _ in 0..20 {
+        drop(ask(&desk, question("s", holds.clone(), (1, 1))).await);
+    }
+    let error = desk.put(question("s", holds.clone(), (1, 1))).await.err().unwrap().to_string();
+    assert!(error.contains("within a minute"), "{error}");
+    clock.wind(Duration::from_secs(60));
+    ask(&desk, question("s", holds, (2, 1))).await;
 }

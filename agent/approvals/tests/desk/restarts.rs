@@ -9,7 +9,9 @@ use tidegate_gate::{
     policy::{Approval, Scope},
 };
 
-use crate::common::{Kept, LIMITS, Says as _, ann, ask, desk, end, held, is_known, question, settled, terms};
+use crate::common::{
+    Kept, LIMITS, PATIENCE, Says as _, ann, ask, desk, end, held, is_known, question, settled, terms,
+};
 
 pub(crate) async fn a_restart_loses_no_question_and_no_yes(kept: &Kept) {
     let before = desk(&kept.store);
@@ -121,16 +123,25 @@ pub(crate) async fn letters_are_kept_until_they_are_taken(kept: &Kept) {
         assert!(kept.again.letters(host, hook, Timestamp::now(), 10).await.unwrap().is_empty());
     }
     let later = Timestamp::now() + Duration::from_secs(60);
+    assert!(kept.store.attempt(&letters[0].id).await.unwrap());
     kept.store.postpone(&letters[0].id, Some(later)).await.unwrap();
     kept.store.postpone(&letters[1].id, None).await.unwrap();
     let left = kept.again.letters("host", "ops", Timestamp::now(), 10).await.unwrap();
     let left: Vec<_> = left.iter().map(|letter| (&letter.id, letter.attempts, letter.due)).collect();
     assert_eq!(left, [(&letters[0].id, 1, later.as_millisecond())]);
+    assert!(!kept.store.attempt(&letters[1].id).await.unwrap(), "there is no such letter any more");
 }
 
 pub(crate) async fn an_answer_through_another_agent_counts(kept: &Kept) {
     let (here, there) = (desk(&kept.store), desk(&kept.again));
+    let (mut told_here, mut told_there) = (here.briefs(), there.briefs());
     let mut waits = ask(&here, question("s", vec![held("ask", terms())], (1, 1))).await;
     there.approve(&ann(), waits.id(), None).await.unwrap();
     assert_eq!(end(&mut waits).await.unwrap(), "ann");
+    // Whoever watches hears of it, too, wherever they do.
+    for told in [&mut told_here, &mut told_there] {
+        let approved =
+            async { while told.recv().await.unwrap().last().is_none_or(|event| event.step != "approved") {} };
+        tokio::time::timeout(PATIENCE, approved).await.expect("it is told");
+    }
 }

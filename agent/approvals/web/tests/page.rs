@@ -88,12 +88,8 @@ impl Drop for World {
 impl World {
     async fn start() -> Self {
         let store = Arc::new(Sqlite::open(Path::new(":memory:")).unwrap());
-        let desk = Desk::open(
-            "host",
-            store,
-            Limits { all: 9, of_principal: 9, a_minute: 1000 },
-            Audience::default(),
-        );
+        let desk =
+            Desk::open("host", store, Limits { all: 9, of_account: 9, a_minute: 1000 }, Audience::default());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let address = server.address().unwrap();
         let logins = Arc::new(Issuer::default());
