@@ -3,25 +3,26 @@
 import psycopg
 from psycopg import errors
 
-RAW = "4111111111111111"
+RAW, MAIL = "4111111111111111", "ada@example.com"
 
 
-def masked(card):
+def masked(card, mail="tok_"):
     assert card.endswith("1111") and card != RAW, card
+    assert mail.startswith("tok_"), mail
 
 
 with psycopg.connect("", autocommit=True) as connection:
     for binary in (False, True):
         for prepare in (False, True):
             cursor = connection.cursor(binary=binary)
-            cursor.execute("SELECT card_number FROM customers WHERE id = %s", (1,), prepare=prepare)
-            masked(cursor.fetchone()[0])
+            cursor.execute("SELECT card_number, email FROM customers WHERE id = %s", (1,), prepare=prepare)
+            masked(*cursor.fetchone())
 
     with connection.pipeline():
         cursors = [connection.execute("SELECT %s::int", (number,)) for number in range(20)]
-        card = connection.execute("SELECT card_number AS nothing FROM customers WHERE id = 1")
+        card = connection.execute("SELECT card_number AS nothing, email AS more FROM customers WHERE id = 1")
     assert [cursor.fetchone()[0] for cursor in cursors] == list(range(20))
-    masked(card.fetchone()[0])
+    masked(*card.fetchone())
 
     try:
         with connection.pipeline():
@@ -36,22 +37,23 @@ with psycopg.connect("", autocommit=True) as connection:
     with connection.transaction():
         with connection.cursor(name="server_side") as cursor:
             cursor.itersize = 2
-            cursor.execute("SELECT id, card_number FROM customers ORDER BY id")
+            cursor.execute("SELECT card_number, email FROM customers ORDER BY id")
             rows = cursor.fetchall()
     assert len(rows) == 5
-    masked(rows[0][1])
+    masked(*rows[0])
 
     for options in ("", " (FORMAT csv)", " (FORMAT binary)"):
-        with connection.cursor().copy(f"COPY customers (id, card_number) TO STDOUT{options}") as copy:
+        with connection.cursor().copy(f"COPY customers (email, card_number) TO STDOUT{options}") as copy:
             data = b"".join(copy)
-        assert RAW.encode() not in data, data
-        assert b"1111" in data, data
+        assert RAW.encode() not in data and MAIL.encode() not in data, data
+        assert b"1111" in data and b"tok_" in data, data
 
     with connection.cursor().copy("COPY products (title, cents) FROM STDIN") as copy:
         for number in range(1000):
             copy.write_row((f"copied {number}", number + 1))
     copied = connection.execute("SELECT count(*) FROM products WHERE title LIKE 'copied %'").fetchone()[0]
     assert copied == 1000, copied
+    connection.execute("DELETE FROM products WHERE title LIKE 'copied %'")
 
     try:
         connection.execute("DELETE FROM orders")

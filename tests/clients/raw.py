@@ -52,9 +52,10 @@ with connect() as stream:
     assert b"v" not in greeting, greeting
     process, secret = greeting[b"K"][:4], greeting[b"K"][4:]
     assert len(secret) == 32, len(secret)
-    query(stream, "SELECT card_number FROM customers WHERE id = 1")
+    query(stream, "SELECT email, card_number FROM customers WHERE id = 1")
     row = dict(messages(stream))[b"D"]
     assert row.endswith(b"1111") and b"4111" not in row, row
+    assert b"tok_" in row and b"ada@" not in row, row
     query(stream, "SELECT pg_sleep(60)")
     # A request that comes before the statement runs cancels nothing: asked until it is heeded.
     stream.settimeout(0.2)

@@ -9,9 +9,10 @@ const RAW: &str = "4111111111111111";
 async fn main() -> Result<()> {
     let (client, connection) = configuration()?.connect(NoTls).await?;
     tokio::spawn(connection);
-    let card: String =
-        client.query_one("SELECT card_number FROM customers WHERE id = $1", &[&1]).await?.try_get(0)?;
+    let row = client.query_one("SELECT card_number, email FROM customers WHERE id = $1", &[&1]).await?;
+    let (card, mail): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     ensure!(card.ends_with("1111") && card != RAW, "not masked: {card}");
+    ensure!(mail.starts_with("tok_"), "not masked: {mail}");
     pipelined(&client).await?;
     refused(&client).await?;
     println!("ok");

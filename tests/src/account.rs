@@ -17,6 +17,9 @@ pub const CLIENTS: &str = "/var/cache/tidegate/clients";
 /// Seconds after which a client is given up.
 const LIMIT: &str = "120";
 
+/// How a refusal of the gate's names its session, as `psql` shows it.
+const NAMES_SESSION: &str = "DETAIL:  Tidegate session ";
+
 /// A user id and the server that its clients are pointed at. No entry in the user database is needed.
 #[derive(Debug, Clone)]
 pub struct Account {
@@ -134,6 +137,16 @@ impl Ran {
         ensure!(self.code == 0, "exit code {}:\n{}{}", self.code, self.stdout, self.stderr);
         ensure!(self.stderr.is_empty(), "it complained:\n{}{}", self.stdout, self.stderr);
         Ok(self.stdout.trim_end().to_owned())
+    }
+
+    /// Checks that the gate refused it, in these words, and the server did not: the server's own refusals have the same
+    /// SQLSTATE, but name no session of the gate's.
+    pub fn refused_by_the_gate(&self, words: &[&str]) -> Result<()> {
+        let (refusals, own) =
+            (self.stderr.matches("42501").count(), self.stderr.matches(NAMES_SESSION).count());
+        ensure!(refusals > 0, "it was not refused: {}{}", self.stdout, self.stderr);
+        ensure!(refusals == own, "another than the gate refused it:\n{}", self.stderr);
+        self.complains(words)
     }
 
     /// Checks that it complained with all of these words.

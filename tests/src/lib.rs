@@ -28,4 +28,4 @@ pub use process::{Process, run};
 pub use provider::Provider;
 pub use secret::random;
 pub use web::Web;
-pub use world::{BUNDLE, World, governed_uid, ungoverned_uid};
+pub use world::{BUNDLE, BY_COLUMNS_ALONE, World, governed_uid, ungoverned_uid};

@@ -9,9 +9,11 @@ use tidegate_tests::World;
 #[ignore = "needs root: cargo xtask test e2e"]
 fn psycopg_prepares_pipelines_and_copies_through_masks() -> Result<()> {
     World::with(|world| {
-        let shown = world.ci.python(include_str!("../../clients/psycopg.py"))?.clean()?;
-        ensure!(shown == "ok", "{shown}");
-        Ok(())
+        world.under_either_mask(|world| {
+            let shown = world.ci.python(include_str!("../../clients/psycopg.py"))?.clean()?;
+            ensure!(shown == "ok", "{shown}");
+            Ok(())
+        })
     })
 }
 
@@ -19,9 +21,11 @@ fn psycopg_prepares_pipelines_and_copies_through_masks() -> Result<()> {
 #[ignore = "needs root: cargo xtask test e2e"]
 fn asyncpg_reads_binary_results_through_masks() -> Result<()> {
     World::with(|world| {
-        let shown = world.ci.python(include_str!("../../clients/asyncpg.py"))?.clean()?;
-        ensure!(shown == "ok", "{shown}");
-        Ok(())
+        world.under_either_mask(|world| {
+            let shown = world.ci.python(include_str!("../../clients/asyncpg.py"))?.clean()?;
+            ensure!(shown == "ok", "{shown}");
+            Ok(())
+        })
     })
 }
 
@@ -29,9 +33,11 @@ fn asyncpg_reads_binary_results_through_masks() -> Result<()> {
 #[ignore = "needs root: cargo xtask test e2e"]
 fn protocol_3_2_over_direct_tls_is_masked_and_cancelled_like_any_other() -> Result<()> {
     World::with(|world| {
-        let shown = world.ci.python(include_str!("../../clients/raw.py"))?.clean()?;
-        ensure!(shown == "ok", "{shown}");
-        Ok(())
+        world.under_either_mask(|world| {
+            let shown = world.ci.python(include_str!("../../clients/raw.py"))?.clean()?;
+            ensure!(shown == "ok", "{shown}");
+            Ok(())
+        })
     })
 }
 
@@ -39,9 +45,11 @@ fn protocol_3_2_over_direct_tls_is_masked_and_cancelled_like_any_other() -> Resu
 #[ignore = "needs root: cargo xtask test e2e"]
 fn node_postgres_reads_through_masks() -> Result<()> {
     World::with(|world| {
-        let shown = world.ci.node(include_str!("../../clients/node.js"))?.clean()?;
-        ensure!(shown == "ok", "{shown}");
-        Ok(())
+        world.under_either_mask(|world| {
+            let shown = world.ci.node(include_str!("../../clients/node.js"))?.clean()?;
+            ensure!(shown == "ok", "{shown}");
+            Ok(())
+        })
     })
 }
 
@@ -57,8 +65,10 @@ fn tokio_postgres_pipelines_through_masks() -> Result<()> {
         fs::set_permissions(open.path(), PermissionsExt::from_mode(0o755))?;
         let driver = open.path().join("rust_driver");
         fs::copy(&built, &driver).with_context(|| format!("copying {}", built.display()))?;
-        let shown = world.ci.run(&driver, &[], "")?.clean()?;
-        ensure!(shown == "ok", "{shown}");
-        Ok(())
+        world.under_either_mask(|world| {
+            let shown = world.ci.run(&driver, &[], "")?.clean()?;
+            ensure!(shown == "ok", "{shown}");
+            Ok(())
+        })
     })
 }

@@ -24,19 +24,21 @@ fn a_wrong_password_or_none_gets_in() -> Result<()> {
 #[ignore = "needs root: cargo xtask test e2e"]
 fn cards_and_mails_are_masked_however_they_are_asked_for() -> Result<()> {
     World::with(|world| {
-        for query in [
-            "SELECT * FROM customers ORDER BY id LIMIT 1",
-            "SELECT email AS id, card_number AS name FROM customers WHERE id = 1",
-            "WITH c AS (SELECT email AS a, card_number AS b FROM customers WHERE id = 1) SELECT b, a FROM c",
-            "SELECT x.b, x.a FROM (SELECT id, card_number AS b, email AS a FROM customers) AS x WHERE x.id = 1",
-            "COPY (SELECT email, card_number FROM customers WHERE id = 1) TO STDOUT",
-        ] {
-            let shown = world.ci.psql(query)?.clean()?;
-            ensure!(shown.contains("1111"), "{query}: the last four digits are not shown: {shown}");
-            ensure!(!shown.contains("4111111111111111"), "{query}: the card is shown: {shown}");
-            ensure!(!shown.contains("ada@example.com"), "{query}: the e-mail is shown: {shown}");
-        }
-        Ok(())
+        world.under_either_mask(|world| {
+            for query in [
+                "SELECT * FROM customers ORDER BY id LIMIT 1",
+                "SELECT email AS id, card_number AS name FROM customers WHERE id = 1",
+                "WITH c AS (SELECT email AS a, card_number AS b FROM customers WHERE id = 1) SELECT b, a FROM c",
+                "SELECT x.b, x.a FROM (SELECT id, card_number AS b, email AS a FROM customers) AS x WHERE x.id = 1",
+                "COPY (SELECT email, card_number FROM customers WHERE id = 1) TO STDOUT",
+            ] {
+                let shown = world.ci.psql(query)?.clean()?;
+                ensure!(shown.contains("1111"), "{query}: the last four digits are not shown: {shown}");
+                ensure!(!shown.contains("4111111111111111"), "{query}: the card is shown: {shown}");
+                ensure!(!shown.contains("ada@example.com"), "{query}: the e-mail is shown: {shown}");
+            }
+            Ok(())
+        })
     })
 }
 
@@ -51,7 +53,7 @@ fn what_is_made_from_a_masked_column_is_refused() -> Result<()> {
             "SELECT id FROM customers ORDER BY card_number",
         ] {
             let ran = world.ci.psql(query)?;
-            ran.complains(&["42501", "card_number"]).context(query)?;
+            ran.refused_by_the_gate(&["card_number"]).context(query)?;
             ensure!(ran.stdout.is_empty(), "{query}: {}", ran.stdout);
         }
         Ok(())
@@ -63,7 +65,7 @@ fn what_is_made_from_a_masked_column_is_refused() -> Result<()> {
 fn a_refusal_is_an_error_that_names_the_rule_and_the_session_goes_on() -> Result<()> {
     World::with(|world| {
         let ran = world.ci.psql("DROP TABLE orders;\nDELETE FROM orders;\nUPDATE orders SET quantity = 1 WHERE true;\nSELECT 'on';\n")?;
-        ran.complains(&["42501", "no-drop", "where-required", "ask the owners of the shop"])?;
+        ran.refused_by_the_gate(&["no-drop", "where-required", "ask the owners of the shop"])?;
         ensure!(ran.stdout == "on\n", "the session did not go on: {ran:?}");
         ensure!(world.server.sql("shop", "SELECT count(*) FROM orders")? == "10", "something was deleted");
         Ok(())
@@ -97,7 +99,7 @@ fn a_refusal_aborts_the_transaction_upstream_too() -> Result<()> {
             "BEGIN;\nINSERT INTO products (title, cents) VALUES ('lost', 1);\nDROP TABLE orders;\nSELECT 'inside';\n\
              COMMIT;\nSELECT 'after';\n",
         )?;
-        ran.complains(&["42501", "25P02"])?;
+        ran.refused_by_the_gate(&["25P02"])?;
         ensure!(ran.stdout == "after\n", "not as an aborted transaction: {ran:?}");
         let lost = world.server.sql("shop", "SELECT count(*) FROM products WHERE title = 'lost'")?;
         ensure!(lost == "0", "what came before the refusal was committed");

@@ -50,7 +50,7 @@ fn a_servers_unix_socket_leads_to_the_gate_as_its_address_does() -> Result<()> {
         ensure!(psql(&world.stranger, folder.path(), CARD)?.clean()? == IN_CLEAR, "it is the server's");
         let shown = psql(&world.ci, folder.path(), CARD)?.clean()?;
         ensure!(shown.ends_with("1111") && shown != IN_CLEAR, "the card is not masked: {shown}");
-        psql(&world.ci, folder.path(), "DROP TABLE orders")?.complains(&["42501", "no-drop"])?;
+        psql(&world.ci, folder.path(), "DROP TABLE orders")?.refused_by_the_gate(&["no-drop"])?;
         let sessions = world.agent.ask(&["sessions", "list", "--json"])?;
         let sessions: Vec<serde_json::Value> = serde_json::from_str(&sessions)?;
         let of_shop = sessions.iter().filter(|session| session["resource"] == "shop");
