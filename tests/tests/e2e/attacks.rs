@@ -1,6 +1,8 @@
 //! What somebody with a shell in the governed account tries.
 
-use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
 use tidegate_tests::{BY_COLUMNS_ALONE, Ran, World};
 
 use crate::together::Session;
@@ -111,7 +113,7 @@ const LOOKING: &[(&str, &[&str])] = &[
     ("COPY customers (card_number, email) TO STDOUT (FORMAT csv, HEADER 'FALSE')", BOTH),
     ("COPY customers (card_number, email) TO STDOUT (HEADER \"Off\")", BOTH),
     ("COPY customers (card_number, email) TO STDOUT (FORMAT binary)", BOTH),
-    ("COPY (SELECT email, card_number FROM customers) TO STDOUT (DELIMITER '1')", &["\\1\\1\\1\\1", "tok_"]),
+    ("COPY (SELECT email, card_number FROM customers) TO STDOUT (DELIMITER '*')", BOTH),
     ("SELECT card_number FROM customers WHERE id = 1 \\gdesc", &["card_number|text"]),
     (
         "SELECT email FROM customers WHERE id = 1 UNION ALL SELECT card_number FROM customers WHERE id = 1",
@@ -327,25 +329,61 @@ fn startup_options_lead_to_no_other_database_or_protocol() -> Result<()> {
     })
 }
 
+/// Texts that take the gate as long as a text can, of each length that is treated differently.
+fn tangled() -> Vec<String> {
+    let doubling = |times: usize| {
+        let step = |n: usize| format!("c{} AS (SELECT x.*, y.* FROM c{n} x, c{n} y)", n + 1);
+        format!("WITH c0 AS (SELECT 1 AS a), {}", (0..times).map(step).collect::<Vec<_>>().join(", "))
+    };
+    let many =
+        |what: &str, count: usize| (0..count).map(|n| format!("{what} x{n}")).collect::<Vec<_>>().join(", ");
+    let nested = (0..3).fold("o.id = 1".to_owned(), |inner, _| {
+        let sum = (0..40).map(|n| format!("x{n}.id")).collect::<Vec<_>>().join(" + ");
+        format!("o.id IN (SELECT {sum} FROM orders o, {} WHERE {inner})", many("orders", 40))
+    });
+    vec![
+        format!("{} SELECT 1 FROM c40", doubling(40)),
+        format!("{} SELECT reverse(card_number) FROM customers, {}", doubling(10), many("c10", 350)),
+        format!(
+            "{} SELECT reverse(card_number) FROM customers, c10 x NATURAL JOIN c10 y NATURAL JOIN c10 z",
+            doubling(10)
+        ),
+        format!("SELECT 1 FROM {}", many("orders", 50_000)),
+        format!("SELECT reverse(card_number) FROM customers o WHERE {nested}"),
+        format!("SELECT {}1", "NOT ".repeat(50_000)),
+    ]
+}
+
+/// How long a bystander may have to wait, on a machine that has much else to do.
+const HELD_UP: Duration = Duration::from_millis(1500);
+
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
 fn a_tangled_query_holds_nobody_up() -> Result<()> {
     World::with(|world| {
-        let mut bystander = Session::open(&world.ci)?;
-        let doubling: Vec<_> =
-            (0..40).map(|n| format!("c{} AS (SELECT x.*, y.* FROM c{n} x, c{n} y)", n + 1)).collect();
-        let tangled = format!("WITH c0 AS (SELECT 1 AS a), {} SELECT 1 FROM c40", doubling.join(", "));
-        let many = format!("SELECT 1 FROM {}", vec!["orders"; 50_000].join(", "));
-        let nested = (0..3).fold("o.id = 1".to_owned(), |inner, _| {
-            let sum = (0..40).map(|n| format!("o{n}.id")).collect::<Vec<_>>().join(" + ");
-            let from = (0..40).map(|n| format!("orders o{n}")).collect::<Vec<_>>().join(", ");
-            format!("o.id IN (SELECT {sum} FROM orders o, {from} WHERE {inner})")
-        });
-        let deep = format!("SELECT reverse(card_number) FROM customers o WHERE {nested}");
-        for query in [tangled, many, deep, format!("SELECT {}1", "NOT ".repeat(50_000))] {
-            let complaint = world.ci.psql(&query)?;
-            ensure!(complaint.stderr.contains("ERROR"), "{}", &query[..40]);
-            ensure!(bystander.ask("SELECT 'here'")? == "here", "another session was hit");
+        // Sessions are spread over the agent's threads: more of them than there are threads are on each.
+        let threads = std::thread::available_parallelism()?.get();
+        let mut bystanders =
+            (0..2 * threads).map(|_| Session::open(&world.ops)).collect::<Result<Vec<_>>>()?;
+        for (index, query) in tangled().iter().enumerate() {
+            let slowest = std::thread::scope(|scope| {
+                let asking: Vec<_> = (0..8).map(|_| scope.spawn(|| world.ci.psql(query))).collect();
+                let mut slowest = Duration::ZERO;
+                while !asking.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                    for bystander in &mut bystanders {
+                        let begun = Instant::now();
+                        ensure!(bystander.ask("SELECT 'here'")? == "here", "another session was hit");
+                        slowest = slowest.max(begun.elapsed());
+                    }
+                }
+                for asked in asking {
+                    let complaint = asked.join().map_err(|_| anyhow!("a client's thread panicked"))??;
+                    ensure!(complaint.stderr.contains("ERROR"), "{complaint:?}");
+                }
+                Ok(slowest)
+            });
+            let slowest = slowest.with_context(|| format!("text {index}"))?;
+            ensure!(slowest < HELD_UP, "another session waited for {slowest:?} behind text {index}");
         }
         Ok(())
     })

@@ -2,20 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use thiserror::Error;
-use tidegate_gate::Gate;
+use tidegate_gate::{Gate, Turns};
 use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
 use crate::{
     catalog_line::CatalogLine,
     definitions::Definitions,
-    readers::READERS,
     sql::{
-        self, Catalog, CatalogRequest, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes, Statements,
+        self, Catalog, CatalogRequest, Fault, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes,
+        Statements,
     },
     upstream::UpstreamSettings,
 };
@@ -32,6 +32,14 @@ const ROUNDS: usize = 32;
 
 /// A longer text, in bytes, is read on a thread of its own: sessions share theirs with others.
 const SHORT: usize = 4 << 10;
+
+/// How many steps a shorter one may take beside them, in milliseconds a few; what takes more is read on a thread of its
+/// own as well.
+const FEW_STEPS: usize = 20_000;
+
+/// Whose turn it is to have a text read on a thread of its own: one account has one of them at a time, however many
+/// sessions it has. Syntax trees take a multiple of a text's size, so there are few for all.
+pub(crate) static READERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(1, 4));
 
 /// How long it may take to read a long text, the turns of others before it included.
 const READING: Duration = Duration::from_secs(30);
@@ -113,15 +121,18 @@ impl Database {
         gate: &Gate,
     ) -> Result<Arc<Statements>, Misunderstood> {
         if text.len() <= SHORT {
-            return self.read(text, overlay, gate).await;
+            match self.read(text, overlay, gate, FEW_STEPS).await {
+                Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
+                read => return read,
+            }
         }
         let (own, text, overlay, gate) = (self.clone(), text.to_owned(), overlay.clone(), gate.clone());
         let reading = async {
-            let turn = READERS.turn(gate.principal().process.account()).await;
+            let turn = READERS.of(gate.principal().process.account()).await;
             // What the text was read into is given back there, too: that takes almost as long as building it.
             let reader = spawn_blocking(move || {
                 let _turn = turn;
-                Handle::current().block_on(own.read(&text, &overlay, &gate))
+                Handle::current().block_on(own.read(&text, &overlay, &gate, sql::WORK))
             });
             reader
                 .await
@@ -135,12 +146,13 @@ impl Database {
         text: &str,
         overlay: &Overlay,
         gate: &Gate,
+        steps: usize,
     ) -> Result<Arc<Statements>, Misunderstood> {
         let parsed = sql::parse(text, &self.limits)?;
         let mut fresh = false;
         for _ in 0..ROUNDS {
             let generation = self.catalog.generation();
-            match sql::resolve(&parsed, &self.catalog, overlay)? {
+            match sql::resolve_within(steps, &parsed, &self.catalog, overlay)? {
                 Resolved::Known(statements) if statements.doubtful && !fresh => {
                     fresh = true;
                     self.forget();

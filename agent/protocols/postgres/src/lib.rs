@@ -8,7 +8,6 @@ mod database;
 mod definitions;
 mod opening;
 mod options;
-mod readers;
 mod replication;
 mod session;
 mod shown;
@@ -64,7 +63,7 @@ pub fn shape_of_sql(resource: &Resource, text: &str) -> Result<Shape, Misread> {
     let limits = Options::of(resource).map_err(|error| error.message)?.limits();
     sql::shape_of(text, &limits).map_err(|not| match not.fault {
         Fault::Syntax => Misread::Malformed(not.reason),
-        Fault::TooManyOutputs | Fault::Bounds => Misread::Refused(not.reason),
+        Fault::TooManyOutputs | Fault::Bounds | Fault::Tangled => Misread::Refused(not.reason),
     })
 }
 

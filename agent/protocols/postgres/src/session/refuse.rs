@@ -69,7 +69,7 @@ impl From<Misunderstood> for Refused {
                 // too_many_columns
                 Fault::TooManyOutputs => "54011",
                 // insufficient_privilege
-                Fault::Bounds => "42501",
+                Fault::Bounds | Fault::Tangled => "42501",
             },
             // io_error
             Misunderstood::Catalog(_) => "58030",

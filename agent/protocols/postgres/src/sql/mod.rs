@@ -70,6 +70,7 @@ pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
 pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements};
+pub(crate) use tracer::WORK;
 pub(crate) use vocabulary::VOCABULARY;
 
 /// How many relations, functions and types are looked up for one text.
@@ -84,13 +85,24 @@ pub(crate) enum Resolved {
     Needs(CatalogRequest),
 }
 
-/// Follows the statements of a text.
+/// Follows the statements of a text, in no more steps than the gate spends on any.
 pub(crate) fn resolve(
     parsed: &Parsed,
     catalog: &Catalog,
     overlay: &Overlay,
 ) -> Result<Resolved, NotUnderstood> {
+    resolve_within(WORK, parsed, catalog, overlay)
+}
+
+/// Follows the statements of a text. One that takes more than these steps is [`Fault::Tangled`].
+pub(crate) fn resolve_within(
+    steps: usize,
+    parsed: &Parsed,
+    catalog: &Catalog,
+    overlay: &Overlay,
+) -> Result<Resolved, NotUnderstood> {
     let mut tracer = tracer::Tracer::new(catalog, overlay);
+    tracer.most_work = steps;
     tracer.suspect = parsed.suspect;
     let mut list = Vec::with_capacity(parsed.len());
     for raw in &parsed.statements {

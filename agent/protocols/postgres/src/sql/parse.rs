@@ -50,11 +50,18 @@ pub(crate) enum Fault {
     TooManyOutputs,
     /// What the gate is willing to follow.
     Bounds,
+    /// The same, in steps taken.
+    Tangled,
 }
 
 impl NotUnderstood {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), fault: Fault::Bounds }
+    }
+
+    /// It takes more steps than it may.
+    pub(super) fn too_tangled() -> Self {
+        Self { reason: "the statement is more tangled than the gate follows".into(), fault: Fault::Tangled }
     }
 
     /// As PostgreSQL words it.

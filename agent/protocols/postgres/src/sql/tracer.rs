@@ -54,11 +54,13 @@ pub(super) struct Tracer<'a> {
     touched: BTreeSet<Path>,
     /// Steps taken so far: see [`WORK`].
     pub(super) work: usize,
+    /// How many it may take.
+    pub(super) most_work: usize,
 }
 
 /// How much work one text may cost, in steps: one for each name or column that is looked at, and several for each
 /// expression, column or source that is made. Queries that name each other can ask for exponentially much.
-const WORK: usize = 4_000_000;
+pub(crate) const WORK: usize = 4_000_000;
 
 /// How much memory what was understood of one text may take, in bytes.
 const HEAVIEST: usize = 8 << 20;
@@ -111,6 +113,7 @@ impl<'a> Tracer<'a> {
             untraced: None,
             touched: BTreeSet::new(),
             work: 0,
+            most_work: WORK,
         }
     }
 
@@ -121,8 +124,8 @@ impl<'a> Tracer<'a> {
 
     /// Refuses a text that costs too much.
     pub(super) fn bounded(&self) -> Result<()> {
-        if self.work > WORK {
-            return Err(NotUnderstood::new("the statement is more tangled than the gate follows"));
+        if self.work > self.most_work {
+            return Err(NotUnderstood::too_tangled());
         }
         Ok(())
     }
@@ -137,7 +140,8 @@ impl<'a> Tracer<'a> {
 
     /// A tracer for a statement that runs only later, by name.
     pub(super) fn apart(&self) -> Self {
-        Self { work: self.work, suspect: self.suspect, ..Self::new(self.catalog, self.overlay) }
+        let Self { work, most_work, suspect, .. } = *self;
+        Self { work, most_work, suspect, ..Self::new(self.catalog, self.overlay) }
     }
 
     /// What was gathered, for these statements, if it isn't too much to keep.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::stage::*;
-use crate::readers::READERS;
+use crate::database::READERS;
 
 /// Kernel buffers of two loopback connections and the gate's own, with room to spare, in bytes.
 const HELD: usize = 24 << 20;
@@ -111,7 +111,7 @@ async fn a_row_of_any_length_passes_where_nothing_is_masked() {
 async fn a_long_text_that_is_being_read_holds_up_no_other_session() {
     let (mut long, mut other) = (Stage::open().await, Stage::open().await);
     // None of this account's long texts is read now.
-    let turn = READERS.turn(ACCOUNT).await;
+    let turn = READERS.of(ACCOUNT).await;
     let asked = query(&format!("select {}", ["1111"; 1600].join(", ")));
     long.say(&asked).await;
     other.still_works().await;
@@ -119,6 +119,24 @@ async fn a_long_text_that_is_being_read_holds_up_no_other_session() {
     assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     drop(turn);
     long.server_gets(&asked).await;
+}
+
+#[tokio::test]
+async fn a_short_text_that_takes_many_steps_holds_up_no_other_session() {
+    let (mut tangled, mut other) = (Stage::open().await, Stage::open().await);
+    let turn = READERS.of(ACCOUNT).await;
+    let doubling: Vec<_> =
+        (0..10).map(|n| format!("c{} as (select x.*, y.* from c{n} x, c{n} y)", n + 1)).collect();
+    let many: Vec<_> = (0..200).map(|n| format!("c10 x{n}")).collect();
+    let text =
+        format!("with c0 as (select 1 as a), {} select 1 from {}", doubling.join(", "), many.join(", "));
+    assert!(text.len() < 4096, "{}", text.len());
+    tangled.say(&query(&text)).await;
+    other.still_works().await;
+    let error = tangled.server.try_read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    drop(turn);
+    tangled.server_gets(&query(&text)).await;
 }
 
 #[tokio::test]
