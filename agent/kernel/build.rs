@@ -44,11 +44,12 @@ fn build() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={}", programs.display());
     println!("cargo:rerun-if-changed={}", programs.with_file_name("abi").display());
-
-    println!("cargo:rerun-if-changed={}", programs.with_file_name("shield").display());
-    println!("cargo:rerun-if-changed={}", programs.with_file_name("unix").display());
-    compile(&programs.with_file_name("shield").join("shield.bpf.c"), &out)?;
-    compile(&programs.with_file_name("unix").join("unix.bpf.c"), &out)?;
+    for folder in ["shield", "unix", "sockets"] {
+        let folder = programs.with_file_name(folder);
+        println!("cargo:rerun-if-changed={}", folder.display());
+        let name = folder.file_name().unwrap_or_default().display().to_string();
+        compile(&folder.join(format!("{name}.bpf.c")), &out)?;
+    }
 
     let linker =
         linker().ok_or("bpf-linker not found on PATH or in cargo's bin folder: run `cargo xtask setup`")?;

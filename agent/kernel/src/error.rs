@@ -64,6 +64,9 @@ pub enum KernelError {
     /// Unix sockets can't be told by their names.
     #[error("Unix sockets: {0}")]
     Unix(String),
+    /// The kernel's iterators over its sockets can't be had.
+    #[error("sockets: {0}")]
+    Sockets(String),
     /// A system call failed.
     #[error("{what}: {error}")]
     System {

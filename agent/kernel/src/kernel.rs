@@ -20,7 +20,7 @@ use crate::netns::{self, Namespaces};
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
 use crate::shield::{Protection, Told};
-use crate::sockets::{self, OlderSocket};
+use crate::sockets::{self, Iterators, OlderSocket};
 use crate::tables::{
     AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
 };
@@ -66,6 +66,8 @@ enum Log {
 struct State {
     tables: RuleTables,
     stamps: StampTable,
+    /// What ends sockets that were open before; none where the kernel has no such thing.
+    iterators: Option<Iterators>,
     bits: SubjectBits,
     /// Subjects of the active generation.
     active: u64,
@@ -126,6 +128,7 @@ impl Kernel {
             rules: Mutex::new(State {
                 tables,
                 stamps,
+                iterators: None,
                 bits,
                 active: 0,
                 others,
@@ -144,6 +147,10 @@ impl Kernel {
             pins,
         };
         programs::attach(&mut object, &kernel.hierarchy, &kernel.pins)?;
+        match Iterators::load(&kernel.pins) {
+            Ok(iterators) => lock(&kernel.rules).iterators = Some(iterators),
+            Err(error) => tracing::debug!(%error, "sockets that were open before are ended by sock_diag"),
+        }
         kernel.beside = Beside::load(&kernel.pins, &kernel.hierarchy);
         tracing::debug!(compiled_with = programs::TOOLCHAIN, adopted, "eBPF programs attached");
         Ok(kernel)
@@ -245,7 +252,7 @@ impl Kernel {
             return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
         }
         let mut state = lock(&self.rules);
-        let State { tables, stamps, bits, active, governed, others, destinations } = &mut *state;
+        let State { tables, stamps, iterators, bits, active, governed, others, destinations } = &mut *state;
         let number = tables.active()?.checked_add(1).ok_or_else(|| {
             KernelError::Rules(
                 "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
@@ -275,7 +282,7 @@ impl Kernel {
         if governed.as_ref() == Some(&governs) {
             return Ok(Vec::new());
         }
-        let older = sockets::end_older(stamps, subjects_of, &governs)?;
+        let older = sockets::end_older(stamps, iterators.as_mut(), subjects_of, &governs)?;
         *governed = Some(governs);
         Ok(older)
     }

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
+use super::{Handle, Listed};
+
 /// `SOCK_DIAG_BY_FAMILY`.
 const LIST: u16 = 20;
 /// `SOCK_DESTROY`.
@@ -58,16 +60,9 @@ impl Protocol {
     }
 }
 
-/// A socket as the kernel lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    pub(super) protocol: Protocol,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    /// In this process's user namespace.
-    pub(super) uid: u32,
-    /// Zero if it is closed, or not accepted yet.
-    pub(super) inode: u64,
+/// What names a socket in requests: its family and `struct inet_diag_sockid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id {
     family: u8,
     id: [u8; ID],
 }
@@ -101,8 +96,8 @@ impl Diag {
     }
 
     /// Ends a socket as by a reset; false if it is gone already.
-    pub(super) fn destroy(&self, socket: &Listed) -> io::Result<bool> {
-        self.send(&request(DESTROY, NLM_F_ACK, socket.family, socket.protocol, u32::MAX, &socket.id))?;
+    pub(super) fn destroy(&self, protocol: Protocol, socket: &Id) -> io::Result<bool> {
+        self.send(&request(DESTROY, NLM_F_ACK, socket.family, protocol, u32::MAX, &socket.id))?;
         let answer = self.receive()?;
         let acknowledged = Messages(&answer).find(|(kind, _)| *kind == NLMSG_ERROR);
         match acknowledged.map(|(_, body)| errno(body)) {
@@ -177,8 +172,7 @@ fn entry(body: &[u8], protocol: Protocol) -> Option<Listed> {
         remote: SocketAddr::new(address(20)?, port(2)?),
         uid: word(body, 64)?,
         inode: u64::from(word(body, 68)?),
-        family,
-        id,
+        handle: Handle::Id(Id { family, id }),
     })
 }
 

@@ -8,6 +8,7 @@
 
 mod diag;
 mod holders;
+mod iterators;
 
 use std::fs::File;
 use std::io;
@@ -19,8 +20,9 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::AddressFamily;
 
 pub use self::diag::Protocol;
-use self::diag::{Diag, Listed};
+use self::diag::{Diag, Id};
 use self::holders::Holders;
+pub(crate) use self::iterators::Iterators;
 use crate::KernelError;
 use crate::governed::Governed;
 use crate::tables::StampTable;
@@ -45,9 +47,31 @@ pub struct OlderSocket {
     pub ended: bool,
 }
 
-/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process, `governed` whose users are.
+/// A socket as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    protocol: Protocol,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// In this process's user namespace.
+    uid: u32,
+    /// Zero if it is closed, or not accepted yet.
+    inode: u64,
+    handle: Handle,
+}
+
+/// What a socket is known by to whoever ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Handle {
+    Id(Id),
+    Cookie(u64),
+}
+
+/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process, `governed` whose users are. Without
+/// `iterators` it is done by sock_diag.
 pub(crate) fn end_older(
     stamps: &mut StampTable,
+    mut iterators: Option<&mut Iterators>,
     subjects_of: impl Fn(u32) -> u64,
     governed: &Governed,
 ) -> Result<Vec<OlderSocket>, KernelError> {
@@ -57,7 +81,8 @@ pub(crate) fn end_older(
         holders.look_for(stamps)?;
         let mut passed = Vec::new();
         for namespace in holders.namespaces()? {
-            passed.extend(inside(namespace, || end_here(&holders, governed))?);
+            let iterators = iterators.as_deref_mut();
+            passed.extend(inside(namespace, || end_here(iterators, &holders, governed))?);
         }
         // Not before: the guard would drop the resets that tell the other ends.
         holders.stamp(stamps)?;
@@ -71,39 +96,76 @@ pub(crate) fn end_older(
 }
 
 /// Ends the older sockets of the thread's network namespace.
-fn end_here(holders: &Holders, governed: &Governed) -> io::Result<Vec<OlderSocket>> {
-    let diag = Diag::open()?;
+fn end_here(
+    mut iterators: Option<&mut Iterators>,
+    holders: &Holders,
+    governed: &Governed,
+) -> io::Result<Vec<OlderSocket>> {
     let mut found = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for socket in diag.list(family, protocol)? {
-                if socket.inode != 0 && holders.is_older(socket.inode, governed.of_user(socket.uid) != 0) {
-                    found.extend(end(&diag, &socket, holders));
-                }
-            }
-        }
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut listed = match iterators.as_deref() {
+            Some(iterators) => iterators.list(protocol)?,
+            None => list_by_diag(protocol)?,
+        };
+        listed.retain(|socket| {
+            socket.inode != 0 && holders.is_older(socket.inode, governed.of_user(socket.uid) != 0)
+        });
+        let ended = match iterators.as_deref_mut() {
+            Some(iterators) => end_by_iterator(iterators, protocol, listed)?,
+            None => end_by_diag(listed)?,
+        };
+        found.extend(ended.into_iter().map(|(socket, ended)| OlderSocket {
+            pid: holders.holder(socket.inode),
+            uid: socket.uid,
+            protocol: socket.protocol,
+            local: socket.local,
+            remote: socket.remote,
+            ended,
+        }));
     }
     Ok(found)
 }
 
-/// None if it was gone already.
-fn end(diag: &Diag, socket: &Listed, holders: &Holders) -> Option<OlderSocket> {
-    let ended = match diag.destroy(socket) {
-        Ok(false) => return None,
-        Ok(true) => true,
-        Err(error) => {
-            tracing::warn!(%error, local = %socket.local, "an older socket can't be ended");
-            false
-        }
+/// Ends these. Answers those that were still there, which this always ends.
+fn end_by_iterator(
+    iterators: &mut Iterators,
+    protocol: Protocol,
+    sockets: Vec<Listed>,
+) -> io::Result<Vec<(Listed, bool)>> {
+    let cookie = |socket: &Listed| match socket.handle {
+        Handle::Cookie(cookie) => Some(cookie),
+        Handle::Id(_) => None,
     };
-    Some(OlderSocket {
-        pid: holders.holder(socket.inode),
-        uid: socket.uid,
-        protocol: socket.protocol,
-        local: socket.local,
-        remote: socket.remote,
-        ended,
-    })
+    let cookies: Vec<u64> = sockets.iter().filter_map(cookie).collect();
+    let ended = iterators.end(protocol, &cookies)?;
+    let was_there = |socket: &Listed| cookie(socket).is_some_and(|cookie| ended.contains(&cookie));
+    Ok(sockets.into_iter().filter(was_there).map(|socket| (socket, true)).collect())
+}
+
+fn list_by_diag(protocol: Protocol) -> io::Result<Vec<Listed>> {
+    let diag = Diag::open()?;
+    let mut listed = diag.list(AddressFamily::Inet, protocol)?;
+    listed.extend(diag.list(AddressFamily::Inet6, protocol)?);
+    Ok(listed)
+}
+
+/// Ends these. Answers those that were still there, and whether the kernel could end them.
+fn end_by_diag(sockets: Vec<Listed>) -> io::Result<Vec<(Listed, bool)>> {
+    let diag = Diag::open()?;
+    let mut found = Vec::new();
+    for socket in sockets {
+        let Handle::Id(id) = &socket.handle else { continue };
+        match diag.destroy(socket.protocol, id) {
+            Ok(true) => found.push((socket, true)),
+            // It was gone already.
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, local = %socket.local, "an older socket can't be ended");
+                found.push((socket, false));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Runs this in a network namespace.
