@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv4Subnets};
 use tidegate_abi::{
-    CGROUP_PATH_BYTES, CgroupPath, LOOKS_AT_CGROUPS, LOOKS_AT_SUB_USERS, MAX_CGROUP_NAMES, MAX_SUB_USERS,
-    MAX_SUBJECT_IDS, SubUser, SubUserKey, SubjectKey, SubjectKind, UnitName,
+    CGROUP_PATH_BYTES, CgroupPath, LOOKS_AT_CGROUPS, LOOKS_AT_GROUPS, LOOKS_AT_SUB_USERS, LOOKS_AT_USERS,
+    MAX_CGROUP_NAMES, MAX_SUB_USERS, MAX_SUBJECT_IDS, SubUser, SubUserKey, SubjectKey, SubjectKind, UnitName,
 };
 
 use crate::KernelError;
@@ -62,9 +62,15 @@ impl Governed {
 
     /// `Generation::looks`.
     pub(crate) fn looks(&self) -> u32 {
-        let cgroups = if self.names_cgroups() { LOOKS_AT_CGROUPS } else { 0 };
-        let sub_users = if self.sub_users.is_empty() { 0 } else { LOOKS_AT_SUB_USERS };
-        cgroups | sub_users
+        let of_kind = |wanted: SubjectKind| self.ids.keys().any(|(kind, _)| *kind == wanted as u32);
+        [
+            (LOOKS_AT_CGROUPS, self.names_cgroups()),
+            (LOOKS_AT_SUB_USERS, !self.sub_users.is_empty()),
+            (LOOKS_AT_USERS, of_kind(SubjectKind::User)),
+            (LOOKS_AT_GROUPS, of_kind(SubjectKind::Group)),
+        ]
+        .into_iter()
+        .fold(0, |looks, (bit, named)| if named { looks | bit } else { looks })
     }
 
     /// Whether any subject is chosen by cgroup or unit.
@@ -180,6 +186,21 @@ mod tests {
         let narrow = governed.sub_users(1).find(|(bits, _, _)| *bits == SubUserKey::FIXED_BITS + 24).unwrap();
         assert_eq!((narrow.2.subjects, narrow.2.owner), (0b11, 1001));
         assert_eq!((governed.of_user(65_600), governed.of_user(70_000)), (0b11, 0b01));
+    }
+
+    #[test]
+    fn the_programs_look_for_what_rules_name_and_nothing_else() {
+        let looks = |subject: SubjectRule| {
+            let mut governed = Governed::default();
+            governed.add(&subject, 1);
+            governed.looks()
+        };
+        assert_eq!(looks(SubjectRule::default()), 0);
+        assert_eq!(looks(SubjectRule { uids: vec![1], ..SubjectRule::default() }), LOOKS_AT_USERS);
+        assert_eq!(looks(SubjectRule { gids: vec![1], ..SubjectRule::default() }), LOOKS_AT_GROUPS);
+        assert_eq!(looks(subject(&[(1, 100_000, 9)])), LOOKS_AT_SUB_USERS);
+        let cgroups = vec!["/ci".to_owned()];
+        assert_eq!(looks(SubjectRule { cgroups, ..SubjectRule::default() }), LOOKS_AT_CGROUPS);
     }
 
     #[test]

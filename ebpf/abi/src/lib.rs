@@ -122,7 +122,7 @@ pub type SubjectDigest = [u8; 32];
 pub struct Generation {
     /// Counts up from one; zero means that no rules were given yet.
     pub number: u32,
-    /// [`LOOKS_AT_CGROUPS`] and [`LOOKS_AT_SUB_USERS`]: hosts whose rules name none don't look.
+    /// [`LOOKS_AT_CGROUPS`] and the like: hosts whose rules name none don't look.
     pub looks: u32,
     /// The subjects that exist in this generation. Other bits of a label govern nothing.
     pub subjects: u64,
@@ -132,6 +132,10 @@ pub struct Generation {
 pub const LOOKS_AT_CGROUPS: u32 = 1;
 /// [`Generation::looks`]: there are ranges of sub-uids.
 pub const LOOKS_AT_SUB_USERS: u32 = 2;
+/// [`Generation::looks`]: there are subjects by user.
+pub const LOOKS_AT_USERS: u32 = 4;
+/// [`Generation::looks`]: there are subjects by group.
+pub const LOOKS_AT_GROUPS: u32 = 8;
 
 /// The kind of id that a subject is chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tidegate_abi::{Counter, Generation, LOOKS_AT_CGROUPS, Label, MAX_CGROUP_DEPTH, SubjectKey, SubjectKind};
+use tidegate_abi::{
+    Counter, Generation, LOOKS_AT_CGROUPS, LOOKS_AT_GROUPS, LOOKS_AT_USERS, Label, MAX_CGROUP_DEPTH,
+    SubjectKey, SubjectKind,
+};
 
 use crate::count::count;
 use crate::maps::{LABELS, SUBJECTS, UNIX_PEERS};
@@ -97,9 +100,13 @@ fn classify(generation: &Generation) -> u64 {
         return 0;
     }
     let (uid, gid) = task::ids();
-    let mut subjects = chosen(generation, SubjectKind::User, u64::from(uid))
-        | chosen(generation, SubjectKind::Group, u64::from(gid))
-        | subuser::of(generation, uid).map_or(0, |user| user.subjects);
+    let mut subjects = subuser::of(generation, uid).map_or(0, |user| user.subjects);
+    if generation.looks & LOOKS_AT_USERS != 0 {
+        subjects |= chosen(generation, SubjectKind::User, u64::from(uid));
+    }
+    if generation.looks & LOOKS_AT_GROUPS != 0 {
+        subjects |= chosen(generation, SubjectKind::Group, u64::from(gid));
+    }
     if generation.looks & LOOKS_AT_CGROUPS != 0 {
         // SAFETY: no arguments.
         subjects |= chosen(generation, SubjectKind::Cgroup, unsafe { bpf_get_current_cgroup_id() });
