@@ -329,8 +329,9 @@ impl Session {
             let driver = line.driver();
             let failed = match line.send(request).await {
                 Ok(response) => {
-                    if !self.is_last(response.status()) {
-                        self.lines.keep(line);
+                    match self.is_last(response.status()) {
+                        true => self.lines.forget(&driver),
+                        false => self.lines.keep(line),
                     }
                     return Ok((response, driver));
                 }

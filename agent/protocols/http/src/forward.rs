@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::target;
+
 /// Fields that are about one connection (RFC 9110, 7.6.1), or that the gate makes anew.
 const CONNECTIONS_OWN: [&str; 14] = [
     "connection",
@@ -23,6 +25,29 @@ const CONNECTIONS_OWN: [&str; 14] = [
 /// Fields by which a client would pass for a proxy.
 const PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-client-ip"];
 
+/// Fields by which some servers take somebody else for whom the request is from than who signed in: behind the gate's own
+/// credential they would be obeyed.
+const SOMEBODY_ELSE: [&str; 14] = [
+    "sudo",
+    "remote-user",
+    "x-remote-user",
+    "x-remote-group",
+    "x-webauth-user",
+    "x-authenticated-user",
+    "x-user",
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-envoy-original-dst-host",
+    "x-middleware-subrequest",
+];
+
+/// The same by how their names begin.
+const SOMEBODY_ELSES: [&str; 5] =
+    ["impersonate-", "x-remote-extra-", "x-auth-request-", "x-ssl-client-", "x-goog-authenticated-user-"];
+
 /// Fields by which some servers take another method or another path than the request's.
 const OVERRIDING: [&str; 8] = [
     "x-http-method-override",
@@ -36,7 +61,7 @@ const OVERRIDING: [&str; 8] = [
 ];
 
 /// Fields whose values are credentials: withheld in records, and a client's own go no further.
-const SECRET: [&str; 14] = [
+const SECRET: [&str; 26] = [
     "authorization",
     "cookie",
     "set-cookie",
@@ -51,24 +76,39 @@ const SECRET: [&str; 14] = [
     "x-vault-token",
     "x-amz-security-token",
     "x-goog-api-key",
+    "apikey",
+    "x-apikey",
+    "x-auth-key",
+    "x-gitlab-token",
+    "circle-token",
+    "x-jfrog-art-api",
+    "x-nuget-apikey",
+    "x-shopify-access-token",
+    "x-figma-token",
+    "ocp-apim-subscription-key",
+    "dd-api-key",
+    "dd-application-key",
 ];
+
+/// What is in the names of most fields and parameters that are credentials: records have none of them.
+const SECRET_WORDS: [&str; 8] =
+    ["secret", "password", "passwd", "api-key", "apikey", "api_key", "access-token", "access_token"];
 
 /// Proves that a form is the site's own, and signs nobody in.
 const CSRF: &str = "x-csrf-token";
 
 /// Query parameters whose values are credentials.
-const SECRET_PARAMETERS: [&str; 13] = [
-    "access_token",
+const SECRET_PARAMETERS: [&str; 12] = [
+    "x-amz-signature",
+    "x-amz-security-token",
+    "x-amz-credential",
+    "x-goog-signature",
+    "x-goog-credential",
     "refresh_token",
     "id_token",
     "private_token",
     "job_token",
     "token",
-    "api_key",
-    "apikey",
-    "key",
-    "password",
-    "secret",
     "sig",
     "signature",
 ];
@@ -118,13 +158,16 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
         if text.contains('_') {
             return Err(format!("the header field {name} has an underscore, which servers read as a dash"));
         }
+        let is_passed = pass.contains(name);
         let is_credential = SECRET.contains(&text) && name != CSRF;
+        let is_somebody_else = SOMEBODY_ELSE.contains(&text)
+            || SOMEBODY_ELSES.iter().any(|beginning| text.starts_with(beginning));
         let dropped = is_connections_own(name)
             || nominated.contains(name)
             || PROXIES.contains(&text)
             || text.starts_with("x-forwarded-")
             || text.starts_with("proxy-")
-            || is_credential && !pass.contains(name);
+            || (is_credential || is_somebody_else) && !is_passed;
         if !dropped {
             sent.append(name.clone(), value.clone());
         }
@@ -182,7 +225,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 pub(crate) fn recorded(first_line: &str, headers: &HeaderMap) -> String {
     let mut text = first_line.to_owned();
     for (name, value) in headers {
-        let shown = match SECRET.contains(&name.as_str()) || value.is_sensitive() {
+        let shown = match is_secret(name, value) {
             true => WITHHELD.into(),
             false => String::from_utf8_lossy(value.as_bytes()),
         };
@@ -194,15 +237,42 @@ pub(crate) fn recorded(first_line: &str, headers: &HeaderMap) -> String {
 /// A query as records have it. `own` is a parameter by which the gate signs in.
 pub(crate) fn recorded_query(query: &str, own: Option<&str>) -> String {
     let shown = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) if is_secret(name) || own == Some(name) => format!("{name}={WITHHELD}"),
+        Some((name, value))
+            if is_secret_parameter(name, value) || own.is_some_and(|own| is_named(name, own)) =>
+        {
+            format!("{name}={WITHHELD}")
+        }
         _ => pair.to_owned(),
     });
     shown.collect::<Vec<_>>().join("&")
 }
 
-fn is_secret(parameter: &str) -> bool {
-    let lower = parameter.to_ascii_lowercase();
-    SECRET_PARAMETERS.contains(&&*lower) || lower.starts_with("x-amz-") || lower.starts_with("x-goog-")
+/// Whether a header field's value is a credential, for people and records.
+pub(crate) fn is_secret(name: &HeaderName, value: &HeaderValue) -> bool {
+    let name = name.as_str();
+    value.is_sensitive() || SECRET.contains(&name) || SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a parameter is of this name, however it is encoded.
+fn is_named(written: &str, name: &str) -> bool {
+    written == name || target::form_decoded(written).is_ok_and(|decoded| decoded == name)
+}
+
+/// Whether a key is one to a door. Where it is one to a table it says what is read or deleted, which people must see.
+fn looks_secret(value: &str) -> bool {
+    value.len() >= 12
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && value.bytes().any(|byte| byte.is_ascii_digit())
+        && value.bytes().any(|byte| byte.is_ascii_alphabetic())
+}
+
+/// The name as servers decode it, `access%5Ftoken` too.
+fn is_secret_parameter(name: &str, value: &str) -> bool {
+    let name = target::form_decoded(name).unwrap_or_else(|_| name.to_owned()).to_ascii_lowercase();
+    if name == "key" {
+        return looks_secret(value);
+    }
+    SECRET_PARAMETERS.contains(&&*name) || SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Whether what stands at this place in a body is a credential, by its name: `body.user.access_token`, `body.user[password]`.
@@ -255,6 +325,20 @@ mod tests {
     }
 
     #[test]
+    fn nobody_says_who_else_is_meant_by_the_gate_s_credential() {
+        let all = headers(&[
+            ("impersonate-user", "root"),
+            ("sudo", "1"),
+            ("x-webauth-user", "admin"),
+            ("x-ssl-client-verify", "SUCCESS"),
+            ("x-auth-request-email", "a@b.example"),
+        ]);
+        assert!(upstream(&all, &[]).unwrap().is_empty());
+        let sudo = HeaderName::from_static("sudo");
+        assert_eq!(upstream(&all, &[sudo]).unwrap(), headers(&[("sudo", "1")]));
+    }
+
+    #[test]
     fn what_would_change_the_request_is_refused() {
         for name in OVERRIDING.into_iter().chain(["content_length", "x_api_key"]) {
             assert!(upstream(&headers(&[(name, "DELETE")]), &[]).is_err(), "{name} was taken");
@@ -269,9 +353,20 @@ mod tests {
         );
         assert_eq!(text, "GET / HTTP/1.1\ncookie: (withheld)\nprivate-token: (withheld)\na: b");
         assert_eq!(
-            recorded_query("q=1&Access_Token=hunter2&X-Amz-Signature=hunter2&k=hunter2", Some("k")),
-            "q=1&Access_Token=(withheld)&X-Amz-Signature=(withheld)&k=(withheld)"
+            recorded_query(
+                "q=1&Access_Token=hunter2&X-Amz-Signature=hunter2&X-Amz-Date=7&%6b=hunter2",
+                Some("k")
+            ),
+            "q=1&Access_Token=(withheld)&X-Amz-Signature=(withheld)&X-Amz-Date=7&%6b=(withheld)"
         );
+        assert_eq!(
+            recorded_query("access%5Ftoken=hunter2&client_secret=hunter2", None),
+            "access%5Ftoken=(withheld)&client_secret=(withheld)"
+        );
+        assert_eq!(recorded_query("key=prod/db", None), "key=prod/db");
+        assert_eq!(recorded_query("key=AIzaSy-0123456789abc", None), "key=(withheld)");
+        let named = headers(&[("x-db-password", "hunter2")]);
+        assert_eq!(recorded("GET / HTTP/1.1", &named), "GET / HTTP/1.1\nx-db-password: (withheld)");
     }
 
     #[test]

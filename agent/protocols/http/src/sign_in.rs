@@ -46,8 +46,7 @@ pub(crate) fn add(
                 return Err("it has characters that no cookie has");
             }
             let own = Zeroizing::new([name.as_bytes(), b"=", password].concat());
-            let others = headers.get(header::COOKIE).map(|others| [others.as_bytes(), b"; "].concat());
-            let both = Zeroizing::new([others.as_deref().unwrap_or_default(), &own].concat());
+            let both = Zeroizing::new([&*without_cookie(headers.get(header::COOKIE), name), &own].concat());
             let mut value = HeaderValue::from_bytes(&both).map_err(|_| "it makes no cookie")?;
             value.set_sensitive(true);
             headers.insert(header::COOKIE, value);
@@ -56,14 +55,35 @@ pub(crate) fn add(
         (SignIn::Query(name), _) => {
             let own = format!("{name}={}", target::encoded(password));
             let others = query.take().unwrap_or_default();
-            let others = others.split('&').filter(|pair| {
-                !pair.is_empty() && pair.split_once('=').map_or(*pair, |(name, _)| name) != name
-            });
-            let all: Vec<&str> = others.chain([own.as_str()]).collect();
+            let others = others.split('&').map(|pair| without_parameter(pair, name));
+            let all: Vec<String> = others.filter(|pair| !pair.is_empty()).chain([own]).collect();
             *query = Some(all.join("&"));
             Ok(())
         }
     }
+}
+
+/// A client's cookies but that of this name, ready for one more.
+fn without_cookie(cookies: Option<&HeaderValue>, name: &str) -> Vec<u8> {
+    let mut others = Vec::new();
+    for cookie in cookies.iter().flat_map(|all| all.as_bytes().split(|byte| *byte == b';')) {
+        let cookie = cookie.trim_ascii();
+        let named = cookie.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+        if !cookie.is_empty() && named != name.as_bytes() {
+            others.extend_from_slice(cookie);
+            others.extend_from_slice(b"; ");
+        }
+    }
+    others
+}
+
+/// What is between two `&` without a parameter of this name, however that is encoded, for servers that split at `;` too.
+fn without_parameter(pair: &str, name: &str) -> String {
+    let is_other = |part: &&str| {
+        let written = part.split_once('=').map_or(*part, |(written, _)| written);
+        target::form_decoded(written).is_ok_and(|decoded| decoded != name)
+    };
+    pair.split(';').filter(is_other).collect::<Vec<_>>().join(";")
 }
 
 #[cfg(test)]
@@ -98,6 +118,26 @@ mod tests {
         assert_eq!(added(&SignIn::Cookie("sid".into()), &named).0["cookie"], "a=1; sid=s3cret");
         let (_, query) = added(&SignIn::Query("key".into()), &credential(None, "a&b"));
         assert_eq!(query.as_deref(), Some("a=1&key=a%26b"));
+    }
+
+    #[test]
+    fn no_spelling_of_the_client_s_own_stands_before_the_gate_s() {
+        let gate = credential(None, "GATE");
+        for (written, sent) in [
+            ("key=MINE&a=1", "a=1&key=GATE"),
+            ("k%65y=MINE", "key=GATE"),
+            ("x=1;key=MINE;y=2&z", "x=1;y=2&z&key=GATE"),
+            ("%6b%65%79;q", "q&key=GATE"),
+            ("a=1&&b=2", "a=1&b=2&key=GATE"),
+        ] {
+            let mut query = Some(written.to_owned());
+            add(&SignIn::Query("key".into()), &gate, &mut HeaderMap::new(), &mut query).unwrap();
+            assert_eq!(query.as_deref(), Some(sent), "{written}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::COOKIE, HeaderValue::from_static("a=1; sid=MINE;sid =MINE; b=sid"));
+        add(&SignIn::Cookie("sid".into()), &gate, &mut headers, &mut None).unwrap();
+        assert_eq!(headers[header::COOKIE], "a=1; b=sid; sid=GATE");
     }
 
     #[test]

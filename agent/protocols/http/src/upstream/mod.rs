@@ -94,6 +94,11 @@ impl Lines {
         }
     }
 
+    /// Asks nothing more over a connection that others may share.
+    pub(crate) fn forget(&self, driver: &Arc<Driver>) {
+        self.lock().retain(|line| !Arc::ptr_eq(&line.driver, driver));
+    }
+
     fn idle(&self, host: &Arc<str>) -> Option<Line> {
         let mut lines = self.lock();
         lines.retain(|line| !line.is_closed());
