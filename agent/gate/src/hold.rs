@@ -370,6 +370,7 @@ fn items(shape: &Shape) -> [u8; 32] {
                 Value::Set(parts) => parts.iter().for_each(|part| add(&mut context, part.as_bytes())),
                 Value::Flag(flag) => add(&mut context, &[u8::from(*flag)]),
                 Value::Number(number) => add(&mut context, &number.to_le_bytes()),
+                Value::Unknown => add(&mut context, b"unknown"),
             }
         }
     }

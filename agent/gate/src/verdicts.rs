@@ -19,6 +19,9 @@ const MOST: usize = 256;
 /// About how many bytes of shapes.
 const MOST_BYTES: usize = 1 << 20;
 
+/// The same where few shapes come again, and what they hold is the client's to choose.
+const MOST_OPEN_BYTES: usize = 64 << 10;
+
 impl Verdicts {
     /// The remembered verdict, or the one that `decide` makes now.
     pub(crate) fn of(
@@ -39,10 +42,11 @@ impl Verdicts {
             return verdict.clone();
         }
         let (verdict, weight) = (Arc::new(decide()), shape.weight());
-        if weight > MOST_BYTES {
+        let most = if shape.open { MOST_OPEN_BYTES } else { MOST_BYTES };
+        if weight > most {
             return verdict;
         }
-        if self.known.len() >= MOST || self.weight + weight > MOST_BYTES {
+        if self.known.len() >= MOST || self.weight + weight > most {
             self.clear();
         }
         self.weight += weight;

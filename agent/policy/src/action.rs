@@ -47,7 +47,7 @@ impl Value {
             Self::Text(value) => text(value),
             Self::Set(values) => texts(values),
             Self::Named(values) => values.iter().map(|(name, value)| text(name) + text(value)).sum(),
-            Self::Word(_) | Self::Flag(_) | Self::Number(_) => 0,
+            Self::Word(_) | Self::Flag(_) | Self::Number(_) | Self::Unknown => 0,
         }
     }
 }
@@ -93,6 +93,9 @@ pub enum Value {
     Flag(bool),
     /// A whole number.
     Number(i64),
+    /// The field applies, and its value isn't known: no allow that asks for it counts, while a deny or a hold that does
+    /// applies.
+    Unknown,
 }
 
 /// A maskable field's address in the protocol's own terms: `schema.table.column`, each part unquoted.

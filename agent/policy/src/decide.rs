@@ -347,6 +347,7 @@ impl fmt::Display for Spelled<'_> {
             Value::Set(values) => Some(format!("{field}: [{}]", values.join(", "))),
             Value::Flag(flag) => Some(format!("{field}: {flag}")),
             Value::Number(number) => Some(format!("{field}: {number}")),
+            Value::Unknown => Some(format!("{field}: unknown")),
             Value::Named(values) => {
                 let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}: {value}")).collect();
                 Some(format!("{field}: {{{}}}", values.join(", ")))

@@ -78,10 +78,18 @@ impl Index {
     fn add_for(&self, item: &Item, found: &mut Vec<usize>) {
         self.any_word.add_for(item, found);
         for (field, value) in &item.fields {
-            if let Value::Word(word) = value
-                && let Some(texts) = self.by_word.get(&(*field, *word))
-            {
-                texts.add_for(item, found);
+            match value {
+                Value::Word(word) => {
+                    self.by_word
+                        .get(&(*field, *word))
+                        .into_iter()
+                        .for_each(|texts| texts.add_for(item, found));
+                }
+                Value::Unknown => {
+                    let of_field = self.by_word.iter().filter(|((named, _), _)| named == field);
+                    of_field.for_each(|(_, texts)| texts.add_for(item, found));
+                }
+                _ => {}
             }
         }
     }
@@ -198,6 +206,7 @@ impl Texts {
             match item.field(field) {
                 Some(Value::Text(text)) => add(text),
                 Some(Value::Set(parts)) => parts.iter().for_each(|part| add(part)),
+                Some(Value::Unknown) => found.extend(whose),
                 _ => {}
             }
         }

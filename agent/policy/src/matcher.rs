@@ -190,8 +190,7 @@ impl Block {
         Ok(())
     }
 
-    /// Whether the block has to do with the item: any part of every field it names. Named values that are not known may be
-    /// any.
+    /// Whether the block has to do with the item: any part of every field it names. Values that are not known may be any.
     pub(crate) fn reaches(&self, item: &Item) -> Result<(), Mismatch> {
         self.compare(item, true, Matcher::reaches)
     }
@@ -211,7 +210,7 @@ impl Block {
             match (matcher, item.field(field)) {
                 (Matcher::Absent, None) => {}
                 (Matcher::Absent, Some(Value::Named(values))) if values.is_empty() => {}
-                (Matcher::Named(_), None) if in_doubt => {}
+                (Matcher::Named(_), None) | (_, Some(Value::Unknown)) if in_doubt => {}
                 (Matcher::Absent, Some(_)) => return Err(Mismatch::Present(field)),
                 (_, None) => return Err(Mismatch::Absent(field)),
                 (matcher, Some(value)) if matches(matcher, value) => {}

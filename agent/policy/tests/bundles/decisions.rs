@@ -236,6 +236,31 @@ fn numbers_and_flags_are_matched() {
 }
 
 #[test]
+fn a_value_that_is_not_known_is_allowed_by_nobody_who_asks_for_it_and_denied_by_whoever_does() {
+    let item = || {
+        let mut item = statement("select", "public.t");
+        item.fields.push(("rows", Value::Unknown));
+        vec![item]
+    };
+    for (rules, effect) in [
+        ("allow: [{table: \"*\", rows: \"<= 10\"}]}", Effect::Deny),
+        ("allow: [{table: \"*\", rows: false}]}", Effect::Deny),
+        ("allow: [{table: \"*\"}]}", Effect::Allow),
+        (
+            "allow: [{table: \"*\"}]}\n  - {name: many, subjects: [ci], resources: [shop], deny: [{rows: \"> 10\"}]}",
+            Effect::Deny,
+        ),
+        (
+            "allow: [{table: \"*\"}]}\n  - {name: few, subjects: [ci], resources: [shop], deny: [{rows: false}]}",
+            Effect::Deny,
+        ),
+    ] {
+        let policy = bundle(&format!("  - {{name: some, subjects: [ci], resources: [shop], {rules}"));
+        assert_eq!(decide(&policy, item()).effect, effect, "{rules}");
+    }
+}
+
+#[test]
 fn an_explanation_says_of_every_rule_why_it_matched_or_not() {
     let policy = bundle(&format!(
         "{READ}  - {{name: no-drop, subjects: [\"*\"], resources: [shop], deny: [{{statement: drop}}]}}"

@@ -1,12 +1,14 @@
 //! From a request to its permit: what must be read first, and who must be asked.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
-use tokio::sync::SemaphorePermit;
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 use crate::{
-    body::Source,
+    body::{BodyError, Source},
     exchange::{Ended, NotSent, Responder, Session},
     forward,
     problem::Problem,
@@ -18,6 +20,8 @@ use crate::{
 const SHOWN: usize = 64 * 1024;
 /// Most bytes of a body whose fields rules ask for.
 const LOOKED_INTO: usize = 256 * 1024;
+/// How long a client may take for a body that is read before it is decided on, however it comes.
+const WHOLE: Duration = Duration::from_secs(60);
 
 impl Session {
     /// The permit for a request, and its body as far as that had to be read for it.
@@ -57,22 +61,42 @@ impl Session {
             self.gate.refuse("request", text, &why);
             NotSent::from(Problem::new(status, why))
         };
-        if understood.length != Some(0) && self.gate.depends_on("body", &understood.shape) {
+        let is_measured = understood.length.is_none() && self.gate.depends_on("size", &understood.shape);
+        if is_measured || self.looks_into(understood) {
             responder.proceed().await?;
             let Some(body) = collect(source, LOOKED_INTO).await? else {
-                let why =
-                    format!("a rule looks at this request's body, which is longer than {LOOKED_INTO} bytes");
-                return Err(refused(&understood.text, StatusCode::PAYLOAD_TOO_LARGE, why));
+                let (status, why) = match self.looks_into(understood) {
+                    true => (
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        format!(
+                            "a rule looks at this request's body, which is longer than {LOOKED_INTO} bytes"
+                        ),
+                    ),
+                    false => (
+                        StatusCode::LENGTH_REQUIRED,
+                        "a rule goes by this request's size: send it with a Content-Length".to_owned(),
+                    ),
+                };
+                return Err(refused(&understood.text, status, why));
             };
-            let fields = understood.fields(&body).map_err(|why| {
-                let why = format!("a rule looks at this request's body, which cannot be looked into: {why}");
-                refused(&understood.text, StatusCode::UNPROCESSABLE_ENTITY, why)
-            })?;
-            understood.knows(fields);
+            understood.measures(body.len());
+            if self.looks_into(understood) {
+                let fields = understood.fields(&body).map_err(|why| {
+                    let why =
+                        format!("a rule looks at this request's body, which cannot be looked into: {why}");
+                    refused(&understood.text, StatusCode::UNPROCESSABLE_ENTITY, why)
+                })?;
+                understood.knows(fields);
+            }
             whole = Some(body);
         }
         let verdict = self.gate.foresee(&understood.shape);
         if verdict.is_ok_and(|verdict| verdict.effect == Effect::Hold) {
+            if understood.length != Some(0) && understood.is_compressed() {
+                let why =
+                    "this needs an approval, and nobody can read a body that is compressed: send it as it is";
+                return Err(refused(&understood.text, StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+            }
             responder.proceed().await?;
             let shown = match whole {
                 Some(body) => Some(body).filter(|body| body.len() <= SHOWN),
@@ -117,6 +141,11 @@ impl Session {
         Ok((Some(body), Some(room)))
     }
 
+    /// Whether a rule looks at the fields of its body.
+    fn looks_into(&self, understood: &Understood) -> bool {
+        understood.length != Some(0) && self.gate.depends_on("body", &understood.shape)
+    }
+
     /// Waits for a person: as long as the resource says, and the client is there.
     async fn wait(
         &self,
@@ -152,6 +181,10 @@ fn gone(waiting: Waiting) -> NotSent {
 
 /// A body, whole; none if it is longer than so many bytes.
 async fn collect(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
+    timeout(WHOLE, collected(source, most)).await.unwrap_or(Err(BodyError::Slow(WHOLE).into()))
+}
+
+async fn collected(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
     let mut whole = BytesMut::new();
     while let Some(frame) = source.next().await {
         let Ok(data) = frame?.into_data() else { continue };
@@ -169,7 +202,8 @@ fn matter(understood: &Understood, body: &Bytes) -> Matter {
     let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
     let mut matter = Matter::new(line.as_bytes());
     for (name, value) in &understood.headers {
-        let shown = if value.is_sensitive() { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
+        let shown =
+            if forward::is_secret(name, value) { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
         matter = matter.shown_as(name.as_str(), value.as_bytes(), shown);
     }
     match body.is_empty() {

@@ -13,6 +13,7 @@ mod exchange;
 mod fields;
 mod forward;
 mod har;
+mod media;
 mod options;
 mod problem;
 mod request;

@@ -8,6 +8,7 @@ use tidegate_gate::policy::{Item, Shape, Value};
 use crate::{
     fields::{self, Fields},
     forward,
+    media::{self, Media, media_type},
     options::Options,
     problem::{Problem, Reader},
     sigv4::{self, Payload},
@@ -99,9 +100,7 @@ impl Asked {
         {
             return Err(Problem::new(StatusCode::EXPECTATION_FAILED, "only 100-continue can be expected"));
         }
-        if self.headers.get_all(header::CONTENT_TYPE).iter().count() > 1 {
-            return Err(bad("it has more than one Content-Type"));
-        }
+        media::one(&self.headers).map_err(bad)?;
         let scheme = if way.tls { "https" } else { "http" };
         if self.scheme.as_deref().is_some_and(|named| !named.eq_ignore_ascii_case(scheme)) {
             return Err(bad("its target names another scheme than the connection's"));
@@ -224,18 +223,37 @@ impl Understood {
         if self.offer.is_some() { "websocket" } else { "request" }
     }
 
+    /// Whether its body is encoded.
+    pub(crate) fn is_compressed(&self) -> bool {
+        let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+        !self.headers.get_all(header::CONTENT_ENCODING).iter().all(identity)
+    }
+
     /// The fields of its body, which is all there; an error says why they cannot be told.
     pub(crate) fn fields(&self, body: &[u8]) -> Result<Fields, String> {
-        let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-        if !self.headers.get_all(header::CONTENT_ENCODING).iter().all(identity) {
+        if self.is_compressed() {
             return Err("it is compressed".into());
         }
-        if let Some(charset) = charset(&self.headers)
-            && !matches!(&*charset, "utf-8" | "utf8" | "us-ascii")
+        let kind = Media::of(&self.headers)?;
+        if let Some(charset) = kind.as_ref().and_then(Media::charset)
+            && !matches!(charset, "utf-8" | "utf8" | "us-ascii")
         {
             return Err(format!("its character set is {charset}"));
         }
-        fields::read(media_type(&self.headers).as_deref(), body)
+        fields::read(kind.as_ref().map(|kind| &*kind.essence), body)
+    }
+
+    /// Adds how many bytes its body has, which were not known before.
+    pub(crate) fn measures(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.length = Some(bytes);
+        let mut shape = Shape::clone(&self.shape);
+        for (_, value) in
+            shape.items.iter_mut().flat_map(|item| &mut item.fields).filter(|(name, _)| *name == "size")
+        {
+            *value = size(Some(bytes));
+        }
+        self.shape = Arc::new(shape);
     }
 
     /// Adds what is known of its body's fields.
@@ -280,7 +298,7 @@ pub(crate) fn shape(
         ("action", Value::Word(action)),
         ("method", Value::Word(method)),
         ("host", Value::Text(host.clone())),
-        ("path", Value::Text(path.into())),
+        ("path", Value::Text(target::as_rules_see(path).into())),
     ];
     fields.extend(rpc(method, path, headers).map(|rpc| ("grpc", Value::Text(rpc.into()))));
     let parameters = query.map(|query| query.parameters.clone()).filter(|parameters| !parameters.is_empty());
@@ -295,8 +313,12 @@ pub(crate) fn shape(
     if length == Some(0) {
         fields.push(("body", Value::Named(Vec::new())));
     }
-    fields.extend(length.map(|length| ("size", Value::Number(i64::try_from(length).unwrap_or(i64::MAX)))));
+    fields.push(("size", size(length)));
     Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+}
+
+fn size(length: Option<u64>) -> Value {
+    length.map_or(Value::Unknown, |length| Value::Number(i64::try_from(length).unwrap_or(i64::MAX)))
 }
 
 /// Service and method, where a path may be those of gRPC. Servers of some kinds take them in other media types, too, so
@@ -307,19 +329,4 @@ fn rpc<'a>(method: &str, path: &'a str, headers: &HeaderMap) -> Option<&'a str> 
     let is_grpc = media_type(headers).is_some_and(|kind| kind.starts_with("application/grpc"));
     let fits = !service.is_empty() && !name.is_empty() && !name.contains('/');
     (fits && (is_grpc || service.contains('.'))).then_some(rpc)
-}
-
-/// The character set that the media type names, in lower case.
-pub(crate) fn charset(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
-    value.split(';').skip(1).find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        (name.trim() == "charset").then(|| value.trim_matches(['"', '\'', ' ', '\t']).to_owned())
-    })
-}
-
-/// The body's media type, in lower case, without parameters.
-pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
 }

@@ -145,9 +145,7 @@ fn segment(written: &str, tolerated: Tolerated, path: &mut String) -> Result<(),
         let as_it_is = is_unreserved(byte) || !encoded && is_path_character(byte);
         push(path, byte, as_it_is);
     }
-    if matches!(&*plain, b"." | b"..") {
-        return Err(Ambiguous("the path has a dot segment (/./ or /../)"));
-    }
+    parts(&plain, tolerated)?;
     if is_encoded(&plain) {
         return Err(Ambiguous("the path is encoded twice (%25)"));
     }
@@ -155,6 +153,38 @@ fn segment(written: &str, tolerated: Tolerated, path: &mut String) -> Result<(),
         Ok(_) => Ok(()),
         Err(_) => Err(Ambiguous("the path is not UTF-8")),
     }
+}
+
+/// What servers make of a segment that decode it before they split the path, and of its parts before parameters.
+fn parts(plain: &[u8], tolerated: Tolerated) -> Result<(), Ambiguous> {
+    let slashed = plain.contains(&b'/');
+    for part in plain.split(|byte| *byte == b'/') {
+        if slashed && part.is_empty() && !tolerated.empty_segments {
+            return Err(Ambiguous("the path has an empty segment (%2F beside a slash)"));
+        }
+        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+        if matches!(name, b"." | b"..") {
+            return Err(Ambiguous("the path has a dot segment (/./ or /../)"));
+        }
+    }
+    Ok(())
+}
+
+/// A path in its one form as rules see it: what may stand in a segment as it is stands there so, whichever way the client
+/// wrote it, since every server reads both the same.
+pub(crate) fn as_rules_see(path: &str) -> String {
+    let mut text = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        let (code, behind) = after.split_at_checked(2).unwrap_or((after, ""));
+        match u8::from_str_radix(code, 16).ok().filter(|byte| is_path_character(*byte)) {
+            Some(byte) => text.push(char::from(byte)),
+            None => text.extend(["%", code]),
+        }
+        rest = behind;
+    }
+    text + rest
 }
 
 impl Query {
@@ -326,8 +356,45 @@ mod tests {
     fn what_a_resource_tolerates_stays_what_it_was() {
         let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true };
         assert_eq!(path("/@babel%2fcore//x;v=1", all).as_deref(), Ok("/@babel%2Fcore//x;v=1"));
-        assert!(path("/a/%2e%2e/b", all).is_err());
         assert!(path("/a%5cb", all).is_err());
+    }
+
+    #[test]
+    fn no_tolerance_lets_dots_through() {
+        let slash = Tolerated { encoded_slash: true, ..STRICT };
+        for written in [
+            "/acme%2f..%2fusers",
+            "/acme%2F%2e%2E%2f..%2fusers",
+            "/..%2fusers",
+            "/acme%2f.",
+            "/acme%2f%2fusers",
+            "/acme%2f/users",
+            "/%2fusers",
+        ] {
+            assert!(path(written, slash).is_err(), "{written:?} was taken");
+        }
+        let parameters = Tolerated { path_parameters: true, ..STRICT };
+        for written in ["/open/..;x/secret", "/open/.;/secret", "/open/%2e%2e%3bx=1/secret"] {
+            assert!(path(written, parameters).is_err(), "{written:?} was taken");
+        }
+        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true };
+        for written in ["/a/%2e%2e/b", "/a%2f..;x%2fb"] {
+            assert!(path(written, all).is_err(), "{written:?} was taken");
+        }
+        assert!(path("/@babel%2fcore", slash).is_ok());
+    }
+
+    #[test]
+    fn rules_see_one_spelling_of_what_servers_read_the_same() {
+        for (written, seen) in [
+            ("/v1/p%3Adelete", "/v1/p:delete"),
+            ("/%40acme/x", "/@acme/x"),
+            ("/users/ada%40example.com", "/users/ada@example.com"),
+            ("/%21%24%26%27%28%29%2A%2B%2C%3D", "/!$&'()*+,="),
+            ("/caf%C3%A9/a%20b%25", "/caf%C3%A9/a%20b%25"),
+        ] {
+            assert_eq!(as_rules_see(&path(written, STRICT).unwrap()), seen);
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec {
             name: "path",
             kind: FieldKind::Path,
-            about: "the path as it is sent, with unreserved characters decoded; * is within a segment, ** is not",
+            about: "the path, with what need not be encoded decoded (RFC 3986, 3.3); * is within a segment, ** is not",
         },
         FieldSpec {
             name: "grpc",
@@ -96,7 +96,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec {
             name: "size",
             kind: FieldKind::Number,
-            about: "the body's bytes, 0 without one; absent where the client does not say before it sends",
+            about: "the body's bytes, 0 without one; where the client does not say, it is read first, up to 256 KiB",
         },
     ],
     text: "request",

@@ -17,7 +17,7 @@ use tidegate_gate::{
 };
 
 use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
-use crate::{forward, request};
+use crate::{forward, media::Media};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
 const ABOUT_THE_WHOLE: [&str; 9] = [
@@ -52,8 +52,7 @@ pub(crate) struct Masked<'a> {
 /// What header fields tell of a body.
 struct Told {
     /// Its media type.
-    kind: Option<String>,
-    charset: Option<String>,
+    kind: Option<Media>,
     /// How it is compressed.
     coding: Option<String>,
 }
@@ -89,8 +88,8 @@ impl<'a> Masks<'a> {
     /// Makes ready for a body that goes into the record: decoded, and with credentials withheld. An error says why that
     /// cannot be done.
     pub(crate) fn for_the_record(self, headers: &HeaderMap) -> Result<Masked<'a>, String> {
-        let told = Told::by(headers);
-        let has_names = told.kind.as_deref().is_some_and(|kind| is_json(kind) || is_form(kind));
+        let told = Told::by(headers)?;
+        let has_names = told.essence().is_some_and(|kind| is_json(kind) || is_form(kind));
         if self.fields.is_none() && self.content.is_none() && !has_names {
             let inflate = told.coding.and_then(|coding| Inflate::new(coding.trim()));
             return Ok(Masked { inflate, form: Form::Any });
@@ -114,19 +113,20 @@ impl<'a> Masks<'a> {
             return Err("it is a part of something, in which a masked value need not be whole".into());
         }
         headers.remove(header::CONTENT_ENCODING);
-        self.body(&told).map(Some)
+        self.body(&told?).map(Some)
     }
 
     /// Makes ready for a body.
     fn body(self, told: &Told) -> Result<Masked<'a>, String> {
-        if let Some(charset) = told.charset.as_ref().filter(|charset| !is_ascii_compatible(charset)) {
+        let charset = told.kind.as_ref().and_then(Media::charset);
+        if let Some(charset) = charset.filter(|charset| !is_ascii_compatible(charset)) {
             return Err(format!("its character set is {charset}"));
         }
         let inflate = match told.coding.as_deref().map(str::trim) {
             None | Some("" | "identity") => None,
             Some(coding) => Some(Inflate::new(coding).ok_or_else(|| format!("it is encoded as {coding}"))?),
         };
-        let form = match told.kind.as_deref() {
+        let form = match told.essence() {
             None => Form::Unknown,
             Some(kind) if is_json(kind) => Form::Json(Json::new(self)),
             Some(kind) if is_form(kind) => Form::Urlencoded(Urlencoded::new(self)),
@@ -245,13 +245,18 @@ impl Form<'_> {
 }
 
 impl Told {
-    fn by(headers: &HeaderMap) -> Self {
-        let coding = headers.get(header::CONTENT_ENCODING);
-        Self {
-            kind: request::media_type(headers),
-            charset: request::charset(headers),
-            coding: coding.map(|coding| coding.to_str().unwrap_or("?").to_owned()),
+    /// An error says what different readers read differently.
+    fn by(headers: &HeaderMap) -> Result<Self, String> {
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+        let coding = codings.next().map(|coding| coding.to_str().unwrap_or("?").to_owned());
+        match codings.next() {
+            Some(_) => Err("it has more than one Content-Encoding".into()),
+            None => Ok(Self { kind: Media::of(headers)?, coding }),
         }
+    }
+
+    fn essence(&self) -> Option<&str> {
+        self.kind.as_ref().map(|kind| &*kind.essence)
     }
 }
 

@@ -8,6 +8,7 @@ mod records;
 mod requests;
 mod signing;
 mod stage;
+mod tricks;
 mod upstreams;
 mod versions;
 mod websockets;

@@ -65,8 +65,8 @@ async fn rules_see_methods_paths_parameters_fields_and_sizes() {
         ("DELETE /open/a", "", false),
         ("POST /open/box", "Content-Length: 2\r\n\r\nab", true),
         ("POST /open/box", "Content-Length: 11\r\n\r\n12345678901", false),
-        // How long it is going to be is not known.
-        ("POST /open/box", "Transfer-Encoding: chunked\r\n\r\n0\r\n", false),
+        ("POST /open/box", "Transfer-Encoding: chunked\r\n\r\n0\r\n", true),
+        ("POST /open/box", "Transfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n", false),
         ("GET /open/a?x=1&a%64min=2", "", false),
         ("GET /open/a?x=1;admin=2", "", false),
         ("GET /open/a", "X-Admin: yes\r\n", false),

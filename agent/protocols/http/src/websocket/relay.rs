@@ -24,7 +24,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks, transcript};
+use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks, target, transcript};
 
 /// Most bytes of a message.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -245,7 +245,7 @@ impl Place<'_> {
             ("message", Value::Word(word)),
             ("to", Value::Word(to.word())),
             ("host", Value::Text(self.host.clone())),
-            ("path", Value::Text(self.path.clone())),
+            ("path", Value::Text(target::as_rules_see(&self.path).into())),
             ("size", Value::Number(i64::try_from(bytes).unwrap_or(i64::MAX))),
         ];
         Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }

@@ -1,0 +1,117 @@
+//! Requests that servers read otherwise than they look, and what they were to get around.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::stage::{Reached, Stage, ok};
+
+/// Everything is allowed that no rule stops.
+const RULES: &str = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{}]}
+  - name: stopped
+    subjects: [tester]
+    resources: [it]
+    deny:
+      - {path: "/v1/**:delete"}
+      - {path: "/@acme/**"}
+      - {path: "/upload", size: "> 10000"}
+      - {path: "/deploy", body: {environment: production}}
+      - {path: "/typed", type: application/json}
+"#;
+
+async fn stage(options: &str) -> Stage {
+    Stage::set(RULES, options, Reached::Plainly, ok).await
+}
+
+/// A request with a body, whole.
+fn with_body(stage: &Stage, line: &str, fields: &str, body: &str) -> String {
+    let head = stage.request(line, fields);
+    format!("{head}{body}")
+}
+
+#[tokio::test]
+async fn a_deny_by_path_holds_for_every_spelling_of_it() {
+    let stage = stage("{}").await;
+    for path in ["/v1/p:delete", "/v1/p%3Adelete", "/v1/p%3adelet%65", "/@acme/x", "/%40acme/x"] {
+        let heard = stage.told(&stage.request(&format!("POST {path}"), "Content-Length: 0\r\n")).await;
+        assert!(heard.starts_with("HTTP/1.1 403"), "{path}: {heard}");
+    }
+    let heard = stage.told(&stage.request("GET /%40other/a%2Bb", "")).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    // What is sent is as the client wrote it: some servers read a plus as a space.
+    assert!(stage.received()[0].starts_with("GET /%40other/a%2Bb HTTP/1.1"), "{:?}", stage.received());
+}
+
+#[tokio::test]
+async fn a_size_that_is_not_told_beforehand_is_counted_before_it_is_decided() {
+    let stage = stage("{}").await;
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let long = format!("4e20\r\n{}\r\n0\r\n\r\n", "x".repeat(20_000));
+    let heard = stage.told(&with_body(&stage, "POST /upload", chunked, &long)).await;
+    assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("stopped"), "{heard}");
+    let endless = format!("50000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x50000));
+    let heard = stage.told(&with_body(&stage, "POST /upload", chunked, &endless)).await;
+    assert!(heard.starts_with("HTTP/1.1 411") && heard.contains("Content-Length"), "{heard}");
+    assert!(stage.received().is_empty());
+    let heard = stage.told(&with_body(&stage, "POST /upload", chunked, "2\r\nab\r\n0\r\n\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    assert!(stage.received()[0].ends_with("content-length: 2\r\n\r\nab"), "{:?}", stage.received());
+}
+
+#[tokio::test]
+async fn a_character_set_said_twice_hides_nothing_from_a_rule() {
+    let stage = stage("{}").await;
+    for kind in [
+        "application/json; charset=utf-8; charset=utf-7",
+        "application/json; a=\"; charset=utf-8\"; charset=ibm037",
+    ] {
+        let body = r#"{"environment": "+AHA-roduction"}"#;
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
+        let heard = stage.told(&with_body(&stage, "POST /deploy", &fields, body)).await;
+        assert!(heard.starts_with("HTTP/1.1 422"), "{kind}: {heard}");
+    }
+    for kind in ["application/json; x=\u{ff}", "application/json, text/plain"] {
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: 2\r\n");
+        let heard = stage.told(&with_body(&stage, "POST /typed", &fields, "{}")).await;
+        assert!(heard.starts_with("HTTP/1.1 400"), "{kind}: {heard}");
+    }
+    assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_tolerated_of_slashes_is_not_tolerated_of_dots() {
+    for (options, path) in [
+        ("{tolerate: [encoded-slash]}", "/projects/acme%2Fshop%2F..%2F..%2Fusers"),
+        ("{tolerate: [path-parameters]}", "/open/..;x/secret"),
+    ] {
+        let stage = stage(options).await;
+        let heard = stage.told(&stage.request(&format!("GET {path}"), "")).await;
+        assert!(heard.starts_with("HTTP/1.1 400") && heard.contains("dot segment"), "{path}: {heard}");
+        assert!(stage.received().is_empty());
+    }
+}
+
+/// What an upstream is to be asked is what somebody can read.
+#[tokio::test]
+async fn people_are_asked_about_what_they_can_read() {
+    const HELD: &str = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{}]}
+  - {name: ask, subjects: [tester], resources: [it], hold: [{method: DELETE}], approve: {by: {users: [ann]}}}
+"#;
+    let stage = Stage::set(HELD, "{pass: [authorization]}", Reached::Plainly, ok).await;
+    let fields = "Content-Encoding: gzip\r\nContent-Length: 2\r\n";
+    let heard = stage.told(&with_body(&stage, "DELETE /thing", fields, "ab")).await;
+    assert!(heard.starts_with("HTTP/1.1 415") && heard.contains("compressed"), "{heard}");
+    let (mut client, _) = stage.connect().await;
+    let request = stage.request("DELETE /kv?key=prod/", "Authorization: Bearer hunter2\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let question = stage.people.question(1).await;
+    assert!(question.text.contains("/kv?key=prod/"), "{}", question.text);
+    let shown = format!("{:?} {}", question.particulars, question.text);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    stage.people.approve("q1");
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+}
