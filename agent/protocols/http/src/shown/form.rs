@@ -13,15 +13,18 @@ const LONGEST: usize = 64 * 1024;
 pub(super) struct Urlencoded<'a> {
     masks: Masks<'a>,
     held: Vec<u8>,
+    /// It was seen to be none of what is no form at all.
+    begun: bool,
 }
 
 impl<'a> Urlencoded<'a> {
     pub(super) fn new(masks: Masks<'a>) -> Self {
-        Self { masks, held: Vec::new() }
+        Self { masks, held: Vec::new(), begun: false }
     }
 
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         self.held.extend_from_slice(data);
+        self.begin()?;
         let whole = memchr::memrchr(b'&', &self.held).map_or(0, |at| at + 1);
         let rest = self.held.split_off(whole);
         let pairs = std::mem::replace(&mut self.held, rest);
@@ -37,6 +40,20 @@ impl<'a> Urlencoded<'a> {
 
     pub(super) fn end(self, out: &mut Vec<u8>) -> Result<(), String> {
         self.pair(&self.held, out)
+    }
+
+    /// A value that is labelled as a form would be one pair, with a name that no mask has.
+    fn begin(&mut self) -> Result<(), String> {
+        let first = self.held.iter().find(|byte| !byte.is_ascii_whitespace()).filter(|_| !self.begun);
+        match first {
+            Some(b'{' | b'[' | b'"' | b'<') => {
+                Err("it says that it is a form and looks like something else".into())
+            }
+            first => {
+                self.begun |= first.is_some();
+                Ok(())
+            }
+        }
     }
 
     fn pair(&self, pair: &[u8], out: &mut Vec<u8>) -> Result<(), String> {

@@ -18,6 +18,8 @@ pub(super) struct Json<'a> {
     masks: Masks<'a>,
     /// What was not looked at yet: the beginning of a string, number or word.
     held: Vec<u8>,
+    /// How much of that was looked through for its end already.
+    looked: usize,
     levels: Vec<Level>,
     path: String,
     expected: Expected,
@@ -52,6 +54,7 @@ impl<'a> Json<'a> {
         Self {
             masks,
             held: Vec::new(),
+            looked: 0,
             levels: Vec::new(),
             path: "body".to_owned(),
             expected: Expected::Value,
@@ -85,6 +88,7 @@ impl<'a> Json<'a> {
         let mut at = 0;
         while let Some(byte) = input.get(at) {
             let rest = input.get(at..).unwrap_or_default();
+            let looked = std::mem::take(&mut self.looked);
             let length = match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => {
                     let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
@@ -92,12 +96,15 @@ impl<'a> Json<'a> {
                     self.emit(rest.get(..length).unwrap_or_default(), out);
                     length
                 }
-                b'"' => match string_end(rest) {
-                    Some(length) => {
+                b'"' => match string_end(rest, looked.max(1)) {
+                    Ok(length) => {
                         self.string(rest.get(..length).unwrap_or_default(), out)?;
                         length
                     }
-                    None => return Ok(at),
+                    Err(looked) => {
+                        self.looked = looked;
+                        return Ok(at);
+                    }
                 },
                 b'{' | b'[' | b'}' | b']' | b':' | b',' => {
                     self.punctuation(*byte, out)?;
@@ -106,8 +113,9 @@ impl<'a> Json<'a> {
                 _ => {
                     let is_part =
                         |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-                    let length = rest.iter().take_while(is_part).count();
+                    let length = looked + rest.iter().skip(looked).take_while(is_part).count();
                     if length == rest.len() && !last {
+                        self.looked = length;
                         return Ok(at);
                     }
                     self.scalar(rest.get(..length).unwrap_or_default(), out)?;
@@ -242,13 +250,13 @@ impl<'a> Json<'a> {
     }
 }
 
-/// The length of the string that begins here, if it is all there.
-fn string_end(input: &[u8]) -> Option<usize> {
-    let mut at = 1;
+/// The length of the string that begins here, looked for from where it was left; if it isn't all there, how far that was.
+fn string_end(input: &[u8], mut at: usize) -> Result<usize, usize> {
     loop {
-        at += memchr::memchr2(b'"', b'\\', input.get(at..)?)?;
+        let rest = input.get(at..).ok_or(at)?;
+        at += memchr::memchr2(b'"', b'\\', rest).ok_or(input.len())?;
         match input.get(at) {
-            Some(b'"') => return Some(at + 1),
+            Some(b'"') => return Ok(at + 1),
             _ => at += 2,
         }
     }

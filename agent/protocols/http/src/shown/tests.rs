@@ -289,3 +289,36 @@ fn a_compressed_body_is_recorded_as_what_it_says() {
     told.insert(header::CONTENT_ENCODING, "aes128gcm".parse().unwrap());
     assert!(Masks::none(&masker).for_the_record(&told).is_err(), "nobody knows what is in it");
 }
+
+#[test]
+fn what_is_labelled_as_something_that_it_is_not_is_not_shown() {
+    let fields = verdict("body.card", "");
+    for body in [r#"{"card":"4111111111111111"}"#, "\n [1]", "\"x\"", "<card>4</card>"] {
+        let shown = shown(&fields, &mut headers("application/x-www-form-urlencoded"), body.as_bytes(), 3);
+        assert!(shown.is_err(), "{body} was shown");
+    }
+    let content = verdict("", "card");
+    let utf16: Vec<u8> = "card,4111111111111111".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(shown(&content, &mut headers("text/csv"), &utf16, 8).is_err());
+    for kinds in [&["text/plain; charset=utf-8; charset=utf-16"][..], &["text/plain", "image/png"]] {
+        let mut headers = HeaderMap::new();
+        kinds.iter().for_each(|kind| _ = headers.append(header::CONTENT_TYPE, kind.parse().unwrap()));
+        assert!(shown(&content, &mut headers, b"x", 8).is_err(), "{kinds:?}");
+    }
+    let mut twice = headers("text/plain");
+    twice.append(header::CONTENT_ENCODING, "identity".parse().unwrap());
+    twice.append(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+    assert!(shown(&content, &mut twice, b"x", 8).is_err());
+}
+
+/// Each piece is looked at once: otherwise this takes minutes.
+#[test]
+fn a_long_value_in_small_pieces_takes_no_longer_than_in_large_ones() {
+    let verdict = verdict("body.k", "");
+    let begun = std::time::Instant::now();
+    for body in [format!("{{\"x\": \"{}\"}}", "\\n".repeat(1 << 20)), "7".repeat(1 << 20)] {
+        let expected = shown(&verdict, &mut headers("application/json"), body.as_bytes(), 1 << 16);
+        assert_eq!(shown(&verdict, &mut headers("application/json"), body.as_bytes(), 31), expected);
+    }
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}

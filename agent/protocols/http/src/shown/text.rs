@@ -20,6 +20,9 @@ impl<'a> Text<'a> {
     }
 
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        if memchr::memchr(0, data).is_some() {
+            return Err("it has zero bytes, as UTF-16 has, in which no value is known".into());
+        }
         self.held.extend_from_slice(data);
         let end = memchr::memrchr(b'\n', &self.held).map_or(0, |at| at + 1);
         let mut end = self.before_key(end);
