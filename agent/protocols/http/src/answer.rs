@@ -1,12 +1,13 @@
 //! What a client gets as a response's body.
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
 
-use crate::{shown::Masked, transcript::Transcript};
+use crate::{shown::Masked, traces::Traces, transcript::Transcript};
 
 /// A response's body.
 pub(crate) enum Answer<'a> {
@@ -22,7 +23,10 @@ pub(crate) struct Shown<'a> {
     permit: &'a Permit,
     masks: Option<Masked<'a>>,
     transcript: Option<Transcript<'a>>,
-    /// Bytes, where the upstream said so and nothing is changed.
+    traces: Traces,
+    /// What follows when all that was held back is out.
+    trailers: Option<HeaderMap>,
+    /// Bytes, where the upstream said so and nothing is masked.
     length: Option<u64>,
 }
 
@@ -32,10 +36,10 @@ impl<'a> Shown<'a> {
         permit: &'a Permit,
         masks: Option<Masked<'a>>,
         transcript: Option<Transcript<'a>>,
+        traces: Traces,
         length: Option<u64>,
     ) -> Self {
-        let length = length.filter(|_| masks.is_none());
-        Self { body, permit, masks, transcript, length }
+        Self { body, permit, masks, transcript, traces, trailers: None, length }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, String>> {
@@ -49,9 +53,39 @@ impl<'a> Shown<'a> {
         next
     }
 
-    async fn masked(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+    /// What comes from the upstream, without the gate's credential.
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        if let Some(trailers) = self.trailers.take() {
+            return Some(Ok(Frame::trailers(trailers)));
+        }
         loop {
             let frame = match self.body.frame().await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return self.traces.rest().map(|rest| Ok(Frame::data(rest))),
+            };
+            let frame = match frame.into_data() {
+                Ok(data) => match self.traces.take(data) {
+                    data if data.is_empty() => continue,
+                    data => return Some(Ok(Frame::data(data))),
+                },
+                Err(frame) => frame,
+            };
+            let Ok(mut trailers) = frame.into_trailers() else { continue };
+            self.traces.clean(&mut trailers);
+            return Some(Ok(match self.traces.rest() {
+                None => Frame::trailers(trailers),
+                Some(rest) => {
+                    self.trailers = Some(trailers);
+                    Frame::data(rest)
+                }
+            }));
+        }
+    }
+
+    async fn masked(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+        loop {
+            let frame = match self.frame().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
                 None => return self.end(),

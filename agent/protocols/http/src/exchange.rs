@@ -4,7 +4,10 @@ use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper::{
+    body::{Body, Incoming},
+    upgrade::Upgraded,
+};
 use tidegate_gate::{Gate, Permit, Refusal, ServeError};
 
 use crate::{
@@ -14,9 +17,10 @@ use crate::{
     forward,
     problem::{Problem, Reader},
     request::{Asked, Understood, Way},
-    shown::Masks,
+    shown::{self, Masks},
     sign_in,
     sigv4::{self, Payload, Unchunked},
+    traces::Traces,
     transcript::Transcript,
     upstream::{self, Line, Lines, SendError, Versions},
     websocket::Switched,
@@ -79,6 +83,14 @@ enum Answered {
     Shown,
     /// The upstream has switched to WebSocket; with what the client is to be told.
     Switched(HeaderMap, Upgraded),
+}
+
+/// What an upstream answers.
+struct Heard {
+    response: Response<Incoming>,
+    traces: Traces,
+    /// The response is cut off where this is dropped.
+    _driver: Arc<upstream::Driver>,
 }
 
 /// Why nothing was sent upstream.
@@ -258,22 +270,25 @@ impl Session {
         let verdict = permit.verdict().clone();
         let masks = Masks::of(&verdict, permit.masker());
         let asking = self.ask(understood, permit, outgoing, masks.is_some());
-        let (response, _driver) = tokio::select! {
+        let Heard { response, traces, _driver } = tokio::select! {
             biased;
             asked = asking => asked?,
             () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switched(understood, response, permit, masks.is_some()).await?);
+            return Ok(self.switched(understood, response, permit, &traces, masks.is_some()).await?);
         }
         let (parts, body) = response.into_parts();
-        let declared = parts.headers.get(header::CONTENT_LENGTH);
-        let declared = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        if understood.offer.is_some() {
+            return Err(self.stays(parts.status, permit).into());
+        }
+        let declared = forward::declared(&parts.headers).filter(|_| masks.is_none());
         let mut head = Response::new(());
         *head.status_mut() = parts.status;
         *head.headers_mut() = forward::client(&parts.headers);
+        traces.clean(head.headers_mut());
         let has_body = understood.method != Method::HEAD
-            && declared != Some(0)
+            && !body.is_end_stream()
             && !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let masks = match masks.map(|masks| masks.ready(parts.status, head.headers_mut(), has_body)) {
             None => None,
@@ -288,9 +303,22 @@ impl Session {
             permit.so_far(|outcome| outcome.error = Some(parts.status.as_str().to_owned()));
         }
         let transcript = Transcript::of_response(permit, head.headers()).filter(|_| has_body);
-        let mut body = Answer::Upstream(Box::new(Shown::new(body, permit, masks, transcript, declared)));
+        let shown = Shown::new(body, permit, masks, transcript, traces, declared);
+        let mut body = Answer::Upstream(Box::new(shown));
         responder.respond(head, &mut body).await?;
         Ok(Answered::Shown)
+    }
+
+    /// An upstream that was asked for a WebSocket and answers something else: what it says was asked for by no request that
+    /// was decided, so that its status is all that is told.
+    fn stays(&self, status: StatusCode, permit: &Permit) -> Problem {
+        permit.answered(status.as_str().to_owned());
+        let told = if status.is_client_error() || status.is_server_error() {
+            status
+        } else {
+            StatusCode::BAD_GATEWAY
+        };
+        Problem::new(told, format!("the upstream opened no WebSocket: it answered {}", status.as_str()))
     }
 
     /// A connection that the upstream has switched.
@@ -299,11 +327,13 @@ impl Session {
         understood: &Understood,
         response: Response<Incoming>,
         permit: &Permit,
+        traces: &Traces,
         is_masked: bool,
     ) -> Result<Answered, Problem> {
         let offer = understood.offer.as_ref().ok_or("it switches protocols without being asked to");
         let headers = offer.and_then(|offer| offer.accepted(response.headers(), is_masked));
-        let headers = headers.map_err(|why| self.broke(why))?;
+        let mut headers = headers.map_err(|why| self.broke(why))?;
+        traces.clean(&mut headers);
         permit.answered(forward::recorded("101 Switching Protocols", &headers));
         let upstream =
             hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
@@ -317,7 +347,7 @@ impl Session {
         permit: &Permit,
         outgoing: Outgoing,
         is_masked: bool,
-    ) -> Result<(Response<Incoming>, Arc<upstream::Driver>), Problem> {
+    ) -> Result<Heard, Problem> {
         let (host, settings) = (&understood.authority.host, &self.server.settings);
         let versions = if self.server.options.h2c { Versions::Http2 } else { Versions::Any };
         let mut line = match understood.offer {
@@ -326,14 +356,14 @@ impl Session {
         };
         let mut request = self.request(understood, &line, outgoing, is_masked)?;
         loop {
-            let driver = line.driver();
+            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, line.credential()));
             let failed = match line.send(request).await {
                 Ok(response) => {
                     match self.is_last(response.status()) {
                         true => self.lines.forget(&driver),
                         false => self.lines.keep(line),
                     }
-                    return Ok((response, driver));
+                    return Ok(Heard { response, traces, _driver: driver });
                 }
                 Err(failed) => failed,
             };
@@ -384,9 +414,11 @@ impl Session {
         let how = &self.server.options.sign_in;
         sign_in::add(how, line.credential(), &mut headers, &mut query).map_err(unusable)?;
         if is_masked {
-            // What is masked must be read, and a part of a value is not known for what it is.
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            headers.remove(header::RANGE);
+            shown::ask_for_the_whole(&understood.method, &mut headers)
+                .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
+        }
+        if how.parameter().is_some() {
+            shown::ask_for_text(&mut headers);
         }
         if let Some(offer) = &understood.offer {
             offer.ask(&mut headers);

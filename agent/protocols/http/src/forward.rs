@@ -191,6 +191,13 @@ pub(crate) fn client(headers: &HeaderMap) -> HeaderMap {
     shown
 }
 
+/// How many bytes an upstream says that its body has. Beside `Transfer-Encoding` that means nothing (RFC 9112, 6.3).
+pub(crate) fn declared(headers: &HeaderMap) -> Option<u64> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).filter(|_| !headers.contains_key(header::TRANSFER_ENCODING));
+    length?.to_str().ok()?.parse().ok()
+}
+
 /// Whether a list field has this member.
 pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     members(headers, name).any(|member| member.eq_ignore_ascii_case(token))

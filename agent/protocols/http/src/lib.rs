@@ -25,6 +25,7 @@ mod target;
 mod tests;
 #[cfg(any(test, feature = "fuzzing"))]
 mod tour;
+mod traces;
 mod transcript;
 mod upstream;
 mod vocabulary;

@@ -32,8 +32,7 @@ pub(crate) fn add(
             if user.contains(':') {
                 return Err("its user has a colon, which Basic cannot carry");
             }
-            let pair = Zeroizing::new([user.as_bytes(), b":", password].concat());
-            let encoded = Zeroizing::new(format!("Basic {}", STANDARD.encode(&*pair)));
+            let encoded = Zeroizing::new(format!("Basic {}", *encoded_pair(user, password)));
             set(header::AUTHORIZATION, encoded.as_bytes())
         }
         (SignIn::Bearer | SignIn::Fitting, _) => {
@@ -61,6 +60,16 @@ pub(crate) fn add(
             Ok(())
         }
     }
+}
+
+/// User and password as Basic has them; none without a user.
+pub(crate) fn pair(credential: &Credential) -> Option<Zeroizing<String>> {
+    Some(encoded_pair(credential.user.as_deref()?, credential.password.as_ref()?.expose()))
+}
+
+fn encoded_pair(user: &str, password: &[u8]) -> Zeroizing<String> {
+    let pair = Zeroizing::new([user.as_bytes(), b":", password].concat());
+    Zeroizing::new(STANDARD.encode(&*pair))
 }
 
 /// A client's cookies but that of this name, ready for one more.

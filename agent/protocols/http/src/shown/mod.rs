@@ -10,7 +10,7 @@ mod text;
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tidegate_gate::{
     Masker,
     policy::{ContentMask, FieldMasks, Show, Verdict},
@@ -20,17 +20,50 @@ use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
 use crate::{forward, media::Media};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
-const ABOUT_THE_WHOLE: [&str; 9] = [
+const ABOUT_THE_WHOLE: [&str; 8] = [
     "content-md5",
     "digest",
     "content-digest",
     "repr-digest",
     "etag",
-    "x-amz-checksum-sha256",
     "x-goog-hash",
     "accept-ranges",
     "content-length",
 ];
+
+/// Asks for digests of the whole.
+const ASKING_FOR_DIGESTS: [&str; 3] = ["want-digest", "want-content-digest", "want-repr-digest"];
+
+/// Conditions on what the whole is: whoever may guess tags of it has its masked values confirmed one by one.
+const CONDITIONS: [HeaderName; 3] = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE];
+
+/// Makes a request ready whose response is masked: all of it is to come, as it can be read, whatever it is.
+///
+/// # Errors
+/// Without its condition the request would be another.
+pub(crate) fn ask_for_the_whole(method: &Method, headers: &mut HeaderMap) -> Result<(), &'static str> {
+    for name in CONDITIONS {
+        // Whether there is anything at all is no secret.
+        if headers.get_all(&name).iter().all(|value| value == "*") {
+            continue;
+        }
+        if !method.is_safe() {
+            return Err(
+                "a mask covers what this request is answered, so it cannot have conditions on entity tags",
+            );
+        }
+        headers.remove(name);
+    }
+    ASKING_FOR_DIGESTS.iter().for_each(|name| _ = headers.remove(*name));
+    ask_for_text(headers);
+    Ok(())
+}
+
+/// Makes a request ready whose response is looked through: a part of a value is not known for what it is.
+pub(crate) fn ask_for_text(headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.remove(header::RANGE);
+}
 
 /// The masks on one response.
 #[derive(Debug, Clone)]
@@ -162,7 +195,8 @@ impl<'a> Masks<'a> {
             headers.remove(name);
         }
         let mut shown = HeaderMap::with_capacity(headers.len());
-        for (name, value) in headers.iter() {
+        let others = headers.iter().filter(|(name, _)| !name.as_str().starts_with("x-amz-checksum-"));
+        for (name, value) in others {
             let masked = match self.field(&format!("header.{name}")) {
                 Some(show) => self.masker.show(show, value.as_bytes()).map(Cow::Owned),
                 None => Some(self.scan(value.as_bytes())),

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bodies;
+mod coming_back;
 mod contract;
 mod holding;
 mod records;

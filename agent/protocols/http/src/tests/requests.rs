@@ -133,7 +133,7 @@ async fn chunks_trailers_and_heads_arrive_as_they_were_meant() {
 
 #[tokio::test]
 async fn the_record_has_request_and_response_without_credentials() {
-    let stage = Stage::set(RULES, "{}", Reached::Plainly, |_| {
+    let stage = Stage::set(RULES, "{pass: [cookie]}", Reached::Plainly, |_| {
         "HTTP/1.1 404 Not Found\r\nSet-Cookie: s=hunter2\r\nETag: x\r\nContent-Length: 4\r\n\r\nnone".into()
     })
     .await

@@ -1,0 +1,192 @@
+//! The gate's own credential in what comes back: upstreams repeat it in links, redirects and cookies, and the client is
+//! not to learn it.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use tidegate_gate::Credential;
+use zeroize::Zeroizing;
+
+use crate::{
+    options::{Options, SignIn},
+    sign_in, target,
+};
+
+/// A credential that is shorter could be anything's name.
+const SHORTEST: usize = 6;
+
+/// What of the gate's credential could come back in one response.
+pub(crate) struct Traces {
+    /// Each spelling of it.
+    spellings: Vec<Zeroizing<Vec<u8>>>,
+    /// It is looked for in bodies, too: there links have what the query had.
+    in_bodies: bool,
+    /// The upstream's cookies go on.
+    passes_cookies: bool,
+    /// The gate's own cookie.
+    cookie: Option<String>,
+    /// The beginning of what may be a spelling.
+    held: Vec<u8>,
+}
+
+impl Traces {
+    pub(crate) fn of(options: &Options, credential: &Credential) -> Self {
+        let mut spellings: Vec<Zeroizing<Vec<u8>>> = Vec::new();
+        let pair = sign_in::pair(credential);
+        for secret in credential
+            .password
+            .iter()
+            .map(|password| password.expose())
+            .chain(pair.iter().map(|pair| pair.as_bytes()))
+        {
+            spellings.extend(spelled(secret));
+        }
+        spellings.retain(|spelling| spelling.len() >= SHORTEST);
+        spellings.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
+        spellings.dedup();
+        let cookie = if let SignIn::Cookie(name) = &options.sign_in { Some(name.clone()) } else { None };
+        Self {
+            spellings,
+            in_bodies: options.sign_in.parameter().is_some(),
+            passes_cookies: options.pass.contains(&header::COOKIE),
+            cookie,
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes the credential out of header fields, and cookies that are not the client's to have: those of the session that the
+    /// gate signed in to.
+    pub(crate) fn clean(&self, headers: &mut HeaderMap) {
+        let is_kept = |cookie: &HeaderValue| {
+            let name = cookie.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default();
+            self.passes_cookies && self.cookie.as_ref().is_none_or(|own| name.trim_ascii() != own.as_bytes())
+        };
+        if !headers.get_all(header::SET_COOKIE).iter().all(is_kept) {
+            let cookies: Vec<_> = headers
+                .get_all(header::SET_COOKIE)
+                .iter()
+                .filter(|cookie| is_kept(cookie))
+                .cloned()
+                .collect();
+            headers.remove(header::SET_COOKIE);
+            cookies.into_iter().for_each(|cookie| _ = headers.append(header::SET_COOKIE, cookie));
+        }
+        for value in headers.values_mut() {
+            if let Some(cleaned) = self.cleaned(value.as_bytes()) {
+                *value = HeaderValue::from_bytes(&cleaned).unwrap_or(HeaderValue::from_static("***"));
+            }
+        }
+    }
+
+    fn cleaned(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let mut cleaned: Option<Vec<u8>> = None;
+        for spelling in &self.spellings {
+            while let Some(at) = memchr::memmem::find(cleaned.as_deref().unwrap_or(value), spelling) {
+                let mut text = cleaned.take().unwrap_or_else(|| value.to_vec());
+                text.splice(at..at + spelling.len(), *b"***");
+                cleaned = Some(text);
+            }
+        }
+        cleaned
+    }
+
+    /// Takes a part of a body; what of it goes on, with stars in the credential's place, so that no length changes.
+    pub(crate) fn take(&mut self, data: Bytes) -> Bytes {
+        if !self.in_bodies {
+            return data;
+        }
+        let is_there = |text: &[u8]| {
+            self.spellings.iter().any(|spelling| memchr::memmem::find(text, spelling).is_some())
+        };
+        if self.held.is_empty() && !is_there(&data) && self.begun(&data) == 0 {
+            return data;
+        }
+        let mut text = std::mem::take(&mut self.held);
+        text.extend_from_slice(&data);
+        for spelling in &self.spellings {
+            while let Some(at) = memchr::memmem::find(&text, spelling) {
+                text.iter_mut().skip(at).take(spelling.len()).for_each(|byte| *byte = b'*');
+            }
+        }
+        self.held = text.split_off(text.len() - self.begun(&text));
+        text.into()
+    }
+
+    /// What was held back until the body's end.
+    pub(crate) fn rest(&mut self) -> Option<Bytes> {
+        Some(std::mem::take(&mut self.held)).filter(|held| !held.is_empty()).map(Bytes::from)
+    }
+
+    /// How many bytes at the end could be a spelling's beginning.
+    fn begun(&self, text: &[u8]) -> usize {
+        let begins = |count: &usize| {
+            let end = text.get(text.len() - count..).unwrap_or_default();
+            self.spellings.iter().any(|spelling| spelling.len() > *count && spelling.starts_with(end))
+        };
+        let longest = self.spellings.iter().map(|spelling| spelling.len()).max().unwrap_or(1) - 1;
+        (1..=longest.min(text.len())).rev().find(begins).unwrap_or(0)
+    }
+}
+
+/// As it is; encoded as in a URL, in either case; and with the slashes that some JSON has. Padding says nothing, and is
+/// written in many ways.
+fn spelled(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 4] {
+    let padding = secret.iter().rev().take_while(|byte| **byte == b'=').count();
+    let secret = secret.get(..secret.len() - padding).unwrap_or_default();
+    let encoded = Zeroizing::new(target::encoded(secret).into_bytes());
+    let mut lower = encoded.clone();
+    let mut digits = 0;
+    for byte in lower.iter_mut() {
+        match *byte {
+            b'%' => digits = 2,
+            _ if digits > 0 => {
+                digits -= 1;
+                byte.make_ascii_lowercase();
+            }
+            _ => {}
+        }
+    }
+    let slashed = secret.iter().flat_map(|byte| match byte {
+        b'/' => &b"\\/"[..],
+        byte => std::slice::from_ref(byte),
+    });
+    [Zeroizing::new(secret.to_vec()), encoded, lower, Zeroizing::new(slashed.copied().collect())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traces(secret: &str) -> Traces {
+        Traces {
+            spellings: spelled(secret.as_bytes()).into(),
+            in_bodies: true,
+            passes_cookies: false,
+            cookie: None,
+            held: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_body_is_cleaned_of_every_spelling_wherever_it_is_cut() {
+        let body = "key=Gate/k+y;Gate/k Gate%2Fk%2By Gate%2fk%2by \"Gate\\/k+y\" GateGate/k+y";
+        let expected = "key=********;Gate/k ************ ************ \"*********\" Gate********";
+        for piece in 1..body.len() {
+            let mut traces = traces("Gate/k+y==");
+            let mut shown = Vec::new();
+            for piece in body.as_bytes().chunks(piece) {
+                shown.extend_from_slice(&traces.take(Bytes::copy_from_slice(piece)));
+            }
+            shown.extend_from_slice(&traces.rest().unwrap_or_default());
+            assert_eq!(String::from_utf8(shown).unwrap(), expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_it_comes_whole() {
+        let mut traces = traces("Gatekey");
+        assert_eq!(traces.take("x=Gate".into()), "x=");
+        assert_eq!(traces.take("way".into()), "Gateway");
+        assert_eq!(traces.take("Gateke".into()), "");
+        assert_eq!(traces.rest().unwrap(), "Gateke");
+    }
+}
