@@ -1,6 +1,7 @@
 //! What a question is answered with.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     future::Future,
     net::IpAddr,
     sync::{Mutex, PoisonError},
@@ -15,6 +16,8 @@ use crate::{Lookup, LookupError, Question, budget::Budgets};
 
 /// Lookups at one time.
 const AT_ONCE: usize = 256;
+/// Of one user: a server that doesn't answer keeps them for seconds.
+const AT_ONCE_OF_ONE: usize = 32;
 
 /// What the bundle says of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +87,31 @@ pub enum Refusal {
 pub struct Resolver {
     budgets: Mutex<Budgets>,
     lookups: Semaphore,
+    /// How many each user waits for.
+    waiting: Mutex<HashMap<u32, usize>>,
+}
+
+/// A lookup that a user waits for.
+struct Wait<'a> {
+    resolver: &'a Resolver,
+    uid: u32,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.resolver.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = waiting.entry(self.uid) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Default for Resolver {
     fn default() -> Self {
-        Self { budgets: Mutex::default(), lookups: Semaphore::new(AT_ONCE) }
+        Self { budgets: Mutex::default(), lookups: Semaphore::new(AT_ONCE), waiting: Mutex::default() }
     }
 }
 
@@ -106,6 +129,7 @@ impl Resolver {
             Ok(None) => return nothing(),
             Err(refusal) => return Answer::Refused(refusal),
         };
+        let Some(_wait) = self.wait(uid) else { return Answer::Refused(Refusal::TooMany) };
         let Ok(_turn) = self.lookups.acquire().await else { return Answer::Failed("stopping".into()) };
         let found = match upstream.lookup(question.name(), v6).await {
             Ok(found) => found,
@@ -116,6 +140,16 @@ impl Resolver {
             Ok(addresses) => Answer::Addresses { addresses, ttl: found.ttl },
             Err(why) => Answer::Refused(Refusal::Addresses(why)),
         }
+    }
+
+    /// One more lookup for a user; none if as many wait as may.
+    fn wait(&self, uid: u32) -> Option<Wait<'_>> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = waiting.entry(uid).or_default();
+        (*count < AT_ONCE_OF_ONE).then(|| {
+            *count += 1;
+            Wait { resolver: self, uid }
+        })
     }
 
     /// Whether, and for which family, to look the name up; none to answer that there is nothing.
@@ -144,7 +178,10 @@ fn nothing() -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Waker},
+    };
 
     use hickory_proto::{
         op::{Message, MessageType, OpCode, Query},
@@ -227,6 +264,32 @@ mod tests {
         let (resolver, servers) = (Resolver::default(), Servers::default());
         let told = answer(&resolver, &servers, "rebound.internal.", RecordType::A).await;
         assert_eq!(told, Answer::Refused(Refusal::Addresses("not there".into())));
+    }
+
+    /// Answers nobody.
+    struct Silent;
+
+    impl Lookup for Silent {
+        async fn lookup(&self, _name: &str, _v6: bool) -> Result<Found, LookupError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_one_user_is_no_matter_to_the_others() {
+        let resolver = Resolver::default();
+        let asked = question("db.internal.", RecordType::A);
+        let mut waiting: Vec<_> =
+            (0..AT_ONCE_OF_ONE).map(|_| Box::pin(resolver.answer(7, &asked, &Names, &Silent))).collect();
+        for lookup in &mut waiting {
+            assert!(lookup.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let servers = Servers::default();
+        let told = resolver.answer(7, &asked, &Names, &servers).await;
+        assert_eq!(told, Answer::Refused(Refusal::TooMany));
+        assert!(matches!(resolver.answer(8, &asked, &Names, &servers).await, Answer::Addresses { .. }));
+        drop(waiting);
+        assert!(matches!(resolver.answer(7, &asked, &Names, &servers).await, Answer::Addresses { .. }));
     }
 
     #[tokio::test]

@@ -102,10 +102,16 @@ fn set(options: &mut ResolverOpts) {
     options.negative_max_ttl = Some(NOTHING_FOR);
 }
 
+/// A name as it is asked: one of several labels as it stands, since the host's search list would put what a process wrote into
+/// questions to other zones. A single label is the bundle's own, and means what it means on this host.
+fn absolute(name: &str) -> String {
+    if name.contains('.') && !name.ends_with('.') { format!("{name}.") } else { name.to_owned() }
+}
+
 impl Lookup for Upstream {
     async fn lookup(&self, name: &str, v6: bool) -> Result<Found, LookupError> {
         let kind = if v6 { RecordType::AAAA } else { RecordType::A };
-        let found = match self.0.lookup(name, kind).await {
+        let found = match self.0.lookup(absolute(name), kind).await {
             Ok(found) => found,
             Err(error) if error.is_nx_domain() => return Err(LookupError::NoSuchName),
             Err(error) if error.is_no_records_found() => {
@@ -128,5 +134,17 @@ impl Lookup for Upstream {
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_search_list_is_put_behind_a_name_that_a_process_may_have_written() {
+        assert_eq!(absolute("x.internal"), "x.internal.");
+        assert_eq!(absolute("x.internal."), "x.internal.");
+        assert_eq!(absolute("db"), "db");
     }
 }
