@@ -22,6 +22,7 @@ use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
 use tidegate_policy::{
     FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Vocabulary, Word,
+    any_spelling,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -69,6 +70,7 @@ static VOCABULARY: Vocabulary = Vocabulary {
     }],
     text: "sql",
     path: PathSpec { written: "word", form: PathForm::Names(1) },
+    spelling: any_spelling,
 };
 
 /// A directory with this bundle in it.

@@ -43,4 +43,4 @@ pub use problem::{Problem, SourceFile};
 pub use resource::{Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls};
 pub use shield::{FileName, FilePattern, Requirement, ShieldedFiles, UnixAddress, UnixPass};
 pub use verdict::{ContentMask, Effect, FieldMasks, ResultMasks, Show, Shown, StandingMasks, Verdict};
-pub use vocabulary::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
+pub use vocabulary::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word, any_spelling};

@@ -11,6 +11,13 @@ pub struct Vocabulary {
     pub text: &'static str,
     /// The addresses of maskable fields, as `columns:` of a mask names them.
     pub path: PathSpec,
+    /// How a glob on a field must be written, if as it is written it can match nothing: for a field's name and a glob on it.
+    pub spelling: fn(&str, &str) -> Option<String>,
+}
+
+/// For vocabularies whose fields have values of any form.
+pub fn any_spelling(_field: &str, _glob: &str) -> Option<String> {
+    None
 }
 
 /// How the address of a maskable field looks.

@@ -216,9 +216,27 @@ impl Loader<'_> {
         let mut fields = Vec::new();
         for (key, value) in &raw.0 {
             let spec = vocabulary.field(key.get()?)?;
+            self.spelled(value, spec, vocabulary);
             fields.push((spec.name, self.matcher(value, spec)?));
         }
         Some(Block { fields })
+    }
+
+    /// Reports globs that are written as no value of their field is.
+    fn spelled(&self, raw: &At<RawMatch>, spec: &FieldSpec, vocabulary: &Vocabulary) {
+        let values: Vec<(Position, &Scalar)> = match raw.get() {
+            Some(RawMatch::One(value)) => vec![(raw.at, value)],
+            Some(RawMatch::Many(values)) => readable(values).collect(),
+            Some(RawMatch::Named(_)) | None => Vec::new(),
+        };
+        for (at, value) in values {
+            if let Scalar::Text(text) = value
+                && let Some(spelling) = (vocabulary.spelling)(spec.name, text)
+            {
+                let hint = format!("write {spelling:?} ({})", spec.about);
+                self.problems.report_with(at, format!("{text:?} matches nothing in `{}:`", spec.name), hint);
+            }
+        }
     }
 
     fn matcher(&self, raw: &At<RawMatch>, spec: &FieldSpec) -> Option<Matcher> {

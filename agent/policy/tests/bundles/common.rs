@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tidegate_policy::{
     FieldKind, FieldSpec, Item, PathForm, PathSpec, Policy, Principal, Problem, Process, Shape, SourceFile,
-    Value, Vocabulary, Word,
+    Value, Vocabulary, Word, any_spelling,
 };
 
 const fn word(name: &'static str) -> Word {
@@ -79,6 +79,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
     ],
     text: "sql",
     path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
+    spelling: any_spelling,
 };
 
 /// Loads one file called `bundle.yaml`.

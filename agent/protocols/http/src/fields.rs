@@ -58,14 +58,36 @@ fn form(body: &[u8]) -> Result<Fields, String> {
     let text = std::str::from_utf8(body).map_err(|_| "it is not UTF-8")?;
     let mut fields = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |text| target::form_decoded(text).map_err(|why| why.0);
-        fields.push((decoded(name)?.into(), decoded(value)?.into()));
-        if fields.len() > MOST || name.len() > LONGEST {
-            return Err(format!("it has more than {MOST} values, or names longer than {LONGEST} bytes"));
+        // Some servers split at `;`, too.
+        let parts = pair.split(';').filter(|part| pair.contains(';') && !part.is_empty());
+        for part in std::iter::once(pair).chain(parts) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let decoded = |text| target::form_decoded(text).map_err(|why| why.0);
+            let (name, value): (_, Arc<str>) = (decoded(name)?, decoded(value)?.into());
+            if fields.len() >= MOST || name.len() > LONGEST {
+                return Err(format!("it has more than {MOST} values, or names longer than {LONGEST} bytes"));
+            }
+            fields.extend(plainer(&name).map(|plainer| (plainer.into(), value.clone())));
+            fields.push((name.into(), value));
         }
     }
     Ok(fields)
+}
+
+/// The name that servers take this one for which know of nesting, or leave out blanks before it: `a.b` for `a[b]`, `a` for
+/// `a[]` and `a[0]`. None, if it is the same.
+fn plainer(name: &str) -> Option<String> {
+    let trimmed = name.trim_start();
+    let Some((first, rest)) = trimmed.split_once('[') else {
+        return (trimmed != name).then(|| trimmed.to_owned());
+    };
+    let mut plainer = first.to_owned();
+    for inner in rest.split('[').map(|inner| inner.trim_end_matches(']')) {
+        if !inner.bytes().all(|byte| byte.is_ascii_digit()) {
+            plainer.extend([".", inner]);
+        }
+    }
+    Some(plainer)
 }
 
 /// A value, and where it stands.
@@ -80,6 +102,23 @@ impl At<'_> {
             return Err(E::custom(format!("it has more than {MOST} values")));
         }
         self.fields.push((self.path.into(), value.into()));
+        Ok(())
+    }
+}
+
+impl At<'_> {
+    /// Adds what was read since then once more, under the name that it has for servers which take `"a.b"` for an `a` with
+    /// a `b`.
+    fn nest<E: Error>(&mut self, since: usize, quoted: &str, plain: &str) -> Result<(), E> {
+        let read = self.fields.get(since..).unwrap_or_default();
+        let nested = read.iter().filter_map(|(name, value)| {
+            Some((format!("{plain}{}", name.strip_prefix(quoted)?).into(), value.clone()))
+        });
+        let nested: Fields = nested.collect();
+        if self.fields.len() + nested.len() > MOST {
+            return Err(E::custom(format!("it has more than {MOST} values")));
+        }
+        self.fields.extend(nested);
         Ok(())
     }
 }
@@ -117,7 +156,8 @@ impl<'de> Visitor<'de> for At<'_> {
 
     /// `1.0` and `1e0` are `1`: most servers take one for the other.
     fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
-        self.add(&number.to_string())
+        // -0.0 is 0.
+        self.add(&(number + 0.0).to_string())
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
@@ -132,19 +172,26 @@ impl<'de> Visitor<'de> for At<'_> {
         if is_empty { self.add("[]") } else { Ok(()) }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
         At { fields: &mut *self.fields, path: self.path }.add("{}")?;
         let mut seen = HashSet::new();
         while let Some(Name(name)) = entries.next_key()? {
             if !seen.insert(name.to_uppercase().to_lowercase()) {
                 return Err(A::Error::custom(format!("{name:?} is there twice")));
             }
-            let dotted = if name.contains('.') { serde_json::Value::from(name).to_string() } else { name };
-            let path = if self.path.is_empty() { dotted } else { format!("{}.{dotted}", self.path) };
+            let dotted = name.contains('.').then(|| serde_json::Value::from(&*name).to_string());
+            let under = |name: &str| {
+                if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+            };
+            let path = under(dotted.as_ref().unwrap_or(&name));
             if path.len() > LONGEST {
                 return Err(A::Error::custom(format!("a name in it is longer than {LONGEST} bytes")));
             }
+            let begun = self.fields.len();
             entries.next_value_seed(At { fields: &mut *self.fields, path: &path })?;
+            if dotted.is_some() {
+                self.nest(begun, &path, &under(&name))?;
+            }
         }
         Ok(())
     }
@@ -179,6 +226,7 @@ mod tests {
                 "n=null",
                 "f=1",
                 "\"dotted.name\"=100",
+                "dotted.name=100",
                 "e=-0.5"
             ]
         );
@@ -190,6 +238,18 @@ mod tests {
     fn a_form_is_names_and_values() {
         let told = told("application/x-www-form-urlencoded", "a=1&b%20c=%C3%A9+x&a=2&flag&&x=a=b").unwrap();
         assert_eq!(told, ["a=1", "b c=é x", "a=2", "flag=", "x=a=b"]);
+    }
+
+    #[test]
+    fn a_name_that_servers_take_for_another_has_both() {
+        let form = |body| told("application/x-www-form-urlencoded", body).unwrap();
+        assert_eq!(form("deploy[environment]=x"), ["deploy.environment=x", "deploy[environment]=x"]);
+        assert_eq!(form("env[]=x&env[0]=y"), ["env=x", "env[]=x", "env=y", "env[0]=y"]);
+        assert_eq!(form("a[b][][c]=x"), ["a.b.c=x", "a[b][][c]=x"]);
+        assert_eq!(form("+env=x"), ["env=x", " env=x"]);
+        assert_eq!(form("a=1;env=x"), ["a=1;env=x", "a=1", "env=x"]);
+        let json = told("application/json", r#"{"a.b": {"c": 1}, "z": -0}"#).unwrap();
+        assert_eq!(json, ["={}", "\"a.b\"={}", "\"a.b\".c=1", "a.b={}", "a.b.c=1", "z=0"]);
     }
 
     #[test]

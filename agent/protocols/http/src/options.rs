@@ -111,10 +111,11 @@ enum Trick {
     EncodedSlash,
     EmptySegments,
     PathParameters,
+    MethodParameters,
 }
 
 const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}), pass (names of \
-                     header fields), tolerate (encoded-slash, empty-segments, path-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
+                     header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
@@ -146,6 +147,7 @@ impl Options {
                 encoded_slash: has(Trick::EncodedSlash),
                 empty_segments: has(Trick::EmptySegments),
                 path_parameters: has(Trick::PathParameters),
+                method_parameters: has(Trick::MethodParameters),
             },
             h2c: raw.h2c,
             wait,

@@ -115,6 +115,11 @@ impl Asked {
             path => target::path(path, options.tolerated).map_err(|why| bad(why.0))?,
         };
         let query = query.map(Query::parse).transpose().map_err(|why| bad(why.0))?;
+        if !options.tolerated.method_parameters && query.as_ref().is_some_and(Query::changes_the_method) {
+            return Err(bad(
+                "a parameter of its query changes the method (options: {tolerate: [method-parameters]})",
+            ));
+        }
         let mut headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
         if let Some(own) = options.sign_in.header().and_then(|name| headers.get_mut(name)) {
             own.set_sensitive(true);

@@ -33,7 +33,12 @@ pub(crate) struct Tolerated {
     pub(crate) empty_segments: bool,
     /// `;` within a segment.
     pub(crate) path_parameters: bool,
+    /// `_method=DELETE` in a query.
+    pub(crate) method_parameters: bool,
 }
+
+/// Query parameters that some servers obey instead of the method.
+const METHOD_PARAMETERS: [&str; 3] = ["_method", "$httpmethod", "x-http-method-override"];
 
 /// A query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,6 +175,36 @@ fn parts(plain: &[u8], tolerated: Tolerated) -> Result<(), Ambiguous> {
     Ok(())
 }
 
+/// A glob on paths as [`as_rules_see`] has them: outside of its signs, each character in the form in which it comes.
+pub(crate) fn glob(written: &str) -> String {
+    let mut glob = String::with_capacity(written.len());
+    let mut bytes = written.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut ahead = bytes.clone();
+        // A % that encodes nothing may stand before a sign of the glob.
+        let encoded = Some(byte).filter(|byte| *byte == b'%').and_then(|_| {
+            let digits = [ahead.next()?, ahead.next()?];
+            u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()
+        });
+        match encoded {
+            None if byte == b'%' => glob.push('%'),
+            None => push(
+                &mut glob,
+                byte,
+                byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'^' | b'`' | b'|' | b'#'),
+            ),
+            Some(code) => {
+                bytes = ahead;
+                if code == b'*' {
+                    glob.push('\\');
+                }
+                push(&mut glob, code, is_unreserved(code) || is_path_character(code));
+            }
+        }
+    }
+    glob
+}
+
 /// A path in its one form as rules see it: what may stand in a segment as it is stands there so, whichever way the client
 /// wrote it, since every server reads both the same.
 pub(crate) fn as_rules_see(path: &str) -> String {
@@ -210,6 +245,14 @@ impl Query {
             }
         }
         Ok(Self { text, parameters })
+    }
+
+    /// Whether a parameter is there that some servers obey instead of the method.
+    pub(crate) fn changes_the_method(&self) -> bool {
+        self.parameters.iter().any(|parameter| {
+            let name = parameter.split('=').next().unwrap_or_default().to_ascii_lowercase();
+            METHOD_PARAMETERS.contains(&&*name)
+        })
     }
 }
 
@@ -292,8 +335,12 @@ pub(crate) fn encoded(value: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const STRICT: Tolerated =
-        Tolerated { encoded_slash: false, empty_segments: false, path_parameters: false };
+    const STRICT: Tolerated = Tolerated {
+        encoded_slash: false,
+        empty_segments: false,
+        path_parameters: false,
+        method_parameters: false,
+    };
 
     #[test]
     fn a_path_has_one_form() {
@@ -354,7 +401,7 @@ mod tests {
 
     #[test]
     fn what_a_resource_tolerates_stays_what_it_was() {
-        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true };
+        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true, ..STRICT };
         assert_eq!(path("/@babel%2fcore//x;v=1", all).as_deref(), Ok("/@babel%2Fcore//x;v=1"));
         assert!(path("/a%5cb", all).is_err());
     }
@@ -377,7 +424,7 @@ mod tests {
         for written in ["/open/..;x/secret", "/open/.;/secret", "/open/%2e%2e%3bx=1/secret"] {
             assert!(path(written, parameters).is_err(), "{written:?} was taken");
         }
-        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true };
+        let all = Tolerated { encoded_slash: true, empty_segments: true, path_parameters: true, ..STRICT };
         for written in ["/a/%2e%2e/b", "/a%2f..;x%2fb"] {
             assert!(path(written, all).is_err(), "{written:?} was taken");
         }
@@ -449,6 +496,21 @@ mod tests {
         let query = Query::parse("x=1;admin=1").unwrap();
         assert!(query.parameters.iter().any(|parameter| **parameter == *"admin=1"));
         assert!(query.parameters.iter().any(|parameter| **parameter == *"x=1;admin=1"));
+    }
+
+    #[test]
+    fn a_parameter_that_changes_the_method_is_seen_however_it_is_written() {
+        let changes = |written: &str| Query::parse(written).unwrap().changes_the_method();
+        for written in [
+            "_method=DELETE",
+            "a=1;_method=PUT",
+            "%5Fmethod=x",
+            "$httpMethod=DELETE",
+            "X-HTTP-Method-Override=x",
+        ] {
+            assert!(changes(written), "{written}");
+        }
+        assert!(!changes("method=PUT&x=_method"));
     }
 
     #[test]

@@ -89,8 +89,12 @@ pub(crate) fn targets(bytes: &[u8]) {
         assert_eq!(Authority::parse(&authority.to_string()).as_ref(), Ok(&authority), "{text:?}");
     }
     for tolerant in [false, true] {
-        let tolerated =
-            Tolerated { encoded_slash: tolerant, empty_segments: tolerant, path_parameters: tolerant };
+        let tolerated = Tolerated {
+            encoded_slash: tolerant,
+            empty_segments: tolerant,
+            path_parameters: tolerant,
+            method_parameters: tolerant,
+        };
         if let Ok(path) = target::path(text, tolerated) {
             assert_eq!(target::path(&path, tolerated).as_ref(), Ok(&path), "{text:?}");
             let is_dot =

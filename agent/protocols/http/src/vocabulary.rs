@@ -3,6 +3,8 @@
 use http::Method;
 use tidegate_gate::policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
 
+use crate::target;
+
 const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
 }
@@ -104,9 +106,67 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         written: "body.name.name (of JSON) or header.name",
         form: PathForm::Behind(&["body.", "header."]),
     },
+    spelling,
 };
 
 /// The method as bundles name it; none for one that the gate doesn't know.
 pub(crate) fn method(method: &Method) -> Option<&'static str> {
     METHODS.iter().map(|word| word.name).find(|name| *name == method.as_str())
+}
+
+/// Requests have names of header fields, hosts and media types in lower case, and paths in one form.
+fn spelling(field: &str, glob: &str) -> Option<String> {
+    let spelled = match field {
+        "host" | "type" => glob.to_ascii_lowercase(),
+        "header" => {
+            let (name, value) = glob.split_at_checked(glob.find(':').unwrap_or(glob.len()))?;
+            name.to_ascii_lowercase() + value
+        }
+        "path" => target::glob(glob),
+        _ => return None,
+    };
+    (spelled != glob).then_some(spelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_gate::policy::{Policy, SourceFile};
+
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_has_it_does_not_load_and_says_how_to_write_it() {
+        let text = "tidegate: 1\nname: it\nsubjects: {tester: {users: [\"0\"]}}\nresources: {it: {protocol: http, addresses: \
+                    [\"it.test:443\"]}}\nrules:\n  - {name: all, subjects: [tester], resources: [it], deny: [{header: \
+                    [\"x-ok: *\", \"X-Acl: *\"]}]}\n";
+        let file = SourceFile { path: "it.yaml".into(), text: text.into() };
+        let problems = Policy::load(&[file], &[&VOCABULARY]).unwrap_err();
+        let told: String = problems.iter().map(ToString::to_string).collect();
+        assert!(told.contains("it.yaml:6:") && told.contains("write \"x-acl: *\""), "{told}");
+    }
+
+    #[test]
+    fn what_could_match_no_request_has_another_spelling() {
+        for (field, written, spelled) in [
+            ("header", "X-Acl: Public*", "x-acl: Public*"),
+            ("host", "Git.Internal", "git.internal"),
+            ("type", "Application/JSON", "application/json"),
+            ("path", "/caf%c3%a9/*", "/caf%C3%A9/*"),
+            ("path", "/a b/é/{id}", "/a%20b/%C3%A9/{id}"),
+            ("path", "/%7Eroot/**", "/~root/**"),
+            ("path", "/acme%2fpayroll", "/acme%2Fpayroll"),
+            ("path", "/v1/p%3Adelete%2A", "/v1/p:delete\\*"),
+        ] {
+            assert_eq!(spelling(field, written).as_deref(), Some(spelled), "{field}: {written}");
+        }
+        for (field, written) in [
+            ("header", "x-acl: *"),
+            ("query", "Name=É"),
+            ("path", "/{v1,v2}/[a-z]?/\\*/x%2F**"),
+            ("path", "*"),
+            ("path", "/@scope/{name}:cancel"),
+        ] {
+            assert_eq!(spelling(field, written), None, "{field}: {written}");
+        }
+    }
 }

@@ -115,3 +115,12 @@ rules:
     client.read_to_string(&mut heard).await.unwrap();
     assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
 }
+
+#[tokio::test]
+async fn a_parameter_that_changes_the_method_is_refused_unless_it_is_tolerated() {
+    for (options, status) in [("{}", "400"), ("{tolerate: [method-parameters]}", "200")] {
+        let stage = stage(options).await;
+        let heard = stage.told(&stage.request("POST /x?_method=DELETE", "Content-Length: 0\r\n")).await;
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{options}: {heard}");
+    }
+}

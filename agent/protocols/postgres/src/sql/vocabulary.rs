@@ -1,6 +1,6 @@
 //! The words that bundles use for what happens on a PostgreSQL connection.
 
-use tidegate_policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
+use tidegate_policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word, any_spelling};
 
 const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
@@ -96,4 +96,5 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
     ],
     text: "sql",
     path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
+    spelling: any_spelling,
 };
