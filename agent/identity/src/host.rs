@@ -21,6 +21,8 @@ use crate::{Defect, ends::Ends, token::LONGEST};
 const DEEPEST: usize = 64;
 /// What `/proc/pid/sessionid` says where no login session was begun (audit's unset value).
 const NO_LOGIN: u32 = u32::MAX;
+/// How the names of terminals begin.
+const TERMINALS: [&str; 4] = ["/dev/pts/", "/dev/tty", "/dev/hvc", "/dev/console"];
 
 /// A process: its id alone may be another's later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,23 +43,15 @@ pub(crate) struct Seen {
     pub(crate) session: u32,
 }
 
-/// The job of a shell that a process is in (POSIX: process group).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Group {
-    /// Process id of the group's first.
-    pub(crate) id: u32,
-    /// Its session has a terminal, where a shell gives each command a group of its own.
-    pub(crate) terminal: bool,
-}
-
 /// The host's processes.
 pub(crate) trait Host: Send + Sync + 'static {
     /// The process that has this id now; none if it has ended, waited for or not.
     fn seen(&self, pid: u32) -> Option<Seen>;
     /// Its real user id.
     fn uid(&self, id: ProcessId) -> Option<u32>;
-    /// Its process group.
-    fn group(&self, id: ProcessId) -> Option<Group>;
+    /// Whether it is run at a terminal: that of its session is its standard input. A session may be given a terminal by what
+    /// its leader opens.
+    fn is_at_terminal(&self, id: ProcessId) -> bool;
     /// The cgroups that it lies in.
     fn cgroup(&self, id: ProcessId) -> Option<String>;
     /// The login session that it belongs to, as the kernel's audit counts them.
@@ -160,10 +154,14 @@ impl Host for Procfs {
         self.is_still(id).then_some(uid)
     }
 
-    fn group(&self, id: ProcessId) -> Option<Group> {
-        let stat = process(id.pid)?.stat().ok()?;
-        let group = Group { id: u32::try_from(stat.pgrp).ok()?, terminal: stat.tty_nr != 0 };
-        (stat.starttime == id.started).then_some(group)
+    fn is_at_terminal(&self, id: ProcessId) -> bool {
+        let has_one =
+            process(id.pid).and_then(|process| process.stat().ok()).is_some_and(|stat| stat.tty_nr != 0);
+        // By its name: a file may be one that never answers.
+        let input = std::fs::read_link(format!("/proc/{}/fd/0", id.pid)).unwrap_or_default();
+        let input = input.to_string_lossy();
+        let is_terminal = TERMINALS.iter().any(|begin| input.starts_with(begin));
+        has_one && is_terminal && self.is_still(id)
     }
 
     fn cgroup(&self, id: ProcessId) -> Option<String> {
@@ -349,6 +347,34 @@ mod tests {
         assert_eq!(procfs().file(id, &path).unwrap().unwrap().as_slice(), b"text");
         assert!(procfs().file(id, directory.path()).unwrap_err().to_string().contains("regular file"));
         end(child);
+    }
+
+    #[test]
+    fn a_terminal_is_one_that_is_read_from() {
+        // The second leads its session and has its terminal, as a service has one that a job had it open.
+        let script = "import os, pty, sys
+def begin(stdin):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        if stdin: os.dup2(os.open(stdin, os.O_RDONLY), 0)
+        os.execvp('sh', ['sh', '-c', 'echo begun; cat <&1'])
+    os.read(terminal, 5)
+    return pid
+print(begin(None), begin('/dev/null'), flush=True)
+sys.stdin.read()";
+        let mut parent = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(parent.stdout.as_mut().unwrap()), &mut line).unwrap();
+        let procfs = procfs();
+        let pids = line.split_whitespace().map(|pid| pid.parse().unwrap());
+        let told: Vec<_> = pids.map(|pid| procfs.is_at_terminal(procfs.seen(pid).unwrap().id)).collect();
+        assert_eq!(told, [true, false]);
+        end(parent);
     }
 
     #[tokio::test]

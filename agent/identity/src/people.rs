@@ -111,7 +111,7 @@ impl Registry {
         if leader.id == caller || host.uid(leader.id) != Some(uid) {
             return None;
         }
-        let terminal = host.group(leader.id)?.terminal;
+        let terminal = host.is_at_terminal(leader.id);
         let within =
             || host.cgroup(leader.id).is_some_and(|own| above.and_then(|id| host.cgroup(id)) == Some(own));
         (terminal || within()).then_some((leader.id, terminal))
@@ -133,7 +133,7 @@ impl Registry {
         let host = &*self.inner.host;
         let shell = match &*place.lineage {
             [own, parent, ..] if own.session == parent.session => {
-                let terminal = host.group(own.id).is_some_and(|group| group.terminal);
+                let terminal = host.is_at_terminal(parent.id);
                 let same = host.uid(caller).is_some_and(|uid| host.uid(parent.id) == Some(uid));
                 (terminal && same).then_some(parent.id)
             }

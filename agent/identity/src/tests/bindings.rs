@@ -174,18 +174,16 @@ async fn a_token_is_not_presented_for_the_daemon_that_starts_commands_for_many_a
 
 #[tokio::test]
 async fn a_job_does_not_present_its_token_for_the_runner_that_started_it() {
-    // In place of the job's shell, so that the runner is its parent, and in any process group of its session.
+    // In place of the job's shell, so that the runner is its parent.
     for session in [true, false] {
         let world = World::new().await;
         world.told.fork(10, 21);
         if session {
             world.told.set_session(21);
         }
-        for (pid, terminal) in [(21, false), (10, false), (21, true)] {
-            world.told.set_group(pid, terminal);
-            let refused = world.present(21, &world.token("evil")).await.unwrap_err();
-            assert_eq!(refused, Defect::NoSession);
-        }
+        world.told.set_terminal(21);
+        let refused = world.present(21, &world.token("evil")).await.unwrap_err();
+        assert_eq!(refused, Defect::NoSession);
         world.told.fork(10, 22);
         assert!(world.subjects(22).await.is_empty(), "another job is evil's");
     }
@@ -230,7 +228,7 @@ async fn a_shell_at_a_terminal_gives_each_command_a_group_and_presents_for_itsel
     // The terminal's own shell was begun by another service.
     world.told.set_cgroup(20, "0::/user.slice/session-7.scope");
     for pid in [20, 30] {
-        world.told.set_group(pid, true);
+        world.told.set_terminal(pid);
     }
     world.present(30, &world.token("job-1")).await.unwrap();
     assert_eq!(world.subjects(20).await, ["job-1"]);
@@ -239,7 +237,7 @@ async fn a_shell_at_a_terminal_gives_each_command_a_group_and_presents_for_itsel
 #[tokio::test]
 async fn a_runner_that_was_begun_at_a_terminal_is_none_of_its_jobs() {
     let world = World::new().await;
-    world.told.set_group(20, true);
+    world.told.set_terminal(20);
     world.told.fork(20, 31);
     world.told.fork(31, 41);
     assert_eq!(world.present(41, &world.token("evil")).await.unwrap_err(), Defect::NoSession);

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Defect, ProcessId,
-    host::{Group, Host, Seen},
+    host::{Host, Seen},
 };
 
 /// A host that has the processes a test says. Their start time is 100 and their id.
@@ -25,7 +25,7 @@ struct Process {
     uid: u32,
     environment: Vec<u8>,
     login: Option<u32>,
-    group: Group,
+    terminal: bool,
     cgroup: &'static str,
     stuck: Option<Stuck>,
     ended: watch::Sender<bool>,
@@ -52,13 +52,12 @@ impl Told {
     /// A process in the session of its parent, with the parent's environment.
     pub(super) fn fork(&self, parent: u32, pid: u32) {
         let mut processes = self.0.lock().unwrap();
-        let own = Group { id: pid, terminal: false };
         let first = Process {
             seen: Seen { id: id(pid), parent, session: pid },
             uid: UID,
             environment: Vec::new(),
             login: None,
-            group: own,
+            terminal: false,
             cgroup: "0::/system.slice/runner.service",
             stuck: None,
             ended: watch::Sender::new(false),
@@ -70,7 +69,7 @@ impl Told {
                 uid: of.uid,
                 environment: of.environment.clone(),
                 login: of.login,
-                group: of.group,
+                terminal: of.terminal,
                 cgroup: of.cgroup,
                 ..first
             },
@@ -111,8 +110,8 @@ impl Told {
         self.change(pid, |process| process.seen.session = session);
     }
 
-    pub(super) fn set_group(&self, pid: u32, terminal: bool) {
-        self.change(pid, |process| process.group = Group { id: pid, terminal });
+    pub(super) fn set_terminal(&self, pid: u32) {
+        self.change(pid, |process| process.terminal = true);
     }
 
     pub(super) fn set_cgroup(&self, pid: u32, cgroup: &'static str) {
@@ -157,8 +156,8 @@ impl Host for Told {
         self.0.lock().unwrap().get(&id.pid).map(|process| process.uid)
     }
 
-    fn group(&self, id: ProcessId) -> Option<Group> {
-        self.0.lock().unwrap().get(&id.pid).map(|process| process.group)
+    fn is_at_terminal(&self, id: ProcessId) -> bool {
+        self.0.lock().unwrap().get(&id.pid).is_some_and(|process| process.terminal)
     }
 
     fn cgroup(&self, id: ProcessId) -> Option<String> {
