@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
 /// Larger executables are not hashed.
 const MAX_BYTES: u64 = 256 << 20;
@@ -28,6 +30,30 @@ pub struct Version {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+/// What is known of a file without asking whoever keeps it, which may never answer.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    version: Version,
+    /// Id of the mount that it was found by, where that is on no block device: there a process may make the content up.
+    pub(crate) mount: Option<u64>,
+}
+
+impl Remembered {
+    /// Of an open file, also one that was opened for its path alone (`O_PATH`).
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let asked = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let found = statx(file, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, asked)?;
+        let version = Version {
+            device: makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            size: found.stx_size,
+            modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec.into()),
+            changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec.into()),
+        };
+        Ok(Self { version, mount: (found.stx_dev_major == 0).then_some(found.stx_mnt_id) })
+    }
 }
 
 impl Version {
@@ -86,17 +112,16 @@ pub(crate) enum Known {
 }
 
 impl Digests {
-    /// What is known of an open file.
-    pub(crate) fn known(&self, file: File) -> io::Result<Known> {
-        let version = Version::of(&file.metadata()?);
+    /// What is known of a file that was opened, at least for its path.
+    pub(crate) fn known(&self, file: File, Remembered { version, .. }: Remembered) -> Known {
         if let Some(known) = self.lock().get(&version) {
-            return Ok(Known::Digest(Some(Arc::clone(known))));
+            return Known::Digest(Some(Arc::clone(known)));
         }
-        Ok(if version.size > MAX_BYTES {
+        if version.size > MAX_BYTES {
             Known::Digest(None)
         } else {
             Known::Unread(Unread { file, version, settled: version.is_settled() })
-        })
+        }
     }
 
     /// SHA-256 in lower-case hex, unless somebody has read it meanwhile; none if the file changes while it is read.
@@ -104,6 +129,8 @@ impl Digests {
         if let Some(known) = self.lock().get(&version) {
             return Ok(Some(Arc::clone(known)));
         }
+        // What was opened for its path is now opened to be read, which may take as long as reading it.
+        let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let mut context = Context::new(&SHA256);
         let mut chunk = vec![0; CHUNK];
         // Somebody may make it longer all the while.
@@ -144,16 +171,21 @@ impl Digests {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::Write as _;
-    use std::os::unix::fs::FileExt as _;
+    use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 
     use super::*;
 
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
+    fn known(digests: &Digests, file: &File) -> Known {
+        digests.known(file.try_clone().unwrap(), Remembered::of(file).unwrap())
+    }
+
     fn digest(digests: &Digests, file: &File) -> Option<Arc<str>> {
-        match digests.known(file.try_clone().unwrap()).unwrap() {
+        match known(digests, file) {
             Known::Digest(digest) => digest,
             Known::Unread(unread) => digests.read(unread).unwrap(),
         }
@@ -181,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_told_and_read_that_was_opened_for_its_path_alone() {
+        let path = std::env::current_exe().unwrap();
+        let by_path = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path).unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(Remembered::of(&by_path).unwrap().version, Version::of(&file.metadata().unwrap()));
+        let digests = Digests::default();
+        assert_eq!(digest(&digests, &by_path), digest(&Digests::default(), &file));
+    }
+
+    #[test]
     fn only_a_file_that_has_settled_is_remembered() {
         let old = File::open(std::env::current_exe().unwrap()).unwrap();
         let mut version = Version::of(&old.metadata().unwrap());
@@ -194,20 +236,16 @@ mod tests {
     fn a_known_file_is_not_read_again() {
         let digests = Digests::default();
         let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
-        let Known::Unread(unread) = digests.known(file.try_clone().unwrap()).unwrap() else {
-            panic!("it is known")
-        };
+        let Known::Unread(unread) = known(&digests, &file) else { panic!("it is known") };
         digests.lock().insert(unread.version, "remembered".into());
         assert_eq!(&*digests.read(unread).unwrap().unwrap(), "remembered", "whoever waited reads it again");
-        assert!(
-            matches!(digests.known(file).unwrap(), Known::Digest(Some(known)) if &*known == "remembered")
-        );
+        assert!(matches!(known(&digests, &file), Known::Digest(Some(known)) if &*known == "remembered"));
     }
 
     #[test]
     fn who_runs_many_programs_makes_few_of_the_others_be_read_again() {
         let (digests, file) = (Digests::default(), File::open(std::env::current_exe().unwrap()).unwrap());
-        let Known::Unread(unread) = digests.known(file).unwrap() else { panic!("it is known") };
+        let Known::Unread(unread) = known(&digests, &file) else { panic!("it is known") };
         let numbered = |inode| Version { inode, ..unread.version };
         digests.lock().extend((0..4_096).map(|inode| (numbered(inode), "known".into())));
         digests.read(Unread { settled: true, ..unread }).unwrap();

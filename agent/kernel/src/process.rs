@@ -1,7 +1,9 @@
 //! Facts about the process behind a connection.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,11 +12,13 @@ use procfs::process::{Process as Entry, Stat};
 use procfs::ticks_per_second;
 
 use crate::cgroup::Hierarchy;
-use crate::digest::{Digests, Known, Unread};
+use crate::digest::{Digests, Known, Remembered, Unread};
 use crate::{Captured, KernelError, arguments, placement};
 
 /// Ancestors that are named at most.
 const MAX_ANCESTORS: usize = 16;
+/// Bytes of a process' table of mounts that are read; whoever may mount can make it as long as they like.
+const MAX_MOUNTS: u64 = 1 << 20;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Facts about one process, held by pid and start time. Of a process that was gone before it could be read, only what the
@@ -138,10 +142,12 @@ impl Living {
         }
         if let Some((path, file)) = self.executable() {
             process.executable = Some(lossy(&path));
-            match digests.known(file) {
-                Ok(Known::Digest(digest)) => process.executable_sha256 = digest,
-                Ok(Known::Unread(executable)) => unread = Some(executable),
-                Err(_) => {}
+            let remembered = Remembered::of(&file).ok();
+            let readable = remembered.filter(|file| file.mount.is_none_or(|mount| self.keeps_files(mount)));
+            match readable.map(|remembered| digests.known(file, remembered)) {
+                Some(Known::Digest(digest)) => process.executable_sha256 = digest,
+                Some(Known::Unread(executable)) => unread = Some(executable),
+                None => {}
             }
         }
         if let Ok(line) = self.entry.cmdline() {
@@ -152,13 +158,33 @@ impl Living {
         unread
     }
 
-    /// The executable's path, and the file itself: opened through procfs, so that it is the one that runs even if another
-    /// has taken its path. None if it was exchanged in between by an exec.
+    /// The executable's path, and the file itself: found through procfs, so that it is the one that runs even if another
+    /// has taken its path. None if it was exchanged in between by an exec. It is opened for its path alone, which waits for
+    /// nobody: who keeps the file may never answer.
     fn executable(&self) -> Option<(PathBuf, File)> {
         let path = self.entry.exe().ok()?;
-        let file = File::open(format!("/proc/{}/exe", self.entry.pid)).ok()?;
+        let link = format!("/proc/{}/exe", self.entry.pid);
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(link).ok()?;
         (self.entry.exe().ok()? == path).then_some((path, file))
     }
+
+    /// Whether what is mounted there, as the process has it, keeps files, instead of asking a process for what they hold: that
+    /// may tell us another content than it runs, or nothing, ever.
+    fn keeps_files(&self, mount: u64) -> bool {
+        let mounts = File::open(format!("/proc/{}/mountinfo", self.entry.pid));
+        let kind = mounts.ok().and_then(|mounts| kind_of(mount, BufReader::new(mounts.take(MAX_MOUNTS))));
+        kind.is_some_and(|kind| kind != "fuse" && !kind.starts_with("fuse."))
+    }
+}
+
+/// A mount's kind of file system (proc(5), `/proc/pid/mountinfo`).
+fn kind_of(mount: u64, mounts: impl BufRead) -> Option<String> {
+    let mount = mount.to_string();
+    mounts.lines().map_while(Result::ok).find_map(|line| {
+        let mut fields = line.split(' ');
+        (fields.next() == Some(&mount))
+            .then(|| fields.skip_while(|field| *field != "-").nth(1).map(str::to_owned))?
+    })
 }
 
 /// Executables of the ancestors, parent first, up to the first process of the host. One that can't be read is named by
@@ -194,11 +220,15 @@ mod tests {
     use super::*;
 
     fn myself() -> Captured {
-        let stat = Entry::myself().unwrap().stat().unwrap();
+        captured(std::process::id())
+    }
+
+    fn captured(pid: u32) -> Captured {
+        let stat = Entry::new(i32::try_from(pid).unwrap()).unwrap().stat().unwrap();
         Captured {
             socket: None,
             destination: "192.0.2.1:5432".parse().unwrap(),
-            pid: std::process::id(),
+            pid,
             started: stat.starttime * 1_000_000_000 / ticks_per_second(),
             uid: nix::unistd::getuid().as_raw(),
             sub_uid_of: None,
@@ -217,12 +247,35 @@ mod tests {
         let executable = std::env::current_exe().unwrap();
         assert_eq!(process.executable.as_deref(), executable.to_str());
         assert_eq!(process.executable_sha256, None, "nobody has read it yet");
-        let digest = processes.digest(unread.unwrap()).unwrap();
-        assert_eq!(processes.facts(&myself()).0.executable_sha256, Some(digest));
+        assert!(unread.is_some());
         assert!(process.start_time.is_some());
         assert!(!process.ancestry.is_empty());
         assert!(!process.command_line.is_empty());
         assert_eq!(&*process.command, "captured");
+    }
+
+    #[test]
+    fn an_executable_s_digest_is_known_once_somebody_has_read_it() {
+        use std::process::{Command, Stdio};
+        // One that did not change just now.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let (processes, captured) = (Processes::new().unwrap(), captured(child.id()));
+        let digest = processes.digest(processes.facts(&captured).1.unwrap()).unwrap();
+        let (process, unread) = processes.facts(&captured);
+        assert_eq!((process.executable_sha256, unread.is_none()), (Some(digest), true));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_mount_is_told_by_its_id_alone() {
+        let table = "36 35 0:50 / /mnt/-\\040-\\040fuse rw shared:1 - ext4 /dev/a rw\n\
+                     361 36 0:51 / /a rw - fuse.sshfs a rw\n37 36 0:52 / /b rw,a=- master:1 x:2 - overlay o rw\n38\n";
+        let kind = |mount| kind_of(mount, table.as_bytes());
+        assert_eq!(kind(36).as_deref(), Some("ext4"));
+        assert_eq!(kind(361).as_deref(), Some("fuse.sshfs"));
+        assert_eq!(kind(37).as_deref(), Some("overlay"));
+        assert_eq!((kind(38), kind(3)), (None, None));
     }
 
     #[test]

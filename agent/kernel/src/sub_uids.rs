@@ -67,8 +67,12 @@ impl Accounts {
             Ok(version) => version,
             Err(error) => return Some(Err(error)),
         };
-        let stale = version != read.version || read.again.is_some_and(|again| Instant::now() >= again);
-        (!stale).then(|| account(&read.owned, uid))
+        if version != read.version {
+            return None;
+        }
+        let account = account(&read.owned, uid);
+        let again = account.is_err() && read.again.is_some_and(|again| Instant::now() >= again);
+        (!again).then_some(account)
     }
 
     /// Reads the table, and asks who its users are. Blocks as long as the name service does.
