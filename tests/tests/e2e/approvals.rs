@@ -129,6 +129,60 @@ fn a_denied_delete_is_an_error_and_the_session_goes_on() -> Result<()> {
     })
 }
 
+/// Fifty clients at once, each of which deletes one wish; those that could are printed.
+const FIFTY: &str = "\
+import asyncio, asyncpg
+async def delete(number):
+    connection = await asyncpg.connect()
+    try:
+        await connection.execute(f'DELETE FROM store.wishes WHERE id = {number}')
+        return [number]
+    except asyncpg.PostgresError:
+        return []
+    finally:
+        await connection.close()
+async def all():
+    return await asyncio.gather(*[delete(number) for number in range(50)])
+print(*sum(asyncio.run(all()), []))
+";
+
+/// Approves the deletes of even wishes and denies the others, until so many are answered.
+fn answer_by_number(world: &World, most: usize) -> Result<()> {
+    let mut answered = 0;
+    eventually("all are answered", || {
+        let (_, listed) = approvals(world, &world.ops, &["list", "--json"])?;
+        let listed: Vec<Value> = serde_json::from_str(&listed).with_context(|| listed.clone())?;
+        for question in listed.iter().filter(|question| question["state"] == "waiting") {
+            let (id, text) = (&question["id"], &question["text"]);
+            let (id, text) = (id.as_str().context("an id")?, text.as_str().context("a text")?);
+            let number: u32 = text.rsplit(' ').next().unwrap_or_default().parse()?;
+            let say = if number.is_multiple_of(2) { "approve" } else { "deny" };
+            let (done, said) = approvals(world, &world.ops, &[say, id])?;
+            ensure!(done, "{said}");
+            answered += 1;
+        }
+        Ok(answered == most)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn clients_that_wait_at_once_get_each_its_own_answer() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m")?;
+        world.server.sql("shop", "INSERT INTO store.wishes SELECT generate_series(2, 49)")?;
+        let deleted = std::thread::scope(|scope| {
+            let clients = scope.spawn(|| world.ci.python(FIFTY)?.clean());
+            answer_by_number(world, 50)?;
+            clients.join().map_err(|_| anyhow::anyhow!("the clients panicked"))?
+        })?;
+        let even: Vec<String> = (0..50).step_by(2).map(|number: u32| number.to_string()).collect();
+        ensure!(deleted == even.join(" "), "{deleted}");
+        ensure!(wishes(world)? == "26", "more or less than those was deleted: {}", wishes(world)?);
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
 fn a_revoked_approval_ends_the_session_that_it_let_in() -> Result<()> {

@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::state::Inner;
-use crate::store::{Changed, StoreError};
+use crate::{
+    Inquiry,
+    store::{Changed, StoreError},
+};
 
 /// How often a store that others change is looked at, once for all who wait or watch here.
 const LOOK: Duration = Duration::from_millis(500);
@@ -46,12 +49,17 @@ impl Seen {
     async fn look(&mut self, desk: &Inner) -> Result<(), StoreError> {
         let Changed { questions, mark } = desk.store.changed(self.mark).await?;
         for (id, version) in &questions {
-            let is_new = self.versions.get(id).is_none_or(|seen| seen < version);
-            if is_new
-                && desk.is_of_use(id)
+            if self.versions.get(id).is_some_and(|seen| seen >= version) {
+                continue;
+            }
+            if desk.is_waited_for(id)
                 && let Some(inquiry) = desk.store.load(id).await?
             {
                 desk.publish(&inquiry);
+            } else if desk.is_watched()
+                && let Some(brief) = desk.store.brief(id).await?
+            {
+                desk.tell(&brief, Inquiry::clone);
             }
         }
         // Only those that the next look tells again.

@@ -79,12 +79,17 @@ impl Inner {
                 newer
             });
         }
+        self.tell(inquiry, Inquiry::brief);
+    }
+
+    /// Tells whoever relies on a yes that it was taken back, and whoever watches. What in short is made only if somebody does.
+    pub(super) fn tell(&self, inquiry: &Inquiry, in_short: impl FnOnce(&Inquiry) -> Inquiry) {
         if inquiry.state == State::Revoked {
             // Nobody may rely on it.
             let _ = self.revoked.send(inquiry.id.clone());
         }
-        if self.briefs.receiver_count() > 0 {
-            let _ = self.briefs.send(Arc::new(inquiry.brief()));
+        if self.is_watched() {
+            let _ = self.briefs.send(Arc::new(in_short(inquiry)));
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -120,8 +125,8 @@ impl Inner {
         self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody here waits for a question, or watches all.
-    pub(super) fn is_of_use(&self, id: &str) -> bool {
-        self.is_waited_for(id) || self.briefs.receiver_count() > 0
+    /// Whether somebody here watches all questions.
+    pub(super) fn is_watched(&self) -> bool {
+        self.briefs.receiver_count() > 0
     }
 }

@@ -31,6 +31,9 @@ pub trait Store: Send + Sync {
     /// The question of this id.
     fn load<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>>;
 
+    /// The same [in short](Inquiry::brief).
+    fn brief<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>>;
+
     /// Replaces a question by what became of it, if nobody has since `inquiry.version`. False if somebody has.
     fn replace<'a>(
         &'a self,
@@ -187,9 +190,9 @@ fn lost(letter: &Letter) {
 /// How long before what this host forgets that of others is forgotten, too, in milliseconds.
 const STRAY: i64 = 7 * 24 * 3600 * 1000;
 
-/// Whether a letter makes one needless that nobody was told of yet: what was asked, and is asked no more.
+/// Whether a letter makes one needless that nobody was told of yet: what was asked and not answered, and is asked no more.
 fn takes_back(letter: &Letter) -> bool {
-    [Told::Cancelled, Told::Withdrawn].map(Told::step).contains(&&*letter.event)
+    !letter.answered && [Told::Cancelled, Told::Withdrawn].map(Told::step).contains(&&*letter.event)
 }
 
 /// From when on questions count as asked within a minute, in milliseconds since 1970.

@@ -213,6 +213,10 @@ impl Store for Postgres {
         Box::pin(async move { Ok(self.inquiries(&self.asking, sql_of::LOAD, &[&id]).await?.pop()) })
     }
 
+    fn brief<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
+        Box::pin(async move { Ok(self.inquiries(&self.listing, sql_of::BRIEF, &[&id]).await?.pop()) })
+    }
+
     fn replace<'a>(
         &'a self,
         inquiry: &'a Inquiry,

@@ -146,6 +146,11 @@ impl Store for Sqlite {
         Box::pin(async move { Ok(loading.await?.pop()) })
     }
 
+    fn brief<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
+        let loading = self.read.inquiries(sql_of::BRIEF, [id.to_owned()]);
+        Box::pin(async move { Ok(loading.await?.pop()) })
+    }
+
     fn replace<'a>(
         &'a self,
         inquiry: &'a Inquiry,

@@ -11,6 +11,7 @@ pub(super) const INSERT: &str = "insert into tidegate_questions \
 pub(super) const INSERT_KEY: &str =
     "insert into tidegate_question_keys (key, inquiry) values ($1, $2) on conflict do nothing";
 pub(super) const LOAD: &str = "select version, body from tidegate_questions where id = $1";
+pub(super) const BRIEF: &str = "select version, brief from tidegate_questions where id = $1";
 pub(super) const REPLACE: &str = "update tidegate_questions set version = version + 1, waiting = $1, owed = $2, \
     answered = $3, alive = $4, brief = $5, body = $6 where id = $7 and version = $8";
 pub(super) const FIND: &str = "select id from tidegate_questions where id in \
