@@ -63,6 +63,7 @@ impl Session {
         };
         let is_measured = understood.length.is_none() && self.gate.depends_on("size", &understood.shape);
         if is_measured || self.looks_into(understood) {
+            self.take_room(understood, LOOKED_INTO)?;
             responder.proceed().await?;
             let Some(body) = collect(source, LOOKED_INTO).await? else {
                 let (status, why) = match self.looks_into(understood) {
@@ -96,6 +97,9 @@ impl Session {
                 let why =
                     "this needs an approval, and nobody can read a body that is compressed: send it as it is";
                 return Err(refused(&understood.text, StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+            }
+            if whole.is_none() {
+                self.take_room(understood, SHOWN)?;
             }
             responder.proceed().await?;
             let shown = match whole {
@@ -139,6 +143,16 @@ impl Session {
         responder.proceed().await?;
         let body = collect(source, sigv4::KEPT).await?.ok_or_else(too_long)?;
         Ok((Some(body), Some(room)))
+    }
+
+    /// Takes room for the body, for as long as the request is under way.
+    fn take_room(&self, understood: &mut Understood, most: usize) -> Result<(), Problem> {
+        let told = understood.length.map_or(most, |length| usize::try_from(length).unwrap_or(most).min(most));
+        let room = self.share.body(told).inspect_err(|busy| {
+            self.gate.refuse(understood.action(), &understood.text, busy.detail());
+        })?;
+        understood.room = Some(room);
+        Ok(())
     }
 
     /// Whether a rule looks at the fields of its body.

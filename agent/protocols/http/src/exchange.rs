@@ -17,6 +17,7 @@ use crate::{
     forward,
     problem::{Problem, Reader},
     request::{Asked, Understood, Way},
+    shares::Share,
     shown::{self, Masks},
     sign_in,
     sigv4::{self, Payload, Unchunked},
@@ -32,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) server: Arc<HttpServer>,
     pub(crate) way: Way,
     pub(crate) lines: Lines,
+    /// Of the account whose connection it is.
+    pub(crate) share: Arc<Share>,
 }
 
 /// Where a response goes.
@@ -138,7 +141,13 @@ impl Session {
     ) -> Result<Option<Box<Switched>>, Ended> {
         let (told, reader) = (asked.told(), asked.reader());
         let exchanged = match asked.understand(&self.way, &self.server.options) {
-            Ok(understood) => self.understood(understood, source, responder).await,
+            Ok(understood) => match self.share.request() {
+                Ok(_room) => self.understood(understood, source, responder).await,
+                Err(busy) => {
+                    self.gate.refuse(understood.action(), &understood.text, busy.detail());
+                    Err(busy.into())
+                }
+            },
             Err(problem) => {
                 self.gate.refuse("request", &told, problem.detail());
                 Err(problem.into())
@@ -351,8 +360,10 @@ impl Session {
         let (host, settings) = (&understood.authority.host, &self.server.settings);
         let versions = if self.server.options.h2c { Versions::Http2 } else { Versions::Any };
         let mut line = match understood.offer {
-            None => self.lines.line(host, &self.gate, permit, settings, versions).await?,
-            Some(_) => upstream::new_line(host, &self.gate, permit, settings, Versions::Http11).await?,
+            None => self.lines.line(host, &self.gate, permit, settings, versions, &self.share).await?,
+            Some(_) => {
+                upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
+            }
         };
         let mut request = self.request(understood, &line, outgoing, is_masked)?;
         loop {
@@ -369,7 +380,8 @@ impl Session {
             };
             match failed {
                 SendError::Unsent(unsent) if line.is_used() => {
-                    line = upstream::new_line(host, &self.gate, permit, settings, versions).await?;
+                    line =
+                        upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
                     request = self.request(understood, &line, unsent.into_body().into_plain(), is_masked)?;
                 }
                 SendError::Unsent(_) => {

@@ -17,6 +17,7 @@ mod media;
 mod options;
 mod problem;
 mod request;
+mod shares;
 mod shown;
 mod sign_in;
 mod sigv4;
@@ -47,6 +48,7 @@ use self::{
     exchange::Session,
     options::Options,
     request::Way,
+    shares::Shares,
     upstream::{Lines, Settings},
 };
 
@@ -72,6 +74,7 @@ impl Protocol for Http {
             options: Options::of(resource)?,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
             room: Semaphore::new(sigv4::KEPT_IN_ALL),
+            shares: Shares::default(),
         }))
     }
 
@@ -87,6 +90,7 @@ pub(crate) struct HttpServer {
     settings: Settings,
     /// Bytes of bodies that may be kept until they can be signed.
     room: Semaphore,
+    shares: Shares,
 }
 
 impl Server for HttpServer {
@@ -110,6 +114,7 @@ impl Server for HttpServer {
                 _ => {}
             }
             let mut session = Session {
+                share: self.shares.of(gate.principal().process.account()),
                 way: Way { tls: self.settings.is_tls(), server_name: None, destination: gate.destination() },
                 gate,
                 server: self,

@@ -62,6 +62,11 @@ impl Problem {
         Self { approval: Some(id.into()), retry_after: Some(5), ..Self::refused(told) }
     }
 
+    /// There is no room at the moment.
+    pub(crate) fn busy(detail: String) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
+    }
+
     /// What is wrong.
     pub(crate) fn detail(&self) -> &str {
         &self.detail

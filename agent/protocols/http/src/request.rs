@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Scheme};
 use tidegate_gate::policy::{Item, Shape, Value};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     fields::{self, Fields},
@@ -57,6 +58,8 @@ pub(crate) struct Understood {
     pub(crate) shape: Arc<Shape>,
     /// As recorded: credentials withheld.
     pub(crate) text: String,
+    /// What its body takes of the account's room, where it was read first.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
     /// It asks for a WebSocket.
     pub(crate) offer: Option<Offer>,
     /// How its body comes, where the gate signs the request.
@@ -152,6 +155,7 @@ impl Asked {
             headers,
             length,
             shape: Arc::new(shape),
+            room: None,
             offer,
             payload,
         })

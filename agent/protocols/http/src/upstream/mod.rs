@@ -16,13 +16,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tidegate_gate::{Credential, Gate, Permit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
     task::JoinHandle,
 };
 use tokio_rustls::TlsConnector;
 
 pub(crate) use settings::{ALPN, Settings, Versions};
 
-use crate::{body::Outgoing, problem::Problem};
+use crate::{body::Outgoing, problem::Problem, shares::Share};
 
 /// Connections of HTTP/1.1 that one session keeps to one host while nothing is asked over them.
 const MOST_IDLE: usize = 8;
@@ -50,11 +51,15 @@ enum Sender {
 
 /// The task that carries a connection; it ends with the last that holds it.
 #[derive(Debug)]
-pub(crate) struct Driver(JoinHandle<()>);
+pub(crate) struct Driver {
+    task: JoinHandle<()>,
+    /// Its place among the account's connections.
+    place: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -76,10 +81,11 @@ impl Lines {
         permit: &Permit,
         settings: &Settings,
         versions: Versions,
+        share: &Share,
     ) -> Result<Line, Problem> {
         match self.idle(host) {
             Some(line) => Ok(line),
-            None => new_line(host, gate, permit, settings, versions).await,
+            None => new_line(host, gate, permit, settings, versions, share).await,
         }
     }
 
@@ -182,7 +188,9 @@ pub(crate) async fn new_line(
     permit: &Permit,
     settings: &Settings,
     versions: Versions,
+    share: &Share,
 ) -> Result<Line, Problem> {
+    let place = share.connection()?;
     let upstream = gate.upstream(permit).await.map_err(|refusal| Problem::refused(&refusal))?;
     let unusable = |why: &str| {
         gate.event("credential-unusable", why);
@@ -209,7 +217,7 @@ pub(crate) async fn new_line(
     let connected = tokio::time::timeout(timeout, connecting).await;
     let connected: Result<_, String> =
         connected.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")));
-    let (sender, driver) = connected.map_err(|why| {
+    let (sender, mut driver) = connected.map_err(|why| {
         gate.event("upstream-unreachable", &why);
         // What is wrong with its certificate is for the record: the client could be told of another's network.
         Problem::new(
@@ -217,6 +225,7 @@ pub(crate) async fn new_line(
             format!("the gate could not speak with {host:?}; its record says why"),
         )
     })?;
+    driver.place = Some(place);
     let credential = Arc::new(upstream.credential);
     Ok(Line { host: host.clone(), sender, credential, used: false, driver: Arc::new(driver) })
 }
@@ -237,11 +246,12 @@ where
 }
 
 fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) -> Driver {
-    Driver(tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = told(&error), "upstream connection");
         }
-    }))
+    });
+    Driver { task, place: None }
 }
 
 /// An error with what is behind it.

@@ -1,0 +1,101 @@
+//! What one account may have of a resource at a time: connections, ports and memory are everybody's.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::problem::Problem;
+
+/// Requests.
+const REQUESTS: usize = 4096;
+/// Connections upstream: a seventh of the ports that a host has for one address.
+const CONNECTIONS: usize = 4096;
+/// Bytes of bodies that are read before they are decided on.
+const BODIES: usize = 64 * 1024 * 1024;
+
+/// The shares of all accounts that have sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Shares(Mutex<HashMap<u32, Weak<Share>>>);
+
+/// One account's.
+#[derive(Debug)]
+pub(crate) struct Share {
+    requests: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+}
+
+impl Shares {
+    /// The share of an account, for as long as it has a session.
+    pub(crate) fn of(&self, account: u32) -> Arc<Share> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get(&account).and_then(Weak::upgrade) {
+            return share;
+        }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share {
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            bodies: Arc::new(Semaphore::new(BODIES)),
+        });
+        shares.insert(account, Arc::downgrade(&share));
+        share
+    }
+}
+
+impl Share {
+    /// Room for one more request.
+    pub(crate) fn request(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        taken(&self.requests, 1, "requests under way")
+    }
+
+    /// Room for one more connection upstream.
+    pub(crate) fn connection(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        taken(&self.connections, 1, "connections")
+    }
+
+    /// Room for so many bytes of a body.
+    pub(crate) fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        taken(&self.bodies, bytes, "bytes of requests that wait")
+    }
+}
+
+fn taken(of: &Arc<Semaphore>, count: usize, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    let taken = u32::try_from(count).ok().and_then(|count| of.clone().try_acquire_many_owned(count).ok());
+    taken.ok_or_else(|| {
+        Problem::busy(format!(
+            "this account has as many {what} to this resource as it may: ask again when some are done"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_takes_all_it_may_leaves_the_others_theirs() {
+        let shares = Shares::default();
+        let (one, other) = (shares.of(1), shares.of(2));
+        let all: Vec<_> = (0..CONNECTIONS).map(|_| one.connection().unwrap()).collect();
+        assert!(shares.of(1).connection().is_err(), "another session of its own");
+        assert!(other.connection().is_ok());
+        drop(all);
+        assert!(one.connection().is_ok());
+        let room = one.body(BODIES).unwrap();
+        assert!(one.body(1).is_err() && other.body(1).is_ok());
+        drop(room);
+        assert!(one.body(1).is_ok());
+        assert!(one.body(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn accounts_without_sessions_are_forgotten() {
+        let shares = Shares::default();
+        (0..100).for_each(|account| drop(shares.of(account)));
+        assert_eq!(shares.0.lock().unwrap().len(), 1);
+    }
+}
