@@ -8,7 +8,12 @@ use std::{
 
 use thiserror::Error;
 use tidegate_gate::{Gate, Turns};
-use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use crate::{
     catalog_line::CatalogLine,
@@ -30,16 +35,18 @@ const REMEMBERED: usize = 16 << 20;
 /// How many times a text may ask for more of the catalog: once a level of views, at the least.
 const ROUNDS: usize = 32;
 
-/// A longer text, in bytes, is read on a thread of its own: sessions share theirs with others.
-const SHORT: usize = 4 << 10;
-
-/// How many steps a shorter one may take beside them, in milliseconds a few; what takes more is read on a thread of its
-/// own as well.
+/// How many steps a [short](sql::SHORT) text may take beside the sessions, in milliseconds a few; what takes more is read on a
+/// thread of its own, as a longer one is.
 const FEW_STEPS: usize = 20_000;
 
 /// Whose turn it is to have a text read on a thread of its own: one account has one of them at a time, however many
 /// sessions it has. Syntax trees take a multiple of a text's size, so there are few for all.
 pub(crate) static READERS: LazyLock<Turns> = LazyLock::new(|| Turns::new(1, 4));
+
+/// How much memory the trees of all of them may take, one permit a MiB: as much as the largest does.
+static ROOM: Semaphore = Semaphore::const_new(MEGABYTES);
+
+const MEGABYTES: usize = sql::LARGEST_TREE >> 20;
 
 /// How long it may take to read a long text, the turns of others before it included.
 const READING: Duration = Duration::from_secs(30);
@@ -120,7 +127,7 @@ impl Database {
         overlay: &Overlay,
         gate: &Gate,
     ) -> Result<Arc<Statements>, Misunderstood> {
-        if text.len() <= SHORT {
+        if text.len() <= sql::SHORT {
             match self.read(text, overlay, gate, FEW_STEPS).await {
                 Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
                 read => return read,
@@ -132,7 +139,10 @@ impl Database {
             // What the text was read into is given back there, too: that takes almost as long as building it.
             let reader = spawn_blocking(move || {
                 let _turn = turn;
-                Handle::current().block_on(own.read(&text, &overlay, &gate, sql::WORK))
+                Handle::current().block_on(async {
+                    let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
+                    own.read(&text, &overlay, &gate, sql::WORK).await
+                })
             });
             reader
                 .await
@@ -222,4 +232,11 @@ impl Database {
     fn since(&self) -> MutexGuard<'_, Instant> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits until there is room for a tree of so many bytes.
+async fn room(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    let megabytes = bytes.div_ceil(1 << 20).min(MEGABYTES);
+    // It is never closed.
+    ROOM.acquire_many(megabytes.try_into().ok()?).await.ok()
 }

@@ -56,6 +56,7 @@ mod suppose;
 #[cfg(test)]
 mod tests;
 mod tracer;
+mod tree;
 mod utility;
 mod vocabulary;
 
@@ -71,6 +72,7 @@ pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_op
 pub(crate) use shapes::Shapes;
 pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements};
 pub(crate) use tracer::WORK;
+pub(crate) use tree::{LARGEST as LARGEST_TREE, SHORT, tree};
 pub(crate) use vocabulary::VOCABULARY;
 
 /// How many relations, functions and types are looked up for one text.

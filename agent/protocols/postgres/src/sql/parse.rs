@@ -64,6 +64,19 @@ impl NotUnderstood {
         Self { reason: "the statement is more tangled than the gate follows".into(), fault: Fault::Tangled }
     }
 
+    /// As the grammar words it.
+    pub(super) fn syntax(error: &pg_query::Error) -> Self {
+        let fault = match error {
+            pg_query::Error::Scan(_) | pg_query::Error::Parse(_) => Fault::Syntax,
+            _ => Fault::Bounds,
+        };
+        let reason = match error {
+            pg_query::Error::Scan(message) | pg_query::Error::Parse(message) => message.clone(),
+            other => other.to_string(),
+        };
+        Self { reason, fault }
+    }
+
     /// As PostgreSQL words it.
     pub(super) fn too_many_outputs() -> Self {
         let reason = format!("target lists can have at most {MOST_OUTPUTS} entries");

@@ -13,10 +13,14 @@ use super::{
     parse::{Limits, NotUnderstood, parse},
     scope::{Range, Scope},
     tracer::{Result, Tracer},
+    tree::tree,
 };
 
 /// How deep views may stand on views.
 const VIEWS: usize = 16;
+
+/// How much memory the syntax tree of a view's query may take, in bytes.
+const TREE: usize = 64 << 20;
 
 /// A relation that a name may mean.
 pub(super) struct Candidate {
@@ -187,15 +191,15 @@ impl Tracer<'_> {
         }
         self.in_view += 1;
         let wanted = self.wanted.clone();
-        let traced =
-            parse(definition, &Limits::default()).and_then(|parsed| match parsed.statements.as_slice() {
-                [one] => {
-                    let query =
-                        one.stmt.as_deref().ok_or_else(|| NotUnderstood::new("a view without a query"))?;
-                    self.query(query, &Scope { statement: "select", ..Scope::default() })
-                }
-                _ => Err(NotUnderstood::new("a view of more than one statement")),
-            });
+        let parsed = tree(definition, TREE).and_then(|_| parse(definition, &Limits::default()));
+        let traced = parsed.and_then(|parsed| match parsed.statements.as_slice() {
+            [one] => {
+                let query =
+                    one.stmt.as_deref().ok_or_else(|| NotUnderstood::new("a view without a query"))?;
+                self.query(query, &Scope { statement: "select", ..Scope::default() })
+            }
+            _ => Err(NotUnderstood::new("a view of more than one statement")),
+        });
         self.in_view -= 1;
         self.kept_since = kept_since;
         let names: Vec<&str> = view.columns.iter().map(|column| &*column.name).collect();
