@@ -7,6 +7,7 @@ mod attacks;
 mod bad_days;
 mod confinement;
 mod drivers;
+mod failover;
 mod http;
 mod identity;
 mod kept_rows;
