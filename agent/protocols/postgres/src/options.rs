@@ -17,6 +17,19 @@ pub(crate) struct Options {
     max_protocol_version: ProtocolVersion,
     /// As libpq's `channel_binding`.
     channel_binding: ChannelBinding,
+    /// As libpq's `sslnegotiation`.
+    ssl_negotiation: SslNegotiation,
+}
+
+/// How TLS begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SslNegotiation {
+    /// The server is asked first whether it speaks TLS.
+    #[default]
+    Postgres,
+    /// With the first byte: servers from 17 on, and what ends TLS in front of one.
+    Direct,
 }
 
 /// Whether a server must prove that the gate's TLS connection ends at itself.
@@ -47,7 +60,8 @@ impl Options {
     pub(crate) fn read(written: &Map<String, Value>) -> Result<Self, ConfigError> {
         options(
             written,
-            "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\"), channel-binding (prefer or require)",
+            "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\"), channel-binding (prefer or require), \
+             ssl-negotiation (postgres or direct)",
         )
     }
 
@@ -62,6 +76,11 @@ impl Options {
     /// Nobody is signed in to who doesn't prove where the TLS connection ends.
     pub(crate) fn requires_channel_binding(&self) -> bool {
         self.channel_binding == ChannelBinding::Require
+    }
+
+    /// TLS begins with the first byte.
+    pub(crate) fn begins_with_tls(&self) -> bool {
+        self.ssl_negotiation == SslNegotiation::Direct
     }
 
     pub(crate) fn limits(&self) -> Limits {

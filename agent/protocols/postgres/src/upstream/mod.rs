@@ -24,7 +24,7 @@ pub(crate) use settings::UpstreamSettings;
 
 use crate::{
     sql,
-    startup::MaybeTls,
+    startup::{MaybeTls, tls::ALPN},
     wire::{
         ErrorFields, HEADER_BYTES,
         backend::{
@@ -146,19 +146,32 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
     config: Option<Arc<ClientConfig>>,
 ) -> Result<MaybeTls<S>, SignInError> {
     let Some(config) = config else { return Ok(MaybeTls::Plain(stream)) };
+    if !settings.begins_with_tls() && !speaks_tls(&mut stream, settings).await? {
+        return Ok(MaybeTls::Plain(stream));
+    }
+    let name = settings.server_name().cloned().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
+    let stream = TlsConnector::from(config).connect(name, stream).await.map_err(SignInError::Tls)?;
+    // As libpq: without it, the server may speak another protocol and take one for the other.
+    if settings.begins_with_tls() && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(SignInError::Protocol(
+            "TLS without saying that PostgreSQL is spoken in it (ALPN)".to_owned(),
+        ));
+    }
+    Ok(MaybeTls::Tls(Box::new(TlsStream::Client(stream))))
+}
+
+/// Asks the server; false if it doesn't and needn't.
+async fn speaks_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    settings: &UpstreamSettings,
+) -> Result<bool, SignInError> {
     let mut request = Vec::new();
     write::ssl_request(&mut request);
     stream.write_all(&request).await?;
     stream.flush().await?;
     match stream.read_u8().await? {
-        b'S' => {
-            let name =
-                settings.server_name().cloned().unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-            let connecting = TlsConnector::from(config).connect(name, stream);
-            let stream = connecting.await.map_err(SignInError::Tls)?;
-            Ok(MaybeTls::Tls(Box::new(TlsStream::Client(stream))))
-        }
-        b'N' if settings.mode() == TlsMode::Prefer => Ok(MaybeTls::Plain(stream)),
+        b'S' => Ok(true),
+        b'N' if settings.mode() == TlsMode::Prefer => Ok(false),
         b'N' => Err(SignInError::TlsNotOffered),
         // An error sent in clear could be anyone's: it is not shown (CVE-2024-10977).
         b'E' => Err(SignInError::Protocol("an error in answer to the request for TLS".to_owned())),

@@ -26,6 +26,7 @@ pub(crate) struct UpstreamSettings {
     connect_timeout: Duration,
     minor: u16,
     requires_channel_binding: bool,
+    begins_with_tls: bool,
 }
 
 impl UpstreamSettings {
@@ -40,8 +41,15 @@ impl UpstreamSettings {
         };
         let mode = tls.mode.unwrap_or_default();
         let requires_channel_binding = options.requires_channel_binding();
-        if requires_channel_binding && matches!(mode, TlsMode::Disable | TlsMode::Prefer) {
-            return Err(failed("channel-binding: require needs TLS: set tls.mode to require or more".into()));
+        let begins_with_tls = options.begins_with_tls();
+        let needs = [
+            (requires_channel_binding, "channel-binding: require"),
+            (begins_with_tls, "ssl-negotiation: direct"),
+        ];
+        if matches!(mode, TlsMode::Disable | TlsMode::Prefer)
+            && let Some((_, option)) = needs.iter().find(|(is_set, _)| *is_set)
+        {
+            return Err(failed(format!("{option} needs TLS: set tls.mode to require or more")));
         }
         Ok(Self {
             mode,
@@ -50,6 +58,7 @@ impl UpstreamSettings {
             connect_timeout: resource.connect_timeout,
             minor: options.newest_minor(),
             requires_channel_binding,
+            begins_with_tls,
         })
     }
 
@@ -69,6 +78,11 @@ impl UpstreamSettings {
 
     pub(super) fn requires_channel_binding(&self) -> bool {
         self.requires_channel_binding
+    }
+
+    /// The server isn't asked first whether it speaks TLS.
+    pub(super) fn begins_with_tls(&self) -> bool {
+        self.begins_with_tls
     }
 
     /// What to speak TLS with, if at all: with the credential's certificate, if it has one.

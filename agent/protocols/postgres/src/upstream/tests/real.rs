@@ -161,6 +161,33 @@ async fn a_server_of_before_3_2_settles_on_3_0() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn tls_from_the_first_byte_is_for_servers_from_17_on() {
+    let server = Server::shared();
+    let direct = |mode, ca: Option<&Path>| {
+        let server_name = ca.map(|_| "db.test".into());
+        let tls = UpstreamTls { mode: Some(mode), ca: ca.map(Path::to_owned), server_name };
+        UpstreamSettings::new(&resource(tls), &options("ssl-negotiation", "direct"))
+    };
+    assert!(direct(TlsMode::Prefer, None).unwrap_err().message.contains("needs TLS"));
+    let version =
+        attempt(&server, &in_clear(), "trusted_user", &Credential::default()).await.unwrap().parameters;
+    let version = version.iter().find(|(name, _)| name == b"server_version").unwrap();
+    let major: u32 = String::from_utf8_lossy(&version.1).split('.').next().unwrap().parse().unwrap();
+    let signed_in = attempt(
+        &server,
+        &direct(TlsMode::VerifyFull, Some(&server.authority)).unwrap(),
+        "scram_user",
+        &password("right"),
+    )
+    .await;
+    match signed_in {
+        Ok(signed_in) => assert!(major >= 17 && signed_in.io.is_tls(), "{major}"),
+        Err(error) => assert!(major < 17, "{major}: {error}"),
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
 async fn a_cancel_request_ends_what_runs() {
     let server = Server::shared();
     for settings in [in_clear(), verified(&server)] {
