@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, sync::Arc, time::Duration};
 use tidegate_approvals::{Answered, Desk, Failed, Inquiry, Person, Say, State};
 use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
-use super::{Answer, Answers, Users};
+use super::{Answer, Answers, Users, caller::Identities};
 
 /// Most questions in one answer.
 const MOST: u32 = 1000;
@@ -43,26 +43,36 @@ pub(super) async fn say(desk: &Desk, person: &Person, id: &str, say: Say, reason
 }
 
 /// Tells of every question that counts, and of each as it is asked or changed, until nobody reads any more. The store is asked
-/// once, and again only if they fall behind.
+/// once, and again only if they fall behind. They are told what they may know by what issuers say of them at the time.
 pub(super) async fn watch(
     users: &Users,
     account: u32,
-    person: &Person,
+    mut person: Person,
+    mut identities: Identities,
     answers: &mut Answers,
 ) -> io::Result<Answer> {
     let Some(_share) = users.watchers.take(account) else {
         return Ok(Answer::failed("you watch as often as one account may, or all do: end another one first"));
     };
-    let mut told = Told::default();
+    let (mut told, mut followed) = (Told::default(), true);
     loop {
         // From before they are listed, so that none is missed.
         let mut changes = users.desk.briefs();
-        if let Err(error) = told.catch_up(users, account, person, answers).await? {
+        if let Err(error) = told.catch_up(users, account, &person, answers).await? {
             return Ok(Answer::failed(error));
         }
         loop {
-            match changes.recv().await {
-                Ok(question) if question.is_visible_to(person) => told.tell(&question, answers).await?,
+            let change = tokio::select! {
+                biased;
+                changed = identities.changed(), if followed => {
+                    followed = changed.is_ok();
+                    person.identities = identities.borrow_and_update().clone();
+                    continue;
+                }
+                change = changes.recv() => change,
+            };
+            match change {
+                Ok(question) if question.is_visible_to(&person) => told.tell(&question, answers).await?,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return Ok(Answer::failed("the agent ends")),

@@ -7,7 +7,11 @@ use tidegate_approvals::Person;
 use tidegate_identity::ProcessId;
 use tidegate_kernel::Peer;
 use tidegate_policy::Identity;
-use tokio::{net::UnixStream, sync::Mutex, task::spawn_blocking};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, watch},
+    task::spawn_blocking,
+};
 
 use super::{
     Users,
@@ -19,6 +23,9 @@ use super::{
 const COMING: (usize, usize) = (64, 512);
 /// Connections of one account at once, and of all.
 const CALLING: (usize, usize) = (32, 1_024);
+
+/// What issuers say of somebody, as it changes.
+pub(super) type Identities = watch::Receiver<Arc<[Identity]>>;
 
 /// Which user answers for a user id.
 pub(super) trait Accounts: Send + Sync {
@@ -103,11 +110,23 @@ impl Door {
 impl Users {
     /// The caller as somebody who answers questions.
     pub(super) async fn person(&self, caller: Caller) -> Person {
-        let identities = self.registry.identify(caller.process, caller.account).await.now.borrow().clone();
+        self.person_followed(caller).await.0
+    }
+
+    /// The same, with what issuers say of them from now on.
+    pub(super) async fn person_followed(&self, caller: Caller) -> (Person, Identities) {
+        let followed = self.registry.identify(caller.process, caller.account).await.now;
+        let identities = followed.borrow().clone();
         let (host, account) = (self.desk.host().clone(), caller.account);
         let nobody = Person { host: host.clone(), uid: Some(account), ..Person::default() };
+        let turn = self.lookups.of(account).await;
+        let asked = spawn_blocking(move || {
+            let person = person(host, account, identities);
+            drop(turn);
+            person
+        });
         // An account whose name and groups cannot be told is known by its number alone.
-        spawn_blocking(move || person(host, account, identities)).await.unwrap_or(nobody)
+        (asked.await.unwrap_or(nobody), followed)
     }
 }
 

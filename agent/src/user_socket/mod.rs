@@ -34,6 +34,8 @@ use crate::socket::Socket;
 const WATCHERS: (usize, usize) = (4, 256);
 /// Lists of questions that are told at a time, of one account and of all.
 const LISTS: (usize, usize) = (1, 16);
+/// Accounts whose names and groups are asked for at a time, each once: a name service may be slow, or never answer.
+const LOOKUPS: (usize, usize) = (1, 4);
 /// Logins that one account may begin within a minute: an issuer that is asked too often refuses everybody.
 const LOGINS_A_MINUTE: usize = 5;
 
@@ -137,6 +139,8 @@ pub(crate) struct Users {
     watchers: Shares,
     /// Whose turn it is to be told a list.
     lists: Turns,
+    /// Whose turn it is to be asked for at the name service.
+    lookups: Turns,
     /// Logins that were begun.
     logins: Pace,
     refused: Seldom,
@@ -155,6 +159,7 @@ impl Users {
             door: Door::new(accounts),
             watchers: Shares::new(WATCHERS.0, WATCHERS.1),
             lists: Turns::new(LISTS.0, LISTS.1),
+            lookups: Turns::new(LOOKUPS.0, LOOKUPS.1),
             logins: Pace::default(),
             refused: Seldom::default(),
         })
@@ -227,8 +232,8 @@ impl Users {
                 return approvals::list(self, caller.account, &person, all, answers).await;
             }
             Request::Watch {} => {
-                let person = self.person(caller).await;
-                approvals::watch(self, caller.account, &person, answers).await?
+                let (person, identities) = self.person_followed(caller).await;
+                approvals::watch(self, caller.account, person, identities, answers).await?
             }
             Request::Question { id } => approvals::show(&self.desk, &self.person(caller).await, &id).await,
             Request::Say { id, say, reason } => {

@@ -122,6 +122,33 @@ fn glass_is_broken_reviewed_and_watched_by_people_of_three_groups() -> Result<()
     })
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn one_who_logged_out_is_told_of_no_more_questions() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        hold_by(world, BY, "wait: 10m")?;
+        let watch = tidegate(world, "approvals list --watch --json");
+        let mut wanda = logged_in(world, &world.ops, &provider, "wanda-dba")?;
+        wanda.say(&format!("{watch} 2>&1 &"))?;
+        let mut alice = logged_in(world, &world.stranger, &provider, "alice-dba")?;
+        alice.say(&format!("{watch} 2>&1 &"))?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let asked: Value = serde_json::from_str(&wanda.line()?)?;
+        let id = asked["id"].as_str().context("a question")?.to_owned();
+        let said = wanda.run(&tidegate(world, "logout"))?;
+        ensure!(said.contains("ended: 1"), "{said}");
+        alice.say(&tidegate(world, &format!("approvals deny {id}")))?;
+        alice.until_line("\"denied\"")?;
+        let said = wanda.run("echo here")?;
+        ensure!(said == "here\n", "she is told: {said}");
+        Ok(())
+    })
+}
+
 /// A port that is free now.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
