@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tidegate_gate::BoxFuture;
-use tokio::sync::Mutex;
+use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{
     Changed, Inserted, Most, Row, STRAY, Store, StoreError, judge, keys, lost, read, schema, sorted,
@@ -22,15 +22,18 @@ pub struct Sqlite {
     list: Line,
 }
 
-/// One connection, in the order in which it is asked for. Whoever waits for it holds no thread.
+/// One connection, in the order in which it is asked for. Whoever waits for it holds no thread, and whoever has it waits for none
+/// of the asker's own runtime, where others may keep all busy.
 #[derive(Debug, Clone)]
 struct Line {
     connection: Arc<Mutex<Connection>>,
     writes: bool,
+    home: Handle,
 }
 
 impl Sqlite {
-    /// Opens the file, or begins it; tables of an earlier version are brought to the present one.
+    /// Opens the file, or begins it, within a runtime that outlives whoever asks; tables of an earlier version are brought to the
+    /// present one.
     ///
     /// # Errors
     ///
@@ -48,7 +51,7 @@ impl Sqlite {
         migrate(&transaction)?;
         transaction.commit()?;
         Ok(Self {
-            write: Line { connection: Arc::new(Mutex::new(connection)), writes: true },
+            write: Line::new(connection, true),
             read: Line::reading(path)?,
             list: Line::reading(path)?,
         })
@@ -64,12 +67,16 @@ impl Sqlite {
 }
 
 impl Line {
+    fn new(connection: Connection, writes: bool) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), writes, home: Handle::current() }
+    }
+
     fn reading(path: &Path) -> Result<Self, StoreError> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "query_only", true)?;
         // What the file's journal needs is opened now, as long as the path leads there.
         connection.query_row("select count(*) from sqlite_master", [], |_| Ok(()))?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), writes: false })
+        Ok(Self::new(connection, false))
     }
 
     /// Runs a transaction where blocking is no harm, and `then` when others may have the connection again.
@@ -78,11 +85,11 @@ impl Line {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
         then: impl FnOnce(T) -> Result<U, StoreError> + Send + 'static,
     ) -> BoxFuture<'a, Result<U, StoreError>> {
-        let Self { connection, writes } = self.clone();
+        let Self { connection, writes, home } = self.clone();
         let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
         Box::pin(async move {
             let mut connection = connection.lock_owned().await;
-            let done = tokio::task::spawn_blocking(move || {
+            let done = home.spawn_blocking(move || {
                 let transaction = connection.transaction_with_behavior(behavior)?;
                 let done = work(&transaction)?;
                 transaction.commit()?;

@@ -10,7 +10,6 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
@@ -18,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tidegate_approvals::{Answered, Audience, Desk, Inquiry, Limits, Person, Say, State, store::Sqlite};
 use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket};
 use tidegate_gate::{
@@ -77,6 +77,7 @@ struct World {
     address: SocketAddr,
     serving: JoinHandle<()>,
     asked: AtomicU8,
+    _directory: TempDir,
 }
 
 impl Drop for World {
@@ -87,14 +88,16 @@ impl Drop for World {
 
 impl World {
     async fn start() -> Self {
-        let store = Arc::new(Sqlite::open(Path::new(":memory:")).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Sqlite::open(&directory.path().join("approvals.db")).unwrap());
         let desk =
             Desk::open("host", store, Limits { all: 9, of_account: 9, a_minute: 1000 }, Audience::default());
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let address = server.address().unwrap();
         let logins = Arc::new(Issuer::default());
         let pages = Pages::new(desk.clone(), logins, &ORIGIN.parse().unwrap()).unwrap();
-        Self { desk, address, serving: tokio::spawn(server.run(pages)), asked: AtomicU8::new(0) }
+        let serving = tokio::spawn(server.run(pages));
+        Self { desk, address, serving, asked: AtomicU8::new(0), _directory: directory }
     }
 
     /// Asked by `ci-dba` of issuer `people`; something else each time.
