@@ -14,7 +14,7 @@ use tidegate_gate::Permit;
 use tokio::sync::mpsc;
 
 use crate::sigv4::Signed;
-use crate::transcript::Transcript;
+use crate::{forward, transcript::Transcript};
 
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Error)]
@@ -119,7 +119,10 @@ pub(crate) async fn pump(
     mut noted: Noted<'_>,
 ) -> Result<bool, BodyError> {
     while let Some(frame) = source.next().await {
-        let frame = frame?;
+        let frame = match frame?.into_trailers() {
+            Ok(trailers) => Frame::trailers(forward::trailers(&trailers)),
+            Err(frame) => frame,
+        };
         if let Some(data) = frame.data_ref() {
             noted.take(data);
         }

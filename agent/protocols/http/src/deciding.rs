@@ -38,7 +38,7 @@ impl Session {
             (Decision::Refuse(refusal), _) => return Err(refusal.into()),
             (Decision::Hold(hold), Some(body)) => match hold.put(matter(understood, body)).await? {
                 Put::Permit(permit) => permit,
-                Put::Waits(waiting) => self.wait(waiting, understood, source, responder).await?,
+                Put::Waits(waiting) => Box::pin(self.wait(waiting, understood, source, responder)).await?,
             },
             (Decision::Hold(_), None) => {
                 let detail = "this needs an approval since a moment ago; ask again";

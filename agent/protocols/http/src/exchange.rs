@@ -182,7 +182,7 @@ impl Session {
         match understood.payload.clone() {
             Payload::Chunked { length, trailer } => {
                 let mut source = Unchunked::new(source, length, trailer);
-                self.decided(understood, &mut source, responder).await
+                Box::pin(self.decided(understood, &mut source, responder)).await
             }
             Payload::Plain | Payload::Digest(_) => self.decided(understood, source, responder).await,
         }

@@ -143,6 +143,10 @@ pub(crate) fn is_connections_own(name: &HeaderName) -> bool {
     CONNECTIONS_OWN.contains(&name.as_str())
 }
 
+fn is_somebody_else(name: &str) -> bool {
+    SOMEBODY_ELSE.contains(&name) || SOMEBODY_ELSES.iter().any(|beginning| name.starts_with(beginning))
+}
+
 /// What goes upstream of a client's header fields. `pass` are credentials that may.
 ///
 /// # Errors
@@ -160,14 +164,12 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
         }
         let is_passed = pass.contains(name);
         let is_credential = SECRET.contains(&text) && name != CSRF;
-        let is_somebody_else = SOMEBODY_ELSE.contains(&text)
-            || SOMEBODY_ELSES.iter().any(|beginning| text.starts_with(beginning));
         let dropped = is_connections_own(name)
             || nominated.contains(name)
             || PROXIES.contains(&text)
             || text.starts_with("x-forwarded-")
             || text.starts_with("proxy-")
-            || (is_credential || is_somebody_else) && !is_passed;
+            || (is_credential || is_somebody_else(text)) && !is_passed;
         if !dropped {
             sent.append(name.clone(), value.clone());
         }
@@ -176,7 +178,32 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
     if has_token(headers, &header::TE, "trailers") {
         sent.insert(header::TE, HeaderValue::from_static("trailers"));
     }
+    // What trailers there will be is said beforehand (RFC 9110, 6.6.2): some servers take no others.
+    let announced: Vec<&str> = members(headers, &header::TRAILER).filter(|name| may_trail(name)).collect();
+    if let (false, Ok(announced)) = (announced.is_empty(), HeaderValue::from_str(&announced.join(", "))) {
+        sent.insert(header::TRAILER, announced);
+    }
     Ok(sent)
+}
+
+/// What goes upstream of a client's trailers: nothing that a server could take for a part of the head that matters.
+pub(crate) fn trailers(trailers: &HeaderMap) -> HeaderMap {
+    let harmless = trailers.iter().filter(|(name, _)| may_trail(name.as_str()));
+    harmless.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn may_trail(name: &str) -> bool {
+    name.parse::<HeaderName>().is_ok_and(|name| {
+        let text = name.as_str();
+        let begins = ["content-", "x-forwarded-", "proxy-"];
+        !is_connections_own(&name)
+            && !OVERRIDING.contains(&text)
+            && !SECRET.contains(&text)
+            && !PROXIES.contains(&text)
+            && !is_somebody_else(text)
+            && !text.contains('_')
+            && !begins.iter().any(|begins| text.starts_with(begins))
+    })
 }
 
 /// What goes to the client of an upstream's header fields: nothing of its connection's, nor where else it could be asked.
@@ -343,6 +370,22 @@ mod tests {
         assert!(upstream(&all, &[]).unwrap().is_empty());
         let sudo = HeaderName::from_static("sudo");
         assert_eq!(upstream(&all, &[sudo]).unwrap(), headers(&[("sudo", "1")]));
+    }
+
+    #[test]
+    fn a_trailer_is_nothing_that_belongs_in_the_head() {
+        let named = headers(&[("trailer", "X-Sum, Authorization, Content-Length, X_Sum, a b")]);
+        assert_eq!(upstream(&named, &[]).unwrap(), headers(&[("trailer", "X-Sum")]));
+        let came = headers(&[
+            ("x-sum", "1"),
+            ("authorization", "Bearer x"),
+            ("content-type", "text/html"),
+            ("host", "x"),
+            ("x-forwarded-for", "::1"),
+            ("x-http-method-override", "DELETE"),
+            ("x-remote-user", "root"),
+        ]);
+        assert_eq!(trailers(&came), headers(&[("x-sum", "1")]));
     }
 
     #[test]

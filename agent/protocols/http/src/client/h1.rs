@@ -1,6 +1,12 @@
 //! Clients that speak HTTP/1.1.
 
-use std::{future::Future, io::Cursor, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io::Cursor,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode, Version, header};
@@ -38,6 +44,8 @@ const DRAINED: u64 = 256 * 1024;
 const AHEAD: usize = 64 * 1024;
 /// How much is read at once.
 const READ: usize = 16 * 1024;
+/// How much of what begins a request: most heads are no longer.
+const FIRST_READ: usize = 1024;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
@@ -218,7 +226,7 @@ impl<S: AsyncRead> Reader<S> {
         if self.buffer.is_empty() {
             // An idle connection holds no buffer.
             self.buffer = BytesMut::new();
-            match timeout(IDLE, self.fill()).await {
+            match timeout(IDLE, self.fill_by(FIRST_READ)).await {
                 Err(_) | Ok(Ok(0)) => return Ok(None),
                 Ok(filled) => filled.map_err(|error| ServeError::Client(error.to_string()))?,
             };
@@ -253,10 +261,14 @@ impl<S: AsyncRead> Reader<S> {
 
     /// Reads more; 0 at the end. Nothing is lost by dropping the future.
     async fn fill(&mut self) -> std::io::Result<usize> {
+        self.fill_by(READ).await
+    }
+
+    async fn fill_by(&mut self, most: usize) -> std::io::Result<usize> {
         if self.ended {
             return Ok(0);
         }
-        self.buffer.reserve(READ);
+        self.buffer.reserve(most);
         let count = self.read.read_buf(&mut self.buffer).await?;
         self.ended = count == 0;
         Ok(count)
@@ -321,6 +333,11 @@ impl<S: AsyncRead + Send> RequestBody<'_, S> {
     }
 }
 
+/// What a future has already, if it has it.
+async fn ready<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+}
+
 /// Where an HTTP/1.1 client gets its response.
 struct H1Responder<'a, S> {
     write: &'a mut WriteHalf<S>,
@@ -331,6 +348,26 @@ struct H1Responder<'a, S> {
     /// The client waits to be told to go on.
     expects: bool,
     begun: bool,
+}
+
+impl<S: AsyncWrite + Send> H1Responder<'_, S> {
+    /// The body's next part. While there is none, nobody waits for the head that is still in `out`.
+    async fn next(
+        &mut self,
+        body: &mut Answer<'_>,
+        out: &mut BytesMut,
+    ) -> std::io::Result<Option<Result<Frame<Bytes>, String>>> {
+        let mut next = pin!(body.next());
+        if let Poll::Ready(frame) = ready(next.as_mut()).await {
+            return Ok(frame);
+        }
+        if !out.is_empty() {
+            self.write.write_all(out).await?;
+            self.write.flush().await?;
+            out.clear();
+        }
+        Ok(next.await)
+    }
 }
 
 impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
@@ -361,7 +398,7 @@ impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
             return Ok(self.write.flush().await?);
         }
         let mut trailers = HeaderMap::new();
-        while let Some(frame) = body.next().await {
+        while let Some(frame) = self.next(body, &mut out).await? {
             match frame.map_err(Ended::Upstream)?.into_data() {
                 Ok(data) if length == Length::Chunked => wire::chunk(&data, &mut out),
                 Ok(data) if out.is_empty() => self.write.write_all(&data).await?,

@@ -3,12 +3,18 @@
 //! A field's address is `body` and the names on the way to it, joined by dots; arrays add nothing. What is masked becomes a
 //! string or null. White space, order and numbers stay as they are.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use super::Masks;
 
 /// Longest string, number or name.
 const LONGEST: usize = 4 * 1024 * 1024;
+/// How many addresses and names of a body are remembered, and how long they may be.
+const REMEMBERED: usize = 256;
+const LONGEST_REMEMBERED: usize = 128;
 /// Deepest nesting.
 const DEEPEST: usize = 256;
 
@@ -22,6 +28,10 @@ pub(super) struct Json<'a> {
     looked: usize,
     levels: Vec<Level>,
     path: String,
+    /// Addresses of values that were met, and whether they are masked: a list's items have the same again and again.
+    met: HashMap<String, bool>,
+    /// Names that were met in which nothing is to be masked.
+    plain_names: HashSet<Vec<u8>>,
     expected: Expected,
     /// Number of levels around a masked object: nothing inside is shown.
     hidden: Option<usize>,
@@ -57,6 +67,8 @@ impl<'a> Json<'a> {
             looked: 0,
             levels: Vec::new(),
             path: "body".to_owned(),
+            met: HashMap::new(),
+            plain_names: HashSet::new(),
             expected: Expected::Value,
             hidden: None,
         }
@@ -194,13 +206,25 @@ impl<'a> Json<'a> {
                 self.path.push_str(&String::from_utf8_lossy(&text));
             }
             self.expected = Expected::Colon;
-            match self.masks.scan(&text) {
-                Cow::Borrowed(_) => self.emit(token, out),
-                Cow::Owned(masked) => self.emit(&quoted(&masked), out),
-            }
+            self.name(token, &text, out);
             return Ok(());
         }
         self.value(token, &text, out)
+    }
+
+    fn name(&mut self, token: &[u8], text: &[u8], out: &mut Vec<u8>) {
+        if self.plain_names.contains(text) {
+            return self.emit(token, out);
+        }
+        match self.masks.scan(text) {
+            Cow::Borrowed(_) => {
+                if self.plain_names.len() < REMEMBERED && text.len() <= LONGEST_REMEMBERED {
+                    self.plain_names.insert(text.to_vec());
+                }
+                self.emit(token, out);
+            }
+            Cow::Owned(masked) => self.emit(&quoted(&masked), out),
+        }
     }
 
     /// A number or a word.
@@ -239,8 +263,18 @@ impl<'a> Json<'a> {
         if self.levels.is_empty() { Expected::Value } else { Expected::CommaOrEnd }
     }
 
-    fn is_masked(&self) -> bool {
-        self.masks.field(&self.path).is_some()
+    fn is_masked(&mut self) -> bool {
+        if !self.masks.has_fields() {
+            return false;
+        }
+        if let Some(is_masked) = self.met.get(&self.path) {
+            return *is_masked;
+        }
+        let is_masked = self.masks.field(&self.path).is_some();
+        if self.met.len() < REMEMBERED && self.path.len() <= LONGEST_REMEMBERED {
+            self.met.insert(self.path.clone(), is_masked);
+        }
+        is_masked
     }
 
     /// A value at the path that is reached, as its mask shows it.

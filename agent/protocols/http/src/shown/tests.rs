@@ -322,3 +322,21 @@ fn a_long_value_in_small_pieces_takes_no_longer_than_in_large_ones() {
     }
     assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
 }
+
+#[test]
+fn values_are_masked_each_time_however_many_names_there_were_before() {
+    let verdict = verdict("body.people.email", "card");
+    let person = |number| {
+        format!(
+            r#"{{"email": "ada@example.com", "n{number}": {number}, "4111111111111111": "4111 1111 1111 1111", "x{number}": 1}}"#
+        )
+    };
+    let people: Vec<String> = (0..400).map(person).collect();
+    let body = format!(r#"{{"people": [{}]}}"#, people.join(", "));
+    for piece in [37, body.len()] {
+        let shown = shown(&verdict, &mut headers("application/json"), body.as_bytes(), piece).unwrap();
+        assert_eq!(shown.matches("[masked]").count(), 400, "in pieces of {piece}");
+        assert!(!shown.contains("ada@") && !shown.contains("4111111111111111") && !shown.contains("4111 1"));
+        assert!(shown.contains("\"n399\": 399"), "what isn't masked is as it was");
+    }
+}

@@ -9,6 +9,7 @@ mod records;
 mod requests;
 mod signing;
 mod stage;
+mod streaming;
 mod tricks;
 mod upstreams;
 mod versions;

@@ -13,7 +13,7 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tidegate_gate::{Credential, Gate, Permit};
+use tidegate_gate::{BoxFuture, Credential, Gate, Permit};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::OwnedSemaphorePermit,
@@ -181,8 +181,19 @@ impl Line {
     }
 }
 
-/// A new connection to the host.
-pub(crate) async fn new_line(
+/// A new connection to the host. It is rare, and what it takes is not to be part of every session.
+pub(crate) fn new_line<'a>(
+    host: &'a Arc<str>,
+    gate: &'a Gate,
+    permit: &'a Permit,
+    settings: &'a Settings,
+    versions: Versions,
+    share: &'a Share,
+) -> BoxFuture<'a, Result<Line, Problem>> {
+    Box::pin(connect(host, gate, permit, settings, versions, share))
+}
+
+async fn connect(
     host: &Arc<str>,
     gate: &Gate,
     permit: &Permit,
