@@ -124,10 +124,14 @@ impl Account {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
-        let mut transcript = self.transcript.lock().unwrap_or_else(PoisonError::into_inner);
-        transcript.push_str(&ran.stdout);
-        transcript.push_str(&ran.stderr);
+        self.transcribe(&ran.stdout);
+        self.transcribe(&ran.stderr);
         Ok(ran)
+    }
+
+    /// Adds what a client printed that was run in another way.
+    pub fn transcribe(&self, printed: &str) {
+        self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push_str(printed);
     }
 }
 

@@ -8,8 +8,11 @@ use std::{
         net::UnixDatagram,
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::{Process, run};
+use crate::{Process, Secrets, process::crash};
 
 /// How long starting may take: loading the kernel programs is most of it, and an emulated processor takes its time.
 const START_LIMIT: Duration = Duration::from_secs(240);
@@ -45,6 +48,8 @@ pub struct Agent {
     /// Where only root may make sockets: names in a folder that everybody may write to count for nothing.
     runtime: TempDir,
     pins: PathBuf,
+    secrets: Secrets,
+    transcript: Arc<Mutex<String>>,
 }
 
 impl Agent {
@@ -63,7 +68,9 @@ impl Agent {
         let binary = directory.path().join("tidegate");
         fs::hard_link(settings.binary, &binary).or_else(|_| fs::copy(settings.binary, &binary).map(drop))?;
         let runtime = TempDir::with_prefix_in("tidegate-agent-", "/run")?;
-        let agent = Self { binary, process: None, notify: None, directory, runtime, pins };
+        let (secrets, transcript) = (Secrets::default(), Arc::default());
+        let agent =
+            Self { binary, process: None, notify: None, directory, runtime, pins, secrets, transcript };
         for name in ["bundle", "credentials", "state"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
         }
@@ -75,7 +82,7 @@ impl Agent {
             agent.write_bundle(name, text)?;
         }
         for (name, text) in settings.credentials {
-            private(&agent.path("credentials").join(name))?.write_all(text.as_bytes())?;
+            agent.write_credential(name, text)?;
         }
         fs::write(agent.path("tidegate.yaml"), agent.configuration())?;
         Ok(agent)
@@ -127,7 +134,52 @@ impl Agent {
 
     /// What such a command printed; an error if it failed.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
-        Ok(String::from_utf8(run(&mut self.command(arguments))?.stdout)?)
+        let output = self.attempt(arguments)?;
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "tidegate {arguments:?} failed ({}):\n{complaints}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// How such a command ended, and all that it printed.
+    pub fn attempt(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.command(arguments).output().context("starting tidegate")?;
+        let mut transcript = self.transcript.lock().unwrap_or_else(PoisonError::into_inner);
+        for printed in [&output.stdout, &output.stderr] {
+            transcript.push_str(&String::from_utf8_lossy(printed));
+        }
+        drop(transcript);
+        Ok(output)
+    }
+
+    /// The secrets that may show up nowhere: its credentials, and whatever else a test adds.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What its commands printed, and whoever else adds to it.
+    pub fn transcript(&self) -> &Arc<Mutex<String>> {
+        &self.transcript
+    }
+
+    /// Checks that no secret, its own keys included, is in its log, in what it keeps, in the transcript, or in this.
+    pub fn shows_no_secret(&self, told: &str) -> Result<()> {
+        for entry in fs::read_dir(self.state())?.flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "key") {
+                self.secrets.keep_file(&entry.path())?;
+            }
+        }
+        let mut found = self.secrets.found_under(&self.state())?;
+        let transcript = self.transcript.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, text) in [
+            ("the agent's log", &*self.read_log()?),
+            ("a client or a command", &**transcript),
+            ("an error", told),
+        ] {
+            let hits = self.secrets.found_in(text.as_bytes());
+            found.extend(hits.into_iter().map(|what| format!("{place}: {what}")));
+        }
+        ensure!(found.is_empty(), "secrets were shown by {}", found.join(", "));
+        Ok(())
     }
 
     /// Replaces a file of the bundle. It counts after a reload.
@@ -141,8 +193,11 @@ impl Agent {
         Ok(file.write_all(text.as_bytes())?)
     }
 
-    /// Adds one of the credentials' files.
+    /// Adds one of the credentials' files. Whatever isn't a user's name is a secret.
     pub fn write_credential(&self, file: &str, text: &str) -> Result<()> {
+        if !file.ends_with(".user") {
+            self.secrets.keep(file, text.trim());
+        }
         Ok(private(&self.path("credentials").join(file))?.write_all(text.as_bytes())?)
     }
 
@@ -163,6 +218,12 @@ impl Agent {
     /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Has it abort, as a fault would, although root has raised its limit for core files: how it ended.
+    pub fn crash(&mut self) -> Result<ExitStatus> {
+        let mut process = self.process.take().context("the agent is not running")?;
+        crash(&mut process)
     }
 
     /// Has what it left in the kernel taken down; it must not be running.

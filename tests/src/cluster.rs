@@ -175,14 +175,16 @@ impl Cluster {
     }
 
     fn fill(&self) -> Result<()> {
-        // A password in SQL would be in the server's log if this statement failed: psql gets it as a variable.
-        let role = "CREATE ROLE app LOGIN PASSWORD :'password'; CREATE DATABASE shop OWNER app;";
+        // A password in SQL would be in the server's log if this statement failed, and an argument in the error.
+        let role = "\\getenv password APP_PASSWORD\n\
+                    CREATE ROLE app LOGIN PASSWORD :'password'; CREATE DATABASE shop OWNER app;";
         let script = self.directory.path().join("shop.sql");
         fs::write(&script, format!("{role}\n\\connect shop\nSET ROLE app;\n{SHOP}"))?;
         run(self
             .direct("psql")
             .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-d", "postgres"])
-            .args(["-v", &format!("password={}", self.password), "-f"])
+            .env("APP_PASSWORD", &self.password)
+            .arg("-f")
             .arg(script))?;
         Ok(())
     }

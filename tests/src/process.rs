@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    process::{Child, Command, ExitStatus, Output},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -64,6 +64,15 @@ impl Drop for Process {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// Has a process abort that may leave a core file of any size, as far as that is for root to say: how it ended.
+pub fn crash(process: &mut Process) -> Result<ExitStatus> {
+    let id = process.id().to_string();
+    // Without CAP_SYS_RESOURCE a limit that the process has lowered for good stays.
+    Command::new("prlimit").args(["--core=unlimited", "--pid", &id]).stderr(Stdio::null()).status()?;
+    process.signal(Signal::SIGABRT)?;
+    process.wait(Duration::from_secs(30))
 }
 
 /// Sends a signal to a process by its id.

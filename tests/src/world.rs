@@ -3,16 +3,13 @@
 use std::{
     env,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{Account, Agent, Cluster, Options, Settings, leaks};
+use crate::{Account, Agent, Cluster, Options, Settings};
 
 /// The bundle of the tests. `${ci}`, `${ops}`, `${port}` and `${ca}` stand for this world's own.
 pub const BUNDLE: &str = include_str!("../bundle.yaml");
@@ -40,12 +37,12 @@ pub struct World {
     pub ops: Account,
     /// Not governed, and knows the real password.
     pub stranger: Account,
-    transcript: Arc<Mutex<String>>,
 }
 
 impl World {
-    /// Runs a test in a world of its own. Afterwards the agent is stopped, its records are verified, and its logs,
-    /// its records and everything the clients printed are searched for every secret that was used.
+    /// Runs a test in a world of its own. Afterwards the agent is stopped, its records are verified, and its log, its state
+    /// and everything that clients and commands printed are searched for every secret that was used; after a test that
+    /// failed, too, and in its error.
     pub fn with(test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         Self::on(&Options::default(), test)
     }
@@ -53,8 +50,14 @@ impl World {
     /// The same, with a server of these options.
     pub fn on(options: &Options, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let mut world = Self::start(options)?;
-        let result = test(&mut world).with_context(|| world.agent.read_log().unwrap_or_default());
-        result.and_then(|()| world.finish())
+        match test(&mut world) {
+            Ok(()) => world.finish(),
+            Err(error) => {
+                let shown = world.agent.shows_no_secret(&format!("{error:?}"));
+                let error = error.context(world.agent.read_log().unwrap_or_default());
+                Err(shown.err().map_or(error, |leak| anyhow!("{leak:#}; and the test failed")))
+            }
+        }
     }
 
     /// Replaces the bundle's file by one in which this is changed to that. It counts after a reload.
@@ -101,7 +104,9 @@ impl World {
             bundle: &[("bundle.yaml", &bundle(&server, ci, ops))],
             credentials: &[("shop-app.user", "app"), ("shop-app.password", &server.password)],
         })?;
-        let transcript = Arc::default();
+        agent.secrets().keep("the superuser's password", &server.superuser_password);
+        agent.secrets().keep_file(&server.certificates.key)?;
+        let transcript = agent.transcript().clone();
         let account =
             |uid, password: &str| Account::new(uid, server.address, password).transcribed(&transcript);
         Ok(Self {
@@ -110,25 +115,13 @@ impl World {
             stranger: account(ungoverned_uid(), &server.password),
             server,
             agent,
-            transcript,
         })
     }
 
     fn finish(mut self) -> Result<()> {
         self.agent.stop()?;
         self.agent.ask(&["records", "verify"]).context("the records do not verify")?;
-        let secrets = [self.server.password.as_str(), self.server.superuser_password.as_str()];
-        let mut found = leaks(&self.agent.state(), &secrets)?;
-        let log = self.agent.read_log()?;
-        let transcript = self.transcript.lock().unwrap_or_else(PoisonError::into_inner);
-        found.extend(
-            secrets.iter().filter(|secret| log.contains(**secret)).map(|_| "the agent's log".to_owned()),
-        );
-        found.extend(
-            secrets.iter().filter(|secret| transcript.contains(**secret)).map(|_| "a client".to_owned()),
-        );
-        ensure!(found.is_empty(), "secrets were shown by: {}", found.join(", "));
-        Ok(())
+        self.agent.shows_no_secret("")
     }
 }
 

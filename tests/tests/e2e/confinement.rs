@@ -1,9 +1,13 @@
 //! What the running agent may still do.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
-use tidegate_tests::World;
+use tidegate_tests::{Process, World, crash};
 
 /// `DAC_READ_SEARCH`, `NET_BIND_SERVICE`, `NET_ADMIN`, `SYS_PTRACE`, `SYS_ADMIN` and `BPF`, by their numbers in
 /// capabilities(7).
@@ -30,6 +34,60 @@ fn every_thread_of_a_serving_agent_is_confined() -> Result<()> {
             threads += 1;
         }
         ensure!(threads > 3, "only {threads} threads");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_crash_of_the_agent_leaves_no_core() -> Result<()> {
+    World::with(|world| {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", world.agent.process()?.id()))?;
+        let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+        let cores: Vec<&str> = cores.context("no limit for core files")?.split_whitespace().collect();
+        ensure!(cores.starts_with(&["0", "0"]), "core files of {cores:?}");
+        let directory = tempfile::tempdir()?;
+        let mut other = Process::start(Command::new("sleep").arg("600").current_dir(directory.path()))?;
+        ensure!(
+            crash(&mut other)?.core_dumped(),
+            "nothing leaves a core here, so this test can tell nothing"
+        );
+        ensure!(!world.agent.crash()?.core_dumped(), "the agent left a core");
+        world.agent.launch()
+    })
+}
+
+/// How often these bytes are in the memory that the agent may write to.
+fn copies(world: &World, wanted: &[u8]) -> Result<usize> {
+    let id = world.agent.process()?.id();
+    let memory = File::open(format!("/proc/{id}/mem"))?;
+    let mut count = 0;
+    for line in fs::read_to_string(format!("/proc/{id}/maps"))?.lines().filter(|line| line.contains(" rw")) {
+        let (begin, end) =
+            line.split_once(' ').and_then(|(range, _)| range.split_once('-')).context("a range")?;
+        let (begin, end) = (u64::from_str_radix(begin, 16)?, u64::from_str_radix(end, 16)?);
+        let mut bytes = vec![0; usize::try_from(end - begin)?];
+        // What is there in name only can't be read.
+        if memory.read_exact_at(&mut bytes, begin).is_ok() {
+            count += bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
+        }
+    }
+    Ok(count)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_password_is_in_the_agents_memory_no_longer_than_it_is_used() -> Result<()> {
+    World::with(|world| {
+        let password = world.server.password.clone();
+        let known = copies(world, b"tidegate")?;
+        ensure!(known > 0, "the memory can't be looked through");
+        for _ in 0..20 {
+            world.ci.psql("SELECT 1")?.clean()?;
+        }
+        world.none_is_open()?;
+        let left = copies(world, password.as_bytes())?;
+        ensure!(left == 0, "the password is left in memory {left} times");
         Ok(())
     })
 }

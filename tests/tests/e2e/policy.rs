@@ -57,7 +57,7 @@ fn a_bad_bundle_changes_nothing() -> Result<()> {
     World::with(|world| {
         let mut session = Session::open(&world.ci)?;
         world.change_bundle("masks: [cards, mails]", "masks: [crads]")?;
-        let output = world.agent.command(&["reload"]).output()?;
+        let output = world.agent.attempt(&["reload"])?;
         let said =
             String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         ensure!(!output.status.success() && said.contains("crads"), "the problem is not named: {said}");
@@ -74,7 +74,7 @@ fn a_bundle_that_requires_the_shield_is_put_into_force_only_where_there_is_one()
         world.change_bundle("resources:\n", "require: [shield]\nresources:\n")?;
         let asked = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
         let shielded = asked.trim().split(',').any(|module| module == "bpf");
-        let output = world.agent.command(&["reload"]).output()?;
+        let output = world.agent.attempt(&["reload"])?;
         let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success() == shielded, "{said}");
         if !shielded {

@@ -11,6 +11,7 @@ use tidegate_tests::{Account, Process, World};
 
 /// A `psql` that stays open.
 pub(crate) struct Session {
+    account: Account,
     process: Process,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -25,7 +26,7 @@ impl Session {
         let mut process = Process::start(&mut command)?;
         let stdin = process.child().stdin.take().context("stdin")?;
         let stdout = BufReader::new(process.child().stdout.take().context("stdout")?);
-        let mut session = Self { process, stdin, stdout };
+        let mut session = Self { account: account.clone(), process, stdin, stdout };
         ensure!(session.ask("SELECT 'here'")? == "here", "it did not get in");
         Ok(session)
     }
@@ -40,6 +41,7 @@ impl Session {
     pub(crate) fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
+        self.account.transcribe(&line);
         Ok(line.trim_end().to_owned())
     }
 
@@ -63,6 +65,7 @@ impl Session {
             scope.spawn(|| std::io::copy(&mut self.stdout, &mut std::io::sink()));
             let mut complaints = String::new();
             stderr.read_to_string(&mut complaints)?;
+            self.account.transcribe(&complaints);
             Ok(complaints)
         })
     }
@@ -73,6 +76,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) ->
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds()? {
         ensure!(Instant::now() < deadline, "this did not come true: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
     }
     Ok(())
 }
