@@ -1,6 +1,7 @@
 //! Building and linting.
 
 use std::{
+    env,
     io::BufRead,
     path::PathBuf,
     process::{Command, Stdio},
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     setup,
-    shell::{cargo, run, say, shown},
+    shell::{cargo, in_ci, project, run, say, shown},
 };
 
 /// An executable that cargo built.
@@ -120,6 +121,7 @@ pub(crate) fn lint() -> Result<()> {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     say("linting");
     run(cargo(&["clippy", "--all-targets"]).args(HOST).args(["--", "-D", "warnings"]))?;
+    fuzz_targets()?;
     say("checking the dependencies: licences, bans, sources");
     run(&mut deny(&["check", "bans", "licenses", "sources"]))?;
     if deny(&["fetch", "db"]).output()?.status.success() {
@@ -129,6 +131,21 @@ pub(crate) fn lint() -> Result<()> {
         say("SKIPPED the dependencies' advisories: their database can't be fetched from here");
         Ok(())
     }
+}
+
+/// Checks the fuzz targets, which are workspaces of their own: nothing else would say that they no longer compile. That
+/// takes no nightly toolchain.
+fn fuzz_targets() -> Result<()> {
+    for folder in ["agent/protocols/http", "agent/protocols/postgres"] {
+        say(&format!("checking the fuzz targets of {folder}"));
+        let mut command = cargo(&["check", "--manifest-path", &format!("{folder}/fuzz/Cargo.toml")]);
+        if env::var_os("CARGO_TARGET_DIR").is_none() && !in_ci() {
+            // What both workspaces need is built once.
+            command.env("CARGO_TARGET_DIR", project().join("target"));
+        }
+        run(&mut command)?;
+    }
+    Ok(())
 }
 
 fn deny(arguments: &[&str]) -> Command {

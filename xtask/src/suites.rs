@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use tidegate_tests::{Cluster, Options, SERVERS};
 
@@ -55,6 +55,12 @@ pub(crate) struct Count {
 
 /// Runs tests. True if none failed and none was left out that had to run.
 pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
+    if !matches!(suite, Suite::Unit | Suite::Vm) {
+        ensure!(
+            is_root() || find("sudo").is_some(),
+            "most tests need root, and there is neither root nor sudo: `cargo xtask test unit` runs those that need neither"
+        );
+    }
     setup::run()?;
     if suite == Suite::All && filter.is_none() {
         build::lint()?;
@@ -92,9 +98,32 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
         good = outcome.good;
     }
     println!("{count}");
-    Ok(good
-        && count.failed == 0
-        && !(in_ci() && matches!(suite, Suite::Vm | Suite::All) && count.skipped > 0))
+    match wanting(suite, filter, count, in_ci()) {
+        None => Ok(good && count.failed == 0),
+        Some(why) => {
+            say(&format!("FAILED: {why}"));
+            Ok(false)
+        }
+    }
+}
+
+/// What is wrong with a run in which nothing failed, if anything is.
+fn wanting(suite: Suite, filter: Option<&str>, count: Count, in_ci: bool) -> Option<String> {
+    let ran = count.passed + count.failed;
+    match filter {
+        Some(filter) if ran == 0 && count.skipped > 0 => {
+            return Some(format!(
+                "the {} tests whose name contains {filter:?} are not of this suite",
+                count.skipped
+            ));
+        }
+        Some(filter) if ran == 0 => return Some(format!("no test's name contains {filter:?}")),
+        None if ran == 0 => return Some("no test was run".into()),
+        _ => {}
+    }
+    // What is left out of `unit` was not asked for.
+    (in_ci && suite != Suite::Unit && count.skipped > 0)
+        .then(|| format!("{} tests were skipped, and CI skips none", count.skipped))
 }
 
 fn unprivileged(test: &Built, filter: Option<&str>) -> Result<Count> {
@@ -106,10 +135,6 @@ fn unprivileged(test: &Built, filter: Option<&str>) -> Result<Count> {
 fn privileged(test: &Built, names: &[String], tools: &Tools<'_>) -> Result<Count> {
     if names.is_empty() {
         return Ok(Count::default());
-    }
-    if !is_root() && find("sudo").is_none() {
-        say(&format!("{} of {}: skipped, there is neither root nor sudo", test.target, folder(test)));
-        return Ok(Count::skipped(names));
     }
     say(&format!("{} of {}, as root", test.target, folder(test)));
     let variables = [("TIDEGATE_BINARY", tools.agent.as_os_str())];
@@ -266,6 +291,30 @@ mod tests {
                 .unwrap();
         assert_eq!(count, Count { passed: 12, failed: 1, skipped: 3 });
         assert_eq!(count.to_string(), "12 passed, 1 failed, 3 skipped");
+    }
+
+    #[test]
+    fn a_run_that_tried_nothing_is_no_success() {
+        let (none, some) = (Count::default(), Count { passed: 1, ..Count::default() });
+        let left_out = Count { skipped: 3, ..Count::default() };
+        for suite in [Suite::Unit, Suite::Kernel, Suite::Vm, Suite::E2e, Suite::All] {
+            let why = wanting(suite, Some("mispelt"), none, false).unwrap();
+            assert_eq!(why, "no test's name contains \"mispelt\"");
+            assert!(wanting(suite, None, none, false).is_some());
+            assert!(wanting(suite, Some("root"), left_out, false).is_some());
+            assert_eq!(wanting(suite, Some("one"), some, true), None);
+            assert_eq!(wanting(suite, None, some, true), None);
+        }
+    }
+
+    #[test]
+    fn ci_skips_nothing_but_what_was_not_asked_for() {
+        let skipped = Count { passed: 1, failed: 0, skipped: 1 };
+        for suite in [Suite::Kernel, Suite::Vm, Suite::E2e, Suite::All] {
+            assert!(wanting(suite, None, skipped, true).is_some(), "{suite:?}");
+            assert_eq!(wanting(suite, None, skipped, false), None);
+        }
+        assert_eq!(wanting(Suite::Unit, None, skipped, true), None);
     }
 
     #[test]

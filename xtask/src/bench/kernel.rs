@@ -10,7 +10,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use tidegate_tests::{Agent, Settings, governed_uid};
 
-use super::{TABLE, sections};
+use super::{
+    TABLE,
+    sections::{self, Figure},
+};
 use crate::{
     build, setup,
     shell::{as_root, is_root, project, say},
@@ -18,6 +21,10 @@ use crate::{
 
 /// The measurement, among the tests of `agent/kernel`.
 const MEASUREMENT: &str = "speed::what_the_programs_cost";
+
+/// Rows that others are compared with.
+const BARE_CONNECT: &str = "connect, nobody governed, no programs";
+const UNGOVERNED_DATA: &str = "data of the ungoverned";
 
 const BUNDLE: &str = "\
 tidegate: 1
@@ -73,12 +80,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let section = format!("# What the kernel side costs\n\n{words}\n\n{}\n", lines.join("\n"));
     sections::put(&project().join(TABLE), &section).with_context(|| format!("writing {TABLE}"))?;
     if arguments.json {
-        println!("{}", sections::json(&lines));
+        println!("{}", sections::json(&told(&lines)));
     } else {
         println!("{section}");
     }
     say(&format!("the table is in {TABLE}"));
     Ok(())
+}
+
+/// The table's figures. What is done with the programs is a share of what is done without them, or by the ungoverned.
+fn told(table: &[&str]) -> Vec<Figure> {
+    let mut figures = sections::figures(table);
+    let number = |work: &str| figures.iter().find(|figure| figure.work == work).and_then(Figure::number);
+    let (connect, data) = (number(BARE_CONNECT), number(UNGOVERNED_DATA));
+    for figure in &mut figures {
+        if [BARE_CONNECT, UNGOVERNED_DATA].contains(&figure.work.as_str()) {
+            figure.through = "direct";
+        }
+        figure.share_of_direct = match figure.work.split(' ').next() {
+            Some("connect" | "connect,") => connect.zip(figure.number()).map(|(direct, own)| direct / own),
+            Some("data") => data.zip(figure.number()).map(|(direct, own)| own / direct),
+            _ => None,
+        };
+    }
+    figures
 }
 
 /// Rows of the crate's own measurement.
@@ -124,4 +149,26 @@ fn restarts(binary: &Path, rounds: usize) -> Result<String> {
     taken.sort();
     let median = taken.get(taken.len() / 2).context("no round was asked for")?;
     Ok(format!("| restart of a killed agent, until it serves | {} ms |", median.as_millis()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_programs_cost_is_told_as_a_share_of_doing_without_them() {
+        let rows = [
+            "| what | figure |",
+            "|---|---:|",
+            &format!("| {BARE_CONNECT} | 20.0 µs |"),
+            "| connect of a governed process to what is passed | 40.0 µs |",
+            &format!("| {UNGOVERNED_DATA} | 2000 MB/s |"),
+            "| data of a governed process to what is passed | 1000 MB/s |",
+            "| memory of the maps | 38.4 MiB |",
+        ];
+        let told = told(&rows);
+        let shares: Vec<_> = told.iter().map(|figure| (figure.through, figure.share_of_direct)).collect();
+        let half = ("tidegate", Some(0.5));
+        assert_eq!(shares, [("direct", Some(1.0)), half, ("direct", Some(1.0)), half, ("tidegate", None)]);
+    }
 }

@@ -96,6 +96,8 @@ struct Own {
     words: &'static str,
     test: &'static [&'static str],
     name: &'static str,
+    /// Its figures are microseconds in which a processor is busy; others also wait.
+    is_cpu: bool,
 }
 
 const DECIDE: Own = Own {
@@ -103,6 +105,7 @@ const DECIDE: Own = Own {
     words: "Written by `cargo xtask bench decide`: medians. Rules that cannot match differ by resource, subject, statement or table.",
     test: &["test", "--release", "--package", "tidegate-policy", "--test", "bundles"],
     name: "speed::a_decision_costs_the_same_however_many_rules_cannot_match",
+    is_cpu: true,
 };
 
 const IDENTITY: Own = Own {
@@ -111,6 +114,7 @@ const IDENTITY: Own = Own {
             known.",
     test: &["test", "--release", "--package", "tidegate-identity", "--lib"],
     name: "tests::speed::a_connection_hardly_waits_for_its_identity",
+    is_cpu: false,
 };
 
 fn measured(own: &Own, output: Output) -> Result<()> {
@@ -130,7 +134,11 @@ fn measured(own: &Own, output: Output) -> Result<()> {
     let section = format!("# {}\n\n{}\n\n{}\n", own.title, own.words, table.join("\n"));
     sections::put(&project().join(TABLE), &section).with_context(|| format!("writing {TABLE}"))?;
     if output.json {
-        println!("{}", sections::json(&table));
+        let mut figures = sections::figures(&table);
+        if own.is_cpu {
+            figures.iter_mut().for_each(|figure| figure.cpu_us_per_op = figure.number());
+        }
+        println!("{}", sections::json(&figures));
     } else {
         println!("{section}");
     }

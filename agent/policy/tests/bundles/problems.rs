@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_policy::{Policy, SourceFile};
+use tidegate_policy::{Policy, SourceFile, TlsMode};
 
 use crate::common::{VOCABULARY, load, told};
 
@@ -47,6 +47,22 @@ fn with(line: &str, replacement: &str) -> String {
 #[track_caller]
 fn says(line: &str, replacement: &str, expected: &str) {
     assert_eq!(with(line, replacement).trim_end(), expected);
+}
+
+#[test]
+fn a_resource_that_names_an_authority_is_verified_whole_unless_its_mode_says_otherwise() {
+    let mode = |tls: &str| {
+        let with = format!("credential: shop-app\n    tls: {tls}");
+        let policy = load(&SOUND.replacen("credential: shop-app", &with, 1));
+        policy.map(|policy| policy.resource("shop").unwrap().tls.mode).map_err(|problems| told(&problems))
+    };
+    assert_eq!(mode("{ca: /etc/ca.pem}").unwrap(), Some(TlsMode::VerifyFull));
+    assert_eq!(mode("{ca: /etc/ca.pem, mode: verify-ca}").unwrap(), Some(TlsMode::VerifyCa));
+    assert_eq!(mode("{server-name: db}").unwrap(), None);
+    for nothing in ["disable", "prefer", "require"] {
+        let why = mode(&format!("{{ca: /etc/ca.pem, mode: {nothing}}}")).unwrap_err();
+        assert!(why.contains("this mode verifies nothing"), "{why}");
+    }
 }
 
 #[test]
