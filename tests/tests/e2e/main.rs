@@ -6,6 +6,7 @@ mod approvals;
 mod attacks;
 mod bad_days;
 mod confinement;
+mod definitions;
 mod drivers;
 mod failover;
 mod http;

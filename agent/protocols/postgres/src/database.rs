@@ -1,4 +1,4 @@
-//! One database behind a resource: what its catalog says, and what is known of the statements sent to it.
+//! One database: what its catalog says, and what is known of the statements sent to it.
 
 use std::{
     collections::BTreeSet,
@@ -65,31 +65,68 @@ pub(crate) enum Misunderstood {
     TimeLimit,
 }
 
-/// One database behind a resource.
+/// One database, as one resource leads to it.
 #[derive(Debug)]
 pub(crate) struct Database {
-    name: String,
+    name: Arc<str>,
     settings: Arc<UpstreamSettings>,
     limits: Limits,
-    shapes: Shapes,
-    catalog: Catalog,
-    since: Mutex<Instant>,
-    pub(crate) definitions: Definitions,
+    facts: Arc<Facts>,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
 }
 
-impl Database {
-    pub(crate) fn new(name: String, settings: Arc<UpstreamSettings>, limits: Limits) -> Self {
-        Self {
-            name,
-            settings,
-            limits,
-            shapes: Shapes::new(REMEMBERED),
-            catalog: Catalog::default(),
-            since: Mutex::new(Instant::now()),
-            definitions: Definitions::default(),
-            line: tokio::sync::Mutex::default(),
+/// What is known of one database of one server, whichever bundles and resources lead there.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    shapes: Shapes,
+    catalog: Catalog,
+    /// When the catalog was begun to be read, and after how many changes.
+    since: Mutex<(Instant, u64)>,
+    definitions: Arc<Definitions>,
+}
+
+impl Facts {
+    /// Nothing is known yet.
+    pub(crate) fn new(definitions: Arc<Definitions>) -> Self {
+        let since = Mutex::new((Instant::now(), definitions.changes()));
+        Self { shapes: Shapes::new(REMEMBERED), catalog: Catalog::default(), since, definitions }
+    }
+
+    /// Who changes and who reads the definitions.
+    pub(crate) fn definitions(&self) -> &Arc<Definitions> {
+        &self.definitions
+    }
+
+    /// Changes whenever something that was understood before must be understood anew.
+    fn generation(&self) -> u64 {
+        let mut since = self.since();
+        let changes = self.definitions.changes();
+        if since.1 != changes || since.0.elapsed() > AGE {
+            self.catalog.clear();
+            *since = (Instant::now(), changes);
         }
+        self.catalog.generation()
+    }
+
+    fn forget(&self) {
+        let mut since = self.since();
+        self.catalog.clear();
+        since.0 = Instant::now();
+    }
+
+    fn since(&self) -> MutexGuard<'_, (Instant, u64)> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Database {
+    pub(crate) fn new(
+        name: Arc<str>,
+        settings: Arc<UpstreamSettings>,
+        limits: Limits,
+        facts: Arc<Facts>,
+    ) -> Self {
+        Self { name, settings, limits, facts, line: tokio::sync::Mutex::default() }
     }
 
     /// Its name.
@@ -107,17 +144,19 @@ impl Database {
         self.limits.bytes
     }
 
+    /// Who changes and who reads its definitions.
+    pub(crate) fn definitions(&self) -> &Arc<Definitions> {
+        self.facts.definitions()
+    }
+
     /// Changes whenever something that was understood before must be understood anew.
     pub(crate) fn generation(&self) -> u64 {
-        if self.since().elapsed() > AGE {
-            self.forget();
-        }
-        self.catalog.generation()
+        self.facts.generation()
     }
 
     /// What a text does at this generation, if that is remembered.
     pub(crate) fn known(&self, text: &str, generation: u64) -> Option<Arc<Statements>> {
-        self.shapes.get(text, generation)
+        self.facts.shapes.get(text, generation)
     }
 
     /// What a text does in a session that has created these relations.
@@ -161,15 +200,15 @@ impl Database {
         let parsed = sql::parse(text, &self.limits)?;
         let mut fresh = false;
         for _ in 0..ROUNDS {
-            let generation = self.catalog.generation();
-            match sql::resolve_within(steps, &parsed, &self.catalog, overlay)? {
+            let generation = self.facts.generation();
+            match sql::resolve_within(steps, &parsed, &self.facts.catalog, overlay)? {
                 Resolved::Known(statements) if statements.doubtful && !fresh => {
                     fresh = true;
-                    self.forget();
+                    self.facts.forget();
                 }
                 Resolved::Known(statements) => {
                     if overlay.is_empty() {
-                        self.shapes.insert(text, &statements, generation);
+                        self.facts.shapes.insert(text, &statements, generation);
                     }
                     return Ok(statements);
                 }
@@ -177,12 +216,6 @@ impl Database {
             }
         }
         Err(Misunderstood::Catalog("its views lead ever further".into()))
-    }
-
-    /// Definitions have changed.
-    pub(crate) fn forget(&self) {
-        self.catalog.clear();
-        *self.since() = Instant::now();
     }
 
     /// Reads more of the catalog.
@@ -198,7 +231,8 @@ impl Database {
             functions: self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?,
             types: self.rows(&mut line, sql::TYPES, &request.types, gate).await?,
         };
-        self.catalog
+        self.facts
+            .catalog
             .learn(generation, request, &rows)
             .map_err(|error| Misunderstood::Catalog(error.to_string()))
     }
@@ -227,10 +261,6 @@ impl Database {
         let rows = open.query(query, &[&names]).await.map_err(Misunderstood::Catalog)?;
         *line = Some(open);
         Ok(rows)
-    }
-
-    fn since(&self) -> MutexGuard<'_, Instant> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

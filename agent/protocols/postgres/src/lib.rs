@@ -5,6 +5,7 @@
 mod cancel;
 mod catalog_line;
 mod database;
+mod databases;
 mod definitions;
 mod opening;
 mod options;
@@ -18,6 +19,7 @@ mod wire;
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -29,6 +31,7 @@ use tidegate_gate::{
 use self::{
     cancel::CancelKeys,
     database::Database,
+    databases::{Databases, Location},
     opening::Opened,
     options::Options,
     sql::Fault,
@@ -36,13 +39,15 @@ use self::{
     upstream::UpstreamSettings,
 };
 
-/// How many databases of one resource are remembered at a time.
+/// How many databases of one resource are remembered while nobody is in them.
 const DATABASES: usize = 256;
 
-/// The protocol. One for the agent's life: cancel requests find sessions across reloads of the bundle.
+/// The protocol. One for the agent's life: cancel requests find sessions, and changes of definitions concern them, across
+/// reloads of the bundle.
 #[derive(Debug, Default)]
 pub struct Postgres {
     cancel_keys: Arc<CancelKeys>,
+    databases: Arc<Databases>,
 }
 
 impl Postgres {
@@ -80,8 +85,10 @@ impl Protocol for Postgres {
         Ok(Arc::new(PostgresServer {
             settings: Arc::new(UpstreamSettings::new(resource, &options)?),
             options,
+            resource: resource.name.clone(),
             cancel_keys: self.cancel_keys.clone(),
-            databases: Mutex::default(),
+            databases: self.databases.clone(),
+            known: Mutex::default(),
         }))
     }
 }
@@ -91,8 +98,10 @@ impl Protocol for Postgres {
 struct PostgresServer {
     options: Options,
     settings: Arc<UpstreamSettings>,
+    resource: Arc<str>,
     cancel_keys: Arc<CancelKeys>,
-    databases: Mutex<HashMap<String, Arc<Database>>>,
+    databases: Arc<Databases>,
+    known: Mutex<HashMap<Location, Arc<Database>>>,
 }
 
 impl Server for PostgresServer {
@@ -143,17 +152,20 @@ impl PostgresServer {
         Ok(())
     }
 
-    /// What is known of one of the resource's databases.
-    fn database(&self, name: &str) -> Arc<Database> {
-        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = databases.get(name) {
-            return known.clone();
+    /// One of the resource's databases.
+    fn database(&self, address: SocketAddr, name: &str) -> Arc<Database> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let place: Location = (address, name.into());
+        if let Some(database) = known.get(&place) {
+            return database.clone();
         }
-        if databases.len() >= DATABASES {
-            databases.clear();
+        if known.len() >= DATABASES {
+            known.retain(|_, database| Arc::strong_count(database) > 1);
         }
-        let database = Arc::new(Database::new(name.to_owned(), self.settings.clone(), self.options.limits()));
-        databases.insert(name.to_owned(), database.clone());
+        let facts = self.databases.find(address, &place.1, &self.resource);
+        let (settings, limits) = (self.settings.clone(), self.options.limits());
+        let database = Arc::new(Database::new(place.1.clone(), settings, limits, facts));
+        known.insert(place, database.clone());
         database
     }
 }

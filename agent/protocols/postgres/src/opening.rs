@@ -78,7 +78,7 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
         let replication = Replication { gate, client, early, server, greeting, cancel_key };
         return Ok(Opened::Replication(Box::new(replication)));
     }
-    let database = server.database(&parameters.database);
+    let database = server.database(address, &parameters.database);
     let settings = parameters.settings();
     let place = Place { database, user, settings, interrupt };
     let upstream = (signed_in.io, signed_in.leftover.to_vec());

@@ -1,25 +1,24 @@
 //! From a statement's text to a permit.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc};
 
 use tidegate_gate::{
     Action, Decision,
     policy::{Lineage, Shape, Value, Verdict},
 };
-use tokio::time::timeout;
 
 use super::{
     Session,
+    expect::Run,
+    holding::Stop,
     names::{Known, Name, Parameters, Preparation, Prepared, Space},
     refuse::{self, Refused},
+    results::Results,
 };
 use crate::{
-    definitions::{Changing, Unread},
+    definitions::Changing,
     sql::{self, Effect, Statements},
 };
-
-/// How long a change of definitions waits for statements of others that the server has yet to read.
-const READING: Duration = Duration::from_secs(10);
 
 impl Session {
     /// What a text does, with the names in it linked to what they stand for. None: that depends on an answer that
@@ -133,42 +132,88 @@ impl Session {
         Some(shape)
     }
 
-    /// The same, where the server may read it by other definitions than the gate did; none if it can't.
+    /// The same, where the server may read it by other definitions than the gate did, and that may matter; none if it can't.
     pub(super) fn doubted(&self, prepared: &Prepared) -> Option<Prepared> {
-        let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
-        let is_doubtful = |name: Name| matches!(self.names.known(name.0, &name.1), Known::As(prepared) if prepared.in_doubt);
-        let in_doubt = prepared.in_doubt
-            || self.is_in_doubt()
-            || names.into_iter().any(is_doubtful)
-            || prepared.statements.change_definitions_within();
-        in_doubt.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
+        // What is bound has been read, unless the server reads it only when it runs.
+        let was_read = prepared.bound.is_some() && !prepared.statements.late;
+        let in_doubt = self.reader.is_in_doubt() && !was_read || self.is_in_doubt_for_good(prepared);
+        let matters = in_doubt && names_definitions(prepared) && self.may_mask_columns(prepared);
+        matters.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
     }
 
-    /// Nobody can say by which definitions the server will read what it is sent now.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.unread.as_ref().is_none_or(|unread| unread.in_doubt)
+    /// Whether it is in doubt by which definitions the server reads it, or has read it, whatever others do from now on.
+    pub(super) fn is_in_doubt_for_good(&self, prepared: &Prepared) -> bool {
+        let mut names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
+        prepared.in_doubt
+            || prepared.statements.change_definitions_within()
+            || names.any(
+                |name| matches!(self.names.known(name.0, &name.1), Known::As(prepared) if prepared.in_doubt),
+            )
     }
 
-    /// Notes that the server is about to be sent a statement: to be called before that is understood. What was in doubt
-    /// was decided as such, and needs nobody to wait for it.
+    /// Asks for what was understood. The empty statement does nothing: nothing is asked.
+    pub(super) async fn permit(&mut self, prepared: &Prepared) -> Result<Run, Stop> {
+        let statements = &prepared.statements;
+        if statements.list.is_empty() {
+            let results = Results::new(statements.clone(), None, self.masker());
+            return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
+        }
+        let permitted = self.permitted_run(prepared).await;
+        if permitted.is_err() && self.changing.as_ref().is_some_and(Changing::is_only_announced) {
+            self.changing = None;
+        }
+        permitted
+    }
+
+    async fn permitted_run(&mut self, prepared: &Prepared) -> Result<Run, Stop> {
+        let statements = &prepared.statements;
+        self.redefine(prepared)?;
+        let doubted = self.doubted(prepared);
+        if let Some(doubted) = &doubted {
+            self.clear_up(prepared, doubted)?;
+        }
+        let prepared = doubted.as_ref().unwrap_or(prepared);
+        let names = self.give(prepared)?;
+        let permit = match self.permitted(prepared).await {
+            Ok(permit) => permit,
+            Err(stop) => {
+                self.settle_names(&names, false);
+                return Err(stop);
+            }
+        };
+        let verdict = permit.verdict().clone();
+        let was_read = prepared.bound.is_some() && !statements.late;
+        let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
+        let results = Results::new(statements.clone(), Some(verdict), self.masker());
+        let cannot = results.cannot_copy();
+        let mut run = Run::new(Some(permit), Arc::new(results), statements.ddl, names);
+        run.unread = unread;
+        if let Some(cannot) = cannot {
+            run.failed("42501");
+            self.settle(run, false);
+            return Err(Refused::new("42501", cannot.to_string()).into());
+        }
+        match &mut self.changing {
+            Some(changing) if statements.changes_definitions() => changing.sent(),
+            Some(changing) => changing.locks(),
+            None => {}
+        }
+        self.overlay.follow(statements);
+        self.changes.follow(prepared);
+        Ok(run)
+    }
+
+    /// Whether columns are masked for who asks this, as far as can be known: where values come from matters then.
+    pub(super) fn may_mask_columns(&self, prepared: &Prepared) -> bool {
+        self.gate.foresee(&prepared.shape).map_or(true, |verdict| verdict.masks_columns)
+    }
+
+    /// Notes that the server is about to be sent a statement: to be called before that is understood.
     pub(super) fn begin_unread(&mut self) {
-        if self.unread.as_ref().is_none_or(|unread| unread.in_doubt) {
-            self.unread = Some(Unread::begin(&self.database));
+        if self.owed.are_read() {
+            self.reader.read();
         }
-    }
-
-    /// Definitions are about to change by what runs next: says so, and waits for the others' statements that were decided
-    /// by them as they are.
-    pub(super) async fn begin_change(&mut self, shape: &Shape) -> Result<(), Refused> {
-        let (changing, older) = Changing::begin(&self.database);
-        // Of the new era: a session does not wait for itself. But others that began before may go on now.
-        self.unread = Some(Unread::begin(&self.database));
-        if !changing.is_only() && (reads(shape) || !shape.results.is_empty()) {
-            return Err(refuse::definitions_in_use());
-        }
-        timeout(READING, older.are_read()).await.map_err(|_| refuse::definitions_in_use())?;
-        self.changing = Some(changing);
-        Ok(())
+        self.reader.begin(self.changing.as_ref());
     }
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.
@@ -184,8 +229,18 @@ impl Session {
         if meanings.next().is_some() { None } else { first }
     }
 
+    /// Notes the name that a message gives, as long as the server has not answered. Where there is no room, there may be
+    /// when it has answered what it owes.
+    pub(super) fn give_name(&mut self, name: &Name, prepared: Prepared) -> Result<(), Stop> {
+        match self.names.give(name, Arc::new(prepared)) {
+            true => Ok(()),
+            false if !self.owed.is_empty() => Err(Stop::Waits),
+            false => Err(refuse::too_many_names().into()),
+        }
+    }
+
     /// Notes the names that the statements give, as long as the server has not answered.
-    pub(super) fn give(&mut self, prepared: &Prepared) -> Result<Vec<Name>, Refused> {
+    pub(super) fn give(&mut self, prepared: &Prepared) -> Result<Vec<Name>, Stop> {
         let mut names = Vec::new();
         for statement in &prepared.statements.list {
             if let Some((name, inner)) = given(&statement.effect) {
@@ -201,9 +256,9 @@ impl Session {
                     preparation: None,
                     in_doubt: prepared.in_doubt,
                 };
-                if !self.names.give(&name, Arc::new(inner)) {
+                if let Err(stop) = self.give_name(&name, inner) {
                     self.settle_names(&names, false);
-                    return Err(refuse::too_many_names());
+                    return Err(stop);
                 }
                 names.push(name);
             }
@@ -257,6 +312,19 @@ fn given(effect: &Effect) -> Option<(Name, &Arc<Statements>)> {
         Effect::Declare { name, inner } => Some((Name(Space::Portals, name.as_bytes().into()), inner)),
         _ => None,
     }
+}
+
+/// Whether what it does depends on definitions that somebody may change: it names relations, or functions that aren't
+/// PostgreSQL's own.
+pub(super) fn names_definitions(prepared: &Prepared) -> bool {
+    let is_named = |(field, value): &(&str, Value)| match (*field, value) {
+        ("table", _) => true,
+        ("function", Value::Text(name)) => !name.starts_with("pg_catalog."),
+        _ => false,
+    };
+    !prepared.shape.touched.is_empty()
+        || prepared.statements.refer_to_names()
+        || prepared.shape.items.iter().any(|item| item.fields.iter().any(is_named))
 }
 
 fn reads(shape: &Shape) -> bool {

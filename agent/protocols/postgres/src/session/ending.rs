@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{Session, refuse};
-use crate::{upstream, wire::write};
+use crate::upstream;
 
 /// How long the server may take to answer for a statement that was cancelled.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
@@ -63,7 +63,7 @@ impl Session {
     fn stop(&mut self) {
         self.phase = Phase::Stopping;
         if self.body.is_none() {
-            write::flush(&mut self.server.outbound);
+            self.flush();
         }
     }
 

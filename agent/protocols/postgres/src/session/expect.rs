@@ -14,7 +14,12 @@ pub(super) enum Expect {
     /// ParseComplete for this name.
     Parse(Name),
     /// BindComplete for this name.
-    Bind(Name),
+    Bind {
+        /// The portal.
+        name: Name,
+        /// As [`Run::unread`].
+        unread: bool,
+    },
     /// A description that the client asked for.
     Describe,
     /// A description of a portal that the gate asked for, kept from the client.
@@ -45,6 +50,8 @@ pub(super) struct Run {
     pub(super) results: Arc<Results>,
     /// Its completion changes definitions that the catalog remembers.
     pub(super) redefines: bool,
+    /// What was decided depends on definitions that others must not change before the server has read them.
+    pub(super) unread: bool,
     /// A statement of it was completed.
     completed: bool,
     /// The server has said what the rows or copy data will be that it gives.
@@ -67,6 +74,7 @@ impl Run {
             outcome: Outcome::default(),
             results,
             redefines,
+            unread: false,
             completed: false,
             described: false,
             cut: None,
@@ -78,12 +86,12 @@ impl Run {
         self.permit.as_ref()
     }
 
-    /// Notes that the server has said what rows or copy data will be.
+    /// Notes that the server has said what rows or copy data will be, or takes copy data.
     pub(super) fn described(&mut self) {
         self.described = true;
     }
 
-    /// Its only statement gives rows, or is about to.
+    /// Its only statement gives or takes rows, or is about to.
     fn has_begun(&self) -> bool {
         !self.results.are_several() && (self.described || self.outcome.rows > 0)
     }
@@ -144,12 +152,29 @@ impl Expect {
             Self::Query(run) | Self::Execute(run) | Self::FunctionCall(run) => run.results.weight(),
             Self::Refused { error, .. } => error.len(),
             Self::Parse(_)
-            | Self::Bind(_)
+            | Self::Bind { .. }
             | Self::Describe
             | Self::OwnDescribe(_)
             | Self::Close(_)
             | Self::Sync => 0,
         }
+    }
+
+    /// Others must not change definitions before it is answered. What is only prepared is planned anew when they do.
+    fn is_unread(&self) -> bool {
+        match self {
+            Self::Query(run) | Self::Execute(run) => run.unread,
+            Self::Bind { unread, .. } => *unread,
+            _ => false,
+        }
+    }
+
+    /// The server answers it by and by, whether or not anything follows.
+    fn is_flushed(&self) -> bool {
+        matches!(
+            self,
+            Self::Query(_) | Self::FunctionCall(_) | Self::Sync | Self::Refused { ready: true, .. }
+        )
     }
 }
 
@@ -159,17 +184,51 @@ pub(super) struct Owed {
     queue: VecDeque<Expect>,
     /// What the queue's entries weigh.
     weight: usize,
+    /// How many of them are unread.
+    unread: usize,
+    /// The server may keep its answers to itself until it is asked for them.
+    unflushed: bool,
 }
 
 impl Owed {
     pub(super) fn push(&mut self, expect: Expect) {
         self.weight += expect.weight();
+        self.unread += usize::from(expect.is_unread());
+        self.unflushed = !expect.is_flushed();
         self.queue.push_back(expect);
+    }
+
+    /// The server is asked for its answers.
+    pub(super) fn flushed(&mut self) {
+        self.unflushed = false;
+    }
+
+    /// Nobody has asked the server yet for the last of its answers.
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.unflushed && !self.queue.is_empty()
+    }
+
+    /// The newest entry is a Bind that others must wait for.
+    pub(super) fn ends_with_unread_bind(&self) -> bool {
+        matches!(self.queue.back(), Some(Expect::Bind { unread: true, .. }))
+    }
+
+    /// The newest entry, if it is a Bind that others must wait for, they need not wait for any more. Its portal's name.
+    pub(super) fn let_go_of_bind(&mut self) -> Option<&Name> {
+        match self.queue.back_mut() {
+            Some(Expect::Bind { name, unread }) if *unread => {
+                *unread = false;
+                self.unread -= 1;
+                Some(name)
+            }
+            _ => None,
+        }
     }
 
     /// What is owed before all else from here on.
     pub(super) fn push_front(&mut self, expect: Expect) {
         self.weight += expect.weight();
+        self.unread += usize::from(expect.is_unread());
         self.queue.push_front(expect);
     }
 
@@ -180,21 +239,17 @@ impl Owed {
 
     /// Something under way changes definitions.
     pub(super) fn redefines(&self) -> bool {
-        self.queue
-            .iter()
-            .any(|expect| matches!(expect, Expect::Query(run) | Expect::Execute(run) if run.redefines))
+        self.queue.iter().any(|expect| {
+            matches!(expect,
+                Expect::Query(run) | Expect::Execute(run) | Expect::FunctionCall(run) if run.redefines)
+        })
     }
 
-    /// The server has looked up all that the statements name which it was sent: none is owed, or one alone that has begun
-    /// to give rows.
+    /// The server has looked up all that the statements name which it was sent, as far as that matters: none of these is
+    /// owed, or one alone that has begun to give rows.
     pub(super) fn are_read(&self) -> bool {
-        let mut owed = self.queue.iter();
-        let has_begun = match owed.next() {
-            None => true,
-            Some(Expect::Query(run) | Expect::Execute(run)) => run.has_begun(),
-            Some(_) => false,
-        };
-        has_begun && owed.all(|expect| matches!(expect, Expect::Sync | Expect::Close(_)))
+        let has_begun = || matches!(self.queue.front(), Some(Expect::Query(run) | Expect::Execute(run)) if run.unread && run.has_begun());
+        self.unread == 0 || self.unread == 1 && has_begun()
     }
 
     /// The newest of what is owed may copy in: what the server makes of the messages behind it depends on how far
@@ -215,6 +270,7 @@ impl Owed {
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let expect = self.queue.pop_front()?;
         self.weight -= expect.weight();
+        self.unread -= usize::from(expect.is_unread());
         Some(expect)
     }
 
@@ -229,6 +285,7 @@ impl Owed {
             self.queue.iter().position(|expect| matches!(expect, Expect::Sync)).unwrap_or(self.queue.len());
         let skipped: Vec<Expect> = self.queue.drain(..upto).collect();
         self.weight -= skipped.iter().map(Expect::weight).sum::<usize>();
+        self.unread -= skipped.iter().filter(|expect| expect.is_unread()).count();
         skipped
     }
 }

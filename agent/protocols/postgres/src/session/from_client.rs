@@ -6,13 +6,12 @@ use bytes::Buf;
 use tidegate_gate::{Decision, ServeError};
 
 use super::{
-    Session,
+    Session, asking,
     ending::Phase,
-    expect::{Expect, Run},
+    expect::Expect,
     holding::Stop,
     names::{Known, Name, Parameters, Prepared, Space},
     refuse::{self, Refused},
-    results::Results,
 };
 use crate::sql;
 use crate::wire::{
@@ -71,6 +70,7 @@ impl Session {
             }
             // An answer is for the message that it was waited for with, and for no other.
             self.holding = None;
+            self.redefining = None;
             if self.ended || self.server.is_full() {
                 break;
             }
@@ -88,7 +88,7 @@ impl Session {
         let left = body.left - now.len();
         self.body = (left > 0).then_some(Body { left, ..body });
         if self.body.is_none() && self.phase != Phase::Serving && !self.copying_in {
-            write::flush(&mut self.server.outbound);
+            self.flush();
         }
         now.len()
     }
@@ -97,7 +97,7 @@ impl Session {
     fn wait(&mut self) {
         self.waiting = true;
         if !self.owed.is_empty() {
-            write::flush(&mut self.server.outbound);
+            self.flush();
         }
     }
 
@@ -113,7 +113,9 @@ impl Session {
         if self.copying_in {
             return self.copy_message(header, rest);
         }
-        if self.owed.is_much() || self.owed.copies_in() {
+        // What others wait for comes to its end before anything is added to it.
+        let is_awaited = self.reader.is_wanted() && !self.owed.are_read();
+        if self.owed.is_much() || self.owed.copies_in() || is_awaited {
             return Ok(Taken::Wait);
         }
         match header.tag {
@@ -192,7 +194,10 @@ impl Session {
                 self.names.next_stretch();
                 self.owed.push(Expect::Sync);
             }
-            tag::FLUSH => frontend::empty(body).map_err(client)?,
+            tag::FLUSH => {
+                frontend::empty(body).map_err(client)?;
+                self.owed.flushed();
+            }
             tag::DESCRIBE => {
                 let target = Target::parse(body).map_err(client)?;
                 if let Err(refused) = refuse::long_name(target.name) {
@@ -252,6 +257,10 @@ impl Session {
             self.refuse(&refused, false);
             return Ok(true);
         }
+        let name = Name(Space::Statements, parse.name.as_bytes().into());
+        if !self.owed.is_empty() && !self.names.has_room(&name) {
+            return Ok(false);
+        }
         self.begin_unread();
         let mut prepared = match self.understand(parse.query.as_bytes()).await {
             Ok(Some(prepared)) => prepared,
@@ -261,7 +270,6 @@ impl Session {
                 return Ok(true);
             }
         };
-        let name = Name(Space::Statements, parse.name.as_bytes().into());
         let foreseen = match prepared.statements.list.is_empty() {
             true => Ok(None),
             false => self.gate.foresee(&prepared.shape).map(Some).map_err(Refused::from),
@@ -278,13 +286,14 @@ impl Session {
                 };
                 self.refuse(&refused, false);
             }
-            Ok(_) if !self.names.give(&name, Arc::new(prepared)) => {
-                self.refuse(&refuse::too_many_names(), false)
-            }
-            Ok(_) => {
-                self.server.outbound.extend_from_slice(message);
-                self.owed.push(Expect::Parse(name));
-            }
+            Ok(_) => match self.give_name(&name, prepared) {
+                Ok(()) => {
+                    self.server.outbound.extend_from_slice(message);
+                    self.owed.push(Expect::Parse(name));
+                }
+                Err(Stop::Waits) => return Ok(false),
+                Err(Stop::Refused(refused)) => self.refuse(&refused, false),
+            },
         }
         Ok(true)
     }
@@ -326,6 +335,17 @@ impl Session {
                 return Ok(self.stream(size, false));
             }
         };
+        if let Some(doubted) = self.doubted(&prepared)
+            && let Err(stop) = self.clear_up(&prepared, &doubted)
+        {
+            return Ok(match stop {
+                Stop::Waits => Taken::Wait,
+                Stop::Refused(refused) => {
+                    self.refuse(&refused, false);
+                    self.stream(size, false)
+                }
+            });
+        }
         let parameters = match self.parameters(&prepared, header, rest) {
             Ok(Some(parameters)) => parameters,
             Ok(None) => return Ok(Taken::More),
@@ -335,14 +355,24 @@ impl Session {
             }
         };
         let bound = Some(self.changes.moment());
-        let in_doubt = self.is_in_doubt();
-        let prepared = Arc::new(Prepared { parameters, bound, in_doubt, ..Prepared::clone(&prepared) });
+        let depends = asking::names_definitions(&prepared);
+        let unread = depends && !self.reader.is_in_doubt() && self.may_mask_columns(&prepared);
+        let in_doubt = depends && !unread;
+        let prepared = Prepared { parameters, bound, in_doubt, ..Prepared::clone(&prepared) };
         let name = Name(Space::Portals, names.portal.as_bytes().into());
-        if !self.names.give(&name, prepared) {
-            self.refuse(&refuse::too_many_names(), false);
-            return Ok(self.stream(size, false));
+        match self.give_name(&name, prepared) {
+            Ok(()) => {}
+            Err(Stop::Waits) => return Ok(Taken::Wait),
+            Err(Stop::Refused(refused)) => {
+                self.refuse(&refused, false);
+                return Ok(self.stream(size, false));
+            }
         }
-        self.owed.push(Expect::Bind(name));
+        // Its values may be long in coming, and others may wait for what was sent before.
+        if rest.len() < size && self.owed.is_unflushed() && !self.owed.are_read() {
+            self.flush();
+        }
+        self.owed.push(Expect::Bind { name, unread });
         Ok(self.stream(size, true))
     }
 
@@ -390,55 +420,9 @@ impl Session {
         Ok(true)
     }
 
-    /// Asks for what was understood. The empty statement does nothing: nothing is asked.
-    async fn permit(&mut self, prepared: &Prepared) -> Result<Run, Stop> {
-        let statements = &prepared.statements;
-        if statements.list.is_empty() {
-            let results = Results::new(statements.clone(), None, self.masker());
-            return Ok(Run::new(None, Arc::new(results), false, Vec::new()));
-        }
-        // What was sent before is covered by this session's word until the server has read it: that word is given anew.
-        if statements.changes_definitions()
-            && self.changing.is_none()
-            && !self.owed.is_empty()
-            && self.gate.foresee(&prepared.shape).is_ok()
-        {
-            return Err(Stop::Waits);
-        }
-        self.begin_unread();
-        let doubted = self.doubted(prepared);
-        let prepared = doubted.as_ref().unwrap_or(prepared);
-        let names = self.give(prepared)?;
-        let permit = match self.permitted(prepared).await {
-            Ok(permit) => permit,
-            Err(stop) => {
-                self.settle_names(&names, false);
-                return Err(stop);
-            }
-        };
-        let results = Results::new(statements.clone(), Some(permit.verdict().clone()), self.masker());
-        let cannot = results.cannot_copy();
-        let mut run = Run::new(Some(permit), Arc::new(results), statements.ddl, names);
-        if let Some(cannot) = cannot {
-            run.failed("42501");
-            self.settle(run, false);
-            return Err(Refused::new("42501", cannot.to_string()).into());
-        }
-        if statements.changes_definitions()
-            && self.changing.is_none()
-            && let Err(in_use) = self.begin_change(&prepared.shape).await
-        {
-            run.failed("55006");
-            self.settle(run, false);
-            return Err(in_use.into());
-        }
-        self.overlay.follow(statements);
-        self.changes.follow(prepared);
-        Ok(run)
-    }
-
     async fn function_call(&mut self, body: &[u8], message: &[u8]) -> Result<bool, ServeError> {
         let call = FunctionCall::parse(body).map_err(client)?;
+        self.begin_unread();
         let statements = sql::function_call();
         let text = format!("function call, oid {}", call.function).into();
         let parameters = Parameters::seen(call.argument_formats, call.arguments);

@@ -10,6 +10,7 @@ use super::{
     cut::WHOLE,
     ending::{ADMIN_SHUTDOWN, Phase},
     expect::{Expect, Run},
+    refuse::QUERY_CANCELED,
     transcript,
 };
 use crate::{
@@ -22,9 +23,6 @@ use crate::{
         write,
     },
 };
-
-/// The server's code for a statement that a cancel request ended.
-const QUERY_CANCELED: &str = "57014";
 
 impl Session {
     /// Takes in what was read from the server; whole spans that nothing changes are passed on in one piece.
@@ -189,7 +187,7 @@ impl Session {
     fn acknowledged(&mut self, kind: u8) -> Result<(), ServeError> {
         match (kind, self.owed.pop()) {
             (tag::PARSE_COMPLETE, Some(Expect::Parse(name)))
-            | (tag::BIND_COMPLETE, Some(Expect::Bind(name))) => self.names.settle(&name, true),
+            | (tag::BIND_COMPLETE, Some(Expect::Bind { name, .. })) => self.names.settle(&name, true),
             (tag::CLOSE_COMPLETE, Some(Expect::Close(name))) => self.names.take(&name),
             _ => return Err(unexpected(kind)),
         }
@@ -248,7 +246,7 @@ impl Session {
             }
         }
         if run.redefines {
-            self.database.forget();
+            self.database.definitions().changed();
             self.transaction.redefined = true;
         }
         if let Some(verdict) = run.results.verdict() {
@@ -329,7 +327,7 @@ impl Session {
                     }
                     self.settle(run, false);
                 }
-                Expect::Parse(name) | Expect::Bind(name) => self.names.settle(&name, false),
+                Expect::Parse(name) | Expect::Bind { name, .. } => self.names.settle(&name, false),
                 Expect::Describe
                 | Expect::OwnDescribe(_)
                 | Expect::Close(_)
@@ -384,9 +382,8 @@ impl Session {
     }
 
     fn copies_in(&mut self) -> Result<(), ServeError> {
-        self.running()
-            .filter(|run| run.results.copies_in())
-            .ok_or_else(|| unexpected(tag::COPY_IN_RESPONSE))?;
+        let run = self.running().filter(|run| run.results.copies_in());
+        run.ok_or_else(|| unexpected(tag::COPY_IN_RESPONSE))?.described();
         self.copying_in = true;
         Ok(())
     }

@@ -20,7 +20,7 @@ use super::{
     Session,
     asking::referred,
     names::{Known, Parameter, Parameters, Prepared},
-    refuse::Refused,
+    refuse::{self, Refused},
 };
 use crate::{
     sql::{Effect, Statement},
@@ -228,8 +228,7 @@ async fn answer(mut waiting: Waiting, cancelled: oneshot::Receiver<()>) -> Resul
         Ok(()) = cancelled => {}
     }
     waiting.cancel();
-    // query_canceled, in the server's own words.
-    Err(Refused::new("57014", "canceling statement due to user request"))
+    Err(refuse::cancelled())
 }
 
 fn notice(told: &Refusal) -> Vec<u8> {

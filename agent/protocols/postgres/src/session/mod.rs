@@ -10,6 +10,7 @@ mod from_server;
 mod holding;
 mod link;
 mod names;
+mod redefining;
 mod refuse;
 mod results;
 mod transcript;
@@ -37,11 +38,12 @@ use self::{
     holding::Holding,
     link::Link,
     names::Names,
+    redefining::Redefining,
 };
 use crate::{
     cancel::{CancelKey, Interrupt},
     database::Database,
-    definitions::{Changing, Unread},
+    definitions::{Changing, Reader},
     sql::Overlay,
     startup::ClientStream,
     upstream::UpstreamStream,
@@ -109,8 +111,12 @@ pub(crate) struct Session {
     ended: bool,
     /// Definitions change in the transaction that is open: nobody can see yet what they will be.
     changing: Option<Changing>,
-    /// Statements were sent, or are about to be, that the server may not have read yet.
-    unread: Option<Unread>,
+    /// The client's next message changes definitions, and waits until it may.
+    redefining: Option<Box<Redefining>>,
+    /// What the definitions are to statements that the server has yet to read.
+    reader: Reader,
+    /// A transaction is open, or has failed.
+    in_transaction: bool,
     /// What the transaction that is open has touched.
     transaction: Touched,
     /// Of what was decided last, what counts for errors and notices between actions.
@@ -149,8 +155,12 @@ enum Turn {
     ServerGone,
     /// The phase is over.
     Ending(Refusal),
-    /// A person has answered.
+    /// What the client's message waited for is there.
     Answered,
+    /// There is something to tell the client.
+    Told,
+    /// Others wait for what the server has yet to read.
+    Hurry,
     Idle,
 }
 
@@ -167,6 +177,7 @@ impl Session {
         let mut client = Link::new(client.0, client.1);
         client.outbound.extend_from_slice(greeting);
         let changes = Changes::new(gate.session().clone(), place.settings);
+        let reader = Reader::new(place.database.definitions().clone(), gate.session().clone());
         Self {
             gate,
             client,
@@ -192,7 +203,9 @@ impl Session {
             told: false,
             ended: false,
             changing: None,
-            unread: None,
+            redefining: None,
+            reader,
+            in_transaction: false,
             transaction: Touched::default(),
             last: Shown::default(),
         }
@@ -218,11 +231,11 @@ impl Session {
     /// What the server was sent it may still be about to read, or to change: others hear of that until it has closed its
     /// side.
     fn cover(self) {
-        let Self { changing, unread, mut server, .. } = self;
-        if changing.is_some() || unread.is_some() {
+        let Self { changing, reader, mut server, .. } = self;
+        if changing.is_some() || reader.is_covered() {
             tokio::spawn(async move {
                 let _ = timeout(COVER, server.closed()).await;
-                drop((changing, unread));
+                drop((changing, reader));
             });
         }
     }
@@ -235,7 +248,7 @@ impl Session {
                 Turn::Server => {
                     self.take_from_server()?;
                     self.cancel_cut().await?;
-                    if self.waiting && !self.is_holding() && (self.owed.is_empty() || self.copying_in) {
+                    if self.waits_for_server() && (self.owed.is_empty() || self.copying_in) {
                         self.waiting = false;
                         self.serve_client().await?;
                     }
@@ -244,6 +257,8 @@ impl Session {
                     self.waiting = false;
                     self.serve_client().await?;
                 }
+                Turn::Told => {}
+                Turn::Hurry => self.hurry(),
                 Turn::Ending(refusal) => {
                     self.next_phase(refusal).await?;
                     ending = self.ending();
@@ -259,9 +274,20 @@ impl Session {
                 return Ok(());
             }
             if self.owed.are_read() {
-                self.unread = None;
+                self.reader.read();
             }
         }
+    }
+
+    /// The client's next message waits for nothing but the server.
+    fn waits_for_server(&self) -> bool {
+        self.waiting && !self.is_holding() && !self.is_redefining()
+    }
+
+    /// Has the server say what it keeps to itself.
+    fn flush(&mut self) {
+        write::flush(&mut self.server.outbound);
+        self.owed.flushed();
     }
 
     async fn serve_client(&mut self) -> Result<(), ServeError> {
@@ -276,6 +302,7 @@ impl Session {
         let is_stopping = self.phase != Phase::Serving;
         poll_fn(|context| {
             self.tell_held();
+            self.tell_redefining();
             if let Poll::Ready(Err(_)) = self.client.poll_drain(context) {
                 return Poll::Ready(Ok(Turn::ClientGone));
             }
@@ -295,6 +322,12 @@ impl Session {
             }
             if self.poll_answer(context).is_ready() {
                 return Poll::Ready(Ok(Turn::Answered));
+            }
+            if let Poll::Ready(turn) = self.poll_redefining(context) {
+                return Poll::Ready(Ok(turn));
+            }
+            if self.must_hurry(context) {
+                return Poll::Ready(Ok(Turn::Hurry));
             }
             if let Poll::Ready(refusal) = ending.as_mut().poll(context) {
                 return Poll::Ready(Ok(Turn::Ending(refusal)));
@@ -348,11 +381,12 @@ impl Session {
 
     /// The server's word on the transaction: at its end, what it redefined holds for everyone.
     fn transaction_status(&mut self, status: TransactionStatus) {
-        if status != TransactionStatus::Idle {
+        self.in_transaction = status != TransactionStatus::Idle;
+        if self.in_transaction {
             return;
         }
         if mem::take(&mut self.transaction).redefined {
-            self.database.forget();
+            self.database.definitions().changed();
         }
         if self.owed.is_empty() {
             self.changes.transaction_ended();

@@ -208,17 +208,22 @@ impl Names {
         self.stretch += 1;
     }
 
+    /// Whether a message may give this name: there are not too many.
+    pub(super) fn has_room(&mut self, name: &Name) -> bool {
+        let space = self.space(name.0);
+        space.make_room();
+        (space.entries.len() < MOST || space.entries.contains_key(&name.1)) && space.weight < MOST_BYTES
+    }
+
     /// A message under way gives this name. False if there are too many.
     #[must_use]
     pub(super) fn give(&mut self, name: &Name, prepared: Arc<Prepared>) -> bool {
-        let stretch = self.stretch;
-        let space = self.space(name.0);
-        space.make_room();
-        let known = space.entries.contains_key(&name.1);
-        if (!known && space.entries.len() >= MOST) || space.weight >= MOST_BYTES {
+        if !self.has_room(name) {
             return false;
         }
-        if !known {
+        let stretch = self.stretch;
+        let space = self.space(name.0);
+        if !space.entries.contains_key(&name.1) {
             space.entries.insert(name.1.clone(), Entry::default());
             space.order.push_back(name.1.clone());
         }
@@ -233,6 +238,15 @@ impl Names {
                 && given
             {
                 entry.sure = Some(prepared);
+            }
+        });
+    }
+
+    /// What the newest message under way gives this name was bound while nobody could say by which definitions.
+    pub(super) fn doubt(&mut self, name: &Name) {
+        self.space(name.0).change(&name.1, |entry| {
+            if let Some((_, prepared)) = entry.under_way.back_mut() {
+                *prepared = Arc::new(Prepared { in_doubt: true, ..Prepared::clone(prepared) });
             }
         });
     }

@@ -145,8 +145,23 @@ pub(super) fn too_many_names() -> Refused {
 }
 
 pub(super) fn definitions_in_use() -> Refused {
-    let why = "another session's statement was decided by the definitions as they are, and the server has yet to read it";
-    Refused { hint: Some("try again when it has ended".into()), ..Refused::new("55006", why) }
+    let why = "other sessions' statements were allowed by the definitions as they are, and the server has yet to read them";
+    let hint = "Try again when they have ended: the record names these sessions.";
+    Refused { hint: Some(hint.into()), ..Refused::new("55006", why) }
+}
+
+/// Changes that are left to whoever commits them later would count when nobody looks.
+pub(super) fn prepared_definitions() -> Refused {
+    let why = "a transaction that changes definitions, or locks tables for that, can't be prepared for two-phase commit";
+    Refused { hint: Some("COMMIT it.".into()), ..Refused::new("0A000", why) }
+}
+
+/// The code of a statement that a cancel request ended.
+pub(super) const QUERY_CANCELED: &str = "57014";
+
+/// In the server's own words.
+pub(super) fn cancelled() -> Refused {
+    Refused::new(QUERY_CANCELED, "canceling statement due to user request")
 }
 
 pub(super) fn no_statement(name: Text<'_>) -> Refused {

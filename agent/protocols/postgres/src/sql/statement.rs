@@ -48,7 +48,12 @@ impl Statement {
             Effect::Execute { name } | Effect::Fetch { name } => name.len(),
             Effect::Create(created) => created.weight(),
             Effect::CopyOut(options) => options.types.as_ref().map_or(0, |types| size_of_val(&**types)),
-            Effect::None | Effect::Set { .. } | Effect::DiscardAll | Effect::CopyIn => 0,
+            Effect::None
+            | Effect::Set { .. }
+            | Effect::DiscardAll
+            | Effect::CopyIn
+            | Effect::Lock
+            | Effect::PrepareTransaction => 0,
         };
         size_of::<Self>() + own
     }
@@ -97,6 +102,10 @@ pub(crate) enum Effect {
     CopyOut(CopyOptions),
     /// `COPY ... FROM STDIN`.
     CopyIn,
+    /// `LOCK` in a mode that keeps others from changing rows, as what changes definitions takes.
+    Lock,
+    /// `PREPARE TRANSACTION`.
+    PrepareTransaction,
     /// Creates a relation: to be kept in the session's [`Overlay`].
     Create(Created),
 }
@@ -214,6 +223,16 @@ impl Statements {
     /// A statement of the text may be read by definitions that another one of it makes.
     pub(crate) fn change_definitions_within(&self) -> bool {
         self.ddl && self.list.len() > 1
+    }
+
+    /// A statement among them keeps others from tables until the transaction ends.
+    pub(crate) fn lock_tables(&self) -> bool {
+        self.list.iter().any(|statement| matches!(statement.effect, Effect::Lock))
+    }
+
+    /// A statement among them leaves the transaction to whoever commits it later.
+    pub(crate) fn prepare_transaction(&self) -> bool {
+        self.list.iter().any(|statement| matches!(statement.effect, Effect::PrepareTransaction))
     }
 
     /// A statement among them does what a prepared statement or a cursor does that it names.

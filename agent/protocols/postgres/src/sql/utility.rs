@@ -6,7 +6,7 @@ use pg_query::{
     NodeEnum,
     protobuf::{
         CopyStmt, DeclareCursorStmt, DiscardMode, DropBehavior, ExplainStmt, Node, PrepareStmt, RangeVar,
-        SelectStmt, VariableSetKind, VariableSetStmt, VariableShowStmt,
+        SelectStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, VariableShowStmt,
     },
 };
 use tidegate_policy::{Lineage, Output};
@@ -21,6 +21,9 @@ use super::{
     statement::{CopyOptions, Effect, Setting, Statement, Statements},
     tracer::{Key, Result, Tracer, strings},
 };
+
+/// `ShareLock` of `storage/lockdefs.h`: from this mode on, others can't change a table's rows.
+const SHARE_LOCK: i32 = 5;
 
 impl Tracer<'_> {
     /// Follows one statement of a text.
@@ -68,7 +71,11 @@ impl Tracer<'_> {
                 Ok(Statement { result, effect: Effect::Fetch { name: fetch.portalname.as_str().into() } })
             }
             NodeEnum::ClosePortalStmt(_) => Ok(self.simple("cursor", Effect::None)),
-            NodeEnum::TransactionStmt(_) => Ok(self.simple("transaction", Effect::None)),
+            NodeEnum::TransactionStmt(transaction) => {
+                let prepares = transaction.kind == TransactionStmtKind::TransStmtPrepare as i32;
+                let effect = if prepares { Effect::PrepareTransaction } else { Effect::None };
+                Ok(self.simple("transaction", effect))
+            }
             NodeEnum::VariableSetStmt(set) => self.set(set),
             NodeEnum::VariableShowStmt(show) => Ok(self.show(show)),
             NodeEnum::ConstraintsSetStmt(_) => {
@@ -93,7 +100,11 @@ impl Tracer<'_> {
                 Ok(Statement { result, effect: Effect::None })
             }
             NodeEnum::CheckPointStmt(_) => Ok(self.simple("other", Effect::None)),
-            NodeEnum::LockStmt(lock) => self.on_tables("lock", &lock.relations),
+            NodeEnum::LockStmt(lock) => {
+                let locked = self.on_tables("lock", &lock.relations)?;
+                let effect = if lock.mode >= SHARE_LOCK { Effect::Lock } else { Effect::None };
+                Ok(Statement { effect, ..locked })
+            }
             NodeEnum::TruncateStmt(truncate) => {
                 if truncate.behavior == DropBehavior::DropCascade as i32 {
                     self.cascade("truncate", Some("write"));

@@ -8,6 +8,7 @@ mod flows;
 mod holding;
 mod pressure;
 mod random;
+mod redefining;
 mod replication;
 mod rogue_client;
 mod rogue_server;

@@ -64,6 +64,13 @@ pub(super) struct Stage {
     pub(super) key: (u32, Vec<u8>),
     catalog: JoinHandle<()>,
     cancels: mpsc::UnboundedReceiver<Vec<u8>>,
+    arrivals: mpsc::UnboundedReceiver<TcpStream>,
+}
+
+/// Another session of the same account on the same database, and both of its peers.
+pub(super) struct Beside {
+    pub(super) client: TcpStream,
+    pub(super) server: TcpStream,
 }
 
 /// How a session ended, and what both sides got last.
@@ -98,7 +105,25 @@ impl Stage {
         let key = heard.iter().find(|(tag, _)| *tag == b'K').map(|(_, body)| body.clone()).unwrap();
         let key = (u32::from_be_bytes(key[..4].try_into().unwrap()), key[4..].to_vec());
         let (cancelled, cancels) = mpsc::unbounded_channel();
-        Self { rig, server, key, catalog: tokio::spawn(catalog(listener, cancelled)), cancels }
+        let (arrived, arrivals) = mpsc::unbounded_channel();
+        Self {
+            rig,
+            server,
+            key,
+            catalog: tokio::spawn(catalog(listener, cancelled, arrived)),
+            cancels,
+            arrivals,
+        }
+    }
+
+    /// Another session, signed in.
+    pub(super) async fn beside(&mut self) -> Beside {
+        let (mut client, _) = self.rig.connect().await;
+        client.write_all(&startup()).await.unwrap();
+        let mut server = within(self.arrivals.recv()).await.unwrap();
+        server.write_all(&greeting()).await.unwrap();
+        read_until_ready(&mut client).await;
+        Beside { client, server }
     }
 
     /// The server takes the gate's StartupMessage and answers this.
@@ -194,6 +219,34 @@ impl Stage {
     }
 }
 
+impl Beside {
+    /// The client sends this, and it reaches the server.
+    #[track_caller]
+    pub(super) fn sends(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            within(self.client.write_all(bytes)).await.unwrap();
+            expect("the other server", &mut self.server, bytes, caller).await;
+        }
+    }
+
+    /// The next bytes that reach the server are these.
+    #[track_caller]
+    pub(super) fn server_gets(&mut self, wanted: &[u8]) -> impl Future<Output = ()> {
+        expect("the other server", &mut self.server, wanted, std::panic::Location::caller())
+    }
+
+    /// The server sends this, and the client gets it.
+    #[track_caller]
+    pub(super) fn answers(&mut self, bytes: &[u8]) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            within(self.server.write_all(bytes)).await.unwrap();
+            expect("the other client", &mut self.client, bytes, caller).await;
+        }
+    }
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
         self.catalog.abort();
@@ -266,15 +319,24 @@ pub(super) async fn read_until_ready(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>
     }
 }
 
-/// Answers the gate's own questions: there is one table, `public.customers (id, card)`.
-async fn catalog(listener: TcpListener, cancelled: mpsc::UnboundedSender<Vec<u8>>) {
+/// Answers the gate's own questions: there is one table, `public.customers (id, card)`. What else arrives is passed on.
+async fn catalog(
+    listener: TcpListener,
+    cancelled: mpsc::UnboundedSender<Vec<u8>>,
+    arrived: mpsc::UnboundedSender<TcpStream>,
+) {
     while let Ok((mut stream, _)) = listener.accept().await {
-        let cancelled = cancelled.clone();
+        let (cancelled, arrived) = (cancelled.clone(), arrived.clone());
         tokio::spawn(async move {
             let Ok(length) = stream.read_u32().await else { return };
             let packet = read(&mut stream, length as usize - 4).await;
             if packet.starts_with(&cancel_request(&(0, Vec::new()))[4..8]) {
                 cancelled.send([&length.to_be_bytes()[..], &packet].concat()).unwrap();
+                return;
+            }
+            if !contains(&packet, b"tidegate catalog") {
+                // Nobody may wait for it.
+                let _ = arrived.send(stream);
                 return;
             }
             stream.write_all(&greeting()).await.unwrap();

@@ -1,0 +1,147 @@
+//! Definitions that change while others are at work.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use tidegate_tests::{World, run};
+
+use crate::together::eventually;
+
+/// Account `ci` may change what it likes of the shop. By their columns alone, so that nothing else hides what a column mask
+/// misses.
+fn let_ci_alter(world: &World) -> Result<()> {
+    world.server.sql("shop", "GRANT CREATE ON SCHEMA public TO app")?;
+    world.change_bundle_in(&[
+        ("insert, update, delete, copy-to", "insert, update, delete, create, alter, copy-to"),
+        ("    content: [card]\n", ""),
+        ("    content: [email]\n", ""),
+    ])?;
+    world.agent.ask(&["reload"])?;
+    Ok(())
+}
+
+/// A directory that governed accounts may write to.
+fn open_directory() -> Result<TempDir> {
+    let open = tempfile::tempdir()?;
+    fs::set_permissions(open.path(), PermissionsExt::from_mode(0o777))?;
+    Ok(open)
+}
+
+/// A client of `ci` written in Python, which finds its files in this directory.
+fn client(script: &str, directory: &Path) -> String {
+    script.replace("${directory}", &directory.display().to_string())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_change_counts_for_sessions_on_either_side_of_a_reload() -> Result<()> {
+    World::with(|world| {
+        let_ci_alter(world)?;
+        let open = open_directory()?;
+        let script = client(include_str!("../../clients/reloaded.py"), open.path());
+        let shown = thread::scope(|scope| {
+            let client = scope.spawn(|| world.ci.python(&script));
+            eventually("the first session is open", || {
+                Ok(open.path().join("open").exists() || client.is_finished())
+            })?;
+            world.agent.ask(&["reload"])?;
+            fs::write(open.path().join("reloaded"), "")?;
+            client.join().map_err(|_| anyhow::anyhow!("the client's thread"))??.clean()
+        })?;
+        ensure!(!shown.contains("4111111111111111"), "shown in clear: {shown}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_table_is_locked_and_altered_while_others_are_at_work_on_it() -> Result<()> {
+    World::with(|world| {
+        let_ci_alter(world)?;
+        let open = open_directory()?;
+        let script = open.path().join("load.sql");
+        fs::write(&script, "SELECT title, cents FROM products WHERE id = 1;\n")?;
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o644))?;
+        let script = script.display().to_string();
+        thread::scope(|scope| {
+            let load =
+                scope.spawn(|| world.ops.run("pgbench", &["-n", "-c", "4", "-T", "6", "-f", &script], ""));
+            world.ci.python(include_str!("../../clients/altering.py"))?.clean()?;
+            let load = load.join().map_err(|_| anyhow::anyhow!("the load's thread"))??;
+            ensure!(
+                load.code == 0 && load.stdout.contains("failed transactions: 0 "),
+                "{}{}",
+                load.stdout,
+                load.stderr
+            );
+            Ok(())
+        })
+    })
+}
+
+/// Two tables with an index each that takes its time: a function of one row sleeps.
+const SLOW: &str = "\
+    CREATE TABLE store.visits AS SELECT branch FROM generate_series(1, 11) branch; \
+    CREATE TABLE store.leaves AS SELECT branch FROM generate_series(1, 11) branch; \
+    CREATE INDEX visits_plain ON store.visits (branch); CREATE INDEX leaves_plain ON store.leaves (branch); \
+    CREATE INDEX visits_slow ON store.visits (public.slow(branch)); \
+    CREATE INDEX leaves_slow ON store.leaves (public.slow(branch))";
+
+/// What an index takes its time with.
+const SLEEPS: &str = "CREATE FUNCTION public.slow(n integer) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS \
+    'BEGIN IF current_database() = ''copy'' THEN PERFORM pg_sleep(1); END IF; RETURN n; END'";
+
+/// What restoring them takes, for `ci`, whose columns are masked, and for `ops`, whose aren't.
+const RESTORE: &str = r#"rules:
+  - name: restore
+    subjects: [ci, ops]
+    resources: [shop]
+    allow:
+      - {action: login, database: copy}
+      - {statement: [create, alter], table: false, object: schema}
+      - {statement: [create, alter, copy-from, insert, truncate], table: "store.*"}
+      - {statement: [select, create], function: [pg_catalog.setval, public.slow]}
+"#;
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn indexes_are_restored_by_several_jobs_at_once() -> Result<()> {
+    World::with(|world| {
+        let open = open_directory()?;
+        let file = open.path().join("store.dump").display().to_string();
+        world.server.sql("shop", SLEEPS)?;
+        world.server.sql("shop", &format!("SET ROLE app; {SLOW}"))?;
+        run(world.server.direct("pg_dump").args(["-Fc", "--schema=store", "--file", &file, "shop"]))?;
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o644))?;
+        world.change_bundle_in(&[("rules:\n", RESTORE), ("[drop, truncate]", "[drop]")])?;
+        world.agent.ask(&["reload"])?;
+        for account in [&world.ci, &world.ops] {
+            world.server.sql("postgres", "DROP DATABASE IF EXISTS copy WITH (FORCE)")?;
+            world.server.sql("postgres", "CREATE DATABASE copy OWNER app")?;
+            world.server.sql("copy", SLEEPS)?;
+            let restore = ["--exit-on-error", "--no-owner", "-j", "4", "-d", "copy", &file];
+            let ran = account.run("pg_restore", &restore, "")?;
+            ensure!(ran.code == 0, "it was not restored: {}", ran.stderr);
+            let built =
+                "SELECT count(*) FROM pg_indexes WHERE schemaname = 'store' AND indexname ~ '_(slow|plain)$'";
+            ensure!(world.server.sql("copy", built)? == "4", "not all indexes are there");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn twenty_thousand_wide_rows_go_through_one_pipeline() -> Result<()> {
+    World::with(|world| {
+        let columns: Vec<String> = (0..60).map(|n| format!("c{n} text")).collect();
+        let table =
+            format!("CREATE TABLE store.wide ({}); GRANT ALL ON store.wide TO app", columns.join(", "));
+        world.server.sql("shop", &table)?;
+        let told = world.ci.python(include_str!("../../clients/wide.py"))?.clean().context("wide.py")?;
+        ensure!(told == "ok", "{told}");
+        ensure!(world.server.sql("shop", "SELECT count(*) FROM store.wide")? == "40000", "rows are missing");
+        Ok(())
+    })
+}
