@@ -157,6 +157,9 @@ impl Resolver {
         let now = Instant::now();
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         budgets.question(uid, now)?;
+        // A label that has a dot or another byte that no host's name has is written with a backslash: under it a name passes
+        // for another.
+        let standing = if question.name().contains('\\') { Standing::Unknown } else { standing };
         match standing {
             Standing::Unknown => return Err(Refusal::Unknown),
             Standing::Wildcard => budgets.name(uid, question.name(), now)?,
@@ -256,6 +259,14 @@ mod tests {
             assert_eq!(answer(&resolver, &servers, name, kind).await, Answer::Refused(refusal), "{name}");
         }
         assert_eq!(answer(&resolver, &servers, "db.internal.", RecordType::HTTPS).await, nothing());
+        assert_eq!(servers.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_label_with_a_dot_in_it_passes_for_no_other_name() {
+        let (resolver, servers) = (Resolver::default(), Servers::default());
+        let told = answer(&resolver, &servers, "x\\.y.wild.", RecordType::A).await;
+        assert_eq!(told, Answer::Refused(Refusal::Unknown));
         assert_eq!(servers.0.load(Ordering::Relaxed), 0);
     }
 
