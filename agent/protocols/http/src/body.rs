@@ -13,8 +13,7 @@ use thiserror::Error;
 use tidegate_gate::Permit;
 use tokio::sync::mpsc;
 
-use crate::sigv4::Signed;
-use crate::{forward, transcript::Transcript};
+use crate::{forward, sigv4::Signed, transcript::Transcript};
 
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Error)]

@@ -7,6 +7,7 @@ use tidegate_gate::policy::{Item, Shape, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
+    beside::Beside,
     fields::{self, Fields},
     forward,
     media::{self, Media, media_type},
@@ -138,7 +139,11 @@ impl Asked {
             _ => self.length,
         };
         let action = if offer.is_some() { "websocket" } else { "request" };
-        let shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, length);
+        let mut shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, length);
+        let beside = Beside::of(&self.method, &headers, &authority, way.tls, options).map_err(bad)?;
+        let beside: Vec<Item> =
+            beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
+        shape.items.extend(beside);
         let query = query.map(|query| query.text);
         let own = options.sign_in.parameter();
         let recorded = |query| format!("?{}", forward::recorded_query(query, own));

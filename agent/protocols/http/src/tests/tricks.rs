@@ -124,3 +124,33 @@ async fn a_parameter_that_changes_the_method_is_refused_unless_it_is_tolerated()
         assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{options}: {heard}");
     }
 }
+
+/// What is copied to or from is decided like what is asked for.
+#[tokio::test]
+async fn a_second_target_in_a_header_field_is_decided_too() {
+    const MINE: &str = r#"
+rules:
+  - {name: mine, subjects: [tester], resources: [it], allow: [{method: [GET, PUT, COPY, MOVE], path: "/mine/**"}]}
+"#;
+    let stage = Stage::set(MINE, "{}", Reached::Plainly, ok).await;
+    for (line, field, status) in [
+        ("MOVE /mine/a", "Destination: /mine/b", "200"),
+        ("COPY /mine/a", "Destination: http://127.0.0.1:PORT/mine/b", "200"),
+        ("MOVE /mine/a", "Destination: /other/b", "403"),
+        ("MOVE /mine/a", "Destination: /mine/%2e%2e/other", "400"),
+        ("MOVE /mine/a", "Destination: http://other.test/mine/b", "400"),
+        ("MOVE /mine/a", "Destination: https://127.0.0.1/mine/b", "400"),
+        ("MOVE /mine/a", "Destination: /mine/b\r\nDestination: /other/b", "400"),
+        ("PUT /mine/a", "x-amz-copy-source: payroll/dump", "403"),
+        ("PUT /mine/a", "X-Amz-Copy-Source: mine/dump?versionId=1", "200"),
+        ("PUT /mine/a", "x-ms-copy-source: https://elsewhere.test/mine/x?sig=1", "400"),
+    ] {
+        let head = stage.request(line, &format!("{field}\r\nContent-Length: 0\r\n"));
+        let heard = stage.told(&head).await;
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{line} {field}: {heard}");
+    }
+    assert_eq!(stage.received().len(), 3);
+    let stage = Stage::set(MINE, "{pass: [destination]}", Reached::Plainly, ok).await;
+    let heard = stage.told(&stage.request("MOVE /mine/a", "Destination: http://other.test/x\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+}

@@ -122,3 +122,33 @@ async fn http_2_begins_at_the_beginning_or_not_at_all() {
     let heard = stage.told(&(first + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")).await;
     assert!(heard.starts_with("HTTP/1.1 200") && heard.contains("HTTP/1.1 505"), "{heard}");
 }
+
+/// Speaks HTTP/2 alone, and takes nobody for `/open/expired`. What it receives has its connection's number before it.
+async fn expiring(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
+    let mut number = 0;
+    while let Ok((stream, _)) = listener.accept().await {
+        number += 1;
+        let received = received.clone();
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let path = request.uri().path();
+                received.lock().unwrap().push(format!("{number} {path}"));
+                let status = if path == "/open/expired" { 401 } else { 200 };
+                let head = http::Response::builder().status(status).body(()).unwrap();
+                respond.send_response(head, true).unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn after_a_credential_was_refused_nothing_more_is_asked_by_it() {
+    let serving = |listener, _, received| tokio::spawn(expiring(listener, received));
+    let stage = Stage::serving(RULES, "{h2c: true}", Reached::Plainly, serving).await;
+    let open = |path: &str| stage.request(&format!("GET {path}"), "").replace("Connection: close\r\n", "");
+    let heard =
+        stage.told(&(open("/open/a") + &open("/open/expired") + &stage.request("GET /open/b", ""))).await;
+    assert_eq!(heard.matches("HTTP/1.1 200").count(), 2, "{heard}");
+    assert_eq!(stage.received(), ["1 /open/a", "1 /open/expired", "2 /open/b"]);
+}

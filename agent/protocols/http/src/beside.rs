@@ -1,0 +1,97 @@
+//! What a request names beside its target: where to copy or move to (RFC 4918, 10.3), or what to copy from (object stores). Each
+//! is decided like the target of a request.
+
+use http::{HeaderMap, Method};
+use tidegate_gate::policy::{Item, Value};
+
+use crate::{
+    options::Options,
+    target::{self, Authority},
+    vocabulary,
+};
+
+const DESTINATION: &str = "destination";
+/// Fields by which a server reads something itself and keeps it under the target.
+const SOURCES: [&str; 3] = ["x-amz-copy-source", "x-goog-copy-source", "x-ms-copy-source"];
+
+/// A path, and what is done there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Beside {
+    method: &'static str,
+    path: String,
+}
+
+impl Beside {
+    /// All that a request names.
+    ///
+    /// # Errors
+    /// It is said twice, cannot be understood, or is another server's.
+    pub(crate) fn of(
+        method: &Method,
+        headers: &HeaderMap,
+        authority: &Authority,
+        tls: bool,
+        options: &Options,
+    ) -> Result<Vec<Self>, &'static str> {
+        let moves = matches!(method.as_str(), "COPY" | "MOVE");
+        let destination =
+            Some((DESTINATION, vocabulary::method(method).unwrap_or_default())).filter(|_| moves);
+        let mut all = Vec::new();
+        for (name, method) in destination.into_iter().chain(SOURCES.map(|name| (name, "GET"))) {
+            let mut values = headers.get_all(name).iter();
+            let Some(value) = values.next().filter(|_| !options.pass.iter().any(|passed| passed == name))
+            else {
+                continue;
+            };
+            if values.next().is_some() {
+                return Err("it names twice where to copy to or from");
+            }
+            let value = value.to_str().map_err(|_| "where it copies to or from is no path")?;
+            all.push(Self { method, path: path(value, authority, tls, options)? });
+        }
+        Ok(all)
+    }
+
+    /// As rules see it: like the request itself, at this path.
+    pub(crate) fn item(self, request: &Item) -> Item {
+        let is_read = self.method == "GET";
+        let path = target::as_rules_see(&self.path);
+        let mut item = Item { fields: Vec::new(), must_name: request.must_name };
+        for (name, value) in &request.fields {
+            let value = match *name {
+                "method" => Value::Word(self.method),
+                "path" => Value::Text(path.as_str().into()),
+                "query" | "grpc" => continue,
+                "type" if is_read => continue,
+                "body" if is_read => Value::Named(Vec::new()),
+                "size" if is_read => Value::Number(0),
+                _ => value.clone(),
+            };
+            item.fields.push((name, value));
+        }
+        item
+    }
+}
+
+/// The path of a URL, or of what is one without saying where.
+fn path(value: &str, authority: &Authority, tls: bool, options: &Options) -> Result<String, &'static str> {
+    const NO_PATH: &str = "where it copies to or from is no path";
+    let (server, rest) = match value.split_once("://") {
+        Some((scheme, rest)) => {
+            let at = rest.find('/').ok_or(NO_PATH)?;
+            let (server, rest) = rest.split_at_checked(at).ok_or(NO_PATH)?;
+            (Some((scheme, Authority::parse(server).map_err(|_| NO_PATH)?)), rest)
+        }
+        None => (None, value),
+    };
+    if let Some((scheme, server)) = server {
+        let usual = |tls: bool| if tls { 443 } else { 80 };
+        let port = server.port.unwrap_or(usual(scheme.eq_ignore_ascii_case("https")));
+        if server.host != authority.host || port != authority.port.unwrap_or(usual(tls)) {
+            return Err("it copies to or from another server (options: {pass: [the field]} lets it)");
+        }
+    }
+    let path = rest.split('?').next().unwrap_or_default();
+    let absolute = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    target::path(&absolute, options.tolerated).map_err(|_| NO_PATH)
+}
