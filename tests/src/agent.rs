@@ -284,7 +284,7 @@ impl Agent {
 
     fn configuration(&self) -> String {
         format!(
-            "bundle: {}\nstate: {}\nruntime: {}\npins: {}\ncredentials: {{directory: {}}}\nlog: {{format: json}}\n",
+            "bundle: {}\nstate: {}\nruntime: {}\npins: {}\ncredentials: {{directory: {}}}\n",
             self.path("bundle").display(),
             self.path("state").display(),
             self.runtime.path().display(),

@@ -22,6 +22,7 @@ mod pressure;
 mod psql;
 mod replication;
 mod servers;
+mod sessions;
 mod tls;
 mod together;
 mod tools;

@@ -195,6 +195,32 @@ async fn a_function_call_whose_result_would_be_masked_is_refused() {
 }
 
 #[tokio::test]
+async fn a_function_call_is_refused_unless_a_rule_spells_it_out() {
+    let call = message(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let of_others = "  - name: hide\n    subjects: [other]\n    resources: [it]\n    masks: [cards]\n";
+    let unmasked = BUNDLE
+        .replace("    masks: [cards]\n", of_others)
+        .replace("  tester: {users: [\"0\"]}", "  tester: {users: [\"0\"]}\n  other: {users: [\"1\"]}");
+    let anything = unmasked.replace("statement: [select,", "statement: [\"*\", select,");
+    for bundle in [&unmasked, &anything] {
+        let mut stage = Stage::open_under(bundle).await;
+        stage.say(&call).await;
+        stage.server_gets(&query("refused_by_tidegate")).await;
+        stage.answer(&[error("42601"), ready()].concat()).await;
+        stage.client_gets_error("42501").await;
+        stage.client_gets(&ready()).await;
+        stage.still_works().await;
+    }
+    let mut stage = Stage::open_under(&unmasked.replace("[select,", "[function-call, select,")).await;
+    stage.say(&call).await;
+    stage.server_gets(&call).await;
+    let answer = [message(b'V', &[0, 0, 0, 1, b'1']), ready()].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
 async fn nothing_of_a_refused_statement_reaches_the_server_whatever_the_state_of_the_transaction() {
     for status in [TransactionStatus::Idle, TransactionStatus::Transaction, TransactionStatus::Failed] {
         let mut stage = Stage::open().await;
