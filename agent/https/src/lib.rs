@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tidegate_gate::Secret;
-use url::Url;
+use url::{Url, form_urlencoded::byte_serialize};
 use zeroize::Zeroizing;
 
 /// Longest answer, in bytes.
@@ -91,6 +91,19 @@ impl Https {
     /// POST of a form.
     pub async fn post_form(&self, url: Url, form: &[(&str, &str)]) -> Result<Answer, String> {
         answered(self.0.post(url).header("accept", "application/json").form(form).send().await).await
+    }
+
+    /// POST of a form by a client that signs in with its secret (RFC 6749, section 2.3.1).
+    pub async fn post_form_as(
+        &self,
+        url: Url,
+        (client, secret): (&str, &Secret),
+        form: &[(&str, &str)],
+    ) -> Result<Answer, String> {
+        let encoded = |part: &[u8]| byte_serialize(part).collect::<String>();
+        let secret = Zeroizing::new(encoded(secret.expose()));
+        let request = self.0.post(url).header("accept", "application/json").form(form);
+        answered(request.basic_auth(encoded(client.as_bytes()), Some(&*secret)).send().await).await
     }
 
     /// POST of JSON with these headers.

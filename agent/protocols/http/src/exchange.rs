@@ -8,7 +8,7 @@ use hyper::{
     body::{Body, Incoming},
     upgrade::Upgraded,
 };
-use tidegate_gate::{Gate, Permit, Refusal, ServeError};
+use tidegate_gate::{Credential, Gate, Permit, Refusal, ServeError};
 
 use crate::{
     HttpServer,
@@ -365,11 +365,15 @@ impl Session {
                 upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
             }
         };
-        let mut request = self.request(understood, &line, outgoing, is_masked)?;
+        let mut shown = self.shown(&line).await?;
+        let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
         loop {
-            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, line.credential()));
+            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, &shown));
             let failed = match line.send(request).await {
                 Ok(response) => {
+                    if response.status() == StatusCode::UNAUTHORIZED {
+                        self.not_taken(&shown).await;
+                    }
                     match self.is_last(response.status()) {
                         true => self.lines.forget(&driver),
                         false => self.lines.keep(line),
@@ -382,7 +386,9 @@ impl Session {
                 SendError::Unsent(unsent) if line.is_used() => {
                     line =
                         upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
-                    request = self.request(understood, &line, unsent.into_body().into_plain(), is_masked)?;
+                    shown = self.shown(&line).await?;
+                    let outgoing = unsent.into_body().into_plain();
+                    request = self.request(understood, &line, &shown, outgoing, is_masked)?;
                 }
                 SendError::Unsent(_) => {
                     return Err(self.broke("the connection was closed before it took the request"));
@@ -413,18 +419,14 @@ impl Session {
         &self,
         understood: &Understood,
         line: &Line,
+        shown: &Credential,
         outgoing: Outgoing,
         is_masked: bool,
     ) -> Result<Request<Outgoing>, Problem> {
         let mut headers = understood.headers.clone();
         let mut query = understood.query.clone();
-        let unusable = |why: &str| {
-            self.gate.event("credential-unusable", why);
-            let detail = format!("the gate cannot use its credential for {:?}", self.gate.resource().name);
-            Problem::new(StatusCode::BAD_GATEWAY, detail)
-        };
         let how = &self.server.options.sign_in;
-        sign_in::add(how, line.credential(), &mut headers, &mut query).map_err(unusable)?;
+        sign_in::add(how, shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
         if is_masked {
             shown::ask_for_the_whole(&understood.method, &mut headers)
                 .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
@@ -456,8 +458,8 @@ impl Session {
             request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
         match how.scope() {
-            Some(scope) => sigv4::sign(scope, line.credential(), request, &understood.payload, self.way.tls)
-                .map_err(unusable),
+            Some(scope) => sigv4::sign(scope, shown, request, &understood.payload, self.way.tls)
+                .map_err(|why| self.unusable(why)),
             None => Ok(request),
         }
     }

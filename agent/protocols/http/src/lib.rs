@@ -15,6 +15,7 @@ mod fields;
 mod forward;
 mod har;
 mod media;
+mod oauth2;
 mod options;
 mod problem;
 mod request;
@@ -47,6 +48,7 @@ use tokio_rustls::TlsAcceptor;
 pub use self::written::shape_of_request;
 use self::{
     exchange::Session,
+    oauth2::Tokens,
     options::Options,
     request::Way,
     shares::Shares,
@@ -71,8 +73,14 @@ impl Protocol for Http {
     }
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
+        let options = Options::of(resource)?;
+        let tokens = options.sign_in.grant().cloned().map(Tokens::new).transpose();
+        let tokens = tokens.map_err(|why| {
+            ConfigError::in_option("sign-in", format!("options: the authority of the token endpoint: {why}"))
+        })?;
         Ok(Arc::new(HttpServer {
-            options: Options::of(resource)?,
+            options,
+            tokens,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
             room: Semaphore::new(sigv4::KEPT_IN_ALL),
             shares: Shares::default(),
@@ -89,6 +97,8 @@ impl Protocol for Http {
 pub(crate) struct HttpServer {
     options: Options,
     settings: Settings,
+    /// Where tokens come from, if the resource takes an authorization server's.
+    tokens: Option<Tokens>,
     /// Bytes of bodies that may be kept until they can be signed.
     room: Semaphore,
     shares: Shares,

@@ -1,6 +1,6 @@
 //! An HTTP resource's own options.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -9,7 +9,10 @@ use tidegate_gate::{
     policy::{Host, Resource, TlsMode},
 };
 
+use url::Url;
+
 use crate::{
+    oauth2::Grant,
     sigv4::Scope,
     target::{self, Authority, Tolerated},
 };
@@ -51,6 +54,8 @@ pub(crate) enum SignIn {
     Cookie(String),
     /// A signature of the request with an access key (AWS Signature Version 4).
     SigV4(Scope),
+    /// A token that an authorization server gives (RFC 6749), as Bearer.
+    OAuth2(Box<Grant>),
 }
 
 impl SignIn {
@@ -61,9 +66,12 @@ impl SignIn {
             _ => None,
         }
     }
-}
 
-impl SignIn {
+    /// What tokens are asked for, if they are.
+    pub(crate) fn grant(&self) -> Option<&Grant> {
+        if let Self::OAuth2(grant) = self { Some(grant) } else { None }
+    }
+
     /// The query parameter that it is: a client's own of that name is a credential, too.
     pub(crate) fn parameter(&self) -> Option<&str> {
         if let Self::Query(name) = self { Some(name) } else { None }
@@ -96,6 +104,28 @@ enum RawSignIn {
     Query(String),
     Cookie(String),
     Sigv4(RawScope),
+    Oauth2(Box<RawGrant>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGrant {
+    url: Url,
+    scope: Option<String>,
+    audience: Option<String>,
+    resource: Option<String>,
+    #[serde(default)]
+    client: Shown,
+    ca: Option<PathBuf>,
+}
+
+/// Where client and secret stand.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Shown {
+    #[default]
+    Basic,
+    Body,
 }
 
 #[derive(Debug, Deserialize)]
@@ -114,8 +144,8 @@ enum Trick {
     MethodParameters,
 }
 
-const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}), pass (names of \
-                     header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
+const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}, \
+                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
@@ -211,6 +241,22 @@ fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, ConfigError> {
         Some(RawSignIn::Sigv4(RawScope { region, service })) => {
             SignIn::SigV4(Scope { region: token(&region)?, service: token(&service)? })
         }
+        Some(RawSignIn::Oauth2(raw)) => SignIn::OAuth2(Box::new(grant(*raw)?)),
         Some(RawSignIn::Header(name)) => SignIn::Header(field(&name, "sign-in")?),
     })
+}
+
+fn grant(raw: RawGrant) -> Result<Grant, ConfigError> {
+    let wrong = |what: &str| Err(ConfigError::in_option("sign-in", format!("options: oauth2: {what}")));
+    let is_plain =
+        raw.url.username().is_empty() && raw.url.password().is_none() && raw.url.fragment().is_none();
+    if raw.url.scheme() != "https" || !is_plain {
+        return wrong("url is the token endpoint, https:// with neither user nor fragment");
+    }
+    if raw.ca.as_ref().is_some_and(|ca| !ca.is_absolute()) {
+        return wrong("ca is an absolute path");
+    }
+    let parameters = [("scope", raw.scope), ("audience", raw.audience), ("resource", raw.resource)];
+    let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    Ok(Grant { url: raw.url, ca: raw.ca, parameters, in_body: raw.client == Shown::Body })
 }

@@ -1,11 +1,42 @@
 //! Showing the gate's credential to the upstream.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tidegate_gate::Credential;
 use zeroize::Zeroizing;
 
-use crate::{options::SignIn, target};
+use crate::{exchange::Session, options::SignIn, problem::Problem, target, upstream::Line};
+
+impl Session {
+    /// What is shown to the upstream over this connection: its credential, or a token that is got with that.
+    pub(crate) async fn shown(&self, line: &Line) -> Result<Arc<Credential>, Problem> {
+        let Some(tokens) = &self.server.tokens else { return Ok(line.credential().clone()) };
+        tokens.token(line.credential()).await.map_err(|why| {
+            self.gate.event("token-unavailable", &why);
+            let detail = format!(
+                "the gate could not get its token for {:?}; its record says why",
+                self.gate.resource().name
+            );
+            Problem::new(StatusCode::BAD_GATEWAY, detail)
+        })
+    }
+
+    /// The upstream did not take what was shown.
+    pub(crate) async fn not_taken(&self, shown: &Arc<Credential>) {
+        if let Some(tokens) = &self.server.tokens {
+            tokens.forget(shown).await;
+        }
+    }
+
+    /// A credential that is not what the resource takes.
+    pub(crate) fn unusable(&self, why: &str) -> Problem {
+        self.gate.event("credential-unusable", why);
+        let detail = format!("the gate cannot use its credential for {:?}", self.gate.resource().name);
+        Problem::new(StatusCode::BAD_GATEWAY, detail)
+    }
+}
 
 /// Adds the credential to what is sent; a field of the same name that the client sent is replaced. A credential without a
 /// password adds nothing: its certificate signs in.
@@ -35,7 +66,7 @@ pub(crate) fn add(
             let encoded = Zeroizing::new(format!("Basic {}", *encoded_pair(user, password)));
             set(header::AUTHORIZATION, encoded.as_bytes())
         }
-        (SignIn::Bearer | SignIn::Fitting, _) => {
+        (SignIn::Bearer | SignIn::OAuth2(_) | SignIn::Fitting, _) => {
             set(header::AUTHORIZATION, &Zeroizing::new([b"Bearer ", password].concat()))
         }
         (SignIn::Header(name), _) => set(name.clone(), password),

@@ -5,6 +5,7 @@ mod bodies;
 mod coming_back;
 mod contract;
 mod holding;
+mod oauth2;
 mod records;
 mod requests;
 mod signing;

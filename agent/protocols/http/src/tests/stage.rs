@@ -55,10 +55,10 @@ pub(super) struct Stage {
 }
 
 /// Who vouches for both of a test's servers.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -70,7 +70,7 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    pub(super) fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         self.verifying(name, alpn, Arc::new(NoClientAuth))
     }
 
@@ -109,6 +109,11 @@ impl Authority {
             key: Some(Secret::new(key.serialize_pem().into_bytes())),
             ..Credential::default()
         }
+    }
+
+    /// Its certificate, as files have it.
+    pub(super) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     fn certificate(&self) -> CertificateDer<'static> {
@@ -300,7 +305,8 @@ impl Credentials for Always {
     }
 }
 
-async fn accept(
+/// Answers whoever connects.
+pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     play: Play,

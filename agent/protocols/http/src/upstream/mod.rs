@@ -136,7 +136,7 @@ impl Line {
     }
 
     /// What to sign in with over it.
-    pub(crate) fn credential(&self) -> &Credential {
+    pub(crate) fn credential(&self) -> &Arc<Credential> {
         &self.credential
     }
 
