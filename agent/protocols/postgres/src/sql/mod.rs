@@ -22,7 +22,7 @@
 //! Reading a view is one item on the view, and one for each function that isn't harmless and that its query calls: it runs
 //! as whoever reads. The view's outputs carry what its query gives: masks hold through views. What a view's owner chose to
 //! read or to compare in it isn't the client's doing and is no item and no influence.
-//! Who may ALTER a masked table can rename its columns out of reach: masks follow names.
+//! Masks follow names, so what would rename or move a masked column is refused.
 
 mod altering;
 mod catalog;
