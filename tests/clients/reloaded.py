@@ -5,19 +5,19 @@ import time
 
 import psycopg
 
-PLAIN = "CREATE OR REPLACE VIEW public.kept AS SELECT id, name AS shown FROM customers"
-CARD = "CREATE OR REPLACE VIEW public.kept AS SELECT id, card_number AS shown FROM customers"
-LOOK = "SELECT shown FROM kept ORDER BY id"
+PLAIN = "CREATE VIEW public.{} AS SELECT id, name AS shown FROM customers"
+CARD = "CREATE OR REPLACE VIEW public.{} AS SELECT id, card_number AS shown FROM customers"
+LOOK = "SELECT shown FROM {} ORDER BY id"
 DIRECTORY = "${directory}"
 
 before = psycopg.connect("", autocommit=True)
-before.execute(PLAIN)
 open(os.path.join(DIRECTORY, "open"), "w").close()
 while not os.path.exists(os.path.join(DIRECTORY, "reloaded")):
     time.sleep(0.05)
 after = psycopg.connect("", autocommit=True)
-for changer, reader in ((before, after), (after, before)):
-    changer.execute(PLAIN)
-    print(*reader.execute(LOOK).fetchall())
-    changer.execute(CARD)
-    print(*reader.execute(LOOK).fetchall())
+# A view of its own each time: none that shows a card can be changed back.
+for view, changer, reader in (("earlier", before, after), ("later", after, before)):
+    changer.execute(PLAIN.format(view))
+    print(*reader.execute(LOOK.format(view)).fetchall())
+    changer.execute(CARD.format(view))
+    print(*reader.execute(LOOK.format(view)).fetchall())
