@@ -4,6 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,9 +12,14 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use tidegate_gate::Permit;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{forward, sigv4::Signed, transcript::Transcript};
+
+/// How long a client that was answered early may go on sending.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+/// Most bytes that are read for nothing of a client that was answered early.
+pub(crate) const DRAINED: u64 = 256 * 1024;
 
 /// Why a client's body could not be read to its end.
 #[derive(Debug, Error)]
@@ -26,7 +32,7 @@ pub(crate) enum BodyError {
     Gone,
     /// Nothing came for long.
     #[error("the client sent nothing of its request's body for {0:?}")]
-    Slow(std::time::Duration),
+    Slow(Duration),
 }
 
 /// Where a request's body comes from.
@@ -39,6 +45,23 @@ pub(crate) trait Source: Send {
     fn set_aside(&mut self) -> HeaderMap {
         HeaderMap::new()
     }
+}
+
+/// Reads what is left of a body for nothing; false if that is too much, takes too long or breaks off.
+pub(crate) async fn drain(body: &mut impl Source) -> bool {
+    let drained = async {
+        let mut left = DRAINED;
+        while let Some(frame) = body.next().await {
+            let Ok(frame) = frame else { return false };
+            let count = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match left.checked_sub(count) {
+                Some(less) => left = less,
+                None => return false,
+            }
+        }
+        true
+    };
+    timeout(LINGER, drained).await.unwrap_or(false)
 }
 
 /// What the record is to have of a request's body.

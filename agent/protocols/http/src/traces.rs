@@ -18,7 +18,7 @@ const SHORTEST: usize = 6;
 pub(crate) struct Traces {
     /// Each spelling of it.
     spellings: Vec<Zeroizing<Vec<u8>>>,
-    /// It is looked for in bodies, too: there links have what the query had.
+    /// It is looked for in bodies, too: there links have what the query had, and errors of AWS the session token.
     in_bodies: bool,
     /// The upstream's cookies go on.
     passes_cookies: bool,
@@ -32,10 +32,10 @@ impl Traces {
     pub(crate) fn of(options: &Options, credential: &Credential) -> Self {
         let mut spellings: Vec<Zeroizing<Vec<u8>>> = Vec::new();
         let pair = sign_in::pair(credential);
-        for secret in credential
-            .password
-            .iter()
-            .map(|password| password.expose())
+        for secret in [&credential.password, &credential.token]
+            .into_iter()
+            .flatten()
+            .map(|secret| secret.expose())
             .chain(pair.iter().map(|pair| pair.as_bytes()))
         {
             spellings.extend(spelled(secret));
@@ -46,7 +46,7 @@ impl Traces {
         let cookie = if let SignIn::Cookie(name) = &options.sign_in { Some(name.clone()) } else { None };
         Self {
             spellings,
-            in_bodies: options.sign_in.parameter().is_some(),
+            in_bodies: options.sign_in.parameter().is_some() || credential.token.is_some(),
             passes_cookies: options.pass.contains(&header::COOKIE),
             cookie,
             held: Vec::new(),
@@ -154,7 +154,12 @@ fn spelled(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 4] {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use tidegate_gate::Secret;
+
     use super::*;
+    use crate::target::Tolerated;
 
     fn traces(secret: &str) -> Traces {
         Traces {
@@ -179,6 +184,25 @@ mod tests {
             shown.extend_from_slice(&traces.rest().unwrap_or_default());
             assert_eq!(String::from_utf8(shown).unwrap(), expected, "in pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn a_session_token_is_taken_out_of_errors_that_repeat_it() {
+        let token = Some(Secret::new("FwoGZXIvYXdzEBY".into()));
+        let credential = Credential { token, ..Credential::default() };
+        let options = Options {
+            hosts: BTreeSet::new(),
+            sign_in: SignIn::Fitting,
+            pass: Vec::new(),
+            tolerated: Tolerated::default(),
+            h2c: false,
+            wait: Duration::ZERO,
+        };
+        let mut traces = Traces::of(&options, &credential);
+        assert_eq!(
+            traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>".into()),
+            "<Token-0>***************</Token-0>"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     answer::Answer,
-    body::{BodyError, Source},
+    body::{self, BodyError, DRAINED, LINGER, Source},
     exchange::{Ended, Responder, Session},
     forward,
     problem::{self, Problem},
@@ -36,10 +36,6 @@ const IDLE: Duration = Duration::from_secs(300);
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a client may send nothing of a body.
 const BODY: Duration = Duration::from_secs(60);
-/// How long a client that was answered early may go on sending.
-const LINGER: Duration = Duration::from_secs(2);
-/// Most bytes of a body that are read for nothing, so that its connection can be used again.
-const DRAINED: u64 = 256 * 1024;
 /// Most bytes that are read ahead of a request's turn.
 const AHEAD: usize = 64 * 1024;
 /// How much is read at once.
@@ -317,19 +313,7 @@ impl<S: AsyncRead + Send> RequestBody<'_, S> {
         if self.decoder.left().is_some_and(|left| left > DRAINED) {
             return false;
         }
-        let drained = async {
-            let mut left = DRAINED;
-            while let Some(frame) = self.next().await {
-                let Ok(frame) = frame else { return false };
-                let count = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match left.checked_sub(count) {
-                    Some(less) => left = less,
-                    None => return false,
-                }
-            }
-            self.decoder.is_done()
-        };
-        timeout(LINGER, drained).await.unwrap_or(false)
+        body::drain(self).await && self.decoder.is_done()
     }
 }
 

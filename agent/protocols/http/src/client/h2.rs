@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     answer::Answer,
-    body::{BodyError, Source},
+    body::{self, BodyError, Source},
     exchange::{Ended, Responder, Session},
     forward,
     request::Asked,
@@ -100,8 +100,9 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
     // A stream of gRPC's may be silent for as long as both like.
     let mut body = RequestBody { body, patience: if asked.is_grpc() { Duration::MAX } else { BODY } };
     match session.exchange(asked, &mut body, &mut responder).await {
-        // Nothing that is asked in HTTP/2 switches its connection.
-        Ok(_) => {}
+        // Nothing that is asked in HTTP/2 switches its connection. Clients that may not send to the end take what they got for
+        // broken, some of them.
+        Ok(_) => _ = body::drain(&mut body).await,
         Err(Ended::Client(why)) => {
             tracing::debug!(why, "request cut off");
             responder.reset(Reason::CANCEL);

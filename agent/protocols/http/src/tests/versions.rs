@@ -19,11 +19,16 @@ async fn stage() -> Stage {
 }
 
 async fn client(stage: &Stage) -> Client {
+    client_that_pings(stage).await.0
+}
+
+async fn client_that_pings(stage: &Stage) -> (Client, h2::PingPong) {
     let stream: TlsStream<TcpStream> = stage.connect_tls(HOST, &[b"h2"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let pings = connection.ping_pong().unwrap();
     tokio::spawn(connection);
-    client.ready().await.unwrap()
+    (client.ready().await.unwrap(), pings)
 }
 
 fn request(stage: &Stage, method: Method, path: &str) -> http::request::Builder {
@@ -75,6 +80,20 @@ async fn a_refusal_is_one_stream_s_and_the_connection_stays() {
     }
     assert_eq!(answers, [403, 200]);
     assert_eq!(stage.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_early_may_send_its_body_to_the_end() {
+    let stage = stage().await;
+    let (mut client, mut pings) = client_that_pings(&stage).await;
+    let post = request(&stage, Method::POST, "/closed").header("content-length", 4).body(()).unwrap();
+    let (response, mut stream) = client.send_request(post, false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert!(!body(response).await.is_empty());
+    // What was sent behind the response would have come before the answer.
+    pings.ping(h2::Ping::opaque()).await.unwrap();
+    stream.send_data("body".into(), true).unwrap();
 }
 
 #[tokio::test]
