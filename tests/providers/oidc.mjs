@@ -32,26 +32,44 @@ const page = redirect && {
   redirect_uris: [redirect],
 };
 
+// A service that gets tokens of its own, and an API that takes these and nothing else: it answers with the token's number.
+const service = {
+  ...client("tidegate-gate"),
+  client_secret: "of-the-gate-and-nobody-else",
+  token_endpoint_auth_method: "client_secret_basic",
+  application_type: "web",
+  grant_types: ["client_credentials"],
+};
+const api = async (provider, request, response) => {
+  const bearer = request.headers.authorization?.match(/^Bearer (.+)$/)?.[1];
+  const token = bearer && (await provider.ClientCredentials.find(bearer));
+  response.writeHead(token?.isValid ? 200 : 401, { "content-type": "text/plain" });
+  response.end(token?.isValid ? `${token.clientId} ${token.scope} ${token.iat}` : "no token");
+};
+
 const server = createServer({ cert: readFileSync(certificate), key: readFileSync(key) });
 server.listen(0, "127.0.0.1", () => {
   const url = `https://localhost:${server.address().port}`;
   const provider = new Provider(url, {
-    clients: [client("tidegate-cli"), client("ci-job"), client("other-service"), ...(page ? [page] : [])],
-    scopes: ["openid", "offline_access", "groups"],
+    clients: [client("tidegate-cli"), client("ci-job"), client("other-service"), service, ...(page ? [page] : [])],
+    scopes: ["openid", "offline_access", "groups", "things.read"],
     claims: { openid: ["sub"], groups: ["groups", "preferred_username"] },
     conformIdTokenClaims: false,
-    features: { deviceFlow: { enabled: true }, revocation: { enabled: true } },
+    features: { deviceFlow: { enabled: true }, clientCredentials: { enabled: true }, revocation: { enabled: true } },
     issueRefreshToken: async (_ctx, client, code) =>
       client.grantTypeAllowed("refresh_token") && code.scopes.has("offline_access"),
     rotateRefreshToken: true,
-    ttl: { IdToken: Number(lifetime), AccessToken: 600, DeviceCode: 600, RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
+    ttl: { IdToken: Number(lifetime), AccessToken: 600, ClientCredentials: 600, DeviceCode: 600, RefreshToken: 3600, Grant: 3600, Session: 3600, Interaction: 600 },
     cookies: { keys: ["of a test"] },
     findAccount: async (_ctx, id) => ({
       accountId: id,
       claims: async () => ({ sub: id, preferred_username: id.split("-")[0], groups: id.split("-").slice(1) }),
     }),
   });
-  server.on("request", provider.callback());
+  const callback = provider.callback();
+  server.on("request", (request, response) =>
+    request.url.startsWith("/api/") ? api(provider, request, response) : callback(request, response),
+  );
   console.log(url);
 });
 

@@ -3,6 +3,7 @@
 mod archives;
 mod clients;
 mod messages;
+mod oauth2;
 mod signing;
 mod stage;
 
