@@ -16,6 +16,7 @@ use super::{
     flow::{Columns, Flow},
     parse::NotUnderstood,
     predicate,
+    relation::certain,
     scope::{Range, Scope},
     tracer::{Result, Tracer},
 };
@@ -25,16 +26,15 @@ struct Target {
     range: Rc<Range>,
     /// Columns in the order in which INSERT fills them; none if not known.
     order: Option<Vec<Arc<str>>>,
+    /// The table, if its name can mean no other.
+    certain: Option<Path>,
     statement: &'static str,
 }
 
 impl Target {
     /// Where a column's value is masked as before; nowhere, if the name may mean several tables.
     fn paths(&self, column: &str) -> Vec<Path> {
-        match &*self.range.tables {
-            [table] => vec![format!("{table}.{column}").into()],
-            _ => Vec::new(),
-        }
+        self.certain.iter().map(|table| format!("{table}.{column}").into()).collect()
     }
 }
 
@@ -67,6 +67,10 @@ impl Tracer<'_> {
                     if let Some(filled) = filled.list.iter_mut().find(|filled| filled.name == *name) {
                         filled.flow = column.flow.clone();
                     }
+                }
+                // A table with fewer columns doesn't take them, another of its name may.
+                for column in source.list.iter().skip(order.len()) {
+                    self.copy(&column.flow, &[]);
                 }
             }
             _ => {
@@ -202,7 +206,8 @@ impl Tracer<'_> {
             Ok(CmdType::CmdDelete) => "delete",
             _ => return,
         };
-        let own = Target { range: target.range.clone(), order: target.order.clone(), statement };
+        let (order, certain) = (target.order.clone(), target.certain.clone());
+        let own = Target { range: target.range.clone(), order, certain, statement };
         let named: Vec<Arc<str>> =
             targets(&when.target_list).map(|column| column.name.as_str().into()).collect();
         if statement == "insert" {
@@ -236,7 +241,7 @@ impl Tracer<'_> {
         {
             order = first.copied.clone();
         }
-        Ok(Target { range, order, statement })
+        Ok(Target { range, order, certain: certain(&candidates).cloned(), statement })
     }
 
     /// SET clauses: what is written, and what is copied.

@@ -5,8 +5,8 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        ClusterStmt, Constraint, CreateStatsStmt, CreateStmt, CreateTableAsStmt, DropBehavior, DropStmt,
-        IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt,
+        ClusterStmt, Constraint, CreateSchemaStmt, CreateStatsStmt, CreateStmt, CreateTableAsStmt,
+        DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt,
     },
 };
 
@@ -47,10 +47,7 @@ impl Tracer<'_> {
             }
             NodeEnum::CreateSchemaStmt(create) => {
                 self.object("create", "schema");
-                for element in &create.schema_elts {
-                    self.statement(element)?;
-                }
-                Ok(self.defined())
+                self.schema_elements(create)
             }
             NodeEnum::CreatePolicyStmt(policy) => {
                 let conditions = policy.qual.iter().chain(&policy.with_check);
@@ -146,6 +143,29 @@ impl Tracer<'_> {
         (schema, name)
     }
 
+    /// Whether the catalog knows relations of that name, in whichever schema.
+    fn is_in_use(&mut self, name: &Arc<str>) -> bool {
+        let known = self.catalog.relations(name);
+        if known.is_none() {
+            self.wanted.relations.insert(name.clone());
+        }
+        known.is_some_and(|known| !known.is_empty())
+    }
+
+    /// What `CREATE SCHEMA` makes in the schema.
+    fn schema_elements(&mut self, create: &CreateSchemaStmt) -> Result<Statement> {
+        let mut all = Vec::new();
+        for element in &create.schema_elts {
+            if let Effect::Create(mut created) = self.statement(element)?.effect {
+                // A schema that isn't named is called as the role is whose it becomes.
+                let named = Some(create.schemaname.as_str()).filter(|name| !name.is_empty());
+                created.schema = created.schema.or_else(|| named.map(Into::into));
+                all.push(created);
+            }
+        }
+        Ok(Statement { effect: Effect::CreateSchema(all), ..self.defined() })
+    }
+
     pub(super) fn created(
         &mut self,
         table: &RangeVar,
@@ -155,7 +175,8 @@ impl Tracer<'_> {
     ) -> Statement {
         let (schema, name) = self.creation(table, object);
         self.ddl = true;
-        let effect = Effect::Create(Created { schema, name, columns, view });
+        let shadows = schema.as_deref() != Some("pg_temp") && self.is_in_use(&name);
+        let effect = Effect::Create(Created { schema, name, columns, view, shadows });
         Statement { result: None, effect }
     }
 

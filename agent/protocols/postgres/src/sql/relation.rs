@@ -32,6 +32,8 @@ pub(super) struct Candidate {
     pub(super) copied: Option<Vec<Arc<str>>>,
     /// It is a materialized view.
     pub(super) materialized: bool,
+    /// The session created one of that name in a schema it didn't say: the name may stand for that one instead.
+    pub(super) elsewhere: bool,
     /// The columns that decide which partition a row is in.
     pub(super) partitioned_by: Vec<Arc<str>>,
 }
@@ -101,6 +103,7 @@ impl Tracer<'_> {
                 columns,
                 copied: Some(stored.map(|column| column.name.clone()).collect()),
                 materialized: relation.materialized,
+                elsewhere: false,
                 partitioned_by: relation.partitioned_by.clone(),
             });
         }
@@ -123,9 +126,11 @@ impl Tracer<'_> {
             if schema.is_some_and(|schema| created.schema.is_some() && schema != own) {
                 continue;
             }
-            // A name that the catalog has by now was committed; its columns still count, its place is known.
+            // A name that the catalog has by now may be what was committed, or another's in front of which it was put:
+            // its columns count as well, and items are on the one that is known.
             match found.iter_mut().find(|known| own == "?" || *known.schema == *own) {
                 Some(known) => {
+                    known.elsewhere |= own == "?" && schema.is_none();
                     if created.view {
                         known.columns.unite_by_name(&created.columns);
                     } else if created.columns.rest.is_some() {
@@ -262,7 +267,15 @@ fn with_query(table: &RangeVar, scope: &Scope<'_>) -> Result<Option<Columns>> {
 impl Candidate {
     fn new(path: Path, schema: Arc<str>) -> Self {
         let (columns, partitioned_by) = (Columns::default(), Vec::new());
-        Self { path, schema, columns, copied: None, materialized: false, partitioned_by }
+        Self { path, schema, columns, copied: None, materialized: false, elsewhere: false, partitioned_by }
+    }
+}
+
+/// The relation that a name stands for, if it can be no other.
+pub(super) fn certain(candidates: &[Candidate]) -> Option<&Path> {
+    match candidates {
+        [one] if !one.elsewhere => Some(&one.path),
+        _ => None,
     }
 }
 

@@ -47,6 +47,7 @@ impl Statement {
             Effect::Prepare { name, inner } | Effect::Declare { name, inner } => name.len() + inner.weight,
             Effect::Execute { name } | Effect::Fetch { name } => name.len(),
             Effect::Create(created) => created.weight(),
+            Effect::CreateSchema(created) => created.iter().map(Created::weight).sum(),
             Effect::CopyOut(options) => options.types.as_ref().map_or(0, |types| size_of_val(&**types)),
             Effect::None
             | Effect::Set { .. }
@@ -108,6 +109,8 @@ pub(crate) enum Effect {
     PrepareTransaction,
     /// Creates a relation: to be kept in the session's [`Overlay`].
     Create(Created),
+    /// Creates a schema and these in it: likewise.
+    CreateSchema(Vec<Created>),
 }
 
 /// How far a setting reaches, from the least to the most.
@@ -154,6 +157,8 @@ pub(crate) struct Created {
     pub(super) columns: Columns,
     /// Its columns carry other columns' values (a view), rather than its own.
     pub(super) view: bool,
+    /// Others have relations of that name, and statements that name them without a schema may mean this one once it is there.
+    pub(super) shadows: bool,
 }
 
 impl Created {
@@ -190,7 +195,12 @@ impl Overlay {
     /// Takes in what the statements of a text that may run create.
     pub(crate) fn follow(&mut self, statements: &Statements) {
         for statement in &statements.list {
-            if let Effect::Create(created) = &statement.effect {
+            let created = match &statement.effect {
+                Effect::Create(created) => std::slice::from_ref(created),
+                Effect::CreateSchema(created) => created,
+                _ => &[],
+            };
+            for created in created {
                 self.count += 1;
                 self.weight += created.weight();
                 if !self.is_incomplete() {
@@ -211,10 +221,11 @@ impl Overlay {
 }
 
 impl Statements {
-    /// It changes what definitions that exist say. A new table, by itself, changes none.
+    /// It changes what definitions that exist say, or what names stand for. A new table of a new name, or for the session
+    /// alone, changes none.
     pub(crate) fn changes_definitions(&self) -> bool {
         let only_a_table = match self.list.as_slice() {
-            [Statement { effect: Effect::Create(created), .. }] => !created.view,
+            [Statement { effect: Effect::Create(created), .. }] => !created.view && !created.shadows,
             _ => false,
         };
         self.ddl && !only_a_table

@@ -385,6 +385,62 @@ fn what_a_session_created_is_known_to_it() {
 }
 
 #[test]
+fn a_table_that_the_session_put_in_front_of_another_takes_copies_of_it() {
+    let catalog = shop();
+    let copies = |created: &str, text: &str| {
+        let mut overlay = Overlay::default();
+        overlay.follow(&understood(created, &catalog));
+        let shape = attempt(text, &catalog, &overlay).unwrap().shape.clone();
+        paths(&shape.copied).contains(&EMAIL)
+    };
+    for created in [
+        "create table customers (id int, name text, email text, card text)",
+        "create table customers (like notes)",
+        "create view customers as select id, body as email from notes",
+        "create schema store create table customers (id int, email text)",
+        "create schema authorization me create table customers (id int, email text)",
+    ] {
+        for text in [
+            "insert into customers (id, email) select id, email from public.customers",
+            "insert into customers select id, name, email, card from public.customers",
+            "insert into customers select 1, '', '', '', email from public.customers",
+            "update customers set email = c.email from public.customers c where c.id = customers.id",
+            "merge into customers t using public.customers c on c.id = t.id when matched then update set email = c.email",
+            "merge into customers t using public.customers c on c.id = t.id when not matched then insert (email) values (c.email)",
+        ] {
+            assert!(copies(created, text), "{created}; {text}");
+        }
+    }
+    let own = "insert into public.customers (id, email) select id, email from public.customers";
+    assert!(!copies("create table customers (id int, email text)", own), "its schema is written");
+    let own = "insert into customers (id, email) select id, email from customers";
+    assert!(!copies("create table other (id int)", own), "of another name");
+}
+
+#[test]
+fn a_table_of_a_name_that_others_use_changes_what_names_stand_for() {
+    let catalog = shop();
+    for text in [
+        "create table store.customers (id int)",
+        "create table customers (id int)",
+        "create table if not exists public.customers (id int)",
+        "create table store.customers as select 1 as id",
+        "select 1 as id into store.customers",
+        "create schema store create table customers (id int)",
+    ] {
+        assert!(understood(text, &catalog).changes_definitions(), "{text}");
+    }
+    for text in [
+        "create table store.fresh (id int)",
+        "create table fresh as select 1 as id",
+        "create temp table customers (id int)",
+        "create table pg_temp.customers (id int)",
+    ] {
+        assert!(!understood(text, &catalog).changes_definitions(), "{text}");
+    }
+}
+
+#[test]
 fn a_session_that_creates_too_many_relations_is_followed_no_more() {
     let (catalog, mut overlay) = (shop(), Overlay::default());
     overlay.follow(&understood(
