@@ -3,13 +3,9 @@
 mod hops;
 mod load;
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use self::{
@@ -17,92 +13,50 @@ use self::{
     load::{Round, WORKS},
 };
 use super::{
-    TABLE,
+    compared::{Comparison, Extent},
     report::{Figures, Report, machine},
-    sections,
 };
-use crate::{
-    build, setup,
-    shell::{as_root, is_root, project, say},
-};
+use crate::{setup, shell::say};
 
 /// How much is measured.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
-    /// Print one JSON object instead of the table.
-    #[arg(long)]
-    json: bool,
-    /// How often each kind of work is measured through each hop; the median counts.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Seconds of one measurement.
-    #[arg(long, default_value_t = 3)]
-    seconds: u32,
-    /// Connections that are open at once when memory is measured.
-    #[arg(long, default_value_t = 200)]
-    idle: u32,
-    /// The agent's binary: measures and prints the report, as root.
-    #[arg(long, hide = true)]
-    binary: Option<PathBuf>,
+    #[command(flatten)]
+    extent: Extent,
 }
 
 /// Builds, measures as root, and reports.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if let Some(binary) = &arguments.binary {
-        println!("{}", serde_json::to_string(&measure(arguments, binary)?)?);
-        return Ok(());
-    }
-    setup::run()?;
-    setup::compared()?;
-    let binary = build::agent(true)?;
-    let report = if is_root() { measure(arguments, &binary)? } else { measure_as_root(arguments, &binary)? };
-    sections::put(&project().join(TABLE), &report.markdown()).with_context(|| format!("writing {TABLE}"))?;
-    if arguments.json {
-        println!("{}", report.json());
-    } else {
-        println!("{}", report.markdown());
-    }
-    say(&format!("the table is in {TABLE}"));
-    Ok(())
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let comparison = Comparison {
+        name: "http",
+        extent: &arguments.extent,
+        flags: Vec::new(),
+        prepare: || setup::run().and_then(|()| setup::compared()),
+        measure: &|binary| measure(&arguments.extent, binary),
+    };
+    comparison.run()
 }
 
-/// The report is written by the user who asked for it, so root only prints it.
-fn measure_as_root(arguments: &Arguments, binary: &Path) -> Result<Report> {
-    say("the rest needs root");
-    let mut command = as_root(env::current_exe()?, &[]);
-    command.args(["bench", "http", "--binary"]).arg(binary);
-    for (flag, value) in [
-        ("--rounds", arguments.rounds.to_string()),
-        ("--seconds", arguments.seconds.to_string()),
-        ("--idle", arguments.idle.to_string()),
-    ] {
-        command.args([flag, &value]);
-    }
-    let output = command.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the measurement failed ({})", output.status);
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-fn measure(arguments: &Arguments, binary: &Path) -> Result<Report> {
+fn measure(extent: &Extent, binary: &Path) -> Result<Report> {
     say("starting a server and the hops");
     let hops = Hops::start(binary)?;
     // First, while the hops have kept nothing from earlier connections.
-    say(&format!("memory of {} idle connections", arguments.idle));
+    say(&format!("memory of {} idle connections", extent.idle));
     let mut memory = Vec::new();
     for hop in hops.all() {
-        memory.push((hop.name.to_owned(), load::memory(hop, arguments.idle).with_context(|| hop.name)?));
+        memory.push((hop.name.to_owned(), load::memory(hop, extent.idle).with_context(|| hop.name)?));
     }
     let mut figures = Figures::default();
     for work in &WORKS {
-        for round in 0..arguments.rounds {
-            say(&format!("{}: round {} of {}", work.kind.name, round + 1, arguments.rounds));
+        for round in 0..extent.rounds {
+            say(&format!("{}: round {} of {}", work.kind.name, round + 1, extent.rounds));
             for hop in hops.in_turn(round) {
-                let round = Round { hop, work, seconds: arguments.seconds };
+                let round = Round { hop, work, seconds: extent.seconds };
                 figures.add(work.kind, hop.name, round.measure().with_context(|| hop.name)?);
             }
         }
     }
-    Report::of("HTTPS through the gate", words(arguments.rounds), &figures, &memory)
+    Report::of("HTTPS through the gate", words(extent.rounds), &figures, &memory)
 }
 
 /// What a reader must know to read the figures.

@@ -15,7 +15,7 @@ use tidegate_tests::{
     Account, Agent, Cluster, Options, Process, Settings, governed_uid, run, ungoverned_uid,
 };
 
-use super::hop::{Hop, free_address, listening};
+use crate::bench::hop::{Hop, free_address, listening};
 
 /// The user whom the server and pgbouncer let in without a password: the large result's and the idle sessions'.
 pub(crate) const TRUSTED: &str = "bench";

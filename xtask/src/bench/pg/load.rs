@@ -9,9 +9,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tidegate_tests::Process;
 
-use super::{
+use super::hops::TRUSTED;
+use crate::bench::{
     hop::Hop,
-    hops::TRUSTED,
     report::{Kind, Measured},
 };
 
