@@ -357,7 +357,7 @@ def begin(stdin):
     pid, terminal = pty.fork()
     if pid == 0:
         if stdin: os.dup2(os.open(stdin, os.O_RDONLY), 0)
-        os.execvp('sh', ['sh', '-c', 'echo begun; cat <&1; :'])
+        os.execvp('sh', ['sh', '-c', 'echo begun; (cat <&1); :'])
     os.read(terminal, 5)
     return pid
 print(begin(None), begin('/dev/null'), flush=True)
