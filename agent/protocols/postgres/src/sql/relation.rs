@@ -179,16 +179,16 @@ impl Tracer<'_> {
     }
 
     fn view(&mut self, view: &Relation, definition: &str) -> Result<Columns> {
+        if self.kept_since.is_some_and(|kept_since| !was_the_same(view, kept_since)) {
+            let why = "it was replaced or refreshed after the rows of a materialized view were kept, which a REFRESH would renew";
+            return Ok(self.untraceable(view, why));
+        }
         let key = (view.oid, self.kept_since.filter(|_| !view.materialized));
         if let Some(columns) = self.views.get(&key) {
             return Ok(columns.clone());
         }
         if self.in_view >= VIEWS {
             return Ok(self.unknown_view(view, "views nested deeper than the gate follows"));
-        }
-        if key.1.is_some_and(|kept_since| view.age < kept_since) {
-            let why = "it was replaced after the rows of a materialized view were kept, which a REFRESH would renew";
-            return Ok(self.untraceable(view, why));
         }
         let kept_since = self.kept_since;
         if view.materialized && !self.refreshes {
@@ -269,6 +269,12 @@ impl Candidate {
         let (columns, partitioned_by) = (Columns::default(), Vec::new());
         Self { path, schema, columns, copied: None, materialized: false, elsewhere: false, partitioned_by }
     }
+}
+
+/// Whether a view gave what it gives now when the rows of a materialized view that reads it were kept, so many transactions
+/// ago. An age that PostgreSQL can't count any more is negative, and tells nothing.
+fn was_the_same(view: &Relation, kept_since: i32) -> bool {
+    (0..=view.age).contains(&kept_since)
 }
 
 /// The relation that a name stands for, if it can be no other.

@@ -74,6 +74,28 @@ fn rows_that_are_older_than_a_view_they_were_read_through_are_untraced() {
 }
 
 #[test]
+fn a_refresh_of_rows_that_others_were_made_from_does_not_make_those_pass_for_new() {
+    let traced = |v: i32, inner: i32, outer: i32| {
+        let mut shop = shop("name", v, inner).to_vec();
+        let more =
+            json!({"definition": " SELECT m.shown FROM public.m;", "materialized": true, "age": outer});
+        shop.push(relation(6, "outermost", &["shown"], more));
+        traced("select shown from outermost", &shop).shape.results[0].untraced.is_none()
+    };
+    assert!(traced(200, 100, 100) && traced(200, 100, 10), "refreshed from within");
+    assert!(!traced(50, 10, 100) && !traced(200, 10, 100), "only the inner one was refreshed");
+    assert!(!traced(50, 60, 10), "the inner one's rows are of an older view");
+}
+
+#[test]
+fn what_is_older_than_the_server_can_tell_is_untraced() {
+    for (v, m) in [(-9, 5), (5, -9), (-5, -9), (-9, -5)] {
+        let lineage = traced("select shown from m", &shop("name", v, m)).shape.results[0].clone();
+        assert!(lineage.untraced.is_some(), "{v} {m}");
+    }
+}
+
+#[test]
 fn nothing_but_a_refresh_makes_kept_rows_pass_for_new() {
     let stale = shop("name", 4, 5);
     for text in [
