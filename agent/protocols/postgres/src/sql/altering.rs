@@ -12,6 +12,7 @@ use super::{
     flow::Found,
     objects::object_word,
     parse::NotUnderstood,
+    relation::certain,
     scope::{Range, Scope},
     statement::Statement,
     tracer::{Key, Result, Tracer},
@@ -35,6 +36,7 @@ impl Tracer<'_> {
                 self.cascade("drop", None);
             }
             self.told_by_command(command, &own);
+            self.rewritten(command, table, &scope)?;
             if let Some(definition) = command.def.as_deref() {
                 self.command_definition(definition, table, &own, &scope)?;
             }
@@ -58,6 +60,23 @@ impl Tracer<'_> {
             }
             _ => {}
         }
+    }
+
+    /// A column takes values that are made from others of its row, as by an `UPDATE`.
+    fn rewritten(&mut self, command: &AlterTableCmd, table: &RangeVar, scope: &Scope<'_>) -> Result<()> {
+        let made_from =
+            match (AlterTableType::try_from(command.subtype), command.def.as_deref().and_then(inner)) {
+                (Ok(AlterTableType::AtAlterColumnType), Some(NodeEnum::ColumnDef(column))) => {
+                    column.raw_default.as_deref()
+                }
+                (Ok(AlterTableType::AtSetExpression), Some(_)) => command.def.as_deref(),
+                _ => None,
+            };
+        let flow = self.optional(made_from, scope)?;
+        let candidates = self.candidates(table)?;
+        let own = certain(&candidates).map(|table| format!("{table}.{}", command.name).into());
+        self.copy(&flow, own.as_slice());
+        Ok(())
     }
 
     fn command_definition(

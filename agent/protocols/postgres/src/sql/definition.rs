@@ -5,8 +5,9 @@ use std::{rc::Rc, sync::Arc};
 use pg_query::{
     NodeEnum,
     protobuf::{
-        ClusterStmt, Constraint, CreateSchemaStmt, CreateStatsStmt, CreateStmt, CreateTableAsStmt,
-        DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar, SelectStmt,
+        ClusterStmt, ConstrType, Constraint, CreateSchemaStmt, CreateStatsStmt, CreateStmt,
+        CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
+        SelectStmt,
     },
 };
 
@@ -40,7 +41,8 @@ impl Tracer<'_> {
             NodeEnum::ClusterStmt(cluster) => self.cluster(cluster),
             NodeEnum::CreateStatsStmt(create) => self.create_statistics(create, node),
             NodeEnum::AlterDomainStmt(alter) => {
-                if alter.def.is_some() {
+                // SET NOT NULL and VALIDATE CONSTRAINT have no definition.
+                if alter.def.is_some() || matches!(&*alter.subtype, "O" | "V") {
                     self.lose_track(&Flow::untraced("a domain's check is run on every column of it"));
                 }
                 self.classified(node)
@@ -228,6 +230,11 @@ impl Tracer<'_> {
     /// Whether it holds tells of the values that it is about: here and where it refers to.
     fn constraint(&mut self, constraint: &Constraint, scope: &Scope<'_>) -> Result<()> {
         self.deciding(constraint.raw_expr.as_deref(), scope)?;
+        if constraint.contype == ConstrType::ConstrGenerated as i32 {
+            // Until it is committed, the catalog doesn't say what the column is made from.
+            let flow = self.optional(constraint.raw_expr.as_deref(), scope)?;
+            self.copy(&flow, &[]);
+        }
         self.deciding(constraint.where_clause.as_deref(), scope)?;
         if let Some(own) = scope.ranges.first() {
             let keys = strings(&constraint.keys).into_iter().chain(strings(&constraint.fk_attrs));

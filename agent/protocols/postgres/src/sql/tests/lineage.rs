@@ -284,6 +284,12 @@ fn copies_to_other_columns_are_told() {
         "merge into notes n using customers c on n.id = c.id when matched then update set body = c.email",
         "with s as (select email from customers) insert into notes (body) select * from s",
         "copy customers to '/x'",
+        // A column's values are made anew from another's.
+        "alter table customers alter column name type text using email",
+        "alter table customers alter email type text using left(email, 8)",
+        "alter table customers alter column name set expression as (email)",
+        "alter table customers add column x text generated always as (email) stored",
+        "alter table customers drop column name, add column name text generated always as (email) stored",
         // Into itself, but changed: a mask that keeps the last characters would show others each time.
         "update customers set email = left(email, 8) where id = 1 returning email",
         "insert into customers select id, name, left(email, 8), card from customers",
@@ -295,9 +301,11 @@ fn copies_to_other_columns_are_told() {
     ] {
         assert!(paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
     }
-    for text in
-        ["insert into customers select * from customers", "update customers set email = email where id = 1"]
-    {
+    for text in [
+        "insert into customers select * from customers",
+        "update customers set email = email where id = 1",
+        "alter table customers alter email type varchar using email",
+    ] {
         assert_eq!(paths(&understood(text, &shop()).shape.copied), Vec::<&str>::new(), "{text}");
     }
 }
@@ -322,9 +330,15 @@ fn what_leaves_the_path_that_a_mask_names_counts_as_copied() {
     ] {
         assert!(!paths(&understood(text, &shop()).shape.copied).contains(&EMAIL), "{text}");
     }
-    for text in ["alter schema public rename to other", "alter domain d add check (value > 'a')"] {
+    for text in [
+        "alter schema public rename to other",
+        "alter domain d add check (value > 'a')",
+        "alter domain d set not null",
+        "alter domain d validate constraint c",
+    ] {
         assert!(understood(text, &shop()).shape.untraced.is_some(), "{text}");
     }
+    assert!(understood("alter domain d drop not null", &shop()).shape.untraced.is_none());
     let generated = understood("alter table made alter column address drop expression", &shop());
     assert!(paths(&generated.shape.copied).contains(&"public.made.email"));
 }
