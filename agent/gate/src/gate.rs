@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_policy::{Effect, Principal, Resource, Shape, StandingMasks, Verdict};
 use tokio::net::TcpStream;
 
@@ -10,6 +11,11 @@ use crate::{
     Stopping,
     inner::{Admitted, Inner, lock, refusal, refused},
 };
+
+/// An idle upstream is asked after so many seconds whether it is still there, then so often, and then so many times.
+const IDLE: u32 = 60;
+const INTERVAL: u32 = 10;
+const PROBES: u32 = 6;
 
 /// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
 #[derive(Debug, Clone)]
@@ -279,5 +285,36 @@ async fn connect(address: SocketAddr, timeout: Duration) -> std::io::Result<TcpS
         .await
         .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     Ok(stream)
+}
+
+/// Has a peer noticed that is gone without a word. No `TCP_USER_TIMEOUT`: it would end a peer, too, that is there and takes
+/// nothing for a while (a server whose statement waits for a lock).
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    setsockopt(stream, sockopt::TcpKeepIdle, &IDLE)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &INTERVAL)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &PROBES)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upstream_that_is_gone_without_a_word_is_noticed_in_two_minutes() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = connect(address, Duration::from_secs(5)).await.unwrap();
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        let idle = getsockopt(&stream, sockopt::TcpKeepIdle).unwrap();
+        let probes = getsockopt(&stream, sockopt::TcpKeepInterval).unwrap()
+            * getsockopt(&stream, sockopt::TcpKeepCount).unwrap();
+        assert_eq!(idle + probes, 120);
+    }
 }
