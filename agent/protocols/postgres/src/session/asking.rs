@@ -167,11 +167,12 @@ impl Session {
 
     async fn permitted_run(&mut self, prepared: &Prepared) -> Result<Run, Stop> {
         let statements = &prepared.statements;
-        self.redefine(prepared)?;
         let doubted = self.doubted(prepared);
+        // First: beside a change of its own it would wait for nobody's.
         if let Some(doubted) = &doubted {
             self.clear_up(prepared, doubted)?;
         }
+        self.redefine(prepared)?;
         let prepared = doubted.as_ref().unwrap_or(prepared);
         let names = self.give(prepared)?;
         let permit = match self.permitted(prepared).await {
@@ -186,12 +187,20 @@ impl Session {
         let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
         let results = Results::new(statements.clone(), Some(verdict), self.masker());
         let cannot = results.cannot_copy();
+        // What was foreseen to be refused has said nothing, and the policy may have changed since.
+        let is_silent = self.changing.is_none() && statements.changes_definitions();
         let mut run = Run::new(Some(permit), Arc::new(results), statements.ddl, names);
         run.unread = unread;
         if let Some(cannot) = cannot {
             run.failed("42501");
             self.settle(run, false);
             return Err(Refused::new("42501", cannot.to_string()).into());
+        }
+        if is_silent {
+            let refused = refuse::unannounced();
+            run.failed(refused.code);
+            self.settle(run, false);
+            return Err(refused.into());
         }
         match &mut self.changing {
             Some(changing) if statements.changes_definitions() => changing.sent(),

@@ -213,6 +213,7 @@ impl Session {
                 run.results.next_statement();
             }
             Some(Expect::Execute(_)) => {
+                self.executed = true;
                 if let Some(Expect::Execute(run)) = self.owed.pop() {
                     self.settle(run, true);
                 }

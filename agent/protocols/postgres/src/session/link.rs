@@ -87,16 +87,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         }
     }
 
-    /// Resolves when the peer has closed its side. What it still says is thrown away.
+    /// Ends the stream, as [`Link::finish`], and resolves when the peer has closed its side, too. What it still says is thrown
+    /// away. A peer that takes nothing for as long as it likes is not left in the middle of a message.
     pub(super) async fn closed(&mut self) {
-        while let Ok(1..) = std::future::poll_fn(|context| self.poll_fill(context)).await {
-            self.inbound.clear();
-        }
+        let mut is_finished = false;
+        std::future::poll_fn(|context| {
+            is_finished = is_finished || self.poll_finish(context).is_ready();
+            while let Ok(1..) = ready!(self.poll_fill(context)) {
+                self.inbound.clear();
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Writes all that waits and ends the stream in order.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|context| self.poll_drain(context)).await?;
-        std::future::poll_fn(|context| Pin::new(&mut self.stream).poll_shutdown(context)).await
+        std::future::poll_fn(|context| self.poll_finish(context)).await
+    }
+
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

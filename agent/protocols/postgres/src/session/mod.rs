@@ -32,7 +32,7 @@ use tokio::time::timeout;
 pub(crate) use self::refuse::{last_words, sqlstate};
 use self::{
     changes::Changes,
-    ending::{Ending, Phase},
+    ending::{CANCEL, Ending, Phase},
     expect::Owed,
     from_client::Body,
     holding::Holding,
@@ -53,9 +53,6 @@ use crate::{
 
 /// How long a peer may take to read what it is told last.
 const FAREWELL: Duration = Duration::from_secs(3);
-
-/// How long others wait, or doubt, because of a session that has ended, as long as the server goes on with it.
-const COVER: Duration = Duration::from_secs(3600);
 
 /// Where a session's statements run.
 pub(crate) struct Place {
@@ -117,6 +114,8 @@ pub(crate) struct Session {
     reader: Reader,
     /// A transaction is open, or has failed.
     in_transaction: bool,
+    /// An Execute was answered since the server was last ready: a transaction is open that it has yet to speak of.
+    executed: bool,
     /// What the transaction that is open has touched.
     transaction: Touched,
     /// Of what was decided last, what counts for errors and notices between actions.
@@ -206,6 +205,7 @@ impl Session {
             redefining: None,
             reader,
             in_transaction: false,
+            executed: false,
             transaction: Touched::default(),
             last: Shown::default(),
         }
@@ -224,20 +224,25 @@ impl Session {
         }
         // Either side may be gone already, or take nothing any more: there is nobody left to tell.
         let _ = timeout(FAREWELL, async { tokio::join!(self.client.finish(), self.server.finish()) }).await;
-        self.cover();
+        self.cover().await;
         end
     }
 
-    /// What the server was sent it may still be about to read, or to change: others hear of that until it has closed its
-    /// side.
-    fn cover(self) {
-        let Self { changing, reader, mut server, .. } = self;
-        if changing.is_some() || reader.is_covered() {
-            tokio::spawn(async move {
-                let _ = timeout(COVER, server.closed()).await;
-                drop((changing, reader));
-            });
+    /// What the server was sent it may still be about to read, or to change: it is asked to cancel that, and others hear of
+    /// it until the server has closed its side, however long that takes.
+    async fn cover(self) {
+        if self.changing.is_none() && !self.reader.is_covered() {
+            return;
         }
+        if !self.owed.is_empty() {
+            // Where that fails, it takes longer.
+            let _ = timeout(CANCEL, self.cancel()).await;
+        }
+        let Self { changing, reader, mut server, .. } = self;
+        tokio::spawn(async move {
+            server.closed().await;
+            drop((changing, reader));
+        });
     }
 
     async fn turns(&mut self) -> Result<(), ServeError> {
@@ -382,6 +387,7 @@ impl Session {
     /// The server's word on the transaction: at its end, what it redefined holds for everyone.
     fn transaction_status(&mut self, status: TransactionStatus) {
         self.in_transaction = status != TransactionStatus::Idle;
+        self.executed = false;
         if self.in_transaction {
             return;
         }

@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use tidegate_gate::policy::{self, Item, Shape, Value};
+use tidegate_gate::policy::{Item, Shape, Value};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
     Session, Turn,
     asking::recorded,
-    holding::{Holding, Stop},
+    from_client::Body,
+    holding::Stop,
     names::Prepared,
     refuse::{self, Refused},
 };
@@ -83,10 +84,12 @@ enum End {
 
 impl Session {
     /// Says that definitions change, before a statement is sent that changes them, or that may keep others waiting until one
-    /// does. What is to be refused, or waits for a person, changes nothing yet.
+    /// does. What is to be refused changes nothing. What a person is to be asked about may be known to have a yes: it says so,
+    /// too, and takes it back while it waits for one.
     pub(super) fn redefine(&mut self, prepared: &Prepared) -> Result<(), Stop> {
         let statements = &prepared.statements;
-        if statements.prepare_transaction() && (self.changing.is_some() || statements.ddl) {
+        let has_changed = self.changing.is_some() || self.transaction.redefined || statements.ddl;
+        if statements.prepare_transaction() && has_changed {
             return Err(self.refusal(prepared, refuse::prepared_definitions()));
         }
         let changes = statements.changes_definitions();
@@ -95,9 +98,8 @@ impl Session {
         {
             return Ok(());
         }
-        match self.gate.foresee(&prepared.shape) {
-            Ok(verdict) if verdict.effect != policy::Effect::Hold || self.is_answered() => {}
-            _ => return Ok(()),
+        if self.gate.foresee(&prepared.shape).is_err() {
+            return Ok(());
         }
         // What was sent before is covered until the server has read it.
         if !self.owed.is_empty() {
@@ -124,15 +126,15 @@ impl Session {
         if let Some(Redefining::Doubts) = self.redefining.as_deref() {
             return Ok(());
         }
-        if let Some(Redefining::Failed(why)) = self.redefining.take().map(|redefining| *redefining) {
-            return Err(self.refusal(prepared, why));
-        }
         if self.changing.is_some()
             || self.is_in_doubt_for_good(prepared)
             || doubted.shape == prepared.shape
             || self.gate.foresee(&prepared.shape).is_err()
         {
             return Ok(());
+        }
+        if let Some(Redefining::Failed(why)) = self.redefining.take().map(|redefining| *redefining) {
+            return Err(self.refusal(prepared, why));
         }
         let (limit, definitions) = (DOUBT.of(self), self.database.definitions().clone());
         let settled = async move { timeout(limit, definitions.are_settled()).await };
@@ -209,7 +211,7 @@ impl Session {
     /// Somebody waits for what this session has sent, and the server may keep its answers to itself.
     pub(super) fn must_hurry(&self, context: &Context<'_>) -> bool {
         self.reader.poll_wanted(context)
-            && match self.body {
+            && match self.passing_body() {
                 None => !self.copying_in && self.owed.is_unflushed(),
                 Some(_) => self.owed.ends_with_unread_bind(),
             }
@@ -218,7 +220,7 @@ impl Session {
     /// Fetches the server's answers. A Bind whose values the client is still sending is for nobody to wait for: its portal is
     /// in doubt.
     pub(super) fn hurry(&mut self) {
-        match self.body {
+        match self.passing_body() {
             None => self.flush(),
             Some(_) => {
                 if let Some(name) = self.owed.let_go_of_bind() {
@@ -228,9 +230,9 @@ impl Session {
         }
     }
 
-    /// A person has answered what this message asks for.
-    fn is_answered(&self) -> bool {
-        matches!(self.holding.as_deref(), Some(Holding::Answered(_)))
+    /// What the server is in the middle of: nothing else can be sent to it.
+    fn passing_body(&self) -> Option<Body> {
+        self.body.filter(|body| body.passes)
     }
 
     /// Whether the locks that a statement takes may be for a change of definitions: only who may change those tables puts
@@ -265,7 +267,7 @@ fn as_if(item: &Item, kind: &'static str) -> Item {
 
 impl Limits {
     fn of(&self, session: &Session) -> Duration {
-        if session.in_transaction { self.in_transaction } else { self.alone }
+        if session.in_transaction || session.executed { self.in_transaction } else { self.alone }
     }
 }
 

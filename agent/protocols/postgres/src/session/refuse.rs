@@ -150,6 +150,13 @@ pub(super) fn definitions_in_use() -> Refused {
     Refused { hint: Some(hint.into()), ..Refused::new("55006", why) }
 }
 
+/// Others know nothing of the change, and their statements may be on their way.
+pub(super) fn unannounced() -> Refused {
+    let why =
+        "the policy changed while this was decided, and other sessions were not told that definitions change";
+    Refused { hint: Some("Try again.".into()), ..Refused::new("55006", why) }
+}
+
 /// Changes that are left to whoever commits them later would count when nobody looks.
 pub(super) fn prepared_definitions() -> Refused {
     let why = "a transaction that changes definitions, or locks tables for that, can't be prepared for two-phase commit";

@@ -1,10 +1,13 @@
 //! Changes of definitions, beside another session's statements.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::stage::*;
+use super::{
+    holding::{holding, told},
+    stage::*,
+};
 use crate::wire::{ErrorFields, backend::TransactionStatus, frontend::Kind};
 
 const CHANGE: &str = "create view v as select 1";
@@ -268,6 +271,113 @@ async fn definitions_that_changed_are_left_to_no_later_commit() {
         stage.client_gets_error("0A000").await;
         stage.client_gets(&ready()).await;
     }
+}
+
+#[tokio::test]
+async fn a_table_that_was_made_is_left_to_no_later_commit() {
+    let mut stage = Stage::open().await;
+    goes_through(&mut stage, "begin", "BEGIN", TransactionStatus::Transaction).await;
+    goes_through(&mut stage, "create table t (id int)", "CREATE TABLE", TransactionStatus::Transaction).await;
+    stage.say(&query("prepare transaction 'x'")).await;
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    stage.client_gets_error("0A000").await;
+    stage.client_gets(&ready()).await;
+}
+
+#[tokio::test]
+async fn a_change_that_needs_no_second_yes_waits_for_others_all_the_same() {
+    let bundle = holding()
+        .replace("insert, create]", "insert]")
+        .replace("statement: delete, table: public.customers", "statement: create");
+    let mut stage = Stage::open_under(&bundle).await;
+    let (mut other, mut third) = (stage.beside().await, stage.beside().await);
+    stage.say(&query(CHANGE)).await;
+    let question = told(&mut stage, 1).await;
+    stage.rig.people.grant(&question);
+    stage.rig.people.approve("q1");
+    let done = [complete("CREATE VIEW"), ready()].concat();
+    stage.server_gets(&query(CHANGE)).await;
+    stage.answer(&done).await;
+    stage.client_gets(&done).await;
+    other.sends(&query(READ)).await;
+    third.client.write_all(&query(CHANGE)).await.unwrap();
+    let (kind, body) = next_message(&mut third.client).await;
+    let said = ErrorFields::parse(&body).unwrap().summary();
+    assert!(kind == b'N' && said.contains("waits for 1 other session"), "{said}");
+    assert_eq!(third.server.try_read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    other.answers(&[rows("id", &["7"]), complete("SELECT 1"), ready()].concat()).await;
+    third.server_gets(&query(CHANGE)).await;
+    assert_eq!(stage.rig.people.asked(), 1);
+}
+
+#[tokio::test]
+async fn what_a_change_reads_waits_for_the_end_of_another_change() {
+    let mut stage = Stage::open().await;
+    let mut other = stage.beside().await;
+    let open = TransactionStatus::Transaction;
+    goes_through(&mut stage, "begin", "BEGIN", open).await;
+    goes_through(&mut stage, CHANGE, "CREATE VIEW", open).await;
+    let reads = query("create view w as select id from customers");
+    other.client.write_all(&reads).await.unwrap();
+    let (kind, body) = next_message(&mut other.client).await;
+    assert_eq!(char::from(kind), 'N', "{}", body.escape_ascii());
+    goes_through(&mut stage, "commit", "COMMIT", TransactionStatus::Idle).await;
+    other.server_gets(&reads).await;
+}
+
+#[tokio::test]
+async fn a_change_behind_an_execute_waits_no_longer_than_in_a_transaction() {
+    let mut stage = Stage::open().await;
+    let mut other = stage.beside().await;
+    other.sends(&query(READ)).await;
+    let before = [parse("", "select 1"), bind("", ""), execute(""), parse("", CHANGE), bind("", "")].concat();
+    stage.say(&[&*before, &execute("")].concat()).await;
+    stage.server_gets(&[&*before, &flush()].concat()).await;
+    let bound = [acknowledged(b'1'), acknowledged(b'2')].concat();
+    let answer = [&*bound, &complete("SELECT 1"), &bound].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    waits(&mut stage).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    tokio::time::resume();
+    stage.server_gets(&parse("refused_by_tidegate", "refused_by_tidegate")).await;
+}
+
+#[tokio::test]
+async fn a_refused_message_that_never_ends_keeps_no_change_waiting() {
+    let mut stage = Stage::open().await;
+    let mut other = stage.beside().await;
+    other.sends(&[parse("", READ), bind("", ""), execute("")].concat()).await;
+    let too_long = parse("s", &"x".repeat(20_000));
+    other.client.write_all(&too_long[..100]).await.unwrap();
+    other.server_gets(&parse("refused_by_tidegate", "refused_by_tidegate")).await;
+    stage.say(&query(CHANGE)).await;
+    other.server_gets(&flush()).await;
+    let answer = [acknowledged(b'1'), acknowledged(b'2'), complete("SELECT 0")].concat();
+    other.answers(&answer).await;
+    stage.server_gets(&query(CHANGE)).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_client_is_gone_is_cancelled_and_counts_for_as_long_as_the_server_goes_on() {
+    let mut stage = Stage::open().await;
+    let mut other = stage.beside().await;
+    stage.say(&query(CHANGE)).await;
+    stage.server_gets(&query(CHANGE)).await;
+    stage.rig.client.shutdown().await.unwrap();
+    assert_eq!(stage.cancelled().await, cancel_request(&(42, vec![1, 2, 3, 4])));
+    within(&mut stage.rig.session).await.unwrap().unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    tokio::time::resume();
+    other.client.write_all(&query(READ)).await.unwrap();
+    let (kind, body) = next_message(&mut other.client).await;
+    assert_eq!(char::from(kind), 'N', "{}", body.escape_ascii());
+    stage.server_gets(&terminate()).await;
+    stage.reset().await;
+    other.server_gets(&query(READ)).await;
 }
 
 #[tokio::test]
