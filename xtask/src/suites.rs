@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt,
-    io::{BufRead, BufReader, Write, stdout},
+    io::{BufRead, BufReader, Write, stderr, stdout},
     path::Path,
     process::{Command, Stdio},
 };
@@ -30,7 +30,7 @@ pub(crate) enum Suite {
     Vm,
     /// Real clients and servers through the built agent, as root.
     E2e,
-    /// All of them, after format, lints and dependencies were checked.
+    /// All of them and the demo, after format, lints and dependencies were checked.
     All,
 }
 
@@ -91,6 +91,9 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
     if matches!(suite, Suite::Unit | Suite::All) && filter.is_none() {
         count.add(counted(cargo(&["test", "--doc"]).args(build::HOST))?);
     }
+    if suite == Suite::All && filter.is_none() {
+        count.add(demo(&tools)?);
+    }
     let mut good = true;
     if matches!(suite, Suite::Vm | Suite::All) && filter.is_none() {
         let outcome = vm::ends_of_matrix(&built)?;
@@ -129,6 +132,18 @@ fn wanting(suite: Suite, filter: Option<&str>, count: Count, in_ci: bool) -> Opt
 fn unprivileged(test: &Built, filter: Option<&str>) -> Result<Count> {
     say(&format!("{} of {}", test.target, folder(test)));
     counted(in_package(&mut Command::new(&test.path), test).args(filter))
+}
+
+/// What a newcomer sees first is a test like any other: it says what was expected.
+fn demo(tools: &Tools<'_>) -> Result<Count> {
+    say("the demo, as root");
+    let output = as_root(tools.xtask, &[]).args(["demo", "--binary"]).arg(tools.agent).output()?;
+    if output.status.success() {
+        return Ok(Count { passed: 1, ..Count::default() });
+    }
+    stdout().write_all(&output.stdout)?;
+    stderr().write_all(&output.stderr)?;
+    Ok(Count { failed: 1, ..Count::default() })
 }
 
 /// Runs tests that are ignored without privilege.
