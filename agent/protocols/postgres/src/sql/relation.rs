@@ -190,6 +190,9 @@ impl Tracer<'_> {
         if self.in_view >= VIEWS {
             return Ok(self.unknown_view(view, "views nested deeper than the gate follows"));
         }
+        // Reading it takes time before any step of it is followed.
+        self.spend(definition.len());
+        self.bounded()?;
         let kept_since = self.kept_since;
         if view.materialized && !self.refreshes {
             self.kept_since = Some(view.age);

@@ -58,7 +58,8 @@ pub(super) struct Tracer<'a> {
     pub(super) most_work: usize,
 }
 
-/// How much work one text may cost, in steps: one for each name or column that is looked at, and several for each
+/// How much work one text may cost, in steps: one for each name or column that is looked at and for each byte of a
+/// view's query, and several for each
 /// expression, column or source that is made. Queries that name each other can ask for exponentially much.
 pub(crate) const WORK: usize = 4_000_000;
 

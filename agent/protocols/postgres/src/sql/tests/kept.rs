@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sql::{Fault, resolve_within};
 
 const CARD: &str = "public.customers.card";
 
@@ -143,6 +144,34 @@ fn what_a_replaced_view_shows_no_longer_counts_as_copied() {
         "create or replace view v as select card as shown from customers",
         &shop("name", 9, 5)
     ));
+}
+
+#[test]
+fn a_long_view_is_too_much_for_a_few_steps_before_it_is_read() {
+    let is_tangled = |constants: usize| {
+        // It can't be read: nothing of it is ever followed.
+        let query =
+            format!(" SELECT name AS shown FROM public.customers WHERE id IN ({}", "1,".repeat(constants));
+        let shop = [
+            relation(1, "customers", &["id", "name"], json!({})),
+            relation(2, "v", &["shown"], json!({"definition": query})),
+        ];
+        let catalog = Catalog::default();
+        let parsed = parse("select shown from v", &Limits::default()).unwrap();
+        // Known already: in one round.
+        let names = ["customers", "v"].map(Arc::from).into();
+        let request = CatalogRequest { relations: names, ..CatalogRequest::default() };
+        let relations = shop.iter().map(Value::to_string).collect();
+        catalog.learn(0, &request, &Rows { relations, ..Rows::default() }).unwrap();
+        match resolve_within(20_000, &parsed, &catalog, &Overlay::default()) {
+            Ok(_) => false,
+            Err(not) => {
+                assert_eq!(not.fault, Fault::Tangled);
+                true
+            }
+        }
+    };
+    assert!(!is_tangled(100) && is_tangled(10_000));
 }
 
 #[test]
