@@ -65,7 +65,8 @@ pub enum Defect {
     NoTree(&'static str),
     /// The caller's session may be another job's, too.
     #[error(
-        "for the shell that ran this it counts only where the job has a session of its own (`setsid`, or a terminal): run \
+        "for the shell that ran this it counts only where the job has a session of its own (`setsid`, or a terminal), and no \
+         user's own manager runs it (`systemctl --user`): run \
          `tidegate present --token-file FILE -- COMMAND`, and it counts for COMMAND"
     )]
     NoSession,

@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
 };
 
 use procfs::process::Process;
@@ -52,7 +53,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Whether it is run at a terminal: that of its session is its standard input. A session may be given a terminal by what
     /// its leader opens.
     fn is_at_terminal(&self, id: ProcessId) -> bool;
-    /// The cgroups that it lies in.
+    /// The cgroups that it lies in; none unless root alone can put processes there.
     fn cgroup(&self, id: ProcessId) -> Option<String>;
     /// The login session that it belongs to, as the kernel's audit counts them.
     fn login(&self, id: ProcessId) -> Option<u32>;
@@ -137,6 +138,8 @@ fn lineage(host: &dyn Host, id: ProcessId) -> Vec<Seen> {
 #[derive(Debug)]
 pub(crate) struct Procfs {
     ends: Ends,
+    /// Where the cgroup v2 hierarchy is mounted, if it is.
+    cgroups: Option<PathBuf>,
 }
 
 impl Host for Procfs {
@@ -166,7 +169,8 @@ impl Host for Procfs {
 
     fn cgroup(&self, id: ProcessId) -> Option<String> {
         let text = std::fs::read_to_string(format!("/proc/{}/cgroup", id.pid)).ok()?;
-        self.is_still(id).then_some(text)
+        let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        (is_kept_by(0, self.cgroups.as_deref()?, path) && self.is_still(id)).then_some(text)
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {
@@ -224,7 +228,7 @@ impl Host for Procfs {
 impl Procfs {
     /// Starts what waits for their ends.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { ends: Ends::start()? })
+        Ok(Self { ends: Ends::start()?, cgroups: mounted_cgroups() })
     }
 
     fn is_still(&self, id: ProcessId) -> bool {
@@ -245,6 +249,30 @@ impl Procfs {
 
 fn process(pid: u32) -> Option<Process> {
     Process::new(i32::try_from(pid).ok()?).ok()
+}
+
+fn mounted_cgroups() -> Option<PathBuf> {
+    let mounts = Process::myself().and_then(|own| own.mountinfo()).ok()?;
+    let found = mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+    found.map(|mount| mount.mount_point)
+}
+
+/// Whether only this user can move processes into a cgroup: the folders on its way are theirs, and what lists its processes and
+/// threads (cgroup(7), "Cgroups delegation").
+fn is_kept_by(owner: u32, hierarchy: &Path, path: &str) -> bool {
+    let is_theirs = |path: &Path| {
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.uid() == owner && found.mode() & 0o022 == 0)
+    };
+    let mut folder = hierarchy.to_owned();
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let way = is_theirs(&folder)
+        && parts.all(|part| {
+            folder.push(part);
+            part != ".." && is_theirs(&folder)
+        });
+    // The hierarchy's own first cgroup, and one that others can't be put in, have no list of threads.
+    let threads = folder.join("cgroup.threads");
+    way && is_theirs(&folder.join("cgroup.procs")) && (!threads.exists() || is_theirs(&threads))
 }
 
 #[cfg(test)]
@@ -375,6 +403,33 @@ sys.stdin.read()";
         let told: Vec<_> = pids.map(|pid| procfs.is_at_terminal(procfs.seen(pid).unwrap().id)).collect();
         assert_eq!(told, [true, false]);
         end(parent);
+    }
+
+    #[test]
+    fn a_cgroup_that_was_given_to_an_account_tells_nothing_of_who_put_a_process_there() {
+        let hierarchy = tempfile::tempdir().unwrap();
+        let (slice, scope) =
+            (hierarchy.path().join("user.slice"), hierarchy.path().join("user.slice/1.scope"));
+        std::fs::create_dir_all(&scope).unwrap();
+        for file in ["cgroup.procs", "cgroup.threads"] {
+            std::fs::write(scope.join(file), "").unwrap();
+        }
+        let own = std::fs::metadata(&scope).unwrap().uid();
+        let is_kept = || is_kept_by(own, hierarchy.path(), "/user.slice/1.scope");
+        let everything = [&slice, &scope, &scope.join("cgroup.procs"), &scope.join("cgroup.threads")];
+        let allow =
+            |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        everything.iter().for_each(|path| allow(path, 0o755));
+        assert!(is_kept());
+        assert!(!is_kept_by(own + 1, hierarchy.path(), "/user.slice/1.scope"));
+        assert!(!is_kept_by(own, hierarchy.path(), "/user.slice/none"));
+        for path in everything {
+            for mode in [0o775, 0o757] {
+                allow(path, mode);
+                assert!(!is_kept(), "{path:?} {mode:o}");
+            }
+            allow(path, 0o755);
+        }
     }
 
     #[tokio::test]

@@ -103,7 +103,8 @@ impl Registry {
     }
 
     /// The leader of the caller's session, if that was begun for a job or a login of the caller's account, and whether it has a
-    /// terminal. A service's own session is its runner's.
+    /// terminal. A service's own session is its runner's; where an account may move its own processes among cgroups (those of
+    /// a user's own manager), nothing tells which it is.
     fn leader_of_account(&self, caller: ProcessId, place: &Place) -> Option<(ProcessId, bool)> {
         let (own, host) = (place.lineage.first()?, &*self.inner.host);
         let (leader, above) = place.leader(own.session)?;

@@ -206,13 +206,13 @@ async fn a_job_without_a_session_of_its_own_presents_its_token_for_what_it_runs_
 
 #[tokio::test]
 async fn a_runner_that_its_service_s_manager_began_is_no_job() {
-    // A user's own manager is of the same account.
+    // Of the same account.
     let world = World::new().await;
     world.told.begin(1, 11);
-    world.told.set_cgroup(11, "0::/user.slice/user@1.service/init.scope");
+    world.told.set_cgroup(11, "0::/system.slice/manager.service");
     world.told.begin(11, 12);
-    world.told.set_cgroup(12, "0::/user.slice/user@1.service/runner.service");
     world.told.fork(12, 22);
+    world.told.set_cgroup(12, "0::/system.slice/runner.service");
     assert_eq!(world.present(22, &world.token("evil")).await.unwrap_err(), Defect::NoSession);
     // A job of that runner that has a session of its own.
     world.told.begin(12, 23);
@@ -220,6 +220,21 @@ async fn a_runner_that_its_service_s_manager_began_is_no_job() {
     world.present(33, &world.token("job-1")).await.unwrap();
     assert_eq!(world.subjects(23).await, ["job-1"]);
     assert!(world.subjects(22).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_runner_that_a_job_moved_into_its_manager_s_cgroup_is_no_job() {
+    // As a user may in what its own manager was given: all lie in one cgroup then.
+    let world = World::new().await;
+    world.told.begin(1, 11);
+    world.told.give_cgroup(11);
+    world.told.begin(11, 12);
+    world.told.fork(12, 22);
+    assert_eq!(world.present(22, &world.token("evil")).await.unwrap_err(), Defect::NoSession);
+    assert!(world.subjects(12).await.is_empty());
+    let token = world.token("job-1");
+    world.registry.present(id(22), Beneficiary::Caller, None, token.as_bytes()).await.unwrap();
+    assert_eq!(world.subjects(22).await, ["job-1"]);
 }
 
 #[tokio::test]

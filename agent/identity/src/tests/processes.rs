@@ -26,7 +26,7 @@ struct Process {
     environment: Vec<u8>,
     login: Option<u32>,
     terminal: bool,
-    cgroup: &'static str,
+    cgroup: Option<&'static str>,
     stuck: Option<Stuck>,
     ended: watch::Sender<bool>,
 }
@@ -58,7 +58,7 @@ impl Told {
             environment: Vec::new(),
             login: None,
             terminal: false,
-            cgroup: "0::/system.slice/runner.service",
+            cgroup: Some("0::/system.slice/runner.service"),
             stuck: None,
             ended: watch::Sender::new(false),
         };
@@ -115,7 +115,12 @@ impl Told {
     }
 
     pub(super) fn set_cgroup(&self, pid: u32, cgroup: &'static str) {
-        self.change(pid, |process| process.cgroup = cgroup);
+        self.change(pid, |process| process.cgroup = Some(cgroup));
+    }
+
+    /// It lies in one that its account was given.
+    pub(super) fn give_cgroup(&self, pid: u32) {
+        self.change(pid, |process| process.cgroup = None);
     }
 
     /// Has whoever reads this environment wait until what is returned is dropped.
@@ -161,7 +166,7 @@ impl Host for Told {
     }
 
     fn cgroup(&self, id: ProcessId) -> Option<String> {
-        self.0.lock().unwrap().get(&id.pid).map(|process| process.cgroup.to_owned())
+        self.0.lock().unwrap().get(&id.pid).and_then(|process| process.cgroup.map(str::to_owned))
     }
 
     fn login(&self, id: ProcessId) -> Option<u32> {
