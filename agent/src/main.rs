@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod accounts;
 mod admin;
 mod authority;
 mod bundle;

@@ -21,6 +21,7 @@ use tidegate_policy::{
 use tokio::task::spawn_blocking;
 
 use crate::{
+    accounts::{AccountNames, Name},
     dns::Askers,
     host::HostRecord,
     namespaces::Places,
@@ -53,6 +54,7 @@ pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
     readers: Arc<Readers<Version>>,
+    names: AccountNames,
     /// Where what happens outside of sessions is written; none before the store is open.
     record: Option<Arc<HostRecord>>,
     /// The agent's own Unix sockets; none before it listens.
@@ -66,7 +68,8 @@ impl HostKernel {
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
-        Ok(Self { kernel, processes, readers: Arc::default(), record: None, sockets: None })
+        let (readers, names) = (Arc::default(), AccountNames::default());
+        Ok(Self { kernel, processes, readers, names, record: None, sockets: None })
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
@@ -205,10 +208,18 @@ impl Askers for HostKernel {
         self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())
     }
 
+    fn learn_name(&self, account: u32) {
+        if self.names.known(account).is_none() {
+            let names = self.names.clone();
+            drop(tokio::spawn(async move { names.of(account).await }));
+        }
+    }
+
     /// Who asks for names is told by an executable's digest only where somebody has read it already.
     fn describe(&self, asker: Captured) -> Principal {
         let (facts, _) = self.processes.facts(&asker);
-        principal(asker, facts)
+        let name = self.names.known(asker.account()).unwrap_or_default();
+        principal(asker, facts, name)
     }
 }
 
@@ -252,6 +263,7 @@ impl Origins for HostKernel {
                 looking.await.map_err(|_| OriginError::Kernel("asking it was cut off".into()))?;
             let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
             let ((facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
+            let name = self.names.of(captured.account()).await;
             let digest = unread.map(|unread| self.read(captured.account(), unread));
             let destination = captured.destination;
             let socket = captured
@@ -259,7 +271,7 @@ impl Origins for HostKernel {
                 .clone()
                 .map(|UnixResource { path, resource, .. }| UnixSocket { path, resource });
             Ok(Arrival {
-                origin: Origin { destination, socket, principal: principal(captured, facts) },
+                origin: Origin { destination, socket, principal: principal(captured, facts, name) },
                 digest,
             })
         })
@@ -277,7 +289,8 @@ impl HostKernel {
     }
 }
 
-fn principal(captured: Captured, facts: Facts) -> Principal {
+fn principal(captured: Captured, facts: Facts, name: Name) -> Principal {
+    let nameless = name == Name::None;
     let process = Process {
         pid: facts.pid,
         start_time: facts.start_time,
@@ -285,7 +298,8 @@ fn principal(captured: Captured, facts: Facts) -> Principal {
         sub_uid_of: captured.sub_uid_of,
         gid: facts.gid,
         groups: facts.groups,
-        user: facts.user,
+        user: if let Name::Is(name) = name { Some(name) } else { None },
+        nameless,
         command: facts.command,
         executable: facts.executable,
         executable_sha256: facts.executable_sha256,

@@ -177,6 +177,8 @@ impl Askers for FakeAskers {
         }))
     }
 
+    fn learn_name(&self, _account: u32) {}
+
     fn describe(&self, asker: Captured) -> Principal {
         let process = Process { pid: asker.pid, uid: asker.uid, ..Process::default() };
         Principal { subjects: asker.subjects, process, ..Principal::default() }

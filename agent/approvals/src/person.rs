@@ -18,6 +18,8 @@ pub struct Person {
     pub uid: Option<u32>,
     /// Name of the account.
     pub user: Option<Arc<str>>,
+    /// The account is known to have no name, rather than none that could be told.
+    pub nameless: bool,
     /// Groups of the account.
     pub unix_groups: Vec<Arc<str>>,
     /// What issuers say.
@@ -34,9 +36,12 @@ pub struct Who {
     pub host: Arc<str>,
     /// User id.
     pub uid: Option<u32>,
+    /// Whether that account's name is among `accounts`, or it is known to have none.
+    #[serde(default)]
+    pub named: bool,
     /// Issuer, by its URL, and subject of each identity.
     pub subjects: Vec<(Arc<str>, Arc<str>)>,
-    /// Names that their accounts have: their own, and those that issuers vouch for.
+    /// Names that their accounts have: their own, its number, and those that issuers vouch for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<Arc<str>>,
     /// Keys of the terms that their yes counts for.
@@ -80,6 +85,7 @@ impl Person {
             name: self.to_string(),
             host: self.host.clone(),
             uid: self.uid,
+            named: self.user.is_some() || self.nameless,
             subjects: subjects(&self.identities),
             accounts: self.accounts(),
             may_answer: Vec::new(),
@@ -95,6 +101,7 @@ impl Who {
             host: host.clone(),
             uid: Some(process.account()),
             user: process.user.clone(),
+            nameless: process.nameless,
             identities: principal.identities.clone(),
             ..Person::default()
         };
@@ -103,7 +110,8 @@ impl Who {
 
     /// Whether they may be the same, for what one person must not do twice: of one account, or one issuer's subject. The
     /// same name or number on two hosts counts as one account. That they are not is no proof of two people, unless an
-    /// issuer says whose account is whose.
+    /// issuer says whose account is whose: an account whose own name could not be told may be everybody's whose account an
+    /// issuer names, or another host's.
     pub fn may_be(&self, other: &Self) -> bool {
         let same = |ours: &Arc<str>| {
             other.accounts.iter().any(|theirs| plain(theirs).eq_ignore_ascii_case(plain(ours)))
@@ -111,6 +119,17 @@ impl Who {
         (self.uid.is_some() && self.uid == other.uid)
             || self.accounts.iter().any(same)
             || self.share_a_subject(other)
+            || self.may_be_named_as(other)
+            || other.may_be_named_as(self)
+    }
+
+    /// Whether the name of this one's account could not be told, and may be one that the other is known by.
+    fn may_be_named_as(&self, other: &Self) -> bool {
+        // Of an account of the same host the name is another, unless it is the same account; what issuers say comes behind.
+        let number = other.uid.filter(|_| other.host == self.host).map(|uid| uid.to_string());
+        let own = other.accounts.iter().position(|name| Some(&**name) == number.as_deref());
+        let others = other.accounts.len() - own.map_or(0, |at| at + 1);
+        self.uid.is_some() && !self.named && others > 0
     }
 
     /// Whether they are the same, for what only this person may do: of one host's account, or one issuer's subject.
@@ -183,6 +202,7 @@ mod tests {
             name: String::new(),
             host: "".into(),
             uid: None,
+            named: false,
             subjects: Vec::new(),
             accounts,
             may_answer: Vec::new(),

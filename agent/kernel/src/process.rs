@@ -7,7 +7,6 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::unistd::{Uid, User};
 use procfs::process::{Process as Entry, Stat};
 use procfs::ticks_per_second;
 
@@ -35,8 +34,6 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// User name, if the host knows one.
-    pub user: Option<Arc<str>>,
     /// Command name as the kernel captured it at connect.
     pub command: Arc<str>,
     /// Path of the executable.
@@ -73,7 +70,7 @@ impl Processes {
     }
 
     /// Facts about the process that the kernel captured, and its executable if the digest of that is not known yet. Reads
-    /// files: not for an async context.
+    /// files: not for an async context. Asks no name service, which may not answer.
     pub fn facts(&self, captured: &Captured) -> (Process, Option<Unread>) {
         let cgroup: Option<Arc<str>> = self.hierarchy.path(captured.cgroup_id).map(Arc::from);
         let containers =
@@ -83,7 +80,6 @@ impl Processes {
             pid: captured.pid,
             uid: captured.uid,
             gid: captured.gid,
-            user: User::from_uid(Uid::from_raw(captured.uid)).ok().flatten().map(|user| user.name.into()),
             command: Arc::clone(&captured.command),
             unit: cgroup.as_deref().and_then(placement::unit).map(Arc::from),
             container: containers.certain.map(Arc::from),

@@ -48,8 +48,11 @@ pub struct Process {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// User name, if the host knows one.
+    /// Name of the user who answers for it, if the host knows one.
     pub user: Option<Arc<str>>,
+    /// The host says that this user has no name. Without it, and without a name, it could not be told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nameless: bool,
     /// Command name as the kernel captured it at connect.
     pub command: Arc<str>,
     /// Path of the executable.

@@ -45,6 +45,13 @@ impl Asker {
         }
     }
 
+    /// Has its account's name found out, for when it is described.
+    pub(super) fn learn_name(&self) {
+        if let Self::Captured(captured, askers) = self {
+            askers.learn_name(captured.account());
+        }
+    }
+
     /// What tells it from other processes, and from itself over the other transport.
     fn key(&self) -> (bool, u32, u64) {
         match self {

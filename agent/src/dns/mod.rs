@@ -35,6 +35,9 @@ pub(crate) trait Askers: Send + Sync {
     fn asker(&self, netns: u64, client: SocketAddr, listener: SocketAddr)
     -> Result<Option<Captured>, String>;
 
+    /// Has what an account is called found out, for when one of its processes is described. Does not wait for it.
+    fn learn_name(&self, account: u32);
+
     /// Everything that is known of it. Reads files.
     fn describe(&self, asker: Captured) -> Principal;
 }
@@ -163,6 +166,7 @@ impl Dns {
 
     /// Decides, looks up and records; what can't be recorded isn't answered.
     async fn answer(&self, asker: Asker, question: &Question) -> Answer {
+        asker.learn_name();
         let upstream = self.in_force.upstream();
         let answer = self.resolver.answer(asker.account(), question, self.in_force.names(), &*upstream).await;
         let noted = Noted::new(question, &answer, self.in_force.policy().load().digest.clone());

@@ -82,10 +82,14 @@ impl Door {
     pub(super) async fn enter(&self, stream: &UnixStream) -> io::Result<(Caller, Share)> {
         let uid = stream.peer_cred()?.uid();
         let too_many = || io::Error::other(format!("uid {uid} has as many connections as it may"));
-        let coming = self.coming.take(uid).ok_or_else(too_many)?;
-        let account = self.account(uid).await?;
+        let account = match self.accounts.of(uid) {
+            Some(known) => known?,
+            None => {
+                let _coming = self.coming.take(uid).ok_or_else(too_many)?;
+                self.account(uid).await?
+            }
+        };
         let share = self.calling.take(account).ok_or_else(too_many)?;
-        drop(coming);
         // It looks at procfs.
         let stream = stream.as_fd().try_clone_to_owned()?;
         let Peer { pid, started, .. } = spawn_blocking(move || tidegate_kernel::peer(&stream)).await??;
@@ -93,9 +97,6 @@ impl Door {
     }
 
     async fn account(&self, uid: u32) -> io::Result<u32> {
-        if let Some(known) = self.accounts.of(uid) {
-            return known;
-        }
         let _reading = self.reading.lock().await;
         if let Some(known) = self.accounts.of(uid) {
             return known;
@@ -132,7 +133,9 @@ impl Users {
 
 /// Who an account is on this host, with what issuers say of it. Asks the name service, which may block.
 fn person(host: Arc<str>, uid: u32, identities: Arc<[Identity]>) -> Person {
-    let account = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let told = User::from_uid(Uid::from_raw(uid));
+    let nameless = matches!(told, Ok(None));
+    let account = told.ok().flatten();
     let groups = account.as_ref().map_or_else(Vec::new, |account| {
         let name = CString::new(account.name.as_str()).unwrap_or_default();
         getgrouplist(&name, account.gid).unwrap_or_default()
@@ -142,6 +145,7 @@ fn person(host: Arc<str>, uid: u32, identities: Arc<[Identity]>) -> Person {
         host,
         uid: Some(uid),
         user: account.map(|account| account.name.into()),
+        nameless,
         unix_groups: names.map(|group| group.name.into()).collect(),
         identities,
     }

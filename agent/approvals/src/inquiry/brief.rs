@@ -60,6 +60,7 @@ fn asker(principal: &Principal) -> Principal {
             sub_uid_of: process.sub_uid_of,
             gid: process.gid,
             user: process.user.clone(),
+            nameless: process.nameless,
             command: beginning(&process.command).into(),
             executable: process.executable.as_deref().map(|path| end(path).into()),
             executable_sha256: process.executable_sha256.clone(),
