@@ -16,15 +16,16 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub struct Pace(Mutex<HashMap<u32, VecDeque<Timestamp>>>);
 
 impl Pace {
-    /// Whether an account may do it once more, of so many times within a minute. If so, it counts from now on.
+    /// Whether an account may do it once more, of so many times within a minute. If so, it counts from now on. What was done
+    /// later than a minute from now was done before the clock was set back, and doesn't count.
     pub fn take(&self, account: u32, most: usize, now: Timestamp) -> bool {
         let since = now.checked_sub(WINDOW).unwrap_or(Timestamp::MIN);
+        let until = now.checked_add(WINDOW).unwrap_or(Timestamp::MAX);
+        let counts = |time: &Timestamp| since < *time && *time <= until;
         let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        done.retain(|_, times| times.back().is_some_and(|last| *last > since));
+        done.retain(|_, times| times.back().is_some_and(counts));
         let times = done.entry(account).or_default();
-        while times.front().is_some_and(|first| *first <= since) {
-            times.pop_front();
-        }
+        times.retain(counts);
         let may = times.len() < most;
         if may {
             times.push_back(now);
@@ -46,6 +47,17 @@ mod tests {
         // What it may not do does not count.
         assert!(pace.take(1, 2, at(60)) && !pace.take(1, 2, at(60)));
         assert!(pace.take(1, 2, at(90)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nobody_up_and_lets_nobody_do_more_at_once() {
+        let (pace, start) = (Pace::default(), Timestamp::now());
+        let earlier = start - Duration::from_secs(3600);
+        assert!(pace.take(1, 2, start) && pace.take(1, 2, start));
+        // As those do that took the time before others, and come after them.
+        assert!(!pace.take(1, 2, start - Duration::from_secs(59)));
+        assert!(pace.take(1, 2, earlier) && pace.take(1, 2, earlier));
+        assert!(!pace.take(1, 2, earlier));
     }
 
     #[test]

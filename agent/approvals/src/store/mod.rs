@@ -16,7 +16,7 @@ pub use self::{
     postgres::{Postgres, Settings},
     sqlite::Sqlite,
 };
-use crate::{Inquiry, Letter, State, Told};
+use crate::{Inquiry, Letter, State};
 
 /// Keeps questions. Every change is durable when it returns.
 pub trait Store: Send + Sync {
@@ -56,7 +56,8 @@ pub trait Store: Send + Sync {
 
     /// Forgets this host's questions of which nothing comes any more, unless a review is owed: those that were asked before
     /// this time and, of what people did not answer, all but each account's newest. Of other hosts, and of letters, what is so
-    /// old that whose it is must be gone.
+    /// old that whose it is must be gone. That goes by the store's clock, where it has
+    /// one and the host's is ahead.
     fn forget<'a>(
         &'a self,
         host: &'a str,
@@ -190,14 +191,21 @@ fn lost(letter: &Letter) {
 /// How long before what this host forgets that of others is forgotten, too, in milliseconds.
 const STRAY: i64 = 7 * 24 * 3600 * 1000;
 
-/// Whether a letter makes one needless that nobody was told of yet: what was asked and not answered, and is asked no more.
-fn takes_back(letter: &Letter) -> bool {
-    !letter.answered && [Told::Cancelled, Told::Withdrawn].map(Told::step).contains(&&*letter.event)
+/// Whether nobody needs to be told any more that it was asked: nobody answered, and it is asked no more.
+fn is_taken_back(inquiry: &Inquiry) -> bool {
+    !inquiry.is_answered() && matches!(inquiry.state, State::Cancelled | State::Withdrawn)
 }
 
-/// From when on questions count as asked within a minute, in milliseconds since 1970.
-fn a_minute_before(asked: i64) -> i64 {
-    asked.saturating_sub(60_000)
+/// What is told to those who heard, or will hear, that it was asked; these receivers never will.
+fn heard(letters: &[Letter], host: &str, unsaid: &[String]) -> Vec<Letter> {
+    let heard = |letter: &&Letter| *letter.host != *host || !unsaid.iter().any(|hook| **hook == *letter.hook);
+    letters.iter().filter(heard).cloned().collect()
+}
+
+/// From when on, and until when, questions count as asked within a minute, in milliseconds since 1970. Those of whoever comes
+/// at the same time may be asked a little later.
+fn a_minute_around(asked: i64) -> (i64, i64) {
+    (asked.saturating_sub(60_000), asked.saturating_add(60_000))
 }
 
 /// Newest first.

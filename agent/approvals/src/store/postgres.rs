@@ -8,8 +8,8 @@ use tokio::{runtime::Handle, sync::Mutex, time::timeout};
 use tokio_postgres::{Client, Config, Transaction, config::SslMode, types::ToSql};
 
 use super::{
-    Changed, Inserted, Most, Row, STRAY, Store, StoreError, judge, keys, lost, read, schema, sorted,
-    statements as sql_of, takes_back, tls::Tls,
+    Changed, Inserted, Most, Row, STRAY, Store, StoreError, heard, is_taken_back, judge, keys, lost, read,
+    schema, sorted, statements as sql_of, tls::Tls,
 };
 use crate::{Inquiry, Letter};
 
@@ -188,7 +188,8 @@ impl Store for Postgres {
             let row = Row::of(inquiry)?;
             let counts = sql.query_one(sql_of::COUNT, &[&row.principal, &row.host, &row.asked]).await?;
             let (all, own): (i64, i64) = (counts.try_get(0)?, counts.try_get(1)?);
-            let recent: [&(dyn ToSql + Sync); 2] = [&row.principal, &super::a_minute_before(row.asked)];
+            let (since, until) = super::a_minute_around(row.asked);
+            let recent: [&(dyn ToSql + Sync); 3] = [&row.principal, &since, &until];
             let recent = sql.query_one(sql_of::RECENT, &recent).await?.try_get(0)?;
             let judged = judge(most, all, own, recent);
             if judged != Inserted::Done {
@@ -227,10 +228,16 @@ impl Store for Postgres {
             let values: [&(dyn ToSql + Sync); 8] =
                 [&waiting, &owed, &answered, &alive, &brief, &body, &id, &version];
             let replaced = sql.execute(sql_of::REPLACE, &values).await? == 1;
-            if replaced {
+            if !replaced {
+                return Ok(false);
+            }
+            if is_taken_back(inquiry) {
+                let unsaid = ids(sql, sql_of::UNSAY, &[&&*inquiry.host, &&*inquiry.id]).await?;
+                post(sql, &heard(letters, &inquiry.host, &unsaid)).await?;
+            } else {
                 post(sql, letters).await?;
             }
-            Ok(replaced)
+            Ok(true)
         }))
     }
 
@@ -263,10 +270,12 @@ impl Store for Postgres {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(self.run(async move |sql| {
             let (now, before) = (now.as_millisecond(), before.as_millisecond());
-            let stray = before.saturating_sub(STRAY);
             let own: [&(dyn ToSql + Sync); 4] = [&host, &now, &before, &i64::from(of_account)];
             let mut forgotten = ids(sql, sql_of::FORGET, &own).await?;
-            forgotten.extend(ids(sql, sql_of::FORGET_STRAYS, &[&now, &stray]).await?);
+            // A host whose clock is ahead must not take what the others wait for and rely on for old.
+            let shared = now.min(sql.query_one(NOW, &[]).await?.try_get(0)?);
+            let stray = before.saturating_sub(now.saturating_sub(shared)).saturating_sub(STRAY);
+            forgotten.extend(ids(sql, sql_of::FORGET_STRAYS, &[&shared, &stray]).await?);
             for id in forgotten {
                 sql.execute(sql_of::FORGET_KEYS, &[&id]).await?;
             }
@@ -349,9 +358,6 @@ async fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreErro
         let Letter { id, host, hook, question, account, urgent, answered, event, .. } = letter;
         let Letter { body, written, due, attempts, .. } = letter;
         let (host, hook, question, body) = (&**host, &**hook, &**question, body.to_string());
-        if takes_back(letter) && sql.execute(sql_of::UNSAY, &[&host, &hook, &question]).await? > 0 {
-            continue;
-        }
         let (urgent, answered) = (i64::from(*urgent), i64::from(*answered));
         let values: [&(dyn ToSql + Sync); 12] =
             [id, &host, &hook, &question, account, &urgent, &answered, event, &body, written, due, attempts];

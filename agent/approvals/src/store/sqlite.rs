@@ -8,8 +8,8 @@ use tidegate_gate::BoxFuture;
 use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{
-    Changed, Inserted, Most, Row, STRAY, Store, StoreError, judge, keys, lost, read, schema, sorted,
-    statements as sql_of, takes_back,
+    Changed, Inserted, Most, Row, STRAY, Store, StoreError, heard, is_taken_back, judge, keys, lost, read,
+    schema, sorted, statements as sql_of,
 };
 use crate::{Inquiry, Letter};
 
@@ -127,8 +127,9 @@ impl Store for Sqlite {
             let row = row?;
             let counts = params![row.principal, row.host, row.asked];
             let (all, own) = sql.query_row(sql_of::COUNT, counts, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let recent = params![row.principal, super::a_minute_before(row.asked)];
-            let recent = sql.query_row(sql_of::RECENT, recent, |row| row.get(0))?;
+            let (since, until) = super::a_minute_around(row.asked);
+            let recent =
+                sql.query_row(sql_of::RECENT, params![row.principal, since, until], |row| row.get(0))?;
             let judged = judge(most, all, own, recent);
             if judged != Inserted::Done {
                 return Ok(judged);
@@ -164,15 +165,21 @@ impl Store for Sqlite {
         letters: &'a [Letter],
     ) -> BoxFuture<'a, Result<bool, StoreError>> {
         let row = Row::of(inquiry);
-        let letters = letters.to_vec();
+        let (taken_back, asked_at, letters) =
+            (is_taken_back(inquiry), inquiry.host.clone(), letters.to_vec());
         self.run(move |sql| {
             let Row { id, version, waiting, owed, answered, alive, brief, body, .. } = row?;
             let values = params![waiting, owed, answered, alive, brief, body, id, version];
-            let replaced = sql.execute(sql_of::REPLACE, values)? == 1;
-            if replaced {
+            if sql.execute(sql_of::REPLACE, values)? == 0 {
+                return Ok(false);
+            }
+            if taken_back {
+                let unsaid = ids(sql, sql_of::UNSAY, params![asked_at, id])?;
+                post(sql, &heard(&letters, &asked_at, &unsaid))?;
+            } else {
                 post(sql, &letters)?;
             }
-            Ok(replaced)
+            Ok(true)
         })
     }
 
@@ -314,9 +321,6 @@ fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {
     for letter in letters {
         let Letter { id, host, hook, question, account, urgent, answered, event, .. } = letter;
         let Letter { body, written, due, attempts, .. } = letter;
-        if takes_back(letter) && sql.execute(sql_of::UNSAY, params![host, hook, question])? > 0 {
-            continue;
-        }
         let body = body.to_string();
         let values =
             params![id, host, hook, question, account, urgent, answered, event, body, written, due, attempts];

@@ -4,7 +4,9 @@
 /// Questions that wait on a host, and those of one account among them.
 pub(super) const COUNT: &str = "select count(*), coalesce(sum(case when principal = $1 then 1 else 0 end), 0) \
     from tidegate_questions where host = $2 and waiting = 1 and alive > $3";
-pub(super) const RECENT: &str = "select count(*) from tidegate_questions where principal = $1 and asked > $2";
+/// What was asked later than may be was asked before the clock was set back.
+pub(super) const RECENT: &str =
+    "select count(*) from tidegate_questions where principal = $1 and asked > $2 and asked <= $3";
 pub(super) const INSERT: &str = "insert into tidegate_questions \
     (id, version, host, principal, waiting, owed, answered, asked, alive, brief, body) \
     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict (id) do nothing";
@@ -46,9 +48,9 @@ pub(super) const INSERT_LETTER: &str = "insert into tidegate_letters \
     where host = $2 and hook = $3 and urgent = $6 and answered = $7) < 10000 \
     and ($6 = 1 or $7 = 1 or (select count(*) from tidegate_letters \
     where host = $2 and hook = $3 and urgent = $6 and answered = $7 and principal = $5) < 256)";
-/// Takes back what nobody has been told yet.
+/// Takes back what has not been told yet; whom, by name, it would have been.
 pub(super) const UNSAY: &str = "delete from tidegate_letters \
-    where host = $1 and hook = $2 and question = $3 and event = 'asked' and attempts = 0";
+    where host = $1 and question = $2 and event = 'asked' and attempts = 0 returning hook";
 pub(super) const LETTERS: &str = "select id, host, hook, question, principal, urgent, answered, event, body, written, \
     due, attempts from tidegate_letters where host = $1 and hook = $2 \
     order by case when due <= $3 then 0 else due end, urgent desc, \

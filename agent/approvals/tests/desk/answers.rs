@@ -150,14 +150,44 @@ pub(crate) async fn accounts_are_told_apart_where_a_login_is_not(kept: &Kept) {
     assert_eq!(approved.state, State::Approved);
 }
 
+/// A login of whom the issuer says whose account it is.
+fn named(subject: &str, account: &str) -> Person {
+    let mut person = browser(subject, "dba");
+    let tied = |identity: &Identity| Identity { account: Some(account.into()), ..identity.clone() };
+    person.identities = person.identities.iter().map(tied).collect();
+    person
+}
+
+pub(crate) async fn an_account_whose_name_cannot_be_told_may_be_that_of_any_login(kept: &Kept) {
+    let desk = desk(&kept.store);
+    let asked_by = |number: u8, nameless: bool| {
+        let mut asked = question("s", vec![held("ask", terms())], (number, number));
+        asked.principal.process.uid = 900_003;
+        asked.principal.process.user = None;
+        asked.principal.process.nameless = nameless;
+        asked
+    };
+    let waits = ask(&desk, asked_by(1, false)).await;
+    let own = refused(desk.approve(&named("somebody", "ci"), waits.id(), None).await);
+    assert!(matches!(own, Refused::OwnQuestion(_)), "{own}");
+    // Another account of the host is another, unless an issuer says whose it is, too.
+    let tied = Person { identities: named("somebody", "ci").identities, ..ann() };
+    assert!(matches!(refused(desk.approve(&tied, waits.id(), None).await), Refused::OwnQuestion(_)));
+    desk.approve(&ann(), waits.id(), None).await.unwrap();
+    // One that has none, as in a container, is nobody's.
+    let waits = ask(&desk, asked_by(2, true)).await;
+    desk.approve(&named("somebody", "ci"), waits.id(), None).await.unwrap();
+    // Nor do the two count as two approvers.
+    let two = Approval { approvers: 2, ..terms() };
+    let waits = ask(&desk, question("s", vec![held("ask", two)], (3, 3))).await;
+    let untold = Person { user: None, ..member(2000, "ann", "dba") };
+    desk.approve(&untold, waits.id(), None).await.unwrap();
+    let again = refused(desk.approve(&named("ann-at-home", "ann"), waits.id(), None).await);
+    assert!(matches!(again, Refused::Twice), "{again}");
+}
+
 pub(crate) async fn who_asks_from_an_account_does_not_answer_by_a_login_that_names_it(kept: &Kept) {
     let desk = desk(&kept.store);
-    let named = |subject: &str, account: &str| {
-        let mut person = browser(subject, "dba");
-        let tied = |identity: &Identity| Identity { account: Some(account.into()), ..identity.clone() };
-        person.identities = person.identities.iter().map(tied).collect();
-        person
-    };
     let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
     for account in ["ci", "CI", "1000"] {
         let own = refused(desk.approve(&named("somebody", account), waits.id(), None).await);

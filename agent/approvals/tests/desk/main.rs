@@ -45,6 +45,7 @@ on_every_store! {
         nobody_answers_their_own_question,
         an_account_and_a_login_count_as_one_approver,
         accounts_are_told_apart_where_a_login_is_not,
+        an_account_whose_name_cannot_be_told_may_be_that_of_any_login,
         who_asks_from_an_account_does_not_answer_by_a_login_that_names_it,
         an_issuer_is_one_by_whatever_name,
         a_question_tells_nobody_what_its_masks_hide,
@@ -94,6 +95,8 @@ on_every_store! {
         letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
         what_an_asker_has_written_takes_no_room_of_what_people_answer,
         what_was_cancelled_before_it_was_told_is_not_told,
+        who_does_not_hear_of_cancels_is_not_told_of_what_was_cancelled_either,
+        a_clock_that_is_set_back_keeps_nobody_from_asking,
         who_has_identities_has_no_more_room_than_others,
         who_asks_and_cancels_makes_nobody_forget_what_was_answered,
         a_brief_is_small_however_large_its_asker_makes_it,
@@ -105,4 +108,10 @@ on_every_store! {
 #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
 async fn an_answer_through_another_agent_of_the_fleet_counts() {
     restarts::an_answer_through_another_agent_counts(&common::postgres().await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn a_host_whose_clock_is_ahead_forgets_nothing_that_the_fleet_waits_for() {
+    pressure::a_clock_that_is_ahead_forgets_nothing(&common::postgres().await).await;
 }

@@ -342,6 +342,45 @@ pub(crate) async fn what_was_cancelled_before_it_was_told_is_not_told(kept: &Kep
     assert_eq!(events, ["asked", "cancelled"]);
 }
 
+pub(crate) async fn who_does_not_hear_of_cancels_is_not_told_of_what_was_cancelled_either(kept: &Kept) {
+    let hooks = vec![("ops".into(), vec![Told::Asked]), ("more".into(), vec![Told::Asked, Told::Cancelled])];
+    let desk = Desk::open("host", kept.store.clone(), LIMITS, Audience { hooks, page: None });
+    let cancelled = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let standing = ask(&desk, question("s", vec![held("ask", terms())], (2, 1))).await;
+    let id = cancelled.id().clone();
+    cancelled.withdraw("cancelled");
+    settled(&desk, &id).await;
+    for hook in ["ops", "more"] {
+        let letters = kept.store.letters("host", hook, Timestamp::now(), 9).await.unwrap();
+        let told: Vec<_> = letters.iter().map(|letter| &letter.question).collect();
+        assert_eq!(told, [standing.id()], "{hook}");
+    }
+}
+
+pub(crate) async fn a_clock_that_is_set_back_keeps_nobody_from_asking(kept: &Kept) {
+    let limits = Limits { a_minute: 2, ..LIMITS };
+    let asked = |number| question("s", vec![held("ask", terms())], (number, 1));
+    let later = Wound::default();
+    let desk = later.desk_with(&kept.store, limits);
+    later.wind(Duration::from_secs(3600));
+    let _standing = [ask(&desk, asked(0)).await, ask(&desk, asked(1)).await];
+    assert!(desk.put(asked(2)).await.is_err());
+    // By the store, which a restart does not empty.
+    let again = Wound::default().desk_with(&kept.again, limits);
+    let _more = [ask(&again, asked(3)).await, ask(&again, asked(4)).await];
+    assert!(again.put(asked(5)).await.is_err());
+}
+
+pub(crate) async fn a_clock_that_is_ahead_forgets_nothing(kept: &Kept) {
+    let desk = telling(kept);
+    let waits = ask(&desk, question("s", vec![held("ask", terms())], (1, 1))).await;
+    let ahead = Timestamp::now() + Duration::from_secs(100 * 24 * 3600);
+    let before = ahead - Duration::from_secs(30 * 24 * 3600);
+    kept.store.forget("ahead", ahead, before, 0).await.unwrap();
+    assert!(kept.store.load(waits.id()).await.unwrap().is_some());
+    assert_eq!(letters(kept, 9).await.len(), 1);
+}
+
 pub(crate) async fn who_has_identities_has_no_more_room_than_others(kept: &Kept) {
     let limits = Limits { of_account: 3, ..LIMITS };
     let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
