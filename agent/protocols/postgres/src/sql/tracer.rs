@@ -58,9 +58,9 @@ pub(super) struct Tracer<'a> {
     pub(super) most_work: usize,
 }
 
-/// How much work one text may cost, in steps: one for each name or column that is looked at and for each byte of a
-/// view's query, and several for each
-/// expression, column or source that is made. Queries that name each other can ask for exponentially much.
+/// How much work one text may cost, in steps: one for each name or column that is looked at and for each byte of a view's
+/// query, and several for each expression, column or source that is made. Queries that name each other can ask for
+/// exponentially much.
 pub(crate) const WORK: usize = 4_000_000;
 
 /// How much memory what was understood of one text may take, in bytes.
