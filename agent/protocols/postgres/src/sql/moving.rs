@@ -1,13 +1,15 @@
 //! What takes columns out from under the masks that name them: other names, other schemas, other parents. To an account
 //! that such a mask applies to, it is what a copy would be.
 
+use std::sync::Arc;
+
 use pg_query::protobuf::{AlterObjectSchemaStmt, ObjectType, RangeVar, RenameStmt};
 
 use super::{
-    flow::{Flow, Found},
+    flow::{Columns, Flow, Found},
     objects::object_word,
     scope::Range,
-    statement::{Effect, Statement},
+    statement::{Created, Effect, Statement},
     tracer::{Key, Result, Tracer},
 };
 
@@ -22,14 +24,14 @@ impl Tracer<'_> {
         }
         let of = if column.is_some() { rename.relation_type } else { rename.rename_type };
         let moves = moves.then_some(Moves { column, of_a_view: is_view(of) });
-        self.moved(rename.relation.as_ref(), rename.rename_type, moves)
+        self.moved(rename.relation.as_ref(), rename.rename_type, moves, Some(&rename.newname))
     }
 
     /// `ALTER ... SET SCHEMA`.
     pub(super) fn set_schema(&mut self, alter: &AlterObjectSchemaStmt) -> Result<Statement> {
         let moves = Moves { column: None, of_a_view: is_view(alter.object_type) };
         let moves = is_relation(alter.object_type).then_some(moves);
-        self.moved(alter.relation.as_ref(), alter.object_type, moves)
+        self.moved(alter.relation.as_ref(), alter.object_type, moves, None)
     }
 
     fn moved(
@@ -37,6 +39,7 @@ impl Tracer<'_> {
         table: Option<&RangeVar>,
         object: i32,
         moves: Option<Moves<'_>>,
+        new: Option<&str>,
     ) -> Result<Statement> {
         let object = object_word(object);
         self.ddl = true;
@@ -50,11 +53,13 @@ impl Tracer<'_> {
             return Ok(Statement { result: None, effect: Effect::None });
         };
         self.whole_table_of("alter", table, object)?;
+        let mut effect = Effect::None;
         if let Some(moves) = moves {
             let range = self.table_range(table, "alter")?;
             self.leave(&range, moves);
+            effect = new.and_then(|new| moves.names(table, &range, new)).map_or(effect, Effect::Create);
         }
-        Ok(Statement { result: None, effect: Effect::None })
+        Ok(Statement { result: None, effect })
     }
 
     /// What a table's columns are masked by they may lose, its relatives' names among it.
@@ -88,6 +93,28 @@ struct Moves<'a> {
     /// One column; all of them, if none.
     column: Option<&'a str>,
     of_a_view: bool,
+}
+
+impl Moves<'_> {
+    /// What the session calls it now, which the catalog doesn't show before it is committed, and of a temporary table never:
+    /// a relation with another name, or a view whose names of columns may stand for any of them. Columns that masks
+    /// name keep their names.
+    fn names(&self, table: &RangeVar, range: &Range, new: &str) -> Option<Created> {
+        let schema = Some(table.schemaname.as_str()).filter(|schema| !schema.is_empty()).map(Into::into);
+        let own: Arc<str> = table.relname.as_str().into();
+        let (name, columns) = match self.column {
+            None => (new.into(), range.columns.clone()),
+            Some(_) if self.of_a_view => {
+                let flow = range.columns.all();
+                let mut columns = Columns::open(flow.clone());
+                let names = range.columns.list.iter().map(|column| column.name.clone());
+                names.chain([new.into()]).for_each(|name| columns.push(name, flow.clone()));
+                (own, columns)
+            }
+            Some(_) => return None,
+        };
+        Some(Created { schema, name, columns, view: true, shadows: true })
+    }
 }
 
 fn is_view(object: i32) -> bool {

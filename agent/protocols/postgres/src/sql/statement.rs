@@ -107,7 +107,7 @@ pub(crate) enum Effect {
     Lock,
     /// `PREPARE TRANSACTION`.
     PrepareTransaction,
-    /// Creates a relation: to be kept in the session's [`Overlay`].
+    /// Creates a relation, or gives it other names: to be kept in the session's [`Overlay`].
     Create(Created),
     /// Creates a schema and these in it: likewise.
     CreateSchema(Vec<Created>),

@@ -413,6 +413,8 @@ fn a_table_that_the_session_put_in_front_of_another_takes_copies_of_it() {
         "create view customers as select id, body as email from notes",
         "create schema store create table customers (id int, email text)",
         "create schema authorization me create table customers (id int, email text)",
+        "alter table notes rename to customers",
+        "alter view mails rename to customers",
     ] {
         for text in [
             "insert into customers (id, email) select id, email from public.customers",
@@ -429,6 +431,22 @@ fn a_table_that_the_session_put_in_front_of_another_takes_copies_of_it() {
     assert!(!copies("create table customers (id int, email text)", own), "its schema is written");
     let own = "insert into customers (id, email) select id, email from customers";
     assert!(!copies("create table other (id int)", own), "of another name");
+}
+
+#[test]
+fn what_a_session_renamed_shows_what_it_did_before() {
+    let catalog = shop();
+    let shows = |renamed: &str, text: &str| {
+        let mut overlay = Overlay::default();
+        overlay.follow(&understood(renamed, &catalog));
+        let shape = attempt(text, &catalog, &overlay).unwrap().shape.clone();
+        shape.results[0].untraced.is_some() || paths(&shape.results[0].outputs[0].sources).contains(&EMAIL)
+    };
+    assert!(shows("alter view mails rename to customers2", "select address from customers2"));
+    assert!(shows("alter view mails rename column address to mail", "select mail from mails"));
+    assert!(shows("alter view mails rename column id to address", "select id from mails"), "perhaps swapped");
+    assert!(!shows("alter table notes rename column body to id", "select id from notes"));
+    assert!(understood("alter table notes rename to fresh", &catalog).changes_definitions());
 }
 
 #[test]
