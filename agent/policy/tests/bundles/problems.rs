@@ -80,6 +80,15 @@ fn an_unknown_key_is_told_with_the_nearest() {
 }
 
 #[test]
+fn an_unknown_key_that_is_near_none_is_told_with_what_there_is() {
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n    record: {rows: true, data: true}",
+        "bundle.yaml:17:14: unknown key `rows:`\n    hint: there is: data, limit",
+    );
+}
+
+#[test]
 fn a_missing_key_is_told_where_its_mapping_begins() {
     says("    protocol: postgres\n", "", "bundle.yaml:7:5: `protocol:` is missing");
 }
