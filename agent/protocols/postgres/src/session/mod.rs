@@ -230,11 +230,12 @@ impl Session {
 
     /// What the server was sent it may still be about to read, or to change: it is asked to cancel that, and others hear of
     /// it until the server has closed its side, however long that takes.
-    async fn cover(self) {
+    async fn cover(mut self) {
         if self.changing.is_none() && !self.reader.is_covered() {
             return;
         }
-        if !self.owed.is_empty() {
+        let has_closed = timeout(Duration::ZERO, self.server.closed()).await.is_ok();
+        if !has_closed && !self.owed.is_empty() {
             // Where that fails, it takes longer.
             let _ = timeout(CANCEL, self.cancel()).await;
         }
