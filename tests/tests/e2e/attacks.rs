@@ -506,6 +506,9 @@ const ALTERING: &[&str] = &[
     "CREATE STATISTICS told ON id, card_number FROM customers",
     "ALTER INDEX customers RENAME TO clients",
     "CREATE TEMP TABLE customers (card_number text); INSERT INTO customers SELECT card_number FROM public.customers",
+    "SET search_path = pg_temp, public; CREATE TABLE customers (card_number text); INSERT INTO customers SELECT card_number FROM public.customers",
+    "CREATE TEMP TABLE t2 (card_number text); ALTER TABLE t2 RENAME TO customers; INSERT INTO customers SELECT card_number FROM public.customers",
+    "ALTER TABLE customers ALTER COLUMN name TYPE text USING card_number",
     "CLUSTER customers USING customers_pkey",
     // No mask, but the gate's own way in.
     "ALTER ROLE app PASSWORD 'of-my-own'",
