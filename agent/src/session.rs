@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use tidegate_gate::{
     Approvals, Arrival, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError,
-    Origins, Records, Stopping, Stream,
+    Origins, Rates, Records, Stopping, Stream,
 };
 use tokio::sync::watch;
 use tracing::{Instrument, Span, field};
@@ -34,6 +34,8 @@ pub(crate) struct Sessions {
     pub(crate) approvals: Arc<dyn Approvals>,
     /// What answers DNS over TCP.
     pub(crate) dns: Arc<Dns>,
+    /// What everybody has done lately where rules say how often they may.
+    pub(crate) rates: Arc<Rates>,
     /// What applies masks.
     pub(crate) masker: Arc<Masker>,
     /// How far the agent's end has come.
@@ -122,6 +124,7 @@ impl Sessions {
             credentials: self.credentials.clone(),
             records: self.records.clone(),
             approvals: self.approvals.clone(),
+            rates: self.rates.clone(),
             masker: self.masker.clone(),
             tier: self.tier.clone(),
         })

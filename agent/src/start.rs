@@ -93,6 +93,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
         records,
         approvals,
         dns,
+        rates: Arc::default(),
         masker,
         stopping: stopped,
         live,

@@ -406,6 +406,7 @@ impl World {
             records: Arc::new(self.records.clone()),
             approvals: Arc::new(Nobody),
             dns: self.dns(),
+            rates: Arc::default(),
             masker: Arc::new(Masker::new(Secret::new(vec![0; 32]))),
             stopping: self.stopping.subscribe(),
             live: self.live.clone(),

@@ -38,6 +38,8 @@ pub struct Words {
     pub allowed: (Vec<u8>, &'static [u8]),
     /// An action that is not allowed, and a part of it that must never reach the upstream.
     pub forbidden: (Vec<u8>, &'static [u8]),
+    /// An action that a rule of the bundle lets through once an hour, and a part of it by which the upstream knows it.
+    pub limited: (Vec<u8>, &'static [u8]),
     /// Plays the upstream.
     pub upstream: Upstream,
     /// Whether what the client got ends in a session that waits for the next action.
@@ -115,6 +117,37 @@ pub async fn what_cannot_be_recorded_is_refused(words: Words) {
     assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
     let received = stage.all_that_the_upstream_got().await;
     assert!(!contains(&received, known_by), "an unrecorded action arrived: {}", received.escape_ascii());
+}
+
+/// What is over a rule's rate never arrives and is refused in the protocol's own terms, and the session goes on. A principal
+/// gets no more by another connection, nor by a bundle that says the same.
+pub async fn what_is_over_its_rate_is_refused_and_the_session_goes_on(words: Words) {
+    let mut stage = Stage::signed_in(&words, Memory::default()).await;
+    let ((limited, marker), (allowed, known_by)) = (&words.limited, &words.allowed);
+    stage.say(limited).await;
+    stage.upstream_gets(marker).await;
+    assert!(!(words.is_refusal)(&stage.hear(&words).await), "the rate leaves room for one");
+    for anew in [false, true] {
+        if anew {
+            stage.rig.reload(words.bundle);
+            let (client, session) = stage.rig.connect().await;
+            (stage.rig.client, stage.rig.session) = (client, session);
+            stage.say(&words.sign_in).await;
+            stage.hear(&words).await;
+        }
+        stage.upstream_gets_within(SILENCE).await;
+        stage.say(limited).await;
+        let heard = stage.hear(&words).await;
+        assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
+        let received = stage.upstream_gets_within(SILENCE).await;
+        assert!(!contains(&received, marker), "what is over the rate arrived: {}", received.escape_ascii());
+    }
+    stage.say(allowed).await;
+    stage.upstream_gets(known_by).await;
+    assert!(!(words.is_refusal)(&stage.hear(&words).await), "the session is not usable afterwards");
+    let lines = stage.rig.memory.lines();
+    let refused = |line: &&serde_json::Value| line["decision"] == "deny" && line["rule"] == "limited";
+    assert_eq!(lines.iter().filter(refused).count(), 2, "{lines:?}");
 }
 
 /// A session that is cut off still closes its record, once: after whatever part of the play, in whatever it is doing.

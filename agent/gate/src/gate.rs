@@ -1,6 +1,11 @@
 //! One session's gate.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_policy::{Effect, Principal, Resource, Shape, StandingMasks, Verdict};
@@ -194,7 +199,12 @@ impl Gate {
     /// Decides an action and records it; it may run once there is a permit.
     pub async fn ask(&self, action: Action<'_>) -> Decision {
         let policy = self.0.policy.load_full();
-        let verdict = self.0.verdict(&policy, action.shape);
+        let mut verdict = self.0.verdict(&policy, action.shape);
+        let mut cause = Cause::Policy;
+        if let Err(over) = self.0.rates.take(&verdict.limits, &self.0.principal(), Instant::now()) {
+            cause = Cause::Rate(over.again);
+            verdict = Arc::new(over.refused(&verdict));
+        }
         match self.0.record_action(&policy, &action, &verdict) {
             Err(error) => {
                 tracing::error!(session = %self.0.session, %error, "refused: not recorded");
@@ -208,7 +218,7 @@ impl Gate {
                     let said = (action.name, self.0.as_recorded(action.text, &verdict).into_owned());
                     Decision::Hold(Hold::new(self.0.clone(), id, verdict, action.shape.clone(), said))
                 }
-                Effect::Deny => Decision::Refuse(refused(&verdict)),
+                Effect::Deny => Decision::Refuse(Refusal { cause, ..refused(&verdict) }),
             },
         }
     }
@@ -229,6 +239,7 @@ impl Gate {
             withhold_errors: true,
             masks_columns: true,
             record_data: None,
+            limits: Vec::new(),
         };
         let action = Action { name, shape: &Arc::default(), text };
         if let Err(error) = self.0.record_action(&policy, &action, &verdict) {

@@ -16,8 +16,8 @@ use tidegate_policy::{Effect, Held, Identity, Policy, Principal, Resource, Shape
 use tokio::sync::watch;
 
 use crate::{
-    Action, Approvals, Cause, Credentials, Entry, Masker, Opening, Record, RecordError, Refusal, Stopping,
-    grounds::Grounds, verdicts::Verdicts,
+    Action, Approvals, Cause, Credentials, Entry, Masker, Opening, Rates, Record, RecordError, Refusal,
+    Stopping, grounds::Grounds, verdicts::Verdicts,
 };
 
 /// What the clones of a gate share.
@@ -31,6 +31,7 @@ pub(crate) struct Inner {
     pub(super) stopping: watch::Receiver<Stopping>,
     pub(super) credentials: Arc<dyn Credentials>,
     approvals: Arc<dyn Approvals>,
+    pub(super) rates: Arc<Rates>,
     pub(super) masker: Arc<Masker>,
     pub(super) session: Arc<str>,
     opened_under: Arc<str>,
@@ -79,6 +80,7 @@ impl Inner {
             stopping: opening.stopping,
             credentials: opening.credentials,
             approvals: opening.approvals,
+            rates: opening.rates,
             masker: opening.masker,
             opened_under: policy.digest.clone(),
             login: Mutex::default(),

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tidegate_policy::{Policy, Resource};
 use tokio::sync::watch;
 
-use crate::{Approvals, Credentials, Identified, Masker, Origin, Records};
+use crate::{Approvals, Credentials, Identified, Masker, Origin, Rates, Records};
 
 /// What a session needs from the agent.
 pub struct Opening {
@@ -28,6 +28,8 @@ pub struct Opening {
     pub records: Arc<dyn Records>,
     /// Where people are asked.
     pub approvals: Arc<dyn Approvals>,
+    /// What everybody has done lately where rules say how often they may: one for all sessions.
+    pub rates: Arc<Rates>,
     /// What applies masks.
     pub masker: Arc<Masker>,
     /// What this kernel lets the agent enforce, by name.

@@ -1,6 +1,6 @@
 //! What a client is told when something may not happen.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A refusal, worded for the client; what is recorded is in the record already.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub enum Cause {
     Upstream,
     /// Nobody can be asked.
     Approvals,
+    /// A rule lets through no more for now, and one more after this time.
+    Rate(Duration),
     /// The agent is stopping.
     Shutdown,
 }

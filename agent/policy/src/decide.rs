@@ -134,6 +134,7 @@ impl Engine {
                 withhold_errors,
                 masks_columns: active.iter().any(|one| one.mask.columns.is_some()),
                 record_data: judgement.matched.iter().filter_map(|rule| rule.record_data).max(),
+                limits: judgement.matched.iter().filter_map(|rule| rule.limit()).collect(),
             },
         }
     }
@@ -331,6 +332,7 @@ fn refused(message: String) -> Verdict {
         withhold_errors: true,
         masks_columns: true,
         record_data: None,
+        limits: Vec::new(),
     }
 }
 

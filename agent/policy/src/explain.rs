@@ -39,6 +39,9 @@ pub struct RuleExplanation {
     pub why: String,
     /// The masks it adds, if it matched.
     pub masks: Vec<Arc<str>>,
+    /// How often it lets one principal do this, in words, if it matched and limits that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<String>,
 }
 
 impl Policy {
@@ -52,6 +55,7 @@ impl Policy {
                 rule: rule.name.clone(),
                 effect: rule.effect,
                 matched: outcome.is_ok(),
+                rate: rule.rate.filter(|_| outcome.is_ok()).map(|rate| rate.to_string()),
                 why: outcome.unwrap_or_else(|why| why),
                 masks: masks.into_iter().map(|mask| mask.name.clone()).collect(),
             }
@@ -138,6 +142,9 @@ impl fmt::Display for Explanation {
             write!(f, "  {sign} {} ({effect}): {}", rule.rule, rule.why)?;
             if !rule.masks.is_empty() {
                 write!(f, "; masks {}", rule.masks.join(", "))?;
+            }
+            if let Some(rate) = &rule.rate {
+                write!(f, "; at most {rate}")?;
             }
             writeln!(f)?;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Approval, Content, Effect, Item, Principal, Show, Vocabulary,
+    Approval, Content, Effect, Item, Limit, Principal, Rate, Show, Vocabulary,
     facts::Facts,
     issuer::{Stranger, Who},
     matcher::{Block, Globs, Mismatch},
@@ -70,6 +70,8 @@ pub(crate) struct Rule {
     pub(crate) masks: Vec<usize>,
     /// How many bytes of data go into a session's record.
     pub(crate) record_data: Option<u64>,
+    /// How often one principal may do what it matches.
+    pub(crate) rate: Option<Rate>,
     pub(crate) hint: Option<Arc<str>>,
 }
 
@@ -96,6 +98,12 @@ impl Rule {
     /// Whether its masks hide anything: a deny shows nothing that could be hidden.
     pub(crate) fn hides(&self) -> bool {
         self.effect != Some(Effect::Deny) && !self.masks.is_empty()
+    }
+
+    /// How often it lets a principal act, and whom that counts by.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        let issuer = self.who.as_ref().map(|who| who.issuer.clone());
+        self.rate.map(|rate| Limit { rule: self.name.clone(), rate, issuer })
     }
 
     /// Whether it tells others how to get access.

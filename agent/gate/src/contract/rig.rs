@@ -18,7 +18,7 @@ use tokio::{
 use super::People;
 use crate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Entry, Gate, Identified, Masker, Opening,
-    Origin, Protocol, Record, RecordError, Records, Secret, ServeError, Server, Stopping,
+    Origin, Protocol, Rates, Record, RecordError, Records, Secret, ServeError, Server, Stopping,
 };
 
 /// How long anything is waited for before a promise counts as broken.
@@ -40,6 +40,7 @@ pub struct Rig {
     policy: Arc<ArcSwap<Policy>>,
     changes: watch::Sender<u64>,
     stopping: watch::Sender<Stopping>,
+    rates: Arc<Rates>,
 }
 
 impl Rig {
@@ -53,12 +54,24 @@ impl Rig {
         let server = protocol.configure(&resource).expect("the resource can be served");
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(Stopping::No));
-        let people = People::default();
+        let (people, rates) = (People::default(), Arc::default());
         let (client, session) =
-            serve(&server, address, &policy, (&changes, &stopping), (&memory, &people)).await;
+            serve(&server, address, &policy, (&changes, &stopping), (&memory, &people, &rates)).await;
         let vocabulary = protocol.vocabulary();
         (
-            Self { client, memory, people, session, server, address, vocabulary, policy, changes, stopping },
+            Self {
+                client,
+                memory,
+                people,
+                session,
+                server,
+                address,
+                vocabulary,
+                policy,
+                changes,
+                stopping,
+                rates,
+            },
             listener,
         )
     }
@@ -70,7 +83,7 @@ impl Rig {
             self.address,
             &self.policy,
             (&self.changes, &self.stopping),
-            (&self.memory, &self.people),
+            (&self.memory, &self.people, &self.rates),
         )
         .await
     }
@@ -114,7 +127,7 @@ async fn serve(
     address: SocketAddr,
     policy: &Arc<ArcSwap<Policy>>,
     (changes, stopping): (&watch::Sender<u64>, &watch::Sender<Stopping>),
-    (memory, people): (&Memory, &People),
+    (memory, people, rates): (&Memory, &People, &Arc<Rates>),
 ) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
     let (client, stream) = pair().await;
     let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
@@ -128,6 +141,7 @@ async fn serve(
         credentials: Arc::new(NoSecrets),
         records: Arc::new(memory.clone()),
         approvals: Arc::new(people.clone()),
+        rates: rates.clone(),
         masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
         tier: "full".into(),
     });

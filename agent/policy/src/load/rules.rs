@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use super::{Loader, list, readable};
 use crate::{
-    Effect, FieldKind, FieldSpec, Vocabulary,
+    Effect, FieldKind, FieldSpec, Rate, Vocabulary,
     facts::Facts,
     matcher::{Block, Globs, Matcher, glob},
     named::{Asked, Comparison, Named},
@@ -36,11 +36,11 @@ impl Loader<'_> {
             None => (None, Vec::new()),
         };
         let record_data = raw.record.as_ref().and_then(At::get).and_then(|record| self.record_data(record));
-        if effect.is_none() && raw.masks.is_none() && record_data.is_none() {
+        if effect.is_none() && raw.masks.is_none() && record_data.is_none() && raw.rate.is_none() {
             self.problems.report_with(
                 at,
                 format!("rule {name:?} does nothing"),
-                "give it `allow:`, `deny:`, `hold:`, `masks:` or `record:`",
+                "give it `allow:`, `deny:`, `hold:`, `masks:`, `record:` or `rate:`",
             );
         }
         if let (Some(Effect::Deny), Some(masks)) = (effect, &raw.masks) {
@@ -65,6 +65,7 @@ impl Loader<'_> {
             blocks,
             masks: self.mask_indices(raw, masks),
             record_data,
+            rate: raw.rate.as_ref().and_then(|rate| self.rate(rate, effect)),
             hint: raw.hint.as_ref().and_then(At::get).map(|hint| hint.as_str().into()),
         })
     }
@@ -83,6 +84,21 @@ impl Loader<'_> {
             self.problems.report_with(at, format!("{text:?} is not a size"), hint);
         }
         Some(read.unwrap_or(RECORDED_DATA))
+    }
+
+    /// How often one principal may do what the rule matches.
+    fn rate(&self, raw: &At<String>, effect: Option<Effect>) -> Option<Rate> {
+        if effect == Some(Effect::Deny) {
+            let hint = "put it into another rule";
+            self.problems.report_with(raw.at, "a deny lets nothing through, so it has no rate", hint);
+        }
+        let text = raw.get()?;
+        let read = Rate::read(text);
+        if read.is_none() {
+            let hint = "write how many in which time, up to a million: 10/s, 100/m, 1000/h";
+            self.problems.report_with(raw.at, format!("{text:?} is not a rate"), hint);
+        }
+        read
     }
 
     /// The rule's effect and its match blocks; two effects in one rule are reported.

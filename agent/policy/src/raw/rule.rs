@@ -40,6 +40,9 @@ pub(crate) struct RawRule {
     pub(crate) masks: Option<At<List<String>>>,
     /// What is recorded beyond the action itself.
     pub(crate) record: Option<At<RawRecord>>,
+    /// How often one principal may do what this rule matches: at most `100/m` (`s`, `m` or `h`) in any such time, counted
+    /// over all its connections. Without an effect, a rule limits everything on its resources.
+    pub(crate) rate: Option<At<String>>,
     /// Told to whoever is refused: how to get access.
     pub(crate) hint: Option<At<String>>,
 }

@@ -436,3 +436,28 @@ fn values_that_are_not_known_are_denied_and_not_allowed() {
     let depends = |kind| policy.depends_on("settings", &runner(), "shop", &shape(vec![of(kind, None)]));
     assert!(depends("set") && depends("explain") && !depends("select"));
 }
+
+#[test]
+fn the_rates_of_all_rules_that_match_count_and_name_whom_they_count() {
+    let policy = bundle(
+        r#"
+  - {name: read, subjects: [ci], resources: [shop], allow: [{statement: select, table: "public.*"}], rate: 100/m}
+  - {name: all, subjects: [ci], resources: [shop], rate: 1000/h}
+  - {name: write, subjects: [ci], resources: [shop], hold: [{statement: insert}], approve: {by: {users: [ann]}}, rate: 2/s}
+  - {name: also, subjects: [ci], resources: [shop], allow: [{statement: insert, table: "public.*"}]}
+  - {name: who, subjects: [ci], resources: [shop], who: {issuer: acme}, rate: 5/s}
+"#,
+    );
+    let limits = |statement: &'static str| {
+        let verdict = decide(&policy, vec![crate::common::statement(statement, "public.orders")]);
+        let told = |limit: &tidegate_policy::Limit| {
+            format!("{}: {} by {}", limit.rule, limit.rate, limit.issuer.as_deref().unwrap_or("account"))
+        };
+        (verdict.effect, verdict.limits.iter().map(told).collect::<Vec<_>>().join(", "))
+    };
+    let common = "all: 1000 an hour by account";
+    let who = "who: 5 a second by acme";
+    assert_eq!(limits("select"), (Effect::Allow, format!("read: 100 a minute by account, {common}, {who}")));
+    assert_eq!(limits("insert"), (Effect::Hold, format!("{common}, write: 2 a second by account, {who}")));
+    assert_eq!(limits("drop"), (Effect::Deny, String::new()));
+}

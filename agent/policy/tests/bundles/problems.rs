@@ -344,7 +344,7 @@ fn what_can_have_no_effect_is_told() {
         "    allow: [{statement: select, table: \"public.*\"}]\n    masks: [cards]",
         "    hint: nothing\n  - {name: m, subjects: [ci], resources: [shop], masks: [cards]}",
         "bundle.yaml:12:5: rule \"read\" does nothing\n    \
-         hint: give it `allow:`, `deny:`, `hold:`, `masks:` or `record:`",
+         hint: give it `allow:`, `deny:`, `hold:`, `masks:`, `record:` or `rate:`",
     );
     says(
         "    masks: [cards]",
@@ -452,6 +452,19 @@ fn a_size_without_a_unit_is_none() {
         );
         assert!(told.contains("is not a size") && told.contains("64MiB, 2GiB"), "{size}: {told}");
     }
+}
+
+#[test]
+fn a_rate_that_is_none_is_told() {
+    for rate in ["100", "100/d", "0/m", "-1/m", "/m", "many/m", "1000001/h", "100/m/h"] {
+        let told = with("    masks: [cards]", &format!("    rate: {rate}\n    masks: [cards]"));
+        assert!(told.contains("is not a rate") && told.contains("100/m"), "{rate}: {told}");
+    }
+    says(
+        "    allow: [{statement: select, table: \"public.*\"}]\n    masks: [cards]",
+        "    masks: [cards]\n  - {name: no, subjects: [ci], resources: [shop], deny: [{}], rate: 1/m}",
+        "bundle.yaml:16:69: a deny lets nothing through, so it has no rate\n    hint: put it into another rule",
+    );
 }
 
 #[test]

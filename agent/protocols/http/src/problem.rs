@@ -52,9 +52,15 @@ impl Problem {
         let status = match refusal.cause {
             Cause::Policy => StatusCode::FORBIDDEN,
             Cause::Credential | Cause::Upstream => StatusCode::BAD_GATEWAY,
+            Cause::Rate(_) => StatusCode::TOO_MANY_REQUESTS,
             Cause::Record | Cause::Approvals | Cause::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self { hint: refusal.hint.as_deref().map(Into::into), ..Self::new(status, &*refusal.message) }
+        let retry_after = match refusal.cause {
+            Cause::Rate(again) => Some(again.as_secs() + 1),
+            _ => None,
+        };
+        let hint = refusal.hint.as_deref().map(Into::into);
+        Self { hint, retry_after, ..Self::new(status, &*refusal.message) }
     }
 
     /// A request that waits for a person longer than this connection does.
@@ -96,6 +102,7 @@ impl Problem {
         let title = match self.status {
             StatusCode::FORBIDDEN if self.approval.is_some() => "Waits for approval",
             StatusCode::FORBIDDEN => "Refused by policy",
+            StatusCode::TOO_MANY_REQUESTS => "Too often",
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "The upstream could not be asked",
             StatusCode::SERVICE_UNAVAILABLE => "The gate cannot let this run",
             _ => "Not understood",
@@ -128,6 +135,7 @@ impl Problem {
     fn grpc(&self, headers: &mut HeaderMap) {
         let code = match self.status {
             StatusCode::FORBIDDEN => "7",
+            StatusCode::TOO_MANY_REQUESTS => "8",
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
             StatusCode::NOT_IMPLEMENTED => "12",
             _ => "3",

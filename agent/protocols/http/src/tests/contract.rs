@@ -26,6 +26,11 @@ rules:
     subjects: [tester]
     resources: [it]
     allow: [{method: [GET, POST], path: "/open/**"}]
+  - name: limited
+    subjects: [tester]
+    resources: [it]
+    allow: [{path: /limited}]
+    rate: 1/h
 "#;
 
 fn request(method: &str, path: &str, more: &str) -> Vec<u8> {
@@ -40,9 +45,12 @@ fn words() -> Words {
         forbidden_sign_in: request("GET", "/closed", "Connection: close\r\n"),
         allowed: (request("GET", "/open/permitted", ""), b"/open/permitted"),
         forbidden: (request("GET", "/unmentionable", ""), b"unmentionable"),
+        limited: (request("GET", "/limited", ""), b"/limited"),
         upstream: play,
         is_ready: |heard| whole(heard).is_some_and(|length| length == heard.len()),
-        is_refusal: |heard| heard.starts_with(b"HTTP/1.1 403") || heard.starts_with(b"HTTP/1.1 503"),
+        is_refusal: |heard| {
+            ["403", "429", "503"].iter().any(|code| heard.starts_with(format!("HTTP/1.1 {code}").as_bytes()))
+        },
     }
 }
 
@@ -54,6 +62,7 @@ fn with_bodies() -> Words {
     Words {
         allowed: (post("/open/x", "permitted"), b"permitted"),
         forbidden: (post("/closed", "unmentionable"), b"unmentionable"),
+        limited: (post("/limited", "now and then"), b"now and then"),
         ..words()
     }
 }
@@ -80,6 +89,7 @@ holds! {
     a_refused_action_never_arrives_and_the_session_goes_on
     the_record_precedes_the_action
     what_cannot_be_recorded_is_refused
+    what_is_over_its_rate_is_refused_and_the_session_goes_on
     an_abort_closes_the_record_once
     a_client_that_leaves_closes_the_record_once
 }

@@ -8,6 +8,7 @@ const RULES: &str = r#"
 rules:
   - {name: read, subjects: [tester], resources: [it], allow: [{method: [GET, HEAD], path: "/open/**"}]}
   - {name: write, subjects: [tester], resources: [it], allow: [{method: POST, path: /open/box, size: "<= 10"}]}
+  - {name: seldom, subjects: [tester], resources: [it], allow: [{path: "/seldom"}], rate: 2/m}
   - {name: no-admin, subjects: ["*"], resources: [it], deny: [{query: "admin=*"}, {header: "x-admin: *"}], hint: ask ops}
 "#;
 
@@ -45,6 +46,24 @@ async fn a_refusal_names_the_rule_and_how_to_ask_and_the_connection_stays() {
     );
     assert!(second.ends_with("ok"), "{second}");
     assert_eq!(stage.received().len(), 1);
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_the_rule_and_when_to_come_again() {
+    let stage = plain("{}").await;
+    for _ in 0..2 {
+        let heard = stage.told(&stage.request("GET /seldom", "")).await;
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{heard}");
+    }
+    let heard = stage.told(&stage.request("GET /seldom", "")).await;
+    assert!(heard.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{heard}");
+    assert!(heard.contains("rule \\\"seldom\\\" lets through 2 a minute, and no more for now"), "{heard}");
+    let again = heard.split_once("retry-after: ").and_then(|(_, rest)| rest.split_once("\r\n"));
+    assert!(again.is_some_and(|(seconds, _)| (55..=63).contains(&seconds.parse().unwrap())), "{heard}");
+    let grpc = "Content-Type: application/grpc\r\nTE: trailers\r\n";
+    let heard = stage.told(&stage.request("GET /seldom", grpc)).await;
+    assert!(heard.contains("grpc-status: 8\r\n") && heard.contains("retry-after: "), "{heard}");
+    assert_eq!(stage.received().len(), 2);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use rustls::{
 };
 use tidegate_gate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
-    Protocol, Secret, ServeError, Stopping,
+    Protocol, Rates, Secret, ServeError, Stopping,
     contract::{Memory, People},
     policy::{Policy, Principal, SourceFile},
 };
@@ -46,6 +46,7 @@ pub(super) struct Stage {
     policy: Arc<arc_swap::ArcSwap<Policy>>,
     changes: watch::Sender<u64>,
     stopping: watch::Sender<Stopping>,
+    rates: Arc<Rates>,
     server: Arc<dyn tidegate_gate::Server>,
     credential: Credential,
     authority: Authority,
@@ -175,6 +176,7 @@ impl Stage {
             people: People::default(),
             port,
             received,
+            rates: Arc::default(),
             policy: Arc::new(arc_swap::ArcSwap::from_pointee(policy)),
             changes: watch::Sender::new(0),
             stopping: watch::Sender::new(Stopping::No),
@@ -239,6 +241,7 @@ impl Stage {
             credentials: Arc::new(Always(self.credential.clone())),
             records: Arc::new(self.memory.clone()),
             approvals: Arc::new(self.people.clone()),
+            rates: self.rates.clone(),
             masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
             tier: "full".into(),
         });

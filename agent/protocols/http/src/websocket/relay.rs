@@ -282,6 +282,7 @@ impl Closing {
         let hint = refusal.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
         let code = match refusal.cause {
             Cause::Policy => CloseCode::Policy,
+            Cause::Rate(_) => CloseCode::Again,
             Cause::Shutdown => CloseCode::Away,
             _ => CloseCode::Error,
         };

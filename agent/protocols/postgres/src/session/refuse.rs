@@ -93,6 +93,8 @@ pub(crate) fn sqlstate(cause: Cause) -> &'static str {
         Cause::Upstream => "08001",
         // system_error
         Cause::Approvals => "58000",
+        // configuration_limit_exceeded
+        Cause::Rate(_) => "53400",
         // admin_shutdown
         Cause::Shutdown => "57P01",
     }

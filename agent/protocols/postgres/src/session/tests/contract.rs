@@ -30,6 +30,11 @@ rules:
     subjects: [tester]
     resources: [it]
     allow: [{action: [login], database: [shop]}, {statement: [select]}]
+  - name: limited
+    subjects: [tester]
+    resources: [it]
+    allow: [{statement: [show]}]
+    rate: 1/h
 "#;
 
 fn words() -> Words {
@@ -40,9 +45,12 @@ fn words() -> Words {
         forbidden_sign_in: startup("payroll"),
         allowed: (query("select 'permitted'"), b"permitted"),
         forbidden: (query("drop table t -- unmentionable"), b"unmentionable"),
+        limited: (query("show lc_collate"), b"lc_collate"),
         upstream: play,
         is_ready: |heard| heard.ends_with(b"Z\0\0\0\x05I"),
-        is_refusal: |heard| contains(heard, b"C42501\0") || contains(heard, b"C58030\0"),
+        is_refusal: |heard| {
+            [&b"C42501\0"[..], b"C58030\0", b"C53400\0"].iter().any(|code| contains(heard, code))
+        },
     }
 }
 
@@ -51,6 +59,7 @@ fn pipelined() -> Words {
         // What acts is the Execute.
         allowed: (extended("select 1"), b"E\0\0\0\x09\0\0\0\0\0"),
         forbidden: (extended("drop table t -- unmentionable"), b"unmentionable"),
+        limited: (extended("show lc_collate"), b"E\0\0\0\x09\0\0\0\0\0"),
         ..words()
     }
 }
@@ -77,6 +86,7 @@ holds! {
     a_refused_action_never_arrives_and_the_session_goes_on
     the_record_precedes_the_action
     what_cannot_be_recorded_is_refused
+    what_is_over_its_rate_is_refused_and_the_session_goes_on
     an_abort_closes_the_record_once
     a_client_that_leaves_closes_the_record_once
 }
