@@ -30,9 +30,9 @@ pub(crate) enum BodyError {
     /// The client is gone.
     #[error("the client went away in the middle of its request's body")]
     Gone,
-    /// Nothing came for long.
-    #[error("the client sent nothing of its request's body for {0:?}")]
-    Slow(Duration),
+    /// It comes too slowly.
+    #[error("the request's body comes too slowly: {0}")]
+    Slow(String),
 }
 
 /// Where a request's body comes from.

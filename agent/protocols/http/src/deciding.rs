@@ -1,7 +1,5 @@
 //! From a request to its permit: what must be read first, and who must be asked.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
@@ -20,8 +18,6 @@ use crate::{
 const SHOWN: usize = 64 * 1024;
 /// Most bytes of a body whose fields rules ask for.
 const LOOKED_INTO: usize = 256 * 1024;
-/// How long a client may take for a body that is read before it is decided on, however it comes.
-const WHOLE: Duration = Duration::from_secs(60);
 
 impl Session {
     /// The permit for a request, and its body as far as that had to be read for it.
@@ -65,7 +61,7 @@ impl Session {
         if is_measured || self.looks_into(understood) {
             self.take_room(understood, LOOKED_INTO)?;
             responder.proceed().await?;
-            let Some(body) = collect(source, LOOKED_INTO).await? else {
+            let Some(body) = self.collect(source, LOOKED_INTO).await? else {
                 let (status, why) = match self.looks_into(understood) {
                     true => (
                         StatusCode::PAYLOAD_TOO_LARGE,
@@ -104,7 +100,7 @@ impl Session {
             responder.proceed().await?;
             let shown = match whole {
                 Some(body) => Some(body).filter(|body| body.len() <= SHOWN),
-                None => collect(source, SHOWN).await?,
+                None => self.collect(source, SHOWN).await?,
             };
             whole = Some(shown.ok_or_else(|| {
                 let why = format!(
@@ -141,7 +137,7 @@ impl Session {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
         })?;
         responder.proceed().await?;
-        let body = collect(source, sigv4::KEPT).await?.ok_or_else(too_long)?;
+        let body = self.collect(source, sigv4::KEPT).await?.ok_or_else(too_long)?;
         Ok((Some(body), Some(room)))
     }
 
@@ -153,6 +149,14 @@ impl Session {
         })?;
         understood.room = Some(room);
         Ok(())
+    }
+
+    /// A body, whole; none if it is longer than so many bytes.
+    async fn collect(&self, source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
+        let time = self.server.patience.whole;
+        let late =
+            || BodyError::Slow(format!("the gate reads it first, and has it not whole after {time:?}"));
+        timeout(time, collected(source, most)).await.unwrap_or_else(|_| Err(late().into()))
     }
 
     /// Whether a rule looks at the fields of its body.
@@ -191,11 +195,6 @@ impl Session {
 fn gone(waiting: Waiting) -> NotSent {
     waiting.cancel();
     NotSent::Ended(Ended::Client("the client went away while its request waited for an approval".into()))
-}
-
-/// A body, whole; none if it is longer than so many bytes.
-async fn collect(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
-    timeout(WHOLE, collected(source, most)).await.unwrap_or(Err(BodyError::Slow(WHOLE).into()))
 }
 
 async fn collected(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {

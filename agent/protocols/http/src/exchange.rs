@@ -126,7 +126,8 @@ impl From<BodyError> for NotSent {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Malformed(why) => Self::Told(Problem::new(StatusCode::BAD_REQUEST, why)),
-            BodyError::Gone | BodyError::Slow(_) => Self::Ended(Ended::Client(error.to_string())),
+            BodyError::Slow(_) => Self::Told(Problem::new(StatusCode::REQUEST_TIMEOUT, error.to_string())),
+            BodyError::Gone => Self::Ended(Ended::Client(error.to_string())),
         }
     }
 }
@@ -246,7 +247,10 @@ impl Session {
         let carried = tokio::select! {
             biased;
             answered = self.answer(&understood, &permit, outgoing, responder) => answered,
-            Err(broke) = client => Err(broke.into()),
+            Err(broke) = client => Err(match responder.has_begun() {
+                true => Ended::Client(broke.to_string()).into(),
+                false => broke.into(),
+            }),
             refusal = ended => match responder.has_begun() {
                 true => Err(Ended::Policy(refusal.message.to_string()).into()),
                 false => Err(refusal.into()),

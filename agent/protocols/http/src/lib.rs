@@ -17,6 +17,7 @@ mod har;
 mod media;
 mod oauth2;
 mod options;
+mod patience;
 mod problem;
 mod request;
 mod shares;
@@ -50,6 +51,7 @@ use self::{
     exchange::Session,
     oauth2::Tokens,
     options::Options,
+    patience::Patience,
     request::Way,
     shares::Shares,
     upstream::{Lines, Settings},
@@ -73,18 +75,7 @@ impl Protocol for Http {
     }
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
-        let options = Options::of(resource)?;
-        let tokens = options.sign_in.grant().cloned().map(Tokens::new).transpose();
-        let tokens = tokens.map_err(|why| {
-            ConfigError::in_option("sign-in", format!("options: the authority of the token endpoint: {why}"))
-        })?;
-        Ok(Arc::new(HttpServer {
-            options,
-            tokens,
-            settings: Settings::new(resource).map_err(ConfigError::new)?,
-            room: Semaphore::new(sigv4::KEPT_IN_ALL),
-            shares: Shares::default(),
-        }))
+        Ok(Arc::new(HttpServer::new(resource, Patience::default())?))
     }
 
     fn exports(&self) -> &'static [Export] {
@@ -102,6 +93,25 @@ pub(crate) struct HttpServer {
     /// Bytes of bodies that may be kept until they can be signed.
     room: Semaphore,
     shares: Shares,
+    patience: Patience,
+}
+
+impl HttpServer {
+    fn new(resource: &Resource, patience: Patience) -> Result<Self, ConfigError> {
+        let options = Options::of(resource)?;
+        let tokens = options.sign_in.grant().cloned().map(Tokens::new).transpose();
+        let tokens = tokens.map_err(|why| {
+            ConfigError::in_option("sign-in", format!("options: the authority of the token endpoint: {why}"))
+        })?;
+        Ok(Self {
+            options,
+            tokens,
+            settings: Settings::new(resource).map_err(ConfigError::new)?,
+            room: Semaphore::new(sigv4::KEPT_IN_ALL),
+            shares: Shares::default(),
+            patience,
+        })
+    }
 }
 
 impl Server for HttpServer {

@@ -103,6 +103,7 @@ impl Problem {
             StatusCode::FORBIDDEN if self.approval.is_some() => "Waits for approval",
             StatusCode::FORBIDDEN => "Refused by policy",
             StatusCode::TOO_MANY_REQUESTS => "Too often",
+            StatusCode::REQUEST_TIMEOUT => "Too slow",
             StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => "The upstream could not be asked",
             StatusCode::SERVICE_UNAVAILABLE => "The gate cannot let this run",
             _ => "Not understood",

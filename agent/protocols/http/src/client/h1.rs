@@ -22,6 +22,7 @@ use crate::{
     body::{self, BodyError, DRAINED, LINGER, Source},
     exchange::{Ended, Responder, Session},
     forward,
+    patience::Coming,
     problem::{self, Problem},
     request::Asked,
     websocket::Switched,
@@ -34,8 +35,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a client may take for a head, once it has begun.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long a client may send nothing of a body.
-const BODY: Duration = Duration::from_secs(60);
 /// Most bytes that are read ahead of a request's turn.
 const AHEAD: usize = 64 * 1024;
 /// How much is read at once.
@@ -123,7 +122,8 @@ async fn one<S: AsyncRead + AsyncWrite + Send>(
         expects,
         begun: false,
     };
-    let mut body = RequestBody { reader, decoder: Decoder::new(framing) };
+    let coming = Coming::new(Some(session.server.patience));
+    let mut body = RequestBody { reader, decoder: Decoder::new(framing), coming };
     if let Some(switched) = session.exchange(asked(head, framing), &mut body, &mut responder).await? {
         return Ok(Next::Messages(switched));
     }
@@ -275,6 +275,7 @@ impl<S: AsyncRead> Reader<S> {
 struct RequestBody<'a, S> {
     reader: &'a mut Reader<S>,
     decoder: Decoder,
+    coming: Coming,
 }
 
 impl<S: AsyncRead + Send> Source for RequestBody<'_, S> {
@@ -287,10 +288,11 @@ impl<S: AsyncRead + Send> Source for RequestBody<'_, S> {
                 Ok(Decoded::More) => {}
                 Err(error) => return Some(Err(BodyError::Malformed(error.to_string()))),
             }
-            match timeout(BODY, self.reader.fill()).await {
+            let bytes = |filled: &std::io::Result<usize>| *filled.as_ref().unwrap_or(&0);
+            match self.coming.next(self.reader.fill(), bytes).await {
                 Ok(Ok(0) | Err(_)) => return Some(Err(BodyError::Gone)),
                 Ok(Ok(_)) => {}
-                Err(_) => return Some(Err(BodyError::Slow(BODY))),
+                Err(slow) => return Some(Err(slow)),
             }
         }
     }
@@ -373,8 +375,9 @@ impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
             (None, Version::HTTP_11) => Length::Chunked,
             (None, _) => Length::Close,
         };
-        // What the client was not told to send cannot be told from its next request.
-        self.last |= self.expects;
+        // What the client was not told to send, or still sends, cannot be told from its next request.
+        self.last |=
+            self.expects || matches!(body, Answer::Own(_)) && head.status() == StatusCode::REQUEST_TIMEOUT;
         let mut out = wire::response_head(head.status(), head.headers(), length, self.last);
         self.last |= length == Length::Close;
         if self.is_head || no_body {

@@ -21,6 +21,7 @@ use crate::{
     body::{self, BodyError, Source},
     exchange::{Ended, Responder, Session},
     forward,
+    patience::Coming,
     request::Asked,
     wire,
 };
@@ -29,8 +30,6 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(300);
 /// How long a client may take for the first words of the protocol.
 const PREFACE: Duration = Duration::from_secs(30);
-/// How long a client may send nothing of a body.
-const BODY: Duration = Duration::from_secs(60);
 /// Requests of one connection at a time.
 const STREAMS: u32 = 100;
 /// Most bytes of a head.
@@ -98,7 +97,8 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
         length,
     };
     // A stream of gRPC's may be silent for as long as both like.
-    let mut body = RequestBody { body, patience: if asked.is_grpc() { Duration::MAX } else { BODY } };
+    let patience = Some(session.server.patience).filter(|_| !asked.is_grpc());
+    let mut body = RequestBody { body, coming: Coming::new(patience) };
     match session.exchange(asked, &mut body, &mut responder).await {
         // Nothing that is asked in HTTP/2 switches its connection. Clients that may not send to the end take what they got for
         // broken, some of them.
@@ -131,14 +131,17 @@ fn length(headers: &HeaderMap, is_empty: bool) -> Result<Option<u64>, String> {
 /// A request's body, from its stream.
 struct RequestBody {
     body: RecvStream,
-    /// How long it may be silent.
-    patience: Duration,
+    coming: Coming,
 }
 
 impl Source for RequestBody {
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
-        match timeout(self.patience, self.body.data()).await {
-            Err(_) => return Some(Err(BodyError::Slow(self.patience))),
+        let bytes = |data: &Option<Result<Bytes, _>>| match data {
+            Some(Ok(data)) => data.len(),
+            _ => 0,
+        };
+        match self.coming.next(self.body.data(), bytes).await {
+            Err(slow) => return Some(Err(slow)),
             Ok(Some(Err(error))) => return Some(Err(broken(&error))),
             Ok(Some(Ok(data))) => {
                 return Some(match self.body.flow_control().release_capacity(data.len()) {
@@ -148,10 +151,11 @@ impl Source for RequestBody {
             }
             Ok(None) => {}
         }
-        match self.body.trailers().await {
-            Ok(None) => None,
-            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Err(error) => Some(Err(broken(&error))),
+        match self.coming.next(self.body.trailers(), |_| 0).await {
+            Err(slow) => Some(Err(slow)),
+            Ok(Ok(None)) => None,
+            Ok(Ok(Some(trailers))) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Err(error)) => Some(Err(broken(&error))),
         }
     }
 

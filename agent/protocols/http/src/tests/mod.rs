@@ -9,6 +9,7 @@ mod oauth2;
 mod records;
 mod requests;
 mod signing;
+mod slow;
 mod stage;
 mod streaming;
 mod tricks;

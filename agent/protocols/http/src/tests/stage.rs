@@ -28,7 +28,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 pub(super) use tidegate_gate::contract::PATIENCE;
 
-use crate::Http;
+use crate::{Http, HttpServer, patience::Patience};
 
 /// The name that the resource has.
 pub(super) const HOST: &str = "it.test";
@@ -163,7 +163,7 @@ impl Stage {
              options: {options}\n"
         );
         let policy = load(&text, &rules);
-        let server = Http.configure(&policy.resources[0]).unwrap();
+        let server = Arc::new(HttpServer::new(&policy.resources[0], Patience::default()).unwrap());
         let received = Arc::<Mutex<Vec<String>>>::default();
         let upstream = match reached {
             Reached::Plainly => None,
@@ -187,6 +187,14 @@ impl Stage {
             _directory: directory,
             playing,
         }
+    }
+
+    /// Waits no longer than this for bodies, from now on.
+    pub(super) fn waits(mut self, patience: Patience) -> Self {
+        let policy = self.policy.load();
+        self.server = Arc::new(HttpServer::new(&policy.resources[0], patience).unwrap());
+        drop(policy);
+        self
     }
 
     /// Signs in with this from now on.
