@@ -5,6 +5,7 @@
 mod access;
 mod accounts;
 mod admin;
+mod asking;
 mod authority;
 mod bundle;
 mod cli;

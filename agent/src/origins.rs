@@ -8,11 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_gate::{Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
+use tidegate_gate::{AccountName, Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
     Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
-    PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule, UnixResource,
-    UnixRule, Unread, Version, netns, peer,
+    Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule,
+    UnixResource, UnixRule, Unread, Version, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -21,7 +21,7 @@ use tidegate_policy::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    accounts::{AccountNames, Name},
+    accounts::Accounts,
     dns::Askers,
     host::HostRecord,
     namespaces::Places,
@@ -54,7 +54,7 @@ pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
     processes: Arc<Processes>,
     readers: Arc<Readers<Version>>,
-    names: AccountNames,
+    accounts: Accounts,
     /// Where what happens outside of sessions is written; none before the store is open.
     record: Option<Arc<HostRecord>>,
     /// The agent's own Unix sockets; none before it listens.
@@ -68,8 +68,13 @@ impl HostKernel {
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
-        let (readers, names) = (Arc::default(), AccountNames::default());
-        Ok(Self { kernel, processes, readers, names, record: None, sockets: None })
+        let (readers, accounts) = (Arc::default(), Accounts::default());
+        Ok(Self { kernel, processes, readers, accounts, record: None, sockets: None })
+    }
+
+    /// What decides which account a user id is, for whoever else must agree.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
@@ -205,20 +210,21 @@ impl Askers for HostKernel {
         client: SocketAddr,
         listener: SocketAddr,
     ) -> Result<Option<Captured>, String> {
-        self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())
+        let asker = self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())?;
+        Ok(asker.map(|asker| owned(&self.accounts, asker).0))
     }
 
     fn learn_name(&self, account: u32) {
-        if self.names.known(account).is_none() {
-            let names = self.names.clone();
-            drop(tokio::spawn(async move { names.of(account).await }));
+        if self.accounts.known_name(account, false).is_none() {
+            let accounts = self.accounts.clone();
+            drop(tokio::spawn(async move { accounts.name(account, false).await }));
         }
     }
 
     /// Who asks for names is told by an executable's digest only where somebody has read it already.
     fn describe(&self, asker: Captured) -> Principal {
         let (facts, _) = self.processes.facts(&asker);
-        let name = self.names.known(asker.account()).unwrap_or_default();
+        let name = self.accounts.known_name(asker.account(), facts.container.is_some());
         principal(asker, facts, name)
     }
 }
@@ -251,34 +257,42 @@ impl Origins for HostKernel {
         Box::pin(async move {
             let failed = |error: std::io::Error| OriginError::Kernel(error.to_string());
             let way = Way::of(connection).map_err(failed)?;
-            let Self { kernel, processes, .. } = self.clone();
+            let Self { kernel, processes, accounts, .. } = self.clone();
             let looking = spawn_blocking(move || {
                 let captured = match way {
                     Way::Tcp { netns, client, listener } => kernel.origin(netns, client, listener),
                     Way::Unix { peer, listener } => kernel.unix_origin(&peer, &listener),
                 }?;
-                Ok(captured.map(|captured| (processes.facts(&captured), captured)))
+                Ok(captured.map(|captured| (processes.facts(&captured), owned(&accounts, captured))))
             });
             let looked: Result<_, KernelError> =
                 looking.await.map_err(|_| OriginError::Kernel("asking it was cut off".into()))?;
             let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
-            let ((facts, unread), captured) = looked.ok_or(OriginError::Unknown)?;
-            let name = self.names.of(captured.account()).await;
-            let digest = unread.map(|unread| self.read(captured.account(), unread));
+            let ((facts, unread), (captured, untold)) = looked.ok_or(OriginError::Unknown)?;
+            let account = captured.account();
+            let digest = unread.map(|unread| self.read(account, unread));
+            let contained = facts.container.is_some();
+            let known = self.accounts.known_name(account, contained);
+            let name = known.is_none().then(|| self.name(account, contained));
             let destination = captured.destination;
             let socket = captured
                 .socket
                 .clone()
                 .map(|UnixResource { path, resource, .. }| UnixSocket { path, resource });
-            Ok(Arrival {
-                origin: Origin { destination, socket, principal: principal(captured, facts, name) },
-                digest,
-            })
+            let mut principal = principal(captured, facts, known);
+            principal.process.owner_untold = untold;
+            Ok(Arrival { origin: Origin { destination, socket, principal }, digest, name })
         })
     }
 }
 
 impl HostKernel {
+    /// What an account is called that wasn't asked for lately.
+    fn name(&self, account: u32, contained: bool) -> BoxFuture<'static, AccountName> {
+        let accounts = self.accounts.clone();
+        Box::pin(async move { accounts.name(account, contained).await })
+    }
+
     /// The digest of an executable that is seen the first time.
     fn read(&self, account: u32, unread: Unread) -> BoxFuture<'static, Option<Arc<str>>> {
         let (readers, processes) = (self.readers.clone(), self.processes.clone());
@@ -289,17 +303,25 @@ impl HostKernel {
     }
 }
 
-fn principal(captured: Captured, facts: Facts, name: Name) -> Principal {
-    let nameless = name == Name::None;
-    let process = Process {
+/// With the user who answers for it: whoever is governed by group or place isn't named by the rules that the kernel has, and
+/// a table may have changed since. Also whether that could not be told.
+fn owned(accounts: &Accounts, captured: Captured) -> (Captured, bool) {
+    let (owner, untold) = match accounts.owner(captured.uid) {
+        Owner::Is(owner) => (owner, false),
+        Owner::Untold { first, .. } => (first, true),
+    };
+    let sub_uid_of = (owner != captured.uid).then_some(owner);
+    (Captured { sub_uid_of, ..captured }, untold)
+}
+
+fn principal(captured: Captured, facts: Facts, name: Option<AccountName>) -> Principal {
+    let mut process = Process {
         pid: facts.pid,
         start_time: facts.start_time,
         uid: facts.uid,
         sub_uid_of: captured.sub_uid_of,
         gid: facts.gid,
         groups: facts.groups,
-        user: if let Name::Is(name) = name { Some(name) } else { None },
-        nameless,
         command: facts.command,
         executable: facts.executable,
         executable_sha256: facts.executable_sha256,
@@ -309,7 +331,11 @@ fn principal(captured: Captured, facts: Facts, name: Name) -> Principal {
         container: facts.container,
         claimed_container: facts.claimed_container,
         ancestry: facts.ancestry,
+        ..Process::default()
     };
+    if let Some(name) = name {
+        name.tell(&mut process);
+    }
     Principal { subjects: captured.subjects, process, ..Principal::default() }
 }
 
@@ -333,6 +359,10 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> R
             listener: listener_of(listeners, path),
             resource: resource.name.clone(),
         }));
+    }
+    match subjects::owners(&rules.subjects) {
+        Ok(owners) => rules.owners = owners,
+        Err(error) => problems.push(error.to_string()),
     }
     for pass in &policy.passes {
         for address in &pass.to {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::config::SslMode;
 
 use crate::{
+    accounts::Accounts,
     config::{self, Config},
     credentials::Files,
     error::Error,
@@ -39,11 +40,11 @@ impl People {
         config: &Config,
         credentials: &Arc<Files>,
         registry: &Registry,
-        host: &str,
+        (host, accounts): (&str, &Accounts),
     ) -> Result<Self, Error> {
         let desk = open(config, &**credentials, host).await?;
         Ok(Self {
-            users: Users::new(registry.clone(), desk.clone()),
+            users: Users::new(registry.clone(), desk.clone(), accounts.clone()),
             webhooks: webhooks(config, credentials.clone()).await?,
             page: page(config, &**credentials, &desk, registry).await?,
             desk,

@@ -258,6 +258,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        accounts::Accounts,
         admin::{Answer, Request, Start},
         test_support::{FakeAskers, World},
         user_socket::Users,
@@ -288,7 +289,7 @@ mod tests {
             admin: (Socket::bind(&config.admin_socket()).unwrap(), Arc::new(admin)),
             user_socket: Socket::bind_for_all(&config.user_socket()).unwrap(),
             people: People {
-                users: Users::new(world.registry.clone(), world.desk()),
+                users: Users::new(world.registry.clone(), world.desk(), Accounts::default()),
                 desk: world.desk(),
                 webhooks: Webhooks::default(),
                 page: None,

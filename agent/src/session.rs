@@ -97,10 +97,13 @@ impl Sessions {
             OriginError::Unknown => Refused::UnknownOrigin,
             OriginError::Kernel(why) => Refused::Kernel(why),
         })?;
-        let Arrival { mut origin, digest } = arrival;
+        let Arrival { mut origin, digest, name } = arrival;
         let claimed = place.claim(origin.principal.process.account());
         access.known(origin.destination, &origin.principal);
         claimed?;
+        if let Some(name) = name {
+            name.await.tell(&mut origin.principal.process);
+        }
         if origin.destination.port() == dns::PORT {
             return Ok(Opened::Questions(Box::new(origin)));
         }
@@ -398,6 +401,18 @@ mod tests {
     async fn a_connection_counts_as_its_account_s_before_its_executable_is_read() {
         let mut world = World::with_limits(Limits { sessions: 8, sessions_per_principal: 1 }).await;
         world.reads_executables = true;
+        second_is_refused(world).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_counts_as_its_account_s_before_its_name_is_told() {
+        let mut world = World::with_limits(Limits { sessions: 8, sessions_per_principal: 1 }).await;
+        world.asks_names = true;
+        second_is_refused(world).await;
+    }
+
+    /// Of two connections of an account that may have one, whose first waits for what is told of it.
+    async fn second_is_refused(world: World) {
         let mut served = Served::begin(&world, ECHO).await;
         let waits = served.connect().await;
         // It may be reset before it is known here to be there.

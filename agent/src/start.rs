@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     admin::{Admin, Start},
+    asking::Asking,
     authority::Authority,
     config::Config,
     credentials::Files,
@@ -58,7 +59,8 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let opened = Opened::open(&config)?;
     let host = HostRecord::start(opened.records.clone(), tier.clone()).map_err(Error::Runtime)?;
     kernel.read_log(host).map_err(Error::Kernel)?;
-    let people = People::gather(&config, &opened.credentials, &opened.registry, &host_name()).await?;
+    let on_host = (&*host_name(), kernel.accounts());
+    let people = People::gather(&config, &opened.credentials, &opened.registry, on_host).await?;
     let loader = opened.loader(&config);
     let candidate = Box::pin(loader.load()).await?;
     let socket = Socket::bind(&config.admin_socket())?;
@@ -84,10 +86,11 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let origins = Arc::new(kernel);
     let dns = Dns::new(in_force.clone(), origins.clone(), records.clone(), tier.clone());
     let namespaces = Namespaces::new(seen, origins.clone(), dns.clone(), connections);
-    let (identities, approvals) = (Arc::new(registry), Arc::new(people.desk.clone()));
+    let approvals =
+        Arc::new(Asking { desk: Arc::new(people.desk.clone()), accounts: origins.accounts().clone() });
     let sessions = Arc::new(Sessions {
         origins,
-        identities,
+        identities: Arc::new(registry),
         in_force,
         credentials,
         records,

@@ -134,6 +134,8 @@ pub(crate) struct FakeOrigins {
     pub(crate) destination: Option<SocketAddr>,
     /// Whether executables are seen the first time, and reading them has no end.
     pub(crate) reads: bool,
+    /// Whether accounts are called what a name service that is stuck says.
+    pub(crate) names: bool,
     /// The resource whose Unix socket each connection was made to.
     pub(crate) socket_of: Option<Arc<str>>,
 }
@@ -147,7 +149,8 @@ impl Origins for FakeOrigins {
             let of = |resource| UnixSocket { path: "/run/socket".into(), resource };
             let origin = Origin { destination, socket: self.socket_of.clone().map(of), principal };
             let digest = self.reads.then(|| Box::pin(std::future::pending()) as BoxFuture<'static, _>);
-            Ok(Arrival { origin, digest })
+            let name = self.names.then(|| Box::pin(std::future::pending()) as BoxFuture<'static, _>);
+            Ok(Arrival { origin, digest, name })
         })
     }
 }
@@ -322,6 +325,8 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     /// Whether executables are seen the first time, and reading them has no end.
     pub(crate) reads_executables: bool,
+    /// Whether accounts are called what a name service that is stuck says.
+    pub(crate) asks_names: bool,
     /// The resource whose Unix socket each connection is made to.
     pub(crate) socket_of: Option<Arc<str>>,
     authority: Arc<Authority>,
@@ -364,6 +369,7 @@ impl World {
             stopping: watch::Sender::new(Stopping::No),
             registry,
             reads_executables: false,
+            asks_names: false,
             socket_of: None,
             authority,
         }
@@ -398,6 +404,7 @@ impl World {
             origins: Arc::new(FakeOrigins {
                 destination,
                 reads: self.reads_executables,
+                names: self.asks_names,
                 socket_of: self.socket_of.clone(),
             }),
             identities: Arc::new(self.registry.clone()),

@@ -187,6 +187,11 @@ impl Agent {
         Ok(fs::write(self.path("bundle").join(name), text)?)
     }
 
+    /// A file of the bundle.
+    pub fn read_bundle(&self, name: &str) -> Result<String> {
+        Ok(fs::read_to_string(self.path("bundle").join(name))?)
+    }
+
     /// Adds to its configuration. It counts from the next launch on.
     pub fn add_configuration(&self, text: &str) -> Result<()> {
         let mut file = OpenOptions::new().append(true).open(self.path("tidegate.yaml"))?;

@@ -234,8 +234,8 @@ pub fn fetched(version: u32) -> Result<PathBuf> {
     Ok(programs)
 }
 
-/// The newest server that is installed.
-fn programs() -> Result<PathBuf> {
+/// Where the programs of the newest PostgreSQL of the system are.
+pub fn programs() -> Result<PathBuf> {
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     fs::read_dir(PROGRAMS)
         .into_iter()

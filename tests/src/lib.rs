@@ -20,7 +20,7 @@ mod world;
 pub use account::{Account, CLIENTS, Ran};
 pub use agent::{Agent, Settings};
 pub use certificates::Certificates;
-pub use cluster::{Cluster, Options, SERVERS, SERVERS_FOLDER, SHOP, fetched};
+pub use cluster::{Cluster, Options, SERVERS, SERVERS_FOLDER, SHOP, fetched, programs};
 pub use name_server::NameServer;
 pub use process::{Process, crash, run};
 pub use provider::Provider;

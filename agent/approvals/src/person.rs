@@ -36,9 +36,9 @@ pub struct Who {
     pub host: Arc<str>,
     /// User id.
     pub uid: Option<u32>,
-    /// Whether that account's name is among `accounts`, or it is known to have none.
+    /// Whether that account's name is among `accounts`, or it is known to have none. Not noted by earlier versions.
     #[serde(default)]
-    pub named: bool,
+    pub named: Option<bool>,
     /// Issuer, by its URL, and subject of each identity.
     pub subjects: Vec<(Arc<str>, Arc<str>)>,
     /// Names that their accounts have: their own, its number, and those that issuers vouch for.
@@ -85,7 +85,7 @@ impl Person {
             name: self.to_string(),
             host: self.host.clone(),
             uid: self.uid,
-            named: self.user.is_some() || self.nameless,
+            named: Some(self.user.is_some() || self.nameless),
             subjects: subjects(&self.identities),
             accounts: self.accounts(),
             may_answer: Vec::new(),
@@ -113,14 +113,30 @@ impl Who {
     /// issuer says whose account is whose: an account whose own name could not be told may be everybody's whose account an
     /// issuer names, or another host's.
     pub fn may_be(&self, other: &Self) -> bool {
+        self.is_by_what_is_told(other) || self.untold_between(other).is_some()
+    }
+
+    /// The same, by what is known of both.
+    pub(crate) fn is_by_what_is_told(&self, other: &Self) -> bool {
         let same = |ours: &Arc<str>| {
             other.accounts.iter().any(|theirs| plain(theirs).eq_ignore_ascii_case(plain(ours)))
         };
         (self.uid.is_some() && self.uid == other.uid)
             || self.accounts.iter().any(same)
             || self.share_a_subject(other)
-            || self.may_be_named_as(other)
-            || other.may_be_named_as(self)
+    }
+
+    /// The account, of these two, whose name could not be told and may be one that the other is known by.
+    pub(crate) fn untold_between(&self, other: &Self) -> Option<u32> {
+        let untold = |who: &Self, other| who.uid.filter(|_| who.may_be_named_as(other));
+        untold(self, other).or_else(|| untold(other, self))
+    }
+
+    fn is_named(&self) -> bool {
+        // Names come before the number.
+        let number = self.uid.map(|uid| uid.to_string());
+        let by_name = || self.accounts.first().is_some_and(|first| Some(&**first) != number.as_deref());
+        self.named.unwrap_or_else(by_name)
     }
 
     /// Whether the name of this one's account could not be told, and may be one that the other is known by.
@@ -129,7 +145,7 @@ impl Who {
         let number = other.uid.filter(|_| other.host == self.host).map(|uid| uid.to_string());
         let own = other.accounts.iter().position(|name| Some(&**name) == number.as_deref());
         let others = other.accounts.len() - own.map_or(0, |at| at + 1);
-        self.uid.is_some() && !self.named && others > 0
+        self.uid.is_some() && !self.is_named() && others > 0
     }
 
     /// Whether they are the same, for what only this person may do: of one host's account, or one issuer's subject.
@@ -202,11 +218,24 @@ mod tests {
             name: String::new(),
             host: "".into(),
             uid: None,
-            named: false,
+            named: None,
             subjects: Vec::new(),
             accounts,
             may_answer: Vec::new(),
         }
+    }
+
+    #[test]
+    fn whether_an_account_had_a_name_is_told_of_what_earlier_versions_kept() {
+        let login = known_as("bob");
+        let kept = |accounts: &str| {
+            let text =
+                format!(r#"{{"name": "", "host": "h", "uid": 7, "subjects": [], "accounts": {accounts}}}"#);
+            serde_json::from_str::<Who>(&text).unwrap()
+        };
+        assert!(!kept(r#"["ann", "7"]"#).may_be(&login));
+        assert_eq!(kept(r#"["7"]"#).untold_between(&login), Some(7));
+        assert_eq!(login.untold_between(&kept(r#"["7"]"#)), Some(7));
     }
 
     #[test]

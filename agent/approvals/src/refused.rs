@@ -31,6 +31,12 @@ pub enum Refused {
     /// They are not among those who may answer.
     #[error("you may not answer this; may: {0}")]
     NotAsked(String),
+    /// Nobody can tell whether they asked, or said yes already.
+    #[error(
+        "what the account of user id {0} is called could not be told, so it may be yours: answer from an account of the host \
+         without a login, or have it asked again"
+    )]
+    MayBeTheirs(u32),
     /// They answered already, or somebody who may be the same.
     #[error("you said yes already; somebody else must, too")]
     Twice,

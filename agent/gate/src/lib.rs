@@ -40,7 +40,7 @@ pub use hold::{Approved, Hold, Matter, Put, Waiting};
 pub use identity::{Identified, Identities};
 pub use mask::{Find, Masker};
 pub use opening::{Opening, Stopping};
-pub use origin::{Arrival, Origin, OriginError, Origins, UnixSocket};
+pub use origin::{AccountName, Arrival, Origin, OriginError, Origins, UnixSocket};
 pub use pace::Pace;
 pub use permit::{Decision, Outcome, Permit};
 pub use protocol::{BoxFuture, ClientIo, ConfigError, Protocol, ServeError, Server, options};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
-use tidegate_policy::Principal;
+use tidegate_policy::{Principal, Process};
 
 use crate::{BoxFuture, Stream};
 
@@ -34,6 +34,27 @@ pub struct Arrival {
     /// The digest of the process' executable, where that isn't known yet. To be waited for when the connection is counted: it
     /// takes as long as whoever made the executable likes. None if it can't be told.
     pub digest: Option<BoxFuture<'static, Option<Arc<str>>>>,
+    /// What its account is called, where that isn't known yet. To be waited for likewise: a name service may be slow.
+    pub name: Option<BoxFuture<'static, AccountName>>,
+}
+
+/// What an account is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountName {
+    /// This.
+    Is(Arc<str>),
+    /// The host knows no such account.
+    None,
+    /// It could not be told, or not in time.
+    Untold,
+}
+
+impl AccountName {
+    /// Says so of a process of that account.
+    pub fn tell(self, process: &mut Process) {
+        process.nameless = self == Self::None;
+        process.user = if let Self::Is(name) = self { Some(name) } else { None };
+    }
 }
 
 /// Where origins come from.

@@ -228,7 +228,14 @@ impl Host for Procfs {
 impl Procfs {
     /// Starts what waits for their ends.
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { ends: Ends::start()?, cgroups: mounted_cgroups() })
+        let cgroups = mounted_cgroups();
+        if cgroups.is_none() {
+            tracing::warn!(
+                "no cgroup v2 hierarchy is mounted where this agent sees it: `tidegate present` binds to commands alone \
+                 (`present -- COMMAND`), to no shell"
+            );
+        }
+        Ok(Self { ends: Ends::start()?, cgroups })
     }
 
     fn is_still(&self, id: ProcessId) -> bool {

@@ -10,7 +10,7 @@ use tidegate_abi::{
 };
 
 use crate::KernelError;
-use crate::rules::{SubjectRule, bounded};
+use crate::rules::{SubUids, SubjectRule, bounded};
 use crate::unit::UnitPattern;
 
 /// Everybody that rules govern, with the bits of the subjects that each is one of.
@@ -35,8 +35,7 @@ impl Governed {
             *self.ids.entry((kind as u32, id)).or_default() |= bit;
         }
         for range in &subject.sub_uids {
-            let end = range.start.saturating_add(range.count.saturating_sub(1));
-            for net in Ipv4Subnets::new(range.start.into(), end.into(), 0) {
+            for net in prefixes(range) {
                 let entry = self.sub_users.entry(net).or_default();
                 entry.subjects |= bit;
                 entry.owner = range.owner;
@@ -47,6 +46,18 @@ impl Governed {
         }
         for unit in &subject.units {
             *self.units.entry(unit.clone()).or_default() |= bit;
+        }
+    }
+
+    /// Has these ranges count as their users, as far as they fit beside those of the governed.
+    pub(crate) fn own(&mut self, ranges: &[SubUids]) {
+        for range in ranges {
+            if self.sub_users.len() + prefixes(range).count() > MAX_SUB_USERS / 2 {
+                return;
+            }
+            for net in prefixes(range) {
+                self.sub_users.entry(net).or_insert(SubUser { owner: range.owner, ..SubUser::default() });
+            }
         }
     }
 
@@ -80,7 +91,7 @@ impl Governed {
 
     /// Whether nobody is governed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ids.is_empty() && self.sub_users.is_empty()
+        self.ids.is_empty() && self.sub_users.values().all(|user| user.subjects == 0)
     }
 
     /// Users by their own ids.
@@ -156,10 +167,14 @@ impl Governed {
     }
 }
 
+fn prefixes(range: &SubUids) -> Ipv4Subnets {
+    let end = range.start.saturating_add(range.count.saturating_sub(1));
+    Ipv4Subnets::new(range.start.into(), end.into(), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::SubUids;
 
     fn subject(ranges: &[(u32, u32, u32)]) -> SubjectRule {
         let sub_uids = ranges.iter().map(|&(owner, start, count)| SubUids { owner, start, count }).collect();
@@ -186,6 +201,31 @@ mod tests {
         let narrow = governed.sub_users(1).find(|(bits, _, _)| *bits == SubUserKey::FIXED_BITS + 24).unwrap();
         assert_eq!((narrow.2.subjects, narrow.2.owner), (0b11, 1001));
         assert_eq!((governed.of_user(65_600), governed.of_user(70_000)), (0b11, 0b01));
+    }
+
+    #[test]
+    fn sub_uids_count_as_their_user_whoever_is_governed_by_place() {
+        let units = vec![UnitPattern::parse("user-*.slice").unwrap()];
+        let mut governed = Governed::default();
+        governed.add(&SubjectRule { units, ..SubjectRule::default() }, 1);
+        governed.own(&[SubUids { owner: 61_001, start: 165_536, count: 65_536 }]);
+        let user = governed.sub_user(Ipv4Net::from(Ipv4Addr::from(165_537)));
+        assert_eq!((user.owner, user.subjects), (61_001, 0));
+        assert!(governed.is_empty(), "nobody is governed by a sub-uid");
+        assert_eq!(governed.looks(), LOOKS_AT_CGROUPS | LOOKS_AT_SUB_USERS);
+    }
+
+    #[test]
+    fn more_sub_uids_than_fit_refuse_no_rules_and_push_out_none_of_the_governed() {
+        let mut governed = Governed::default();
+        governed.add(&subject(&[(1000, 65_536, 65_536)]), 1);
+        let others =
+            |index: u32| SubUids { owner: 2000 + index, start: 65_535 + index * 65_536, count: 65_536 };
+        let others: Vec<_> = (0..2_000).map(others).collect();
+        governed.own(&others);
+        governed.fits().unwrap();
+        assert_eq!(governed.of_user(70_000), 1);
+        assert_eq!(governed.sub_user(Ipv4Net::from(Ipv4Addr::from(65_535))).owner, 2000);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod tables;
 mod tier;
 mod unit;
 mod unix;
+pub mod users;
 
 pub use captured::Captured;
 pub use cgroup::Hierarchy;
@@ -46,7 +47,7 @@ pub use programs::TOOLCHAIN;
 pub use rules::{Destination, Learned, PassRule, Rules, SubUids, SubjectRule};
 pub use shield::{FileRule, ListenerName, NamePattern, Protection, Refusal, Told, UnixRule};
 pub use sockets::{OlderSocket, Protocol};
-pub use sub_uids::Accounts;
+pub use sub_uids::{Accounts, Owner};
 pub use tier::{Feature, Found, Missing, Tier, features};
 pub use unit::UnitPattern;
 pub use unix::UnixResource;

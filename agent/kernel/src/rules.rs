@@ -20,6 +20,9 @@ use crate::{KernelError, UnitPattern};
 pub struct Rules {
     /// Who is governed.
     pub subjects: Vec<SubjectRule>,
+    /// Sub-uids of whoever may be governed without being named, by group or place: they count as these users, and nobody is
+    /// governed by them. As many as there is room for.
+    pub owners: Vec<SubUids>,
     /// What governed processes reach through the gate.
     pub resources: Vec<Destination>,
     /// What they reach directly.
@@ -202,6 +205,7 @@ impl Compiled {
             governed.add(subject, bit);
         }
         governed.fits()?;
+        governed.own(&rules.owners);
         generation.looks = governed.looks();
         let declared = table(&rules.resources, &rules.passes, bits)?;
         let learned = table(&rules.learned.resources, &rules.learned.passes, bits)?;

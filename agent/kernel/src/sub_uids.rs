@@ -1,39 +1,61 @@
 //! Whose user ids the sub-uids of user namespaces are (subuid(5)).
 
 use std::{
+    collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use nix::unistd::User;
-
-use crate::{KernelError, SubUids};
+use crate::{
+    KernelError, SubUids,
+    users::{self, Answer},
+};
 
 /// Which ids each user may use in user namespaces.
 const TABLE: &str = "/etc/subuid";
-/// How long a user whom the name service could not tell isn't asked for again.
+/// How long users whom the name service could not tell aren't asked for again.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Whose user ids are whose, remembered until the host's table changes.
+/// Whose user ids are whose, as the host's table says now. Users whom the host itself doesn't know are told by the name service,
+/// once and again when the table changes; who was told stays known while it doesn't answer.
 ///
 /// Root's own ranges count for nobody: what runs in them, as in containers that root began, may do less than any user, and must
 /// never be taken for root.
 #[derive(Debug)]
 pub struct Accounts {
     table: PathBuf,
-    read: Mutex<Option<Arc<Read>>>,
+    local: fn(&str) -> Option<u32>,
+    service: fn(&str) -> Answer<u32>,
+    read: Mutex<Read>,
+}
+
+/// The user who answers for a user id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// The one whose sub-uid it is, whether anybody governs that user or not, else itself.
+    Is(u32),
+    /// That could not be told.
+    Untold {
+        /// The first id of the range that it is in, by which it can be counted together with the others.
+        first: u32,
+        /// Why.
+        why: String,
+    },
 }
 
 /// The table as it was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Read {
-    version: Option<Version>,
-    owned: Vec<Owned>,
-    /// When to ask again for users who could not be told; none if all could.
-    again: Option<Instant>,
+    /// None before the first time; none within if there is no table.
+    version: Option<Option<Version>>,
+    ranges: Vec<Range>,
+    /// Those who are in it.
+    users: HashMap<String, User>,
+    /// When to ask the name service; none if it has told all.
+    due: Option<Instant>,
 }
 
 /// What changes when the file does.
@@ -44,66 +66,119 @@ struct Version {
     changed: (i64, i64),
 }
 
-/// A line of the table, and whose it is; an error if that could not be told.
-#[derive(Debug)]
-struct Owned {
-    start: u32,
-    count: u32,
-    owner: Result<u32, String>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum User {
+    Is(u32),
+    /// A user who is gone.
+    Nobody,
+    Untold,
 }
 
 impl Default for Accounts {
     fn default() -> Self {
-        Self { table: TABLE.into(), read: Mutex::default() }
+        Self { table: TABLE.into(), local: users::local_uid, service: users::uid, read: Mutex::default() }
     }
 }
 
 impl Accounts {
-    /// The user who answers for a user id: the one whose sub-uid it is, whether anybody governs that user or not, else itself.
-    /// None if the table must be read first. Asks no name service.
-    pub fn of(&self, uid: u32) -> Option<io::Result<u32>> {
-        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let version = match self.version() {
-            Ok(version) => version,
-            Err(error) => return Some(Err(error)),
-        };
-        if version != read.version {
-            return None;
+    /// The user who answers for a user id. Asks no name service.
+    pub fn of(&self, uid: u32) -> Owner {
+        match self.fresh() {
+            Ok(read) => read.owner(uid),
+            Err(error) => Owner::Untold { first: uid, why: format!("{TABLE}: {error}") },
         }
-        let account = account(&read.owned, uid);
-        let again = account.is_err() && read.again.is_some_and(|again| Instant::now() >= again);
-        (!again).then_some(account)
     }
 
-    /// Reads the table, and asks who its users are. Blocks as long as the name service does.
-    ///
-    /// # Errors
-    ///
-    /// It is there and can't be read.
-    pub fn read(&self) -> io::Result<()> {
-        let version = self.version()?;
-        let text = match version {
-            Some(_) => fs::read_to_string(&self.table)?,
-            None => String::new(),
+    /// Whether the name service is to be [asked](Self::ask).
+    pub fn is_due(&self) -> bool {
+        self.lock().due.is_some_and(|due| Instant::now() >= due)
+    }
+
+    /// Asks the name service for the users whom the host itself doesn't know. Blocks as long as it does.
+    pub fn ask(&self) {
+        let unknown: Vec<String> = {
+            let read = self.lock();
+            let names = read.users.keys().filter(|name| name.parse::<u32>().is_err());
+            names.filter(|name| (self.local)(name).is_none()).cloned().collect()
         };
-        let owned = owned(&text, |name| User::from_name(name).map(|user| user.map(|user| user.uid.as_raw())));
-        let untold = owned.iter().any(|range| range.owner.is_err());
-        let again = untold.then(|| Instant::now() + PAUSE);
-        let read = Arc::new(Read { version, owned, again });
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
-        Ok(())
+        let told: Vec<_> = unknown.into_iter().map(|name| ((self.service)(&name), name)).collect();
+        let mut read = self.lock();
+        for (answer, name) in told {
+            let Some(user) = read.users.get_mut(&name) else { continue };
+            *user = match answer {
+                Answer::Is(uid) => User::Is(uid),
+                Answer::None => User::Nobody,
+                Answer::Nowhere | Answer::Untold => *user,
+            };
+        }
+        let untold = read.users.values().any(|user| *user == User::Untold);
+        read.due = untold.then(|| Instant::now() + PAUSE);
     }
 
-    /// None if there is no table.
-    fn version(&self) -> io::Result<Option<Version>> {
-        match fs::metadata(&self.table) {
-            Ok(file) => Ok(Some(Version {
+    fn lock(&self) -> MutexGuard<'_, Read> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table as it is now.
+    fn fresh(&self) -> io::Result<MutexGuard<'_, Read>> {
+        let mut read = self.lock();
+        let version = match fs::metadata(&self.table) {
+            Ok(file) => Some(Version {
                 inode: file.ino(),
                 size: file.size(),
                 changed: (file.ctime(), file.ctime_nsec()),
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if read.version.as_ref() != Some(&version) {
+            let text = if version.is_some() { fs::read_to_string(&self.table)? } else { String::new() };
+            read.replace(&text, self.local);
+            read.version = Some(version);
+        }
+        Ok(read)
+    }
+}
+
+impl Read {
+    /// Those whom the name service told of before stay known until it is asked again.
+    fn replace(&mut self, text: &str, local: fn(&str) -> Option<u32>) {
+        self.ranges = ranges(text).collect();
+        let former = std::mem::take(&mut self.users);
+        self.due = None;
+        for Range { user, .. } in &self.ranges {
+            if self.users.contains_key(user) {
+                continue;
+            }
+            let known = user.parse().ok().or_else(|| local(user)).map(User::Is);
+            if known.is_none() {
+                self.due = Some(Instant::now());
+            }
+            let before = || former.get(user).copied().filter(|user| matches!(user, User::Is(_)));
+            self.users.insert(user.clone(), known.or_else(before).unwrap_or(User::Untold));
+        }
+    }
+
+    fn owner(&self, uid: u32) -> Owner {
+        let mut owners: Vec<(u32, &Range)> = Vec::new();
+        let within = |range: &&Range| range.start <= uid && uid - range.start < range.count;
+        for range in self.ranges.iter().filter(within) {
+            match self.users.get(&range.user) {
+                Some(User::Is(0) | User::Nobody) => {}
+                Some(User::Is(owner)) => owners.push((*owner, range)),
+                Some(User::Untold) | None => {
+                    let why = format!("who {:?} in {TABLE} is could not be told", range.user);
+                    return Owner::Untold { first: range.start, why };
+                }
+            }
+        }
+        match owners.as_slice() {
+            [] => Owner::Is(uid),
+            [(owner, _), more @ ..] if more.iter().all(|(other, _)| other == owner) => Owner::Is(*owner),
+            [(_, range), ..] => {
+                let why = format!("{TABLE}: several users have the sub-uid {uid}");
+                Owner::Untold { first: range.start, why }
+            }
         }
     }
 }
@@ -112,68 +187,73 @@ impl Accounts {
 ///
 /// # Errors
 ///
-/// [`KernelError::System`] if the table or the user database can't be read.
-pub(crate) fn of_users(users: &[u32]) -> Result<Vec<SubUids>, KernelError> {
-    match fs::read_to_string(TABLE) {
-        Ok(text) => of_users_in(&text, users),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(KernelError::System { what: TABLE, error }),
-    }
+/// [`KernelError::System`] if the table can't be read, or it can't be told who is in it.
+pub(crate) fn of_users(owners: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+    of_users_in(&table()?, owners)
 }
 
-fn of_users_in(text: &str, users: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+/// All ranges but root's own and those of users who are gone or can't be told.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if the table can't be read.
+pub(crate) fn of_all() -> Result<Vec<SubUids>, KernelError> {
+    let mut known: HashMap<String, Option<u32>> = HashMap::new();
     let mut found = Vec::new();
-    for Range { user, start, count } in ranges(text) {
-        let owner = match user.parse() {
-            Ok(uid) => Some(uid),
-            Err(_) => User::from_name(user)
-                .map_err(|error| KernelError::System { what: "the user database", error: error.into() })?
-                .map(|user| user.uid.as_raw()),
-        };
-        if let Some(owner) = owner.filter(|owner| users.contains(owner)) {
+    for Range { user, start, count } in ranges(&table()?) {
+        let owner = *known.entry(user).or_insert_with_key(|user| uid(user).ok().flatten());
+        found.extend(owner.filter(|owner| *owner != 0).map(|owner| SubUids { owner, start, count }));
+    }
+    Ok(found)
+}
+
+fn of_users_in(text: &str, owners: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+    let mut found = Vec::new();
+    // The name service isn't asked for the sake of nobody.
+    for Range { user, start, count } in ranges(text).filter(|_| !owners.is_empty()) {
+        if let Some(owner) = uid(&user)?.filter(|owner| owners.contains(owner)) {
             found.push(SubUids { owner, start, count });
         }
     }
     Ok(found)
 }
 
-/// All ranges but those of root and of users who are gone.
-fn owned(text: &str, uid_of: impl Fn(&str) -> nix::Result<Option<u32>>) -> Vec<Owned> {
-    let owner = |user: &str| match user.parse() {
-        Ok(uid) => Ok(Some(uid)),
-        Err(_) => uid_of(user).map_err(|error| format!("who {user:?} in {TABLE} is: {error}")),
-    };
-    let owned = ranges(text).filter_map(|Range { user, start, count }| {
-        let owner = owner(user).transpose()?;
-        (owner != Ok(0)).then_some(Owned { start, count, owner })
-    });
-    owned.collect()
+fn table() -> Result<String, KernelError> {
+    match fs::read_to_string(TABLE) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(KernelError::System { what: TABLE, error }),
+    }
 }
 
-fn account(owned: &[Owned], uid: u32) -> io::Result<u32> {
-    let mut account = None;
-    let within = |range: &&Owned| range.start <= uid && uid - range.start < range.count;
-    for range in owned.iter().filter(within) {
-        let owner = range.owner.clone().map_err(io::Error::other)?;
-        if account.replace(owner).is_some_and(|other| other != owner) {
-            return Err(io::Error::other(format!("{TABLE}: several users have the sub-uid {uid}")));
+/// A user by number or name; none who is gone.
+fn uid(user: &str) -> Result<Option<u32>, KernelError> {
+    if let Some(uid) = user.parse().ok().or_else(|| users::local_uid(user)) {
+        return Ok(Some(uid));
+    }
+    match users::uid(user) {
+        Answer::Is(uid) => Ok(Some(uid)),
+        Answer::None | Answer::Nowhere => Ok(None),
+        Answer::Untold => {
+            let error = io::Error::other(format!("who {user:?} in {TABLE} is could not be told"));
+            Err(KernelError::System { what: "the user database", error })
         }
     }
-    Ok(account.unwrap_or(uid))
 }
 
 /// A line of the table.
-struct Range<'a> {
-    user: &'a str,
+#[derive(Debug)]
+struct Range {
+    user: String,
     start: u32,
     count: u32,
 }
 
 /// What newuidmap(1) wouldn't understand gives nobody an id.
-fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
+fn ranges(text: &str) -> impl Iterator<Item = Range> + '_ {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let user = fields.next()?;
+        let user = fields.next()?.to_owned();
         let (start, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
         (count > 0).then_some(Range { user, start, count })
     })
@@ -181,16 +261,35 @@ fn ranges(text: &str) -> impl Iterator<Item = Range<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
-    fn account_in(table: &str, uid: u32) -> io::Result<u32> {
-        let users = |name: &str| match name {
-            "root" => Ok(Some(0)),
-            "lxd" => Ok(Some(998)),
-            "dead" => Err(nix::errno::Errno::EIO),
-            _ => Ok(None),
+    fn accounts_of(text: &str) -> (tempfile::TempDir, Accounts) {
+        let directory = tempfile::tempdir().unwrap();
+        let local = |name: &str| (name == "root").then_some(0).or((name == "lxd").then_some(998));
+        let service = |name: &str| match name {
+            "ann" => Answer::Is(1001),
+            "dead" => Answer::Untold,
+            "away" => Answer::Nowhere,
+            _ => Answer::None,
         };
-        account(&owned(table, users), uid)
+        let accounts =
+            Accounts { table: directory.path().join("subuid"), local, service, read: Mutex::default() };
+        fs::write(&accounts.table, text).unwrap();
+        (directory, accounts)
+    }
+
+    fn account_in(text: &str, uid: u32) -> Owner {
+        let (_directory, accounts) = accounts_of(text);
+        let _first = accounts.of(uid);
+        accounts.ask();
+        accounts.of(uid)
+    }
+
+    fn untold(owner: &Owner) -> (u32, &str) {
+        let Owner::Untold { first, why } = owner else { panic!("it was told: {owner:?}") };
+        (*first, why)
     }
 
     #[test]
@@ -202,53 +301,74 @@ mod tests {
 
     #[test]
     fn a_sub_uid_s_account_is_the_user_who_has_it_in_a_range() {
-        let table = "61001:200000:65536\nnobody-there:300000:9\n61002:4294967295:65536\n";
+        let table = "61001:200000:65536\nnobody-there:300000:9\n61002:4294967295:65536\nann:400000:9\n";
         for (uid, account) in [
             (199_999, 199_999),
             (200_000, 61_001),
             (265_535, 61_001),
             (265_536, 265_536),
             (300_001, 300_001),
+            (400_000, 1001),
             (u32::MAX, 61_002),
         ] {
-            assert_eq!(account_in(table, uid).unwrap(), account, "{uid}");
+            assert_eq!(account_in(table, uid), Owner::Is(account), "{uid}");
         }
     }
 
     #[test]
     fn a_sub_uid_of_root_is_nobody_and_never_root() {
         for table in ["root:1000000:65536\n", "0:1000000:65536\n"] {
-            assert_eq!(account_in(table, 1_000_000).unwrap(), 1_000_000);
+            assert_eq!(account_in(table, 1_000_000), Owner::Is(1_000_000));
         }
         // As LXD has it: the same range twice.
-        assert_eq!(account_in("lxd:1000000:65536\nroot:1000000:65536\n", 1_000_001).unwrap(), 998);
+        assert_eq!(account_in("lxd:1000000:65536\nroot:1000000:65536\n", 1_000_001), Owner::Is(998));
     }
 
     #[test]
     fn a_sub_uid_of_two_users_is_nobody_s() {
         let twice = "61001:200000:65536\n61001:200000:9\n61002:265535:9\n";
-        assert_eq!(account_in(twice, 200_000).unwrap(), 61_001);
-        assert!(account_in(twice, 265_535).unwrap_err().to_string().contains("265535"));
+        assert_eq!(account_in(twice, 200_000), Owner::Is(61_001));
+        let owner = account_in(twice, 265_535);
+        assert_eq!(untold(&owner).0, 200_000);
+        assert!(untold(&owner).1.contains("265535"));
     }
 
     #[test]
     fn a_user_who_cannot_be_told_holds_up_nobody_else() {
-        let table = "dead:100000:65536\n61001:200000:65536\n";
-        assert!(account_in(table, 100_000).unwrap_err().to_string().contains("\"dead\""));
-        assert_eq!(account_in(table, 200_000).unwrap(), 61_001);
-        assert_eq!(account_in(table, 5).unwrap(), 5);
+        for name in ["dead", "away"] {
+            let table = format!("{name}:100000:65536\n61001:200000:65536\n");
+            let owner = account_in(&table, 100_009);
+            assert_eq!(untold(&owner).0, 100_000);
+            assert!(untold(&owner).1.contains(&format!("{name:?}")));
+            assert_eq!(account_in(&table, 200_000), Owner::Is(61_001));
+            assert_eq!(account_in(&table, 5), Owner::Is(5));
+        }
     }
 
     #[test]
-    fn the_table_is_read_when_it_changes_and_not_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let accounts = Accounts { table: directory.path().join("subuid"), read: Mutex::default() };
-        assert!(accounts.of(200_000).is_none());
-        accounts.read().unwrap();
-        assert_eq!(accounts.of(200_000).unwrap().unwrap(), 200_000);
-        fs::write(&accounts.table, "61001:200000:65536\n").unwrap();
-        assert!(accounts.of(200_000).is_none());
-        accounts.read().unwrap();
-        assert_eq!(accounts.of(200_000).unwrap().unwrap(), 61_001);
+    fn the_table_counts_as_it_is_now_and_without_the_name_service_for_whom_the_host_knows() {
+        let (_directory, accounts) = accounts_of("");
+        fs::remove_file(&accounts.table).unwrap();
+        assert_eq!(accounts.of(200_000), Owner::Is(200_000));
+        fs::write(&accounts.table, "lxd:200000:65536\n").unwrap();
+        assert_eq!(accounts.of(200_000), Owner::Is(998));
+        assert!(!accounts.is_due());
+    }
+
+    #[test]
+    fn who_was_told_once_stays_known_while_the_name_service_is_away() {
+        static AWAY: AtomicBool = AtomicBool::new(false);
+        let (_directory, mut accounts) = accounts_of("ann:200000:9\n");
+        accounts.service = |_| if AWAY.load(Ordering::Relaxed) { Answer::Nowhere } else { Answer::Is(1001) };
+        assert!(matches!(accounts.of(200_000), Owner::Untold { .. }));
+        assert!(accounts.is_due());
+        accounts.ask();
+        assert!(!accounts.is_due());
+        AWAY.store(true, Ordering::Relaxed);
+        fs::write(&accounts.table, "ann:200000:99\n").unwrap();
+        assert_eq!(accounts.of(200_050), Owner::Is(1001));
+        assert!(accounts.is_due());
+        accounts.ask();
+        assert_eq!(accounts.of(200_050), Owner::Is(1001));
     }
 }

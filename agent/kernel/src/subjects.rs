@@ -2,7 +2,7 @@
 
 use nix::unistd::{Group, User};
 
-use crate::{Hierarchy, KernelError, SubjectRule, UnitPattern, sub_uids};
+use crate::{Hierarchy, KernelError, SubUids, SubjectRule, UnitPattern, sub_uids};
 
 /// The names that choose a subject's processes. Any one of them does.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,6 +49,18 @@ pub fn resolve(name: &str, names: Names<'_>) -> Result<SubjectRule, KernelError>
     rule.uids.dedup();
     rule.sub_uids = sub_uids::of_users(&rule.uids)?;
     Ok(rule)
+}
+
+/// Sub-uids of whom these subjects may govern without naming them: of all users if a primary group, a cgroup or a unit does,
+/// else of none.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if they can't be read.
+pub fn owners(subjects: &[SubjectRule]) -> Result<Vec<SubUids>, KernelError> {
+    let by_place =
+        |rule: &SubjectRule| !(rule.gids.is_empty() && rule.cgroups.is_empty() && rule.units.is_empty());
+    if subjects.iter().any(by_place) { sub_uids::of_all() } else { Ok(Vec::new()) }
 }
 
 struct FoundGroup {

@@ -44,6 +44,9 @@ pub struct Process {
     /// The user whose sub-uid that is (subuid(5)), if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_uid_of: Option<u32>,
+    /// Whose sub-uid it is could not be told: `sub_uid_of` is the first id of the range that it is in, and it may be everybody's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub owner_untold: bool,
     /// Real group id.
     pub gid: u32,
     /// Supplementary groups.

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use tidegate_approvals::{Desk, Inquiry, Say};
 use tidegate_gate::{Pace, Turns};
 use tidegate_identity::{Beneficiary, Registry, Visit};
-use tidegate_kernel::Accounts;
 use tidegate_policy::{Identity, Unproven};
 use tokio::{io::AsyncReadExt, net::UnixStream};
 use zeroize::Zeroizing;
@@ -28,14 +27,12 @@ use self::{
     line::Answers,
     shares::{Seldom, Shares},
 };
-use crate::socket::Socket;
+use crate::{accounts::Accounts, socket::Socket};
 
 /// Who watch questions, of one account and of all.
 const WATCHERS: (usize, usize) = (4, 256);
 /// Lists of questions that are told at a time, of one account and of all.
 const LISTS: (usize, usize) = (1, 16);
-/// Accounts whose names and groups are asked for at a time, each once: a name service may be slow, or never answer.
-const LOOKUPS: (usize, usize) = (1, 4);
 /// Logins that one account may begin within a minute: an issuer that is asked too often refuses everybody.
 const LOGINS_A_MINUTE: usize = 5;
 
@@ -139,8 +136,6 @@ pub(crate) struct Users {
     watchers: Shares,
     /// Whose turn it is to be told a list.
     lists: Turns,
-    /// Whose turn it is to be asked for at the name service.
-    lookups: Turns,
     /// Logins that were begun.
     logins: Pace,
     refused: Seldom,
@@ -148,18 +143,13 @@ pub(crate) struct Users {
 
 impl Users {
     /// Answers from this registry and this desk.
-    pub(crate) fn new(registry: Registry, desk: Desk) -> Arc<Self> {
-        Self::of(registry, desk, Arc::new(Accounts::default()))
-    }
-
-    fn of(registry: Registry, desk: Desk, accounts: Arc<dyn caller::Accounts>) -> Arc<Self> {
+    pub(crate) fn new(registry: Registry, desk: Desk, accounts: Accounts) -> Arc<Self> {
         Arc::new(Self {
             registry,
             desk,
             door: Door::new(accounts),
             watchers: Shares::new(WATCHERS.0, WATCHERS.1),
             lists: Turns::new(LISTS.0, LISTS.1),
-            lookups: Turns::new(LOOKUPS.0, LOOKUPS.1),
             logins: Pace::default(),
             refused: Seldom::default(),
         })

@@ -10,22 +10,17 @@ use tokio::{
 };
 
 use super::*;
-use crate::test_support::World;
+use crate::{
+    accounts::tests::{Fake, LetsGo},
+    test_support::World,
+};
 
 /// The account that answers for whoever runs these tests.
 const OWNER: u32 = 61_001;
 
-/// A table of accounts that says of all who run these tests that one answers for them.
-struct OneOwner;
-
-impl caller::Accounts for OneOwner {
-    fn of(&self, _uid: u32) -> Option<io::Result<u32>> {
-        Some(Ok(OWNER))
-    }
-
-    fn read(&self) -> io::Result<()> {
-        Ok(())
-    }
+/// A host on which one account answers for all who run these tests.
+fn one_owner() -> Accounts {
+    Accounts::of(Fake::owned_by(OWNER), Duration::from_secs(2))
 }
 
 struct Served {
@@ -44,10 +39,14 @@ impl Drop for Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::with(one_owner()).await
+    }
+
+    async fn with(accounts: Accounts) -> Self {
         let (world, directory) = (World::new().await, tempfile::tempdir().unwrap());
         let desk = world.desk();
         let socket = Socket::bind_for_all(&directory.path().join("user.sock")).unwrap();
-        let users = Users::of(world.registry.clone(), desk.clone(), Arc::new(OneOwner));
+        let users = Users::new(world.registry.clone(), desk.clone(), accounts);
         let serving = tokio::spawn(users.clone().run(socket));
         Self { directory, desk, users, serving, _world: world }
     }
@@ -74,9 +73,15 @@ impl Served {
 
     /// A question that an account puts, which this account may answer, and `61003` too; who asks may act at once.
     async fn held(&self, asker: u32, approver: u32) -> Box<dyn gate::Inquiry> {
+        let by = People { users: vec![approver.to_string().into(), "61003".into()], ..People::default() };
+        self.held_by(asker, by).await
+    }
+
+    /// The same, which these people may answer.
+    async fn held_by(&self, asker: u32, by: People) -> Box<dyn gate::Inquiry> {
         let people = |uid: u32| People { users: vec![uid.to_string().into()], ..People::default() };
         let approval = Approval {
-            by: People { users: vec![approver.to_string().into(), "61003".into()], ..People::default() },
+            by,
             approvers: 1,
             scope: Scope::Action,
             wait: Duration::from_secs(600),
@@ -301,35 +306,23 @@ async fn one_account_begins_a_few_logins_a_minute() {
     assert!(why.contains("within a minute"), "{why}");
 }
 
-/// A table that nobody comes to the end of reading, until the sender is dropped.
-struct Stuck(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
-
-impl caller::Accounts for Stuck {
-    fn of(&self, _uid: u32) -> Option<io::Result<u32>> {
-        None
-    }
-
-    fn read(&self) -> io::Result<()> {
-        let _ = self.0.lock().unwrap().recv();
-        Ok(())
-    }
+#[tokio::test]
+async fn who_is_known_to_the_host_answers_while_the_name_service_is_stuck() {
+    let fake = LetsGo(Fake::stuck_for(1001));
+    let served = Served::with(Accounts::of(fake.0.clone(), Duration::from_millis(20))).await;
+    let waits = served.held_by(61_002, People { unix_groups: vec!["dba".into()], ..People::default() }).await;
+    let Answer::Question { question } = served.approve(waits.id()).await else { panic!("it did not count") };
+    assert_eq!(question.state, tidegate_approvals::State::Approved);
 }
 
 #[tokio::test]
 async fn connections_are_counted_before_their_account_is_known() {
-    let (until, told) = std::sync::mpsc::channel();
-    let world = World::new().await;
-    let accounts = Arc::new(Stuck(std::sync::Mutex::new(told)));
-    let users = Users::of(world.registry.clone(), world.desk(), accounts);
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("user.sock");
-    let serving = tokio::spawn(users.run(Socket::bind_for_all(&path).unwrap()));
+    let fake = LetsGo(Fake::stuck_for_whoever_comes());
+    let served = Served::with(Accounts::of(fake.0.clone(), Duration::from_secs(3600))).await;
     let mut coming = Vec::new();
     for _ in 0..64 {
-        coming.push(UnixStream::connect(&path).await.unwrap());
+        coming.push(served.connect().await);
     }
-    let mut refused = UnixStream::connect(&path).await.unwrap();
+    let mut refused = served.connect().await;
     assert_eq!(refused.read(&mut [0]).await.unwrap(), 0, "it waits with the others");
-    drop(until);
-    serving.abort();
 }

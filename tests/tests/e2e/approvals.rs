@@ -42,7 +42,7 @@ fn hold_what(world: &World, what: &str, by: &str, terms: &str) -> Result<()> {
 }
 
 /// `tidegate approvals ...` as somebody.
-fn approvals(world: &World, who: &Account, arguments: &[&str]) -> Result<(bool, String)> {
+pub(crate) fn approvals(world: &World, who: &Account, arguments: &[&str]) -> Result<(bool, String)> {
     let told = world.agent.command(&[]);
     let runtime = world.agent.runtime();
     let mut command = who.command(told.get_program());

@@ -8,6 +8,7 @@ mod bad_days;
 mod confinement;
 mod definitions;
 mod drivers;
+mod facts;
 mod failover;
 mod http;
 mod identity;

@@ -21,8 +21,8 @@ impl Inquiry {
         now: Timestamp,
     ) -> Result<(), Refused> {
         let who = self.answerer(person, reason, now)?;
-        if self.agreed.iter().any(|other| other.may_be(&who)) {
-            return Err(Refused::Twice);
+        if let Some(same) = self.agreed.iter().find(|other| other.may_be(&who)) {
+            return Err(same_as(same, &who, Refused::Twice));
         }
         self.agreed.push(who);
         let by = person.to_string();
@@ -81,8 +81,9 @@ impl Inquiry {
             return Err(Refused::NothingOwed(self.id.clone()));
         }
         let who = person.who();
-        if self.asker().may_be(&who) || self.agreed.iter().any(|other| other.may_be(&who)) {
-            return Err(Refused::OwnQuestion(self.asked_people()));
+        let asker = self.asker();
+        if let Some(same) = self.agreed.iter().chain([&asker]).find(|other| other.may_be(&who)) {
+            return Err(same_as(same, &who, Refused::OwnQuestion(self.asked_people())));
         }
         if !self.may_answer(person) {
             return Err(Refused::NotAsked(self.asked_people()));
@@ -148,8 +149,9 @@ impl Inquiry {
     fn answerer(&mut self, person: &Person, reason: Option<&str>, now: Timestamp) -> Result<Who, Refused> {
         self.open(now)?;
         let mut who = person.who();
-        if self.asker().may_be(&who) {
-            return Err(Refused::OwnQuestion(self.asked_people()));
+        let asker = self.asker();
+        if asker.may_be(&who) {
+            return Err(same_as(&asker, &who, Refused::OwnQuestion(self.asked_people())));
         }
         if !self.may_answer(person) {
             return Err(Refused::NotAsked(self.asked_people()));
@@ -179,6 +181,14 @@ impl Inquiry {
         let by = self.trail.iter().rev().find_map(|event| event.by.clone());
         let by = by.filter(|_| matches!(self.state, State::Approved | State::Denied | State::Revoked));
         Refused::Settled { id: self.id.clone(), state: self.state, by }
+    }
+}
+
+/// Why one who may be another may not answer: `known` if that is known, else that it could not be told.
+fn same_as(one: &Who, other: &Who, known: Refused) -> Refused {
+    match one.untold_between(other) {
+        Some(uid) if !one.is_by_what_is_told(other) => Refused::MayBeTheirs(uid),
+        _ => known,
     }
 }
 

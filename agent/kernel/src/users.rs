@@ -1,0 +1,172 @@
+//! The host's user database: its own tables, which are always there, and the services behind them (nsswitch.conf(5)), which
+//! may be slow, away, or say that they know nobody while they are.
+
+use std::{ffi::CString, fs, io};
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+
+/// The host's own accounts (passwd(5)).
+const PASSWD: &str = "/etc/passwd";
+/// The host's own groups (group(5)).
+const GROUP: &str = "/etc/group";
+/// Which services are asked, in the order in which they are looked for: some distributions put their own elsewhere.
+const SERVICES: [&str; 2] = ["/etc/nsswitch.conf", "/usr/etc/nsswitch.conf"];
+/// Services that ask nobody beyond this host, and so know who is not there.
+const ON_THIS_HOST: [&str; 5] = ["files", "altfiles", "systemd", "mymachines", "compat"];
+
+/// What the database says of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// This.
+    Is(T),
+    /// There is no such account.
+    None,
+    /// No service knows such an account; but one that isn't on this host says the same while it is away.
+    Nowhere,
+    /// It could not be told.
+    Untold,
+}
+
+/// What the host's own table calls an account.
+pub fn local_name(uid: u32) -> Option<String> {
+    let table = fs::read_to_string(PASSWD).unwrap_or_default();
+    entries(&table).find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned())
+}
+
+/// Whose name that is in the host's own table.
+pub fn local_uid(name: &str) -> Option<u32> {
+    let table = fs::read_to_string(PASSWD).unwrap_or_default();
+    entries(&table).find(|entry| entry.name == name).map(|entry| entry.uid)
+}
+
+/// What the services call an account. Blocks as long as they do.
+pub fn name(uid: u32) -> Answer<String> {
+    answer(User::from_uid(Uid::from_raw(uid)).map(|user| user.map(|user| user.name)))
+}
+
+/// Whose name that is, as the services say. Blocks as long as they do.
+pub fn uid(name: &str) -> Answer<u32> {
+    answer(User::from_name(name).map(|user| user.map(|user| user.uid.as_raw())))
+}
+
+/// The groups that the host's own tables say this account is in, by name.
+pub fn local_groups(user: &str) -> Vec<String> {
+    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    let primary = entries(&passwd).find(|entry| entry.name == user).map(|entry| entry.gid);
+    groups_in(&fs::read_to_string(GROUP).unwrap_or_default(), user, primary)
+}
+
+/// The groups that the services say this account is in, by name; none if they can't tell whose name that is. Blocks as long as
+/// they do.
+pub fn groups(user: &str) -> Option<Vec<String>> {
+    let gid = User::from_name(user).ok()??.gid;
+    let ids = getgrouplist(&CString::new(user).ok()?, gid).ok()?;
+    let name = |gid: Gid| Group::from_gid(gid).ok().flatten().map(|group| group.name);
+    Some(ids.into_iter().filter_map(name).collect())
+}
+
+fn answer<T>(asked: nix::Result<Option<T>>) -> Answer<T> {
+    match asked {
+        Ok(Some(found)) => Answer::Is(found),
+        Ok(None) if knows_all() => Answer::None,
+        Ok(None) => Answer::Nowhere,
+        Err(_) => Answer::Untold,
+    }
+}
+
+/// Whether no service beyond this host is asked for accounts.
+fn knows_all() -> bool {
+    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    for path in SERVICES {
+        match fs::read_to_string(path) {
+            Ok(services) => return all_on_this_host(&services, &passwd),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return false,
+        }
+    }
+    // As glibc has it without a file: `files` alone.
+    true
+}
+
+fn all_on_this_host(services: &str, passwd: &str) -> bool {
+    // Lines like this have `compat` ask NIS or another service.
+    let elsewhere = passwd.lines().any(|line| line.starts_with(['+', '-']));
+    let is_here = |service: &str| {
+        ON_THIS_HOST.iter().any(|known| known.eq_ignore_ascii_case(service))
+            && !(elsewhere && service.eq_ignore_ascii_case("compat"))
+    };
+    let mut lines = services.lines().filter_map(|line| line.split('#').next()?.trim().split_once(':'));
+    lines.all(|(database, services)| {
+        // What is in brackets says what becomes of a service's answer.
+        let mut services = services.split(['[', ']']).step_by(2).flat_map(str::split_whitespace);
+        database.trim() != "passwd" || services.all(is_here)
+    })
+}
+
+/// A line of passwd(5).
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+}
+
+fn entries(table: &str) -> impl Iterator<Item = Entry<'_>> {
+    table.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = own_name(fields.next()?)?;
+        Some(Entry { name, uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+    })
+}
+
+fn groups_in(table: &str, user: &str, primary: Option<u32>) -> Vec<String> {
+    let of_user = |line: &str| {
+        let mut fields = line.split(':');
+        let name = own_name(fields.next()?)?;
+        let gid: u32 = fields.nth(1)?.parse().ok()?;
+        let member = fields.next()?.split(',').any(|member| member.trim() == user);
+        (member || Some(gid) == primary).then(|| name.to_owned())
+    };
+    table.lines().filter_map(of_user).collect()
+}
+
+/// A name that is the table's own: neither a comment, nor what `compat` reads as a question to another service.
+fn own_name(name: &str) -> Option<&str> {
+    (!name.is_empty() && !name.starts_with(['+', '-', '#'])).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_and_their_groups_are_as_the_host_s_tables_say() {
+        let passwd = "# root:x:1:1:\nroot:x:0:0::/root:/bin/sh\nci:x:61001:7::/:\nshort:x\n+::5:5:::\n";
+        let found: Vec<_> = entries(passwd).map(|entry| (entry.name, entry.uid, entry.gid)).collect();
+        assert_eq!(found, [("root", 0, 0), ("ci", 61_001, 7)]);
+        let group = "jobs:x:7:\ndba:x:8:ann, ci\nother:x:9:cia,\n+dba2:x:10:ci\nshort:x\n";
+        assert_eq!(groups_in(group, "ci", Some(7)), ["jobs", "dba"]);
+        assert_eq!(groups_in(group, "ann", None), ["dba"]);
+    }
+
+    #[test]
+    fn who_is_not_there_is_known_only_where_no_service_beyond_the_host_is_asked() {
+        for services in [
+            "passwd: files systemd",
+            "passwd:\tfiles [NOTFOUND=return] mymachines\ngroup: sss",
+            "passwd: compat",
+            "group: files",
+            "#passwd: sss\n",
+        ] {
+            assert!(all_on_this_host(services, "root:x:0:0::/:"), "{services}");
+        }
+        for services in [
+            "passwd: files sss systemd",
+            "passwd: sss files",
+            "passwd: files [!UNAVAIL=return] ldap # remote",
+            "passwd:files winbind",
+        ] {
+            assert!(!all_on_this_host(services, "root:x:0:0::/:"), "{services}");
+        }
+        assert!(!all_on_this_host("passwd: compat", "root:x:0:0::/:\n+::::::\n"));
+    }
+}
