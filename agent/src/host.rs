@@ -84,6 +84,11 @@ impl HostRecord {
         self.tell(name, format!("{protocol} {local} to {remote}: {pid} uid {uid}"));
     }
 
+    /// Not all that ran before the rules could be brought under them.
+    pub(crate) fn not_reached(&self, trouble: &str) {
+        self.tell("rules-not-everywhere", trouble.to_owned());
+    }
+
     fn tell(&self, name: &'static str, detail: String) {
         let sent = self.sender.as_ref().map(|sender| sender.try_send(Event { name, detail }));
         if matches!(sent, Some(Err(TrySendError::Full(_)))) {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tidegate_dns::{Directory, LONGEST_TTL, Standing};
 use tidegate_kernel::{Destination, Learned, PassRule, Rules};
@@ -95,30 +96,36 @@ pub(crate) struct Names(Arc<Table>);
 
 struct Table {
     enforcer: Arc<dyn Enforcer>,
-    state: Mutex<State>,
+    /// Whoever only reads waits for nobody: a change may wait for the kernel.
+    state: ArcSwap<State>,
+    /// Held by whoever changes it.
+    turn: Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
-    uses: Uses,
+    uses: Arc<Uses>,
     /// Until when an address of a name counts.
-    learned: BTreeMap<(Arc<str>, IpAddr), Instant>,
+    learned: Addresses,
 }
+
+/// By name.
+type Addresses = BTreeMap<(Arc<str>, IpAddr), Instant>;
 
 impl Names {
     /// None yet.
     pub(crate) fn new(enforcer: Arc<dyn Enforcer>) -> Self {
-        Self(Arc::new(Table { enforcer, state: Mutex::default() }))
+        Self(Arc::new(Table { enforcer, state: ArcSwap::default(), turn: Mutex::default() }))
     }
 
     /// Puts a bundle's rules into the kernel together with what is still known of its names. On an error the old ones
     /// count on.
     pub(crate) fn install(&self, uses: Uses, mut rules: Rules) -> Result<(), String> {
-        let mut state = lock(&self.0.state);
-        let learned = kept(&uses, &state.learned);
+        let _turn = self.turn();
+        let learned = kept(&uses, &self.0.state.load().learned);
         rules.learned = destinations(&uses, &learned);
         self.0.enforcer.enforce(&rules)?;
-        *state = State { uses, learned };
+        self.0.state.store(Arc::new(State { uses: Arc::new(uses), learned }));
         Ok(())
     }
 
@@ -129,7 +136,7 @@ impl Names {
 
     /// The resource whose name was found to have this address.
     pub(crate) fn resource(&self, destination: SocketAddr) -> Option<Arc<str>> {
-        let state = lock(&self.0.state);
+        let state = self.0.state.load();
         let address = destination.ip().to_canonical();
         let names = state.learned.keys().filter(|(_, known)| *known == address);
         let mut uses = names.filter_map(|(name, _)| state.uses.resources.get(name)).flatten();
@@ -149,19 +156,30 @@ impl Names {
     }
 
     fn sweep(&self) -> Result<(), String> {
-        let mut state = lock(&self.0.state);
+        let _turn = self.turn();
+        let state = self.0.state.load();
         let learned = kept(&state.uses, &state.learned);
         if learned.len() == state.learned.len() {
             return Ok(());
         }
         self.0.enforcer.learn(&destinations(&state.uses, &learned))?;
-        state.learned = learned;
+        self.know(&state, learned);
         Ok(())
+    }
+
+    fn know(&self, state: &State, learned: Addresses) {
+        self.0.state.store(Arc::new(State { uses: state.uses.clone(), learned }));
+    }
+
+    /// What is in the table is whole at any time.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a name's addresses reachable.
     fn take(&self, name: &str, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
-        let mut state = lock(&self.0.state);
+        let _turn = self.turn();
+        let state = self.0.state.load();
         if !state.uses.is_destination(name) {
             return Ok(addresses);
         }
@@ -180,7 +198,7 @@ impl Names {
         if !learned.keys().eq(state.learned.keys()) {
             self.0.enforcer.learn(&destinations(&state.uses, &learned))?;
         }
-        state.learned = learned;
+        self.know(&state, learned);
         Ok(told)
     }
 }
@@ -234,7 +252,7 @@ impl Uses {
 
 impl Directory for Names {
     fn standing(&self, name: &str) -> Standing {
-        lock(&self.0.state).uses.standing(name)
+        self.0.state.load().uses.standing(name)
     }
 
     async fn learn(&self, name: &str, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
@@ -260,10 +278,7 @@ fn is_near(address: IpAddr) -> bool {
 }
 
 /// What of the learned still counts: not past its time, and of names that are still used.
-fn kept(
-    uses: &Uses,
-    learned: &BTreeMap<(Arc<str>, IpAddr), Instant>,
-) -> BTreeMap<(Arc<str>, IpAddr), Instant> {
+fn kept(uses: &Uses, learned: &Addresses) -> Addresses {
     let now = Instant::now();
     let counts =
         |((name, _), until): &(&(Arc<str>, IpAddr), &Instant)| **until > now && uses.is_destination(name);
@@ -271,7 +286,7 @@ fn kept(
 }
 
 /// What the kernel must know of what was learned.
-fn destinations(uses: &Uses, learned: &BTreeMap<(Arc<str>, IpAddr), Instant>) -> Learned {
+fn destinations(uses: &Uses, learned: &Addresses) -> Learned {
     let mut resources = BTreeSet::new();
     let mut passes = Vec::new();
     for (name, address) in learned.keys() {
@@ -284,11 +299,6 @@ fn destinations(uses: &Uses, learned: &BTreeMap<(Arc<str>, IpAddr), Instant>) ->
     }
     let resources = resources.into_iter().map(|(net, port)| Destination { net, port }).collect();
     Learned { resources, passes }
-}
-
-/// What is in the table is whole at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -406,9 +416,9 @@ mod tests {
             names.learn("localhost", many).await.unwrap();
         }
         assert!(world.enforcer.learned.lock().unwrap().resources.len() <= MOST);
-        for until in lock(&names.0.state).learned.values_mut() {
-            *until = Instant::now();
-        }
+        let state = names.0.state.load();
+        let over = state.learned.keys().map(|key| (key.clone(), Instant::now()));
+        names.know(&state, over.collect());
         names.sweep().unwrap();
         assert!(world.enforcer.learned.lock().unwrap().resources.is_empty());
     }

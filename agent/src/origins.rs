@@ -10,9 +10,9 @@ use std::{
 
 use tidegate_gate::{AccountName, Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
-    Captured, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern, OlderSocket,
-    Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules, SubjectRule,
-    UnixResource, UnixRule, Unread, Version, netns, peer,
+    Captured, CaughtUp, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern,
+    OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules,
+    SubjectRule, UnixResource, UnixRule, Unread, Version, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -34,6 +34,10 @@ use crate::{
 pub(crate) trait Enforcer: Send + Sync {
     /// Blocks for as long as the kernel takes.
     fn enforce(&self, rules: &Rules) -> Result<(), String>;
+
+    /// Brings under the rules in force what runs already, and answers what of that could not be done. Looks through all
+    /// processes.
+    fn catch_up(&self) -> Vec<String>;
 
     /// Replaces all that was learned of names, within the generation in force.
     fn learn(&self, learned: &Learned) -> Result<(), String>;
@@ -164,7 +168,11 @@ impl Enforcer for HostKernel {
         if let Some(sockets) = &self.sockets {
             sockets.keep(&self.kernel.unix_resources());
         }
-        let older = replaced.map_err(|error| error.to_string())?;
+        replaced.map_err(|error| error.to_string())
+    }
+
+    fn catch_up(&self) -> Vec<String> {
+        let CaughtUp { older, trouble } = self.kernel.catch_up();
         for socket in older {
             if let Some(record) = &self.record {
                 record.older_socket(&socket);
@@ -173,7 +181,15 @@ impl Enforcer for HostKernel {
             let protocol = format!("{protocol:?}").to_lowercase();
             tracing::warn!(pid, uid, protocol, %local, %remote, ended, "a socket was open before its process was governed");
         }
-        Ok(())
+        let told = |error: KernelError| {
+            let trouble = error.to_string();
+            if let Some(record) = &self.record {
+                record.not_reached(&trouble);
+            }
+            tracing::error!(trouble, "the rules are in force, but not for all that ran before them");
+            trouble
+        };
+        trouble.into_iter().map(told).collect()
     }
 
     fn learn(&self, learned: &Learned) -> Result<(), String> {

@@ -28,6 +28,8 @@ pub(crate) struct InForce {
     names: Names,
     upstream: ArcSwap<Upstream>,
     changes: watch::Sender<u64>,
+    /// What it does not reach yet.
+    trouble: ArcSwap<Vec<String>>,
 }
 
 /// A bundle that was found good and is not yet in force.
@@ -74,6 +76,9 @@ pub(crate) struct Summary {
     pub(crate) subjects: usize,
     /// How many resources there are.
     pub(crate) resources: usize,
+    /// What of the last change went wrong once the bundle was in force: something that ran before may not be governed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trouble: Vec<String>,
 }
 
 impl Loader {
@@ -121,10 +126,14 @@ impl Loader {
 }
 
 impl Candidate {
-    /// Puts it in force as the first one. Nothing is redirected before this returns.
+    /// Puts it in force as the first one, for all that runs already too. Nothing is redirected before this returns.
     pub(crate) fn begin(self, enforcer: Arc<dyn Enforcer>, registry: &Registry) -> Result<InForce, Error> {
         let names = Names::new(enforcer);
         names.install(self.uses, self.rules).map_err(Error::Kernel)?;
+        let trouble = names.enforcer().catch_up();
+        if !trouble.is_empty() {
+            return Err(Error::Kernel(trouble.join("; ")));
+        }
         registry.adopt(self.issuers);
         Ok(InForce {
             policy: Arc::new(ArcSwap::from_pointee(self.policy)),
@@ -132,6 +141,7 @@ impl Candidate {
             names,
             upstream: ArcSwap::from_pointee(self.upstream),
             changes: watch::Sender::new(0),
+            trouble: ArcSwap::default(),
         })
     }
 }
@@ -193,6 +203,7 @@ impl InForce {
             digest: policy.digest.to_string(),
             subjects: policy.subjects.len(),
             resources: policy.resources.len(),
+            trouble: Vec::clone(&self.trouble.load()),
         }
     }
 
@@ -216,7 +227,8 @@ impl Reloader {
         self.in_force.names.enforcer()
     }
 
-    /// Loads the bundle again and puts it in force; on an error the old one stays in force whole.
+    /// Loads the bundle again and puts it in force, then brings what runs already under it; on an error the old one stays in
+    /// force whole.
     pub(crate) async fn reload(&self) -> Result<Summary, Error> {
         let _turn = self.one_at_a_time.lock().await;
         match self.try_reload().await {
@@ -236,8 +248,12 @@ impl Reloader {
             Box::pin(self.loader.load()).await?;
         let names = self.in_force.names.clone();
         off_thread(move || names.install(uses, rules).map_err(Error::Kernel)).await?;
+        // From here on nothing fails.
         self.in_force.replace(policy, routes, upstream);
         self.loader.registry.adopt(issuers);
+        let enforcer = self.enforcer().clone();
+        let trouble = off_thread(move || enforcer.catch_up()).await;
+        self.in_force.trouble.store(Arc::new(trouble));
         Ok(self.in_force.summary())
     }
 }
@@ -254,7 +270,12 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 mod tests {
     use std::{fs, sync::atomic::Ordering};
 
-    use crate::test_support::{BUNDLE, World};
+    use tidegate_dns::{Directory, Standing};
+
+    use crate::{
+        origins::Enforcer,
+        test_support::{BUNDLE, World},
+    };
 
     #[tokio::test]
     async fn a_reload_puts_the_new_bundle_in_force_and_tells_sessions() {
@@ -291,6 +312,35 @@ mod tests {
         assert_eq!(world.in_force.summary(), before);
         assert!(world.in_force.route("127.0.0.1:7".parse().unwrap()).is_some());
         assert!(world.in_force.route("127.0.0.1:8".parse().unwrap()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_ran_before_and_cannot_be_reached_is_told_of_a_bundle_that_is_in_force() {
+        let world = World::new().await;
+        fs::write(world.bundle.path().join("bundle.yaml"), BUNDLE.replace("127.0.0.1:7", "127.0.0.1:8"))
+            .unwrap();
+        world.enforcer.trouble.lock().unwrap().push("no label is left".into());
+        let summary = world.reloader().reload().await.unwrap();
+        assert_eq!(summary.trouble, ["no label is left"]);
+        assert!(world.in_force.route("127.0.0.1:8".parse().unwrap()).is_some());
+        world.enforcer.trouble.lock().unwrap().clear();
+        assert!(world.reloader().reload().await.unwrap().trouble.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_reload_holds_up_no_route_name_or_sign_of_life() {
+        let world = World::new().await;
+        let mut held = world.enforcer.hold();
+        let reloader = world.reloader();
+        let reloading = tokio::spawn(async move { reloader.reload().await });
+        held.reached().await;
+        // On the very thread that serves.
+        assert!(world.in_force.route("127.0.0.1:7".parse().unwrap()).is_some());
+        assert!(world.in_force.route("127.0.0.1:9".parse().unwrap()).is_none(), "by name, either");
+        assert_eq!(world.in_force.names().standing("other.test"), Standing::Unknown);
+        world.enforcer.live().unwrap();
+        drop(held);
+        reloading.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use tidegate_policy::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -213,15 +213,51 @@ pub(crate) struct FakeEnforcer {
     pub(crate) serving: AtomicBool,
     /// What it was last told of names.
     pub(crate) learned: Mutex<Learned>,
+    /// What it can't bring under the rules.
+    pub(crate) trouble: Mutex<Vec<String>>,
+    /// Where it waits before it takes the next generation.
+    held: Mutex<Option<(oneshot::Sender<()>, std::sync::mpsc::Receiver<()>)>>,
+}
+
+/// A kernel that takes no generation, until this is dropped.
+pub(crate) struct Held {
+    reached: oneshot::Receiver<()>,
+    _let_go: std::sync::mpsc::Sender<()>,
+}
+
+impl Held {
+    /// Returns once somebody waits for it.
+    pub(crate) async fn reached(&mut self) {
+        (&mut self.reached).await.unwrap();
+    }
+}
+
+impl FakeEnforcer {
+    /// Has the next generation wait.
+    pub(crate) fn hold(&self) -> Held {
+        let ((sender, reached), (let_go, receiver)) = (oneshot::channel(), std::sync::mpsc::channel());
+        *self.held.lock().unwrap() = Some((sender, receiver));
+        Held { reached, _let_go: let_go }
+    }
 }
 
 impl Enforcer for FakeEnforcer {
     fn enforce(&self, _rules: &Rules) -> Result<(), String> {
+        let held = self.held.lock().unwrap().take();
+        if let Some((reached, go_on)) = held {
+            reached.send(()).ok();
+            // It ends by being dropped.
+            go_on.recv().ok();
+        }
         if self.broken.load(Ordering::Relaxed) {
             return Err("broken on purpose".into());
         }
         self.generations.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn catch_up(&self) -> Vec<String> {
+        self.trouble.lock().unwrap().clone()
     }
 
     fn learn(&self, learned: &Learned) -> Result<(), String> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tidegate_abi::{Handoff, HandoffKey, Identity};
 
 use crate::UnixResource;
-use crate::rules::{SubjectBits, mapped};
+use crate::rulebook::Subjects;
+use crate::rules::mapped;
 
 /// What the kernel captured of a redirected connection, at its connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +42,9 @@ impl Captured {
         self.sub_uid_of.unwrap_or(self.uid)
     }
 
-    pub(crate) fn new(handoff: &Handoff, bits: &SubjectBits, active: u64) -> Self {
+    pub(crate) fn new(handoff: &Handoff, subjects: &Subjects) -> Self {
         let destination = SocketAddr::new(unmapped(handoff.address), handoff.port);
-        Self::of(&handoff.identity, destination, handoff.connected_at, bits, active)
+        Self::of(&handoff.identity, destination, handoff.connected_at, subjects)
     }
 
     /// A connection to a Unix socket that leads to the agent, at `now` in ns since boot.
@@ -51,20 +52,13 @@ impl Captured {
         identity: &Identity,
         socket: UnixResource,
         now: u64,
-        bits: &SubjectBits,
-        active: u64,
+        subjects: &Subjects,
     ) -> Self {
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        Self { socket: Some(socket), ..Self::of(identity, nowhere, now, bits, active) }
+        Self { socket: Some(socket), ..Self::of(identity, nowhere, now, subjects) }
     }
 
-    fn of(
-        identity: &Identity,
-        destination: SocketAddr,
-        connected_at: u64,
-        bits: &SubjectBits,
-        active: u64,
-    ) -> Self {
+    fn of(identity: &Identity, destination: SocketAddr, connected_at: u64, subjects: &Subjects) -> Self {
         let command = identity.command.split(|byte| *byte == 0).next().unwrap_or_default();
         Self {
             destination,
@@ -77,7 +71,7 @@ impl Captured {
             cgroup_id: identity.cgroup,
             command: String::from_utf8_lossy(command).into(),
             connected_at,
-            subjects: bits.names(identity.subjects & active),
+            subjects: subjects.bits.names(identity.subjects & subjects.active),
         }
     }
 }
@@ -102,6 +96,7 @@ fn unmapped(address: [u8; 16]) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::SubjectBits;
 
     #[test]
     fn an_ipv4_client_has_the_same_key_whether_seen_as_ipv4_or_mapped() {
@@ -116,7 +111,7 @@ mod tests {
         let mut handoff = Handoff { port: 5432, ..Handoff::default() };
         handoff.address = mapped("10.0.0.1".parse().unwrap());
         handoff.identity.command = *b"psql\0stale bytes";
-        let captured = Captured::new(&handoff, &SubjectBits::default(), 0);
+        let captured = Captured::new(&handoff, &Subjects { bits: SubjectBits::default(), active: 0 });
         assert_eq!(&*captured.command, "psql");
         assert_eq!(captured.destination, "10.0.0.1:5432".parse().unwrap());
     }

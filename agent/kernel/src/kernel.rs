@@ -14,22 +14,16 @@ use tidegate_abi::{Agent, Counter, Handoff, Listeners};
 use crate::beside::Beside;
 use crate::captured::{self, Captured};
 use crate::cgroup::Hierarchy;
-use crate::governed::Governed;
 use crate::log::{LogReader, ProgramLog};
 use crate::netns::{self, Namespaces};
-use crate::pins::{OtherLayout, Pins, Removed};
-use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
+use crate::pins::{Pins, Removed};
+use crate::rulebook::{CaughtUp, Rulebook};
+use crate::rules::{Learned, Rules};
 use crate::shield::{Protection, Told};
-use crate::sockets::{self, Iterators, OlderSocket};
-use crate::tables::{
-    AgentTable, AskerTable, CounterTable, HandoffTable, OtherLabels, RuleTables, StampTable,
-};
+use crate::sockets::Iterators;
+use crate::tables::{AgentTable, AskerTable, CounterTable, HandoffTable, ListenerTable};
 use crate::unix::UnixResource;
-use crate::{KernelError, Peer, programs, running, tables};
-
-/// Labels of an earlier agent are looked through anew while processes fork; each pass can find children that were born
-/// during the one before.
-const MAX_PASSES: usize = 8;
+use crate::{KernelError, Peer, programs, tables};
 
 /// How old an announced question may be when it is read, in ns: the port may be another process's by then.
 const ASKED_LATELY: u64 = 5_000_000_000;
@@ -40,7 +34,8 @@ const ASKED_LATELY: u64 = 5_000_000_000;
 pub struct Kernel {
     /// Cookie of the agent's own network namespace.
     netns: u64,
-    rules: Mutex<State>,
+    rules: Rulebook,
+    listeners: Mutex<ListenerTable>,
     handoffs: Mutex<HandoffTable>,
     askers: AskerTable,
     counters: CounterTable,
@@ -60,23 +55,6 @@ enum Log {
     Read(#[expect(dead_code, reason = "read for as long as it is held")] LogReader),
     /// Reading could not begin.
     Lost,
-}
-
-/// The rules in force.
-struct State {
-    tables: RuleTables,
-    stamps: StampTable,
-    /// What ends sockets that were open before; none where the kernel has no such thing.
-    iterators: Option<Iterators>,
-    bits: SubjectBits,
-    /// Subjects of the active generation.
-    active: u64,
-    /// Whom the active generation governs; none before there is one.
-    governed: Option<Governed>,
-    /// What agents with maps of another layout left: attached until the first rules are in force here.
-    others: Vec<(OtherLayout, OtherLabels)>,
-    /// Its destinations.
-    destinations: Destinations,
 }
 
 /// What the programs counted since they were first attached.
@@ -110,31 +88,21 @@ impl Kernel {
         let (hierarchy, netns, started) = (Hierarchy::find()?, own_netns_cookie()?, own_start()?);
         let mut object = programs::load(&pins)?;
         let log = ProgramLog::take(&mut object)?;
-        let mut tables = RuleTables::take(&mut object)?;
+        let rules = Rulebook::take(&mut object, &pins)?;
+        let mut listeners = ListenerTable::take(&mut object)?;
         // An earlier agent's sockets in other namespaces went with it.
-        tables.forget_listeners_but(netns)?;
-        let stamps = StampTable::take(&mut object)?;
+        listeners.forget_all_but(netns)?;
         let handoffs = HandoffTable::take(&mut object)?;
         let askers = AskerTable::take(&mut object)?;
         let counters = CounterTable::take(&mut object)?;
         let namespaces = tables::take(&mut object, "NAMESPACES")?;
         let mut agent = AgentTable::take(&mut object)?;
-        let others = others(&pins)?;
-        let adopted = tables.active()? != 0 || !others.is_empty();
+        let adopted = rules.governs()?;
         agent.set(Agent { started, seen: 0, process: process::id(), serving: 0 })?;
-        let bits = SubjectBits::adopted(tables.subject_bits()?);
         let mut kernel = Self {
             netns,
-            rules: Mutex::new(State {
-                tables,
-                stamps,
-                iterators: None,
-                bits,
-                active: 0,
-                others,
-                governed: None,
-                destinations: Destinations::default(),
-            }),
+            rules,
+            listeners: Mutex::new(listeners),
             handoffs: Mutex::new(handoffs),
             askers,
             counters,
@@ -148,7 +116,7 @@ impl Kernel {
         };
         programs::attach(&mut object, &kernel.hierarchy, &kernel.pins)?;
         match Iterators::load(&kernel.pins) {
-            Ok(iterators) => lock(&kernel.rules).iterators = Some(iterators),
+            Ok(iterators) => kernel.rules.end_by(iterators),
             Err(error) => tracing::debug!(%error, "sockets that were open before are ended by sock_diag"),
         }
         kernel.beside = Beside::load(&kernel.pins, &kernel.hierarchy);
@@ -188,21 +156,21 @@ impl Kernel {
 
     /// Says where the agent listens in another network namespace; without ports, that it doesn't any more.
     pub fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), KernelError> {
-        let mut state = lock(&self.rules);
+        let mut listeners = lock(&self.listeners);
         match ports {
-            Some((v4, v6)) => state.tables.set_listeners(netns, Listeners { v4, v6 }),
-            None => state.tables.forget_listeners(netns),
+            Some((v4, v6)) => listeners.set(netns, Listeners { v4, v6 }),
+            None => listeners.forget(netns),
         }
     }
 
     /// Every process that is labelled.
     pub fn labelled(&self) -> Vec<u32> {
-        lock(&self.rules).tables.labelled_processes()
+        self.rules.labels().processes()
     }
 
     /// Where an earlier agent listened in this network namespace: on 127.0.0.1 and on ::1.
     pub fn earlier_ports(&self) -> Result<Option<(u16, u16)>, KernelError> {
-        let listeners = lock(&self.rules).tables.listeners(self.netns)?;
+        let listeners = lock(&self.listeners).get(self.netns)?;
         Ok(listeners.map(|Listeners { v4, v6 }| (v4, v6)))
     }
 
@@ -229,62 +197,36 @@ impl Kernel {
     /// Says where the agent listens in its own network namespace, on 127.0.0.1 and on ::1: over TCP for connections, over
     /// UDP at the same ports for DNS. Until then, and in every other namespace, what would be redirected is refused.
     pub fn listen(&self, v4_port: u16, v6_port: u16) -> Result<(), KernelError> {
-        lock(&self.rules).tables.set_listeners(self.netns, Listeners { v4: v4_port, v6: v6_port })
+        lock(&self.listeners).set(self.netns, Listeners { v4: v4_port, v6: v6_port })
     }
 
     /// Marks a listener as the agent's own. Connections are sent to such ones only: whoever takes the port once the agent is
     /// gone gets none.
     pub fn mark(&self, listener: &impl AsRawFd) -> Result<(), KernelError> {
-        lock(&self.rules).tables.mark_listener(listener)
+        lock(&self.listeners).mark(listener)
     }
 
-    /// Puts a whole new generation of rules into force, then labels the running processes that it governs and ends the
-    /// sockets that they opened before, if it governs others than the generation before. Answers those sockets.
-    ///
-    /// Processes keep labels that they have: one that a changed subject no longer names stays that subject's until it
-    /// ends, and is free once no subject of that name exists.
+    /// Puts a whole new generation of rules into force. What a governed process does from now on is decided by them; what it
+    /// had before is for [`catch_up`](Self::catch_up).
     ///
     /// # Errors
     ///
-    /// The rules before stay in force, unless the error came from labelling running processes or ending sockets.
-    pub fn replace(&self, rules: &Rules) -> Result<Vec<OlderSocket>, KernelError> {
+    /// The rules before stay in force.
+    pub fn replace(&self, rules: &Rules) -> Result<(), KernelError> {
         if let (true, Some(missing)) = (rules.shield_required, self.unshielded()) {
             return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
         }
-        let mut state = lock(&self.rules);
-        let State { tables, stamps, iterators, bits, active, governed, others, destinations } = &mut *state;
-        let number = tables.active()?.checked_add(1).ok_or_else(|| {
-            KernelError::Rules(
-                "the rules were replaced more often than can be counted: `tidegate detach`, then start the agent".to_owned(),
-            )
-        })?;
-        let mut compiled = Compiled::new(rules, number, bits)?;
-        tables.keep_subject_bits(&bits.digests())?;
-        let before = self.beside.replace(self.beside.compile(rules, bits, &compiled.governed)?)?;
-        if let Err(error) = tables.swap(&mut compiled, &self.hierarchy) {
-            self.beside.put_back(before);
-            return Err(error);
-        }
-        *active = compiled.generation.subjects;
-        let labelled = running::label(tables, &compiled.governed, &self.hierarchy);
-        tracing::debug!(
-            generation = number,
-            destinations = compiled.destinations.len(),
-            labelled = labelled.as_ref().ok(),
-            "kernel rules replaced"
-        );
-        let governs;
-        (governs, *destinations) = compiled.into_parts();
-        labelled?;
-        succeed(tables, bits, others)?;
-        let subjects_of =
-            |pid| tables.labelled(pid).ok().flatten().map_or(0, |label| label.subjects & *active);
-        if governed.as_ref() == Some(&governs) {
-            return Ok(Vec::new());
-        }
-        let older = sockets::end_older(stamps, iterators.as_mut(), subjects_of, &governs)?;
-        *governed = Some(governs);
-        Ok(older)
+        self.rules.replace(rules, &self.beside, &self.hierarchy)
+    }
+
+    /// Labels the running processes that the rules in force govern and ends the sockets that they opened before, if others are
+    /// governed than when that was last done. To be called after each [`replace`](Self::replace). It looks through all
+    /// processes, and holds up nothing but the next replacement.
+    ///
+    /// Processes keep labels that they have: one that a changed subject no longer names stays that subject's until it
+    /// ends, and is free once no subject of that name exists.
+    pub fn catch_up(&self) -> CaughtUp {
+        self.rules.catch_up(&self.hierarchy)
     }
 
     /// Replaces all that is learned, in the generation in force.
@@ -293,13 +235,7 @@ impl Kernel {
     ///
     /// What was learned before stays in force, and of what is new perhaps a part.
     pub fn learn(&self, learned: &Learned) -> Result<(), KernelError> {
-        let mut state = lock(&self.rules);
-        let State { tables, bits, destinations, .. } = &mut *state;
-        let change = destinations.learn(learned, bits)?;
-        destinations.trying(&change);
-        tables.change(&change)?;
-        destinations.changed(change);
-        Ok(())
+        self.rules.learn(learned)
     }
 
     /// What this kernel can't be asked to shield; none if all of the shield is attached.
@@ -328,8 +264,8 @@ impl Kernel {
     pub fn unix_origin(&self, peer: &Peer, listener: &Path) -> Result<Option<Captured>, KernelError> {
         let Some((identity, resource)) = self.beside.take(peer, listener)? else { return Ok(None) };
         let now = since_boot()?;
-        let state = lock(&self.rules);
-        Ok(Some(Captured::by_unix_socket(&identity, resource, now, &state.bits, state.active)))
+        let subjects = self.rules.subjects();
+        Ok(Some(Captured::by_unix_socket(&identity, resource, now, &subjects)))
     }
 
     /// Protects a file or folder of the agent's own, and all below it, from everybody governed, whatever user they have
@@ -349,8 +285,7 @@ impl Kernel {
         let Some(handoff) = lock(&self.handoffs).remove(&captured::key(netns, client, listener))? else {
             return Ok(None);
         };
-        let state = lock(&self.rules);
-        Ok(Some(Captured::new(&handoff, &state.bits, state.active)))
+        Ok(Some(Captured::new(&handoff, &self.rules.subjects())))
     }
 
     /// Who sent a DNS question that has just arrived, and to which server it was meant to go; none if no governed process
@@ -365,8 +300,7 @@ impl Kernel {
         let now = since_boot()?;
         let fresh = |asker: &Handoff| now.saturating_sub(asker.connected_at) <= ASKED_LATELY;
         let Some(asker) = asker.filter(fresh) else { return Ok(None) };
-        let state = lock(&self.rules);
-        Ok(Some(Captured::new(&asker, &state.bits, state.active)))
+        Ok(Some(Captured::new(&asker, &self.rules.subjects())))
     }
 
     /// Redirected connections that nobody has asked the origin of.
@@ -392,7 +326,7 @@ impl Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        let governing = self.adopted || !matches!(lock(&self.rules).tables.active(), Ok(0));
+        let governing = self.adopted || !matches!(self.rules.governs(), Ok(false));
         if !governing && let Err(error) = self.pins.remove() {
             tracing::warn!(%error, "programs that govern nobody stay attached");
         }
@@ -403,39 +337,6 @@ impl fmt::Debug for Kernel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Kernel").field("hierarchy", &self.hierarchy).finish_non_exhaustive()
     }
-}
-
-/// What agents with maps of another layout left.
-fn others(pins: &Pins) -> Result<Vec<(OtherLayout, OtherLabels)>, KernelError> {
-    let mut others = Vec::new();
-    for layout in pins.others()? {
-        match OtherLabels::open(&layout.map("LABELS"), &layout.map("SUBJECT_BITS"))? {
-            Some(labels) => others.push((layout, labels)),
-            // Its maps were never finished, so nothing was attached to them.
-            None => drop(layout.remove()?),
-        }
-    }
-    Ok(others)
-}
-
-/// Takes over from agents with maps of another layout: the processes that they had labelled are labelled here, and only
-/// then are their programs detached.
-fn succeed(
-    tables: &mut RuleTables,
-    bits: &mut SubjectBits,
-    others: &mut Vec<(OtherLayout, OtherLabels)>,
-) -> Result<(), KernelError> {
-    for (layout, labels) in others.drain(..) {
-        for _ in 0..MAX_PASSES {
-            if labels.copy_to(tables, bits)? == 0 {
-                break;
-            }
-        }
-        tables.keep_subject_bits(&bits.digests())?;
-        let Removed { links, maps } = layout.remove()?;
-        tracing::info!(links, maps, "took over from an agent of another version");
-    }
-    Ok(())
 }
 
 /// A panic while a table was locked leaves it as the kernel has it, which is what counts.

@@ -10,7 +10,7 @@ use tidegate_abi::SubjectKind;
 use crate::KernelError;
 use crate::cgroup::Hierarchy;
 use crate::governed::Governed;
-use crate::tables::RuleTables;
+use crate::tables::LabelTable;
 
 /// Each pass can find children that were born during the one before.
 const MAX_PASSES: usize = 8;
@@ -27,7 +27,7 @@ struct Candidate {
 /// Labels every running process that is a subject's, or a descendant of such a one, as if the kernel had seen it fork.
 /// Returns how many were labelled.
 pub(crate) fn label(
-    tables: &mut RuleTables,
+    labels: &LabelTable,
     governed: &Governed,
     hierarchy: &Hierarchy,
 ) -> Result<usize, KernelError> {
@@ -36,7 +36,7 @@ pub(crate) fn label(
         return Ok(labelled);
     }
     for _ in 0..MAX_PASSES {
-        let found = pass(tables, governed, hierarchy)?;
+        let found = pass(labels, governed, hierarchy)?;
         labelled += found;
         if found == 0 {
             break;
@@ -45,18 +45,18 @@ pub(crate) fn label(
     Ok(labelled)
 }
 
-fn pass(tables: &mut RuleTables, governed: &Governed, hierarchy: &Hierarchy) -> Result<usize, KernelError> {
+fn pass(labels: &LabelTable, governed: &Governed, hierarchy: &Hierarchy) -> Result<usize, KernelError> {
     let candidates = candidates(governed, hierarchy)?;
     let mut labelled = 0;
     for (&pid, candidate) in &candidates {
         let subjects = inherited(&candidates, pid);
-        if subjects == 0 || tables.labelled(pid)?.is_some() || !tables.label(pid, subjects)? {
+        if subjects == 0 || labels.get(pid)?.is_some() || !labels.give(pid, subjects)? {
             continue;
         }
         labelled += 1;
         // The id may have passed to another process before the label was there.
         if started(pid) != Some(candidate.started) {
-            tables.unlabel(pid)?;
+            labels.withdraw(pid)?;
         }
     }
     Ok(labelled)

@@ -1,23 +1,27 @@
 //! The kernel's maps, as user space writes and reads them.
 
+mod labels;
+mod listeners;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use tidegate_abi::{
     ALL_USERS, Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff,
-    HandoffKey, Label, Listeners, MAX_SUBJECTS, Stamp, SubUser, SubUserKey, SubjectDigest, SubjectKey,
-    SubjectKind,
+    HandoffKey, MAX_SUBJECTS, Stamp, SubUser, SubUserKey, SubjectDigest, SubjectKey, SubjectKind,
 };
 
+pub(crate) use self::labels::{LabelTable, OtherLabels};
+pub(crate) use self::listeners::ListenerTable;
 use crate::KernelError;
 use crate::cgroup::Hierarchy;
 use crate::cgroup_tables::CgroupTables;
-use crate::rules::{Change, Compiled, SubjectBits};
+use crate::governed::Governed;
+use crate::rules::{Change, Compiled};
 
 /// `BPF_NOEXIST`: insert only.
 const NOEXIST: u64 = 1;
@@ -30,10 +34,7 @@ pub(crate) struct RuleTables {
     sub_users: LpmTrie<MapData, SubUserKey, SubUser>,
     cgroups: CgroupTables,
     destinations: LpmTrie<MapData, DestinationKey, Destination>,
-    listeners: HashMap<MapData, u64, Listeners>,
-    labels: HashMap<MapData, u32, Label>,
     bits: Array<MapData, SubjectDigest>,
-    listening: SkStorage<MapData, u64>,
 }
 
 impl RuleTables {
@@ -45,10 +46,7 @@ impl RuleTables {
             sub_users: take(object, "SUB_USERS")?,
             cgroups: CgroupTables::take(object)?,
             destinations: take(object, "DESTINATIONS")?,
-            listeners: take(object, "LISTENERS")?,
-            labels: take(object, "LABELS")?,
             bits: take(object, "SUBJECT_BITS")?,
-            listening: take(object, "LISTENING")?,
         })
     }
 
@@ -57,15 +55,19 @@ impl RuleTables {
         self.active.get(&0, 0).map(|number| number as u32).map_err(named("ACTIVE"))
     }
 
-    /// Writes a generation and makes it the active one. The one before stays in the tables until the next swap, so that
-    /// a program that is still deciding by it finds all of it.
+    /// Writes a generation beside the active one. That one stays in the tables until the next is written, so that a program
+    /// that is still deciding by it finds all of it.
     ///
     /// # Errors
     ///
-    /// After an error the active generation is unchanged.
-    pub(crate) fn swap(&mut self, compiled: &mut Compiled, hierarchy: &Hierarchy) -> Result<(), KernelError> {
-        let (active, number) = (self.active()?, compiled.generation.number);
-        self.forget_all_but(active)?;
+    /// What was written counts for nothing.
+    pub(crate) fn write(
+        &mut self,
+        compiled: &mut Compiled,
+        hierarchy: &Hierarchy,
+    ) -> Result<(), KernelError> {
+        let number = compiled.generation.number;
+        self.forget_all_but(self.active()?)?;
         // From here on the programs look after cgroups that are made; those that are there come next.
         self.cgroups.write(&compiled.governed, number)?;
         self.cgroups.find(&mut compiled.governed, hierarchy)?;
@@ -78,12 +80,24 @@ impl RuleTables {
         for (bits, key, entry) in &compiled.destinations {
             self.destinations.insert(&Key::new(*bits, *key), entry, 0).map_err(named("DESTINATIONS"))?;
         }
-        let slot = compiled.generation.number % GENERATION_SLOTS;
-        self.generations.set(slot, compiled.generation, 0).map_err(named("GENERATIONS"))?;
-        self.active.set(0, u64::from(number), 0).map_err(named("ACTIVE"))?;
-        // One that was being made when the first look was taken.
-        for (id, subjects) in self.cgroups.find(&mut compiled.governed, hierarchy)? {
-            let key = SubjectKey { generation: number, kind: SubjectKind::Cgroup as u32, id };
+        let slot = number % GENERATION_SLOTS;
+        self.generations.set(slot, compiled.generation, 0).map_err(named("GENERATIONS"))
+    }
+
+    /// Makes a generation that was written the active one.
+    pub(crate) fn activate(&mut self, number: u32) -> Result<(), KernelError> {
+        self.active.set(0, u64::from(number), 0).map_err(named("ACTIVE"))
+    }
+
+    /// Finds cgroups of the active generation that were being made when it was written.
+    pub(crate) fn find_cgroups(
+        &mut self,
+        governed: &mut Governed,
+        hierarchy: &Hierarchy,
+    ) -> Result<(), KernelError> {
+        let generation = self.active()?;
+        for (id, subjects) in self.cgroups.find(governed, hierarchy)? {
+            let key = SubjectKey { generation, kind: SubjectKind::Cgroup as u32, id };
             self.subjects.insert(key, subjects, 0).map_err(named("SUBJECTS"))?;
         }
         Ok(())
@@ -128,21 +142,6 @@ impl RuleTables {
         Ok(())
     }
 
-    /// Where to send connections that are made in a network namespace.
-    pub(crate) fn set_listeners(&mut self, netns: u64, listeners: Listeners) -> Result<(), KernelError> {
-        self.listeners.insert(netns, listeners, 0).map_err(named("LISTENERS"))
-    }
-
-    /// Marks a listener as the agent's, until it is closed.
-    pub(crate) fn mark_listener(&mut self, listener: &impl AsRawFd) -> Result<(), KernelError> {
-        self.listening.insert(listener, 1, 0).map_err(named("LISTENING"))
-    }
-
-    /// Where connections of a network namespace are sent.
-    pub(crate) fn listeners(&self, netns: u64) -> Result<Option<Listeners>, KernelError> {
-        found(self.listeners.get(&netns, 0), "LISTENERS")
-    }
-
     /// Digests of the subjects that bits were given to, in the order of the bits.
     pub(crate) fn subject_bits(&self) -> Result<Vec<SubjectDigest>, KernelError> {
         subject_bits(&self.bits)
@@ -154,54 +153,6 @@ impl RuleTables {
             self.bits.set(index, digest, 0).map_err(named("SUBJECT_BITS"))?;
         }
         Ok(())
-    }
-
-    /// Nowhere, from now on.
-    pub(crate) fn forget_listeners(&mut self, netns: u64) -> Result<(), KernelError> {
-        self.listeners.remove(&netns).or_else(gone).map_err(named("LISTENERS"))
-    }
-
-    /// Nowhere but in this namespace, from now on.
-    pub(crate) fn forget_listeners_but(&mut self, own: u64) -> Result<(), KernelError> {
-        let others: Vec<u64> =
-            self.listeners.keys().filter_map(Result::ok).filter(|netns| *netns != own).collect();
-        others.into_iter().try_for_each(|netns| self.forget_listeners(netns))
-    }
-
-    /// Ids of labelled processes.
-    pub(crate) fn labelled_processes(&self) -> Vec<u32> {
-        self.labels.keys().filter_map(Result::ok).collect()
-    }
-
-    /// Labels a process that the programs haven't met; false if they have, for then they know it better.
-    pub(crate) fn label(&mut self, pid: u32, subjects: u64) -> Result<bool, KernelError> {
-        match self.labels.insert(pid, Label { subjects, started: 0 }, NOEXIST) {
-            Ok(()) => Ok(true),
-            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
-            Err(error) => Err(named("LABELS")(error)),
-        }
-    }
-
-    /// Adds to a process's label, which it gets if it has none. True if that changed anything. What the programs add
-    /// meanwhile may be lost: they look again at each of the process's next steps.
-    fn add_label(&mut self, pid: u32, label: Label) -> Result<bool, KernelError> {
-        let before = self.labelled(pid)?.unwrap_or(Label { subjects: 0, ..label });
-        let after = Label { subjects: before.subjects | label.subjects, ..before };
-        if after == before {
-            return Ok(false);
-        }
-        self.labels.insert(pid, after, 0).map_err(named("LABELS"))?;
-        Ok(true)
-    }
-
-    /// The label of a process.
-    pub(crate) fn labelled(&self, pid: u32) -> Result<Option<Label>, KernelError> {
-        found(self.labels.get(&pid, 0), "LABELS")
-    }
-
-    /// Takes a label away.
-    pub(crate) fn unlabel(&mut self, pid: u32) -> Result<(), KernelError> {
-        self.labels.remove(&pid).or_else(gone).map_err(named("LABELS"))
     }
 }
 
@@ -326,54 +277,6 @@ impl AgentTable {
     /// Tells them.
     pub(crate) fn set(&mut self, agent: Agent) -> Result<(), KernelError> {
         self.0.set(0, agent, 0).map_err(named("AGENT"))
-    }
-}
-
-/// Labels that programs with maps of another layout gave. Labels and the subjects of their bits are what such programs
-/// hand on, so their form is the same in every layout.
-pub(crate) struct OtherLabels {
-    labels: HashMap<MapData, u32, Label>,
-    bits: Array<MapData, SubjectDigest>,
-}
-
-impl OtherLabels {
-    /// Opens them where they are pinned; none if they aren't both there.
-    ///
-    /// # Errors
-    ///
-    /// They have another form after all.
-    pub(crate) fn open(labels: &Path, bits: &Path) -> Result<Option<Self>, KernelError> {
-        if !labels.exists() || !bits.exists() {
-            return Ok(None);
-        }
-        let pinned = |map: &'static str, path: &Path| MapData::from_pin(path).map_err(named(map));
-        Ok(Some(Self {
-            labels: Map::HashMap(pinned("LABELS", labels)?).try_into().map_err(named("LABELS"))?,
-            bits: Map::Array(pinned("SUBJECT_BITS", bits)?).try_into().map_err(named("SUBJECT_BITS"))?,
-        }))
-    }
-
-    /// Gives the same processes the same subjects here, by this side's bits. Answers how many labels that changed.
-    pub(crate) fn copy_to(
-        &self,
-        tables: &mut RuleTables,
-        bits: &mut SubjectBits,
-    ) -> Result<usize, KernelError> {
-        let mut translated = Vec::new();
-        for digest in subject_bits(&self.bits)? {
-            translated.push(bits.index(digest).ok_or_else(|| {
-                KernelError::Rules(
-                    "no bit is left for a subject of an earlier agent: `tidegate detach` frees all".into(),
-                )
-            })?);
-        }
-        let mut changed = 0;
-        for (pid, label) in self.labels.iter().filter_map(Result::ok) {
-            let set = |(index, _): &(usize, &usize)| label.subjects >> index & 1 == 1;
-            let subjects = translated.iter().enumerate().filter(set).fold(0, |all, (_, bit)| all | 1 << bit);
-            changed += usize::from(tables.add_label(pid, Label { subjects, ..label })?);
-        }
-        Ok(changed)
     }
 }
 

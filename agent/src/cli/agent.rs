@@ -10,6 +10,7 @@ use super::{Exit, counted};
 use crate::{
     admin::{self, Answer, Request, Status},
     config::Config,
+    reload::Summary,
 };
 
 /// A question to the running agent.
@@ -77,7 +78,10 @@ pub(super) fn detach(config: &Config) -> Result<Exit> {
 fn show(out: &mut impl Write, answer: &Answer) -> io::Result<()> {
     match answer {
         Answer::Status(status) => show_status(out, status),
-        Answer::Reloaded(now) => writeln!(out, "bundle {:?} is in force ({})", now.bundle, now.digest),
+        Answer::Reloaded(now) => {
+            writeln!(out, "bundle {:?} is in force ({})", now.bundle, now.digest)?;
+            show_trouble(&mut io::stderr().lock(), now)
+        }
         Answer::Stopping => writeln!(out, "the agent is stopping"),
         Answer::Failed { problems } => {
             problems.iter().try_for_each(|problem| writeln!(io::stderr().lock(), "{problem}"))
@@ -99,6 +103,16 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     for (reason, count) in &status.refused {
         writeln!(out, "refused    {count} for {reason}")?;
     }
+    show_trouble(out, in_force)?;
     let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
     writeln!(out, "counted    {}", counted.join(", "))
+}
+
+fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
+    in_force.trouble.iter().try_for_each(|trouble| {
+        writeln!(
+            out,
+            "trouble    what ran before may not be governed yet: {trouble}; reload once that is mended"
+        )
+    })
 }

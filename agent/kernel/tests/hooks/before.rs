@@ -21,7 +21,7 @@ async fn a_connection_is_ended() {
     let mut client = gate.python(GOVERNED, &opened_before(&open, "s.send(b'x')"));
     let mut stream = common::accept(&server).await;
     assert_eq!(client.line(), "opened");
-    let older = gate.kernel.replace(&subjects()).unwrap();
+    let older = gate.replace(&subjects());
     assert_eq!(older.len(), 1, "{older:?}");
     assert_eq!((older[0].pid, older[0].uid), (Some(client.pid()), GOVERNED));
     assert_eq!((older[0].protocol, older[0].remote, older[0].ended), (Protocol::Tcp, address, true));
@@ -41,7 +41,7 @@ async fn a_connected_udp_socket_sends_nothing_more() {
     let script = opened_before(&open, "s.send(b'x')") + "\nattempt(lambda: s.send(b'x'))";
     let mut client = gate.python(GOVERNED, &script);
     assert_eq!(client.line(), "opened");
-    assert_eq!(gate.kernel.replace(&subjects()).unwrap().len(), 1);
+    assert_eq!(gate.replace(&subjects()).len(), 1);
     client.go_on();
     assert_eq!(client.output().await, "errno EDESTADDRREQ\nerrno EDESTADDRREQ");
 }
@@ -55,7 +55,7 @@ async fn a_listener_is_ended_with_what_it_has_not_accepted() {
     let port: u16 = client.line().parse().unwrap();
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(client.line(), "opened");
-    assert_eq!(gate.kernel.replace(&subjects()).unwrap().len(), 1);
+    assert_eq!(gate.replace(&subjects()).len(), 1);
     assert!(stream.read_u8().await.is_err());
     client.go_on();
     assert_eq!(client.output().await, "errno EINVAL");
@@ -75,7 +75,7 @@ s = socket.create_connection(listener.getsockname())"
     let mut client = gate.python_on_a_wire(&opened_before(&open, "s.send(b'x')"));
     assert_eq!(client.line(), "opened");
     // The listener's end takes the connection with it, if that doesn't come first.
-    assert!(gate.kernel.replace(&subjects()).unwrap().iter().all(|socket| socket.ended));
+    assert!(gate.replace(&subjects()).iter().all(|socket| socket.ended));
     client.go_on();
     let outcome = client.output().await;
     assert!(outcome.starts_with("errno ECONN"), "{outcome}");
@@ -100,7 +100,7 @@ s.close()",
     let then = "use(socket.recv_fds(ours, 1, 1)[1])";
     let mut client = gate.python(GOVERNED, &opened_before(&open, then));
     assert_eq!(client.line(), "opened");
-    let older = gate.kernel.replace(&subjects()).unwrap();
+    let older = gate.replace(&subjects());
     assert_eq!((older.len(), older[0].pid, older[0].uid), (1, None, GOVERNED));
     client.go_on();
     // The shield has nobody governed take a socket that nobody governed made.
@@ -131,7 +131,7 @@ os.wait()"
     let open = format!("s = dial(socket.AF_INET, '127.0.0.1', {port})");
     let mut stranger = gate.python(UNGOVERNED, &opened_before(&open, "s.send(b'x')"));
     assert_eq!(stranger.line(), "opened");
-    assert_eq!(gate.kernel.replace(&subjects()).unwrap(), []);
+    assert_eq!(gate.replace(&subjects()), []);
     for client in [&mut login, &mut stranger] {
         client.go_on();
     }
@@ -148,7 +148,7 @@ async fn sockets_made_under_the_rules_outlive_their_replacement() {
     let open = format!("s = dial(socket.AF_INET, '127.0.0.1', {port})");
     let mut client = gate.python(GOVERNED, &opened_before(&open, "s.send(b'x')"));
     assert_eq!(client.line(), "opened");
-    assert_eq!(gate.kernel.replace(&common::passes("127.0.0.1", port, "governed")).unwrap(), []);
+    assert_eq!(gate.replace(&common::passes("127.0.0.1", port, "governed")), []);
     client.go_on();
     assert_eq!(client.output().await, "1");
 }

@@ -10,7 +10,9 @@ use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tidegate_kernel::{Captured, Destination, Kernel, PassRule, Pins, Rules, SubjectRule};
+use tidegate_kernel::{
+    Captured, CaughtUp, Destination, Kernel, OlderSocket, PassRule, Pins, Rules, SubjectRule,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -75,10 +77,18 @@ impl Gate {
         gate.kernel.mark(&gate.v4).unwrap();
         gate.kernel.mark(&gate.v6).unwrap();
         gate.kernel.listen(gate.v4_port(), gate.v6_port()).unwrap();
-        gate.kernel.replace(&rules(gate.v4_port())).unwrap();
+        gate.replace(&rules(gate.v4_port()));
         gate.kernel.read_log(Box::new(|_| {})).unwrap();
         gate.heart = Some(Heart::start(gate.kernel.clone()));
         gate
+    }
+
+    /// Puts rules into force, for what runs already too. Answers the sockets that were open before.
+    pub(crate) fn replace(&self, rules: &Rules) -> Vec<OlderSocket> {
+        self.kernel.replace(rules).unwrap();
+        let CaughtUp { older, trouble } = self.kernel.catch_up();
+        assert!(trouble.is_empty(), "{trouble:?}");
+        older
     }
 
     /// The agent is there, but nothing moves in it.

@@ -162,7 +162,7 @@ async fn a_generation_of_rules_replaces_the_one_before_as_a_whole() {
     let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
     let mut rules = resources(&[(V4, 5433)]);
     rules.subjects.retain(|subject| &*subject.name == "other");
-    gate.kernel.replace(&rules).unwrap();
+    gate.replace(&rules);
 
     let gone = gate.python(OTHER, &connect_to("AF_INET", V4, 5432));
     assert_eq!(gone.output().await, "errno EPERM");
@@ -198,7 +198,7 @@ print('done')"
     ));
     let finished = tokio::spawn(client.output());
     while !finished.is_finished() {
-        gate.kernel.replace(&rules).unwrap();
+        gate.replace(&rules);
         tokio::task::yield_now().await;
     }
     assert_eq!(finished.await.unwrap(), "done");

@@ -106,7 +106,7 @@ attempt(lambda: s.send(b'x'))"
         ),
     );
     assert_eq!(client.line(), "1");
-    gate.kernel.replace(&subjects()).unwrap();
+    gate.replace(&subjects());
     client.go_on();
     assert_eq!(client.output().await, "errno EPERM");
     assert_eq!(gate.kernel.counters().unwrap().dropped, 1);
@@ -444,7 +444,7 @@ attempt(lambda: s.setsockopt(0, 50, struct.pack('!I', 1)))"
         ),
     );
     assert_eq!(client.line(), "made");
-    gate.kernel.replace(&subjects()).unwrap();
+    gate.replace(&subjects());
     client.go_on();
     assert_eq!(client.output().await, "errno EPERM\nerrno EPERM");
 }

@@ -94,7 +94,7 @@ async fn a_process_that_runs_when_the_rules_come_is_labelled_with_its_descendant
     let mut client =
         gate.python_as_root(&setuid_away(&dial("print('ready', flush=True); sys.stdin.readline()")));
     assert_eq!(client.line(), "ready");
-    gate.kernel.replace(&resources(&[(V4, 5432)])).unwrap();
+    gate.replace(&resources(&[(V4, 5432)]));
     client.go_on();
     let captured = gate.accept_v4().await.expect("an origin");
     assert_eq!((captured.uid, &*captured.subjects), (0, &["governed".into()][..]));
@@ -227,7 +227,7 @@ async fn a_cgroup_that_is_named_governs_as_often_as_it_is_made() {
         assert!(is_governed(&gate, &server, &made.enter()).await);
     }
     let made = cgroup.make(&path);
-    gate.kernel.replace(&governing(job, port)).unwrap();
+    gate.replace(&governing(job, port));
     assert!(is_governed(&gate, &server, &made.enter()).await);
 }
 

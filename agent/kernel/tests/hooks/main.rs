@@ -16,6 +16,7 @@ mod handoff;
 mod labels;
 mod logs;
 mod pins;
+mod reload;
 mod resolver;
 mod shield;
 mod sockets;

@@ -149,7 +149,7 @@ async fn a_name_in_a_folder_that_others_may_change_counts_for_the_shield_alone()
         let changed =
             gate.python_as_root(&format!("folder = {:?}\n{change}\nprint('done')", folder.path("")));
         assert_eq!(changed.output().await, "done", "{change}");
-        gate.kernel.replace(&rules).unwrap();
+        gate.replace(&rules);
         let expected = if counts || gate.kernel.unshielded().is_none() { "None" } else { "errno EPERM" };
         let said = gate.python(GOVERNED, &connect_to(&folder.path("named"))).output().await;
         assert_eq!(said, expected, "{change}");

@@ -190,7 +190,7 @@ async fn the_agent_can_be_asked_by_whom_it_governs_where_it_answers_everybody() 
     });
     let gate = Gate::new(|_| subjects()).await;
     gate.kernel.answer_at(vec![path.clone()]);
-    gate.kernel.replace(&subjects()).unwrap();
+    gate.replace(&subjects());
     let script = unix_connect(&format!("{path:?}")) + "\n" + &unix_connect(&format!("{private:?}"));
     assert_eq!(gate.python(GOVERNED, &script).output().await, "None\nerrno EPERM");
 }
