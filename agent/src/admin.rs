@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_approvals::store::{Health, Trouble};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -86,6 +87,12 @@ pub(crate) struct Status {
     pub(crate) sessions_served: u64,
     /// Connections refused since the start, by reason.
     pub(crate) refused: BTreeMap<String, u64>,
+    /// Since when and why people can't be asked, if they can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unasked: Option<String>,
+    /// Questions that were met since the start and can't be read.
+    #[serde(default)]
+    pub(crate) unreadable: usize,
     /// What the kernel counted since the start, by name.
     pub(crate) kernel: BTreeMap<String, u64>,
 }
@@ -115,6 +122,8 @@ pub(crate) struct Admin {
     pub(crate) ports: (u16, u16),
     /// How the agent began.
     pub(crate) start: Start,
+    /// How the store of questions is.
+    pub(crate) questions: Box<dyn Fn() -> Health + Send + Sync>,
     /// Told to end the agent.
     pub(crate) stop: Arc<Notify>,
 }
@@ -171,6 +180,7 @@ impl Admin {
     }
 
     fn status(&self, kernel: BTreeMap<String, u64>) -> Status {
+        let Health { trouble, unreadable } = (self.questions)();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -184,6 +194,8 @@ impl Admin {
             sessions_live: self.live.now(),
             sessions_served: self.live.served(),
             refused: self.live.refused().into_iter().map(|(name, count)| (name.into(), count)).collect(),
+            unasked: trouble.map(|Trouble { since, why }| format!("since {since:.0}: {why}")),
+            unreadable,
             kernel,
         }
     }
@@ -203,6 +215,9 @@ pub(crate) fn ask(socket: &Path, request: Request) -> io::Result<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use tidegate_approvals::store::StoreError;
+
     use super::*;
     use crate::test_support::World;
 
@@ -221,6 +236,10 @@ mod tests {
                 pins: "/sys/fs/bpf/test".into(),
                 adopted: true,
             },
+            questions: Box::new(|| {
+                let why = StoreError::Failed("the database does not answer".into());
+                Health { trouble: Some(Trouble { since: Timestamp::UNIX_EPOCH, why }), unreadable: 2 }
+            }),
             stop: stop.clone(),
         };
         let serving = tokio::spawn(run(socket, Arc::new(admin)));
@@ -242,6 +261,8 @@ mod tests {
         assert_eq!((status.v4_port, status.v6_port), (1, 2));
         assert_eq!((&*status.pins, status.adopted, status.ready_after_ms), ("/sys/fs/bpf/test", true, 7));
         assert_eq!(status.kernel["generations"], 1);
+        let unasked = "since 1970-01-01T00:00:00Z: the store of approvals: the database does not answer";
+        assert_eq!((status.unasked.as_deref(), status.unreadable), (Some(unasked), 2));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use std::{
         fd::{AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    time::Duration,
 };
 
 use nix::sys::socket::{
@@ -18,6 +19,11 @@ use nix::sys::socket::{
 /// The agent serves.
 pub(crate) fn ready() -> io::Result<()> {
     tell("READY=1")
+}
+
+/// The agent starts still, and will tell so again within this time or be ready (`EXTEND_TIMEOUT_USEC`).
+pub(crate) fn starts_within(time: Duration) -> io::Result<()> {
+    tell(&format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()))
 }
 
 /// The agent ends its sessions and will then exit.

@@ -1,6 +1,6 @@
 //! Where people are asked and answer: the desk, those that are told of it, the page, and the socket for every account.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate_approvals::{
     Audience, Desk, Limits,
@@ -10,7 +10,7 @@ use tidegate_approvals::{
 use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket, Tls};
 use tidegate_gate::{BoxFuture, Credentials};
 use tidegate_identity::{Application, Registry, Tie};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::config::SslMode;
 
 use crate::{
@@ -18,9 +18,13 @@ use crate::{
     config::{self, Config},
     credentials::Files,
     error::Error,
+    notify,
     socket::Socket,
     user_socket::Users,
 };
+
+/// For how long the service manager is told that the start goes on.
+const GOES_ON: Duration = Duration::from_secs(30);
 
 /// Everything that people have to do with.
 pub(crate) struct People {
@@ -42,7 +46,7 @@ impl People {
         registry: &Registry,
         (host, accounts): (&str, &Accounts),
     ) -> Result<Self, Error> {
-        let desk = open(config, &**credentials, host).await?;
+        let desk = open(config, credentials, host).await?;
         Ok(Self {
             users: Users::new(registry.clone(), desk.clone(), accounts.clone()),
             webhooks: webhooks(config, credentials.clone()).await?,
@@ -63,14 +67,14 @@ impl People {
 }
 
 /// Opens this host's desk: on the fleet's database where the configuration names one, else on a file of its own.
-async fn open(config: &Config, credentials: &dyn Credentials, host: &str) -> Result<Desk, Error> {
+async fn open(config: &Config, credentials: &Arc<Files>, host: &str) -> Result<Desk, Error> {
     let failed = |error: StoreError| Error::Approvals(error.to_string());
     let store: Arc<dyn Store> = match &config.approvals.database {
         Some(database) => {
-            let settings = settings(database, credentials).await?;
-            Arc::new(Postgres::open(settings).await.map_err(failed)?)
+            let settings = settings(database, credentials.clone()).await?;
+            Arc::new(Postgres::open(settings).map_err(failed)?)
         }
-        None => Arc::new(Sqlite::open(&config.state.join("approvals.db")).map_err(failed)?),
+        None => Arc::new(file(config.state.join("approvals.db")).await.map_err(failed)?),
     };
     let config::Approvals { questions, questions_per_principal, questions_per_minute, .. } = config.approvals;
     let limits =
@@ -79,6 +83,20 @@ async fn open(config: &Config, credentials: &dyn Credentials, host: &str) -> Res
     let page = config.approvals.web.as_ref().map(|web| format!("{}approvals/", web.url).into());
     let audience = Audience { hooks: hooks.collect(), page };
     Ok(Desk::open(host, store, limits, audience))
+}
+
+/// Opens the file. What an earlier agent wrote may take long to be brought to the present form: the service manager, which
+/// takes a start that takes long for one that hangs, is told that it goes on.
+async fn file(path: PathBuf) -> Result<Sqlite, StoreError> {
+    let mut opening = tokio::task::spawn_blocking(move || Sqlite::open(&path));
+    loop {
+        if let Ok(opened) = timeout(GOES_ON / 3, &mut opening).await {
+            return opened.unwrap_or_else(|_| Err(StoreError::Failed("it was cut off".into())));
+        }
+        if let Err(error) = notify::starts_within(GOES_ON) {
+            tracing::warn!(%error, "the service manager was not told that the start goes on");
+        }
+    }
 }
 
 /// The receivers that are told, with everything that they need.
@@ -164,8 +182,9 @@ fn tie(ticket: &Ticket) -> Tie<'_> {
     Tie { state: &ticket.state, nonce: &ticket.nonce, verifier: &ticket.verifier }
 }
 
-/// User and password are never in the configuration.
-async fn settings(database: &config::Database, credentials: &dyn Credentials) -> Result<Settings, Error> {
+/// How to reach the fleet's database. User and password are never in the configuration; that they are there is found out now, and
+/// they are read anew for each connection.
+async fn settings(database: &config::Database, credentials: Arc<dyn Credentials>) -> Result<Settings, Error> {
     let failed = |why: &dyn ToString| Error::Approvals(why.to_string());
     let mut connection: tokio_postgres::Config =
         database.connection.parse().map_err(|error| failed(&format!("`database.connection`: {error}")))?;
@@ -176,12 +195,69 @@ async fn settings(database: &config::Database, credentials: &dyn Credentials) ->
     if connection.get_ssl_mode() == SslMode::Prefer {
         connection.ssl_mode(SslMode::Require);
     }
-    let credential = credentials.credential(&database.credential).await.map_err(|error| failed(&error))?;
-    if let Some(user) = &credential.user {
-        connection.user(&**user);
+    let credential: Arc<str> = database.credential.as_str().into();
+    credentials.credential(&credential).await.map_err(|error| failed(&error))?;
+    Ok(Settings { connection, ca: database.ca.clone(), credentials, credential })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_gate::{Credential, CredentialError, Secret};
+
+    use super::*;
+
+    /// Has one credential, `fleet`.
+    struct Safe;
+
+    impl Credentials for Safe {
+        fn credential<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+            Box::pin(async move {
+                let password = Some(Secret::new(b"t0ps3cret".to_vec()));
+                let fleet = || Credential { user: Some("fleet".into()), password, ..Credential::default() };
+                (name == "fleet").then(fleet).ok_or_else(|| CredentialError::Missing(name.into()))
+            })
+        }
     }
-    if let Some(password) = &credential.password {
-        connection.password(password.expose());
+
+    async fn parsed(connection: &str, credential: &str) -> Result<Settings, String> {
+        let (connection, credential) = (connection.to_owned(), credential.to_owned());
+        let database = config::Database { connection, credential, ca: None };
+        settings(&database, Arc::new(Safe)).await.map_err(|error| error.to_string())
     }
-    Ok(Settings { connection, ca: database.ca.clone() })
+
+    #[tokio::test]
+    async fn the_fleets_database_is_reached_by_tls_unless_the_configuration_says_otherwise() {
+        for (mode, taken) in [
+            ("", SslMode::Require),
+            ("sslmode=prefer", SslMode::Require),
+            ("sslmode=require", SslMode::Require),
+            ("sslmode=disable", SslMode::Disable),
+        ] {
+            let settings =
+                parsed(&format!("host=db.internal dbname=tidegate {mode}"), "fleet").await.unwrap();
+            assert_eq!(settings.connection.get_ssl_mode(), taken, "{mode}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_password_is_taken_from_the_configuration_or_told() {
+        for connection in ["host=db password=t0ps3cret", "postgresql://fleet:t0ps3cret@db/tidegate"] {
+            let refused = parsed(connection, "fleet").await.err().unwrap();
+            assert!(refused.contains("put it into the credential's file"), "{refused}");
+            assert!(!refused.contains("t0ps3cret"), "{refused}");
+        }
+        let kept = parsed("host=db", "fleet").await.unwrap();
+        assert_eq!(kept.connection.get_password(), None, "a rotated one would not count");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_the_fleets_database_is_told_at_the_start() {
+        for (connection, credential, words) in [
+            ("host=db sslmode=sometimes", "fleet", "`database.connection`: "),
+            ("host=db", "other", "\"other\" is in none of the configured places"),
+        ] {
+            let refused = parsed(connection, credential).await.err().unwrap();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
 }

@@ -254,7 +254,7 @@ mod tests {
         net::TcpStream,
     };
 
-    use tidegate_approvals::webhooks::Webhooks;
+    use tidegate_approvals::{store::Health, webhooks::Webhooks};
 
     use super::*;
     use crate::{
@@ -283,6 +283,7 @@ mod tests {
                 pins: config.pins.clone(),
                 adopted: false,
             },
+            questions: Box::new(Health::default),
             stop: Arc::new(Notify::new()),
         };
         Agent {

@@ -72,6 +72,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
     let (stopping, stopped) = watch::channel(Stopping::No);
+    let desk = people.desk.clone();
     let live = Live::new(config.limits.clone());
     let admin = Admin {
         reloader: reloader.clone(),
@@ -79,6 +80,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
         live: live.clone(),
         ports: listeners.ports().map_err(Error::Runtime)?,
         start: Start { since, took: since.elapsed(), pins: config.pins.clone(), adopted: kernel.adopted() },
+        questions: Box::new(move || desk.health()),
         stop: Arc::new(Notify::new()),
     };
     let (netns, seen) = (kernel.netns(), kernel.namespaces().map_err(Error::Kernel)?);

@@ -1,8 +1,9 @@
 //! What is told to the outside.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ pub struct Letter {
     pub answered: bool,
     /// The event that it tells of, as [`Told::step`] has it.
     pub event: String,
-    /// The whole event, as it is sent or the receiver's words are made from it.
+    /// The whole event, as it is sent or the receiver's words are made from it; null if it can't be read any more.
     pub body: Value,
     /// When it was written, in milliseconds since 1970.
     pub written: i64,
@@ -35,6 +36,24 @@ pub struct Letter {
     pub due: i64,
     /// How often it was tried.
     pub attempts: i64,
+}
+
+/// How much later than now a letter is tried at most.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+impl Letter {
+    /// Until when what is due is due now, and from when on it is, too, in milliseconds since 1970: what is put off for longer than
+    /// any letter is was put off by a clock that was ahead.
+    pub(crate) fn due_between(now: Timestamp) -> (i64, i64) {
+        let latest = now.checked_add(LONGEST_WAIT).unwrap_or(Timestamp::MAX);
+        (now.as_millisecond(), latest.as_millisecond())
+    }
+
+    /// Whether it is to be tried now.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        let (now, latest) = Self::due_between(now);
+        self.due <= now || self.due > latest
+    }
 }
 
 /// What can be told of a question.

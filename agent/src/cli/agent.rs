@@ -104,6 +104,7 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
         writeln!(out, "refused    {count} for {reason}")?;
     }
     show_trouble(out, in_force)?;
+    show_approvals(out, status)?;
     let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
     writeln!(out, "counted    {}", counted.join(", "))
 }
@@ -115,4 +116,15 @@ fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
             "trouble    what ran before may not be governed yet: {trouble}; reload once that is mended"
         )
     })
+}
+
+fn show_approvals(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    if let Some(why) = &status.unasked {
+        writeln!(out, "trouble    nobody can be asked {why}")?;
+    }
+    if status.unreadable > 0 {
+        let unreadable = counted(status.unreadable, "question");
+        writeln!(out, "trouble    {unreadable} can't be read: the log says which and why")?;
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use tidegate_approvals::{Inquiry, Say, State};
 use tidegate_gate::{Block, Plain};
 
 use super::{
-    Exit,
+    Exit, counted,
     folded::{columns, folded},
 };
 use crate::{
@@ -159,17 +159,18 @@ fn print(told: &Told, json: bool) -> Result<Exit> {
             eprintln!("tidegate: {why}");
             return Ok(Exit::Failed);
         }
-        Told::Questions { questions } if json => {
-            writeln!(out, "{}", serde_json::to_string(questions)?)?;
-        }
-        Told::Questions { questions } if questions.is_empty() => writeln!(out, "nothing waits for you")?,
-        Told::Questions { questions } => {
-            writeln!(
-                out,
-                "{:<9}  {:<9}  {:<20}  {:<16}  {:<12}  WHAT",
-                "ID", "STATE", "UNTIL", "WHO", "WHERE"
-            )?;
-            questions.iter().try_for_each(|question| writeln!(out, "{}", Line(question)))?;
+        Told::Questions { questions, unreadable } => {
+            if json {
+                writeln!(out, "{}", serde_json::to_string(questions)?)?;
+            } else {
+                list(&mut out, questions)?;
+            }
+            if *unreadable > 0 {
+                let left_out = counted(*unreadable, "question");
+                eprintln!(
+                    "tidegate: {left_out} can't be read and not listed: the agent's log says which and why"
+                );
+            }
         }
         Told::Question { question } if json => writeln!(out, "{}", serde_json::to_string(question)?)?,
         Told::Question { question } => {
@@ -184,6 +185,14 @@ fn print(told: &Told, json: bool) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+fn list(out: &mut impl Write, questions: &[Inquiry]) -> io::Result<()> {
+    if questions.is_empty() {
+        return writeln!(out, "nothing waits for you");
+    }
+    writeln!(out, "{:<9}  {:<9}  {:<20}  {:<16}  {:<12}  WHAT", "ID", "STATE", "UNTIL", "WHO", "WHERE")?;
+    questions.iter().try_for_each(|question| writeln!(out, "{}", Line(question)))
 }
 
 /// A question in a line.

@@ -25,7 +25,7 @@ pub(super) async fn list(
     let _turn = users.lists.of(account).await;
     match users.desk.list(person, all, MOST).await {
         Ok(overview) => {
-            timeout(PATIENCE, answers.tell_questions(overview.inquiries)).await??;
+            timeout(PATIENCE, answers.tell_questions(overview)).await??;
             Ok(None)
         }
         Err(error) => Ok(Some(Answer::failed(error))),

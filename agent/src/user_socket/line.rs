@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use tidegate_approvals::Inquiry;
+use tidegate_approvals::Overview;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -52,9 +52,11 @@ impl Answers {
     }
 
     /// Tells [`Answer::Questions`], of which no more is written at a time than is read.
-    pub(super) async fn tell_questions(&mut self, questions: Vec<Inquiry>) -> io::Result<()> {
-        let mut text = br#"{"answer":"questions","questions":["#.to_vec();
-        for (number, question) in questions.into_iter().enumerate() {
+    pub(super) async fn tell_questions(&mut self, overview: Overview) -> io::Result<()> {
+        let Overview { inquiries, unreadable } = overview;
+        let mut text =
+            format!(r#"{{"answer":"questions","unreadable":{unreadable},"questions":["#).into_bytes();
+        for (number, question) in inquiries.into_iter().enumerate() {
             if number > 0 {
                 text.push(b',');
             }

@@ -114,6 +114,9 @@ pub(crate) enum Answer {
     Questions {
         /// They.
         questions: Vec<Inquiry>,
+        /// How many more there are, of anybody, that can't be read.
+        #[serde(default)]
+        unreadable: usize,
     },
     /// One, as it is now.
     Question {

@@ -9,14 +9,18 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Desk, Limits, state::ATTEMPTS, waiting::Waits};
+use super::{
+    Desk, Limits,
+    state::{ATTEMPTS, Relies},
+    waiting::Waits,
+};
 use crate::{
     Inquiry, State,
     inquiry::Cover,
     store::{Inserted, Most, StoreError},
 };
 
-/// How often a store is looked at for a yes that was taken back elsewhere, or that it could not be asked about.
+/// How soon a store is asked again that could not say whether a yes still stands.
 const LOOK_BACK: Duration = Duration::from_secs(2);
 /// Longest question, in bytes: a body or parameters of 64 KiB in hexadecimal, and as much again.
 const LONGEST: usize = 256 << 10;
@@ -51,18 +55,19 @@ impl Approvals for Desk {
         Box::pin(async move {
             // From before the first look, so that none is missed.
             let mut revoked = self.0.revoked.subscribe();
+            let _relies = Relies::on(&self.0, questions);
             loop {
-                let again = match self.0.revocation(questions).await {
+                match self.0.revocation(questions).await {
                     Ok(Some(revocation)) => return revocation,
-                    Ok(None) => self.0.store.is_shared(),
+                    Ok(None) => {}
                     Err(error) => {
-                        tracing::warn!(?questions, %error, "whether a yes still stands is not known");
-                        true
+                        tracing::debug!(?questions, %error, "whether a yes still stands is not known");
+                        sleep(LOOK_BACK).await;
+                        continue;
                     }
-                };
-                tokio::select! {
-                    () = hears_of(&mut revoked, questions) => {}
-                    () = sleep(LOOK_BACK), if again => {}
+                }
+                if let Some(revocation) = hears_of(&mut revoked, questions).await {
+                    return revocation;
                 }
             }
         })
@@ -77,7 +82,7 @@ impl Desk {
         for term in &asked.terms {
             let mut found = None;
             for id in self.0.store.find(&term.key, false, now).await? {
-                let Some(inquiry) = self.0.store.load(&id).await? else { continue };
+                let Some(inquiry) = self.readable(&id).await? else { continue };
                 let attended = self.0.is_waited_for(&id) || inquiry.host != asked.host;
                 let cover = inquiry.covers(asked, &term.key, attended, now);
                 if cover != Cover::No {
@@ -103,6 +108,14 @@ impl Desk {
         Ok((!yeses.is_empty()).then_some(yeses))
     }
 
+    /// A question; one that can't be read is as none.
+    async fn readable(&self, id: &str) -> Result<Option<Inquiry>, StoreError> {
+        match self.0.store.load(id).await {
+            Err(error) if error.is_of_one() => Ok(None),
+            loaded => loaded,
+        }
+    }
+
     /// The yes goes to this session. True if it did, now or before.
     pub(super) async fn claim(&self, id: &str, session: &Arc<str>) -> Result<bool, StoreError> {
         let claimed = self
@@ -122,7 +135,7 @@ impl Desk {
             if self.0.is_waited_for(&id) {
                 continue;
             }
-            let Some(inquiry) = self.0.store.load(&id).await? else { continue };
+            let Some(inquiry) = self.readable(&id).await? else { continue };
             if inquiry.state != State::Waiting || now >= inquiry.expires || !inquiry.is_same(asked) {
                 continue;
             }
@@ -182,13 +195,17 @@ impl Desk {
     }
 }
 
-/// Ready when one of these yeses may have been taken back.
-async fn hears_of(revoked: &mut broadcast::Receiver<Arc<str>>, questions: &[Arc<str>]) {
-    while let Ok(id) = revoked.recv().await {
-        if questions.contains(&id) {
-            return;
+/// Ready when one of these yeses was taken back; none if it may have been, among more than could be told.
+async fn hears_of(
+    revoked: &mut broadcast::Receiver<Arc<Revocation>>,
+    questions: &[Arc<str>],
+) -> Option<Revocation> {
+    while let Ok(revocation) = revoked.recv().await {
+        if questions.contains(&revocation.question) {
+            return Some(Revocation::clone(&revocation));
         }
     }
+    None
 }
 
 /// What nobody can read before they answer is not asked.

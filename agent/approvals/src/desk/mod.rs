@@ -21,7 +21,7 @@ use tokio::{
 use self::state::Inner;
 use crate::{
     Answered, Audience, Clock, Inquiry, Person, Refused, Say, State,
-    store::{Store, StoreError},
+    store::{Health, Listed, Store, StoreError},
 };
 
 /// How many yeses taken back one who relies on another may be behind before they ask the store.
@@ -48,6 +48,8 @@ pub struct Limits {
 pub struct Overview {
     /// Newest first, in short: the beginning of what would run, who asks, and what happened last.
     pub inquiries: Vec<Inquiry>,
+    /// How many of all were left out because they can't be read: whose they are can't be told.
+    pub unreadable: usize,
 }
 
 /// Where questions come in and people answer them.
@@ -78,6 +80,7 @@ impl Desk {
             returns: Pace::default(),
             turns: Turns::new(LOOKUPS.0, LOOKUPS.1),
             waited: Mutex::default(),
+            relied: Mutex::default(),
             changes: watch::Sender::new(0),
             briefs: broadcast::Sender::new(CHANGES),
             revoked: broadcast::Sender::new(BACKLOG),
@@ -94,6 +97,11 @@ impl Desk {
     /// Where questions are kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// Whether people can be asked, and all that was asked be read.
+    pub fn health(&self) -> Health {
+        self.0.store.health()
     }
 
     /// The host that asks here.
@@ -116,7 +124,7 @@ impl Desk {
     /// `limit`, those that wait come first, and of each account as many as of the others.
     pub async fn list(&self, person: &Person, all: bool, limit: u32) -> Result<Overview, StoreError> {
         let now = self.0.clock.now();
-        let mut inquiries = self.0.store.list(all, now, limit).await?;
+        let Listed { mut inquiries, unreadable } = self.0.store.list(all, now, limit).await?;
         for inquiry in &mut inquiries {
             inquiry.expire(now);
         }
@@ -125,7 +133,7 @@ impl Desk {
                 all || inquiry.review_owed || matches!(inquiry.state, State::Waiting | State::Approved);
             lives && inquiry.is_visible_to(person)
         });
-        Ok(Overview { inquiries: inquiries.into_iter().map(Inquiry::shown).collect() })
+        Ok(Overview { inquiries: inquiries.into_iter().map(Inquiry::shown).collect(), unreadable })
     }
 
     /// One question; that somebody who may answer has seen it is noted.

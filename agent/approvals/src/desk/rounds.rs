@@ -37,7 +37,8 @@ pub(super) async fn look(desk: Weak<Inner>) {
     loop {
         let Some(inner) = desk.upgrade() else { return };
         if let Err(error) = seen.look(&inner).await {
-            tracing::warn!(%error, "answers from elsewhere are not seen");
+            // The store says aloud that it is away, once.
+            tracing::debug!(%error, "answers from elsewhere are not seen");
         }
         drop(inner);
         sleep(LOOK).await;
@@ -52,20 +53,41 @@ impl Seen {
             if self.versions.get(id).is_some_and(|seen| seen >= version) {
                 continue;
             }
-            if desk.is_waited_for(id)
-                && let Some(inquiry) = desk.store.load(id).await?
+            if let Err(error) = tell(desk, id).await
+                && !error.is_of_one()
             {
-                desk.publish(&inquiry);
-            } else if desk.is_watched()
-                && let Some(brief) = desk.store.brief(id).await?
-            {
-                desk.tell(&brief, Inquiry::clone);
+                return Err(error);
             }
         }
         // Only those that the next look tells again.
         self.versions = questions.into_iter().collect();
         self.mark = Some(mark);
         Ok(())
+    }
+}
+
+/// Tells those who wait, rely or watch here of a question that changed.
+async fn tell(desk: &Inner, id: &Arc<str>) -> Result<(), StoreError> {
+    if desk.is_waited_for(id) || desk.relied().contains_key(id) {
+        if let Some(inquiry) = desk.store.load(id).await? {
+            desk.publish(&inquiry);
+        }
+    } else if desk.is_watched()
+        && let Some(brief) = desk.store.brief(id).await?
+    {
+        desk.tell(&brief, Inquiry::clone);
+    }
+    Ok(())
+}
+
+/// Looks for what no change tells: yeses that are no longer kept, though somebody relies on them. Each once, however many do.
+async fn look_back(desk: &Inner) {
+    let relied: Vec<Arc<str>> = desk.relied().keys().cloned().collect();
+    for id in relied {
+        if let Err(error) = desk.look_back(&id).await {
+            tracing::warn!(question = %id, %error, "whether a yes still stands is not known");
+            return;
+        }
     }
 }
 
@@ -78,6 +100,7 @@ pub(super) async fn tidy(desk: Weak<Inner>) {
         if let Err(error) = inner.store.forget(&inner.host, now, before, KEPT_OF_ACCOUNT).await {
             tracing::warn!(%error, "old questions are not forgotten");
         }
+        look_back(&inner).await;
         drop(inner);
         sleep(TIDY).await;
     }

@@ -35,11 +35,13 @@ pub(super) struct Inner {
     pub(super) turns: Turns,
     /// Questions that somebody waits for here, by id.
     pub(super) waited: Mutex<HashMap<Arc<str>, watch::Sender<Arc<Inquiry>>>>,
+    /// Questions whose yes somebody here relies on, by id: how many do.
+    pub(super) relied: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) changes: watch::Sender<u64>,
     /// What was asked or changed, in short.
     pub(super) briefs: broadcast::Sender<Arc<Inquiry>>,
-    /// Questions whose yes was taken back here.
-    pub(super) revoked: broadcast::Sender<Arc<str>>,
+    /// Yeses that were taken back.
+    pub(super) revoked: broadcast::Sender<Arc<Revocation>>,
     /// Where what nobody waits for is done.
     pub(super) home: Handle,
 }
@@ -84,9 +86,9 @@ impl Inner {
 
     /// Tells whoever relies on a yes that it was taken back, and whoever watches. What in short is made only if somebody does.
     pub(super) fn tell(&self, inquiry: &Inquiry, in_short: impl FnOnce(&Inquiry) -> Inquiry) {
-        if inquiry.state == State::Revoked {
+        if let Some(revocation) = revocation(inquiry) {
             // Nobody may rely on it.
-            let _ = self.revoked.send(inquiry.id.clone());
+            let _ = self.revoked.send(revocation.into());
         }
         if self.is_watched() {
             let _ = self.briefs.send(Arc::new(in_short(inquiry)));
@@ -94,21 +96,29 @@ impl Inner {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Who took one of these yeses back, if anybody did. Nothing shows that one which is no longer kept still stands.
+    /// Who took one of these yeses back, if anybody did. Nothing shows that one which is no longer kept, or can't be read any more,
+    /// still stands.
     pub(super) async fn revocation(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
         for id in questions {
-            let Some(inquiry) = self.store.load(id).await? else {
-                let reason = Some("it is no longer kept".into());
-                return Ok(Some(Revocation { question: id.clone(), by: None, reason }));
+            let ended = match self.store.load(id).await {
+                Ok(Some(inquiry)) => revocation(&inquiry),
+                Ok(None) => Some(gone(id, "it is no longer kept")),
+                Err(error) if error.is_of_one() => Some(gone(id, "it can't be read any more")),
+                Err(error) => return Err(error),
             };
-            if inquiry.state == State::Revoked {
-                let last = inquiry.trail.iter().rfind(|event| event.step == "revoked");
-                let (by, reason) =
-                    last.map(|event| (event.by.clone(), event.reason.clone())).unwrap_or_default();
-                return Ok(Some(Revocation { question: id.clone(), by, reason }));
+            if ended.is_some() {
+                return Ok(ended);
             }
         }
         Ok(None)
+    }
+
+    /// Tells whoever relies on it if this yes was taken back.
+    pub(super) async fn look_back(&self, id: &Arc<str>) -> Result<(), StoreError> {
+        if let Some(revocation) = self.revocation(std::slice::from_ref(id)).await? {
+            let _ = self.revoked.send(revocation.into());
+        }
+        Ok(())
     }
 
     /// What the change from one to the other tells the outside.
@@ -125,8 +135,56 @@ impl Inner {
         self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Yeses that somebody here relies on.
+    pub(super) fn relied(&self) -> MutexGuard<'_, HashMap<Arc<str>, usize>> {
+        self.relied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether somebody here watches all questions.
     pub(super) fn is_watched(&self) -> bool {
         self.briefs.receiver_count() > 0
     }
+}
+
+/// Somebody relies on these yeses, until dropped.
+pub(super) struct Relies<'a> {
+    desk: &'a Inner,
+    questions: &'a [Arc<str>],
+}
+
+impl<'a> Relies<'a> {
+    pub(super) fn on(desk: &'a Inner, questions: &'a [Arc<str>]) -> Self {
+        let mut relied = desk.relied();
+        for id in questions {
+            *relied.entry(id.clone()).or_default() += 1;
+        }
+        drop(relied);
+        Self { desk, questions }
+    }
+}
+
+impl Drop for Relies<'_> {
+    fn drop(&mut self) {
+        let mut relied = self.desk.relied();
+        for id in self.questions {
+            if let Some(count) = relied.get_mut(id) {
+                *count -= 1;
+            }
+        }
+        relied.retain(|_, count| *count > 0);
+    }
+}
+
+/// Who took its yes back, if anybody did.
+fn revocation(inquiry: &Inquiry) -> Option<Revocation> {
+    if inquiry.state != State::Revoked {
+        return None;
+    }
+    let last = inquiry.trail.iter().rfind(|event| event.step == "revoked");
+    let (by, reason) = last.map(|event| (event.by.clone(), event.reason.clone())).unwrap_or_default();
+    Some(Revocation { question: inquiry.id.clone(), by, reason })
+}
+
+fn gone(id: &Arc<str>, why: &str) -> Revocation {
+    Revocation { question: id.clone(), by: None, reason: Some(why.into()) }
 }

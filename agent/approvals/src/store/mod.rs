@@ -4,11 +4,14 @@ mod postgres;
 mod schema;
 mod sqlite;
 mod statements;
-mod tls;
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use jiff::Timestamp;
+use serde_json::Value;
 use thiserror::Error;
 use tidegate_gate::BoxFuture;
 
@@ -52,10 +55,10 @@ pub trait Store: Send + Sync {
 
     /// Questions [in short](Inquiry::brief), newest first: those that wait, that owe a review, or whose yes still counts; or
     /// all. Of more than `limit`, those that wait come first, and of each account as many as of the others.
-    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>>;
+    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Listed, StoreError>>;
 
     /// Forgets this host's questions of which nothing comes any more, unless a review is owed: those that were asked before
-    /// this time and, of what people did not answer, all but each account's newest. Of other hosts, and of letters, what is so
+    /// this time and, of what people did not answer, all but each account's newest; of what they did, its newest 10,000. Of other hosts, and of letters, what is so
     /// old that whose it is must be gone. That goes by the store's clock, where it has
     /// one and the host's is ahead.
     fn forget<'a>(
@@ -92,6 +95,36 @@ pub trait Store: Send + Sync {
     /// Ids and versions of what was asked or changed since a mark that an earlier look gave, and the next look's mark; nothing
     /// for the first. What is told is told again for a while: a change may be seen late.
     fn changed(&self, since: Option<i64>) -> BoxFuture<'_, Result<Changed, StoreError>>;
+
+    /// How it is.
+    fn health(&self) -> Health;
+}
+
+/// Questions in short, and how many more there are that can't be read.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    /// In the order that was asked for.
+    pub inquiries: Vec<Inquiry>,
+    /// Left out.
+    pub unreadable: usize,
+}
+
+/// How a store is.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    /// Why nothing can be kept now, if so.
+    pub trouble: Option<Trouble>,
+    /// Questions that were met since it was opened and can't be read.
+    pub unreadable: usize,
+}
+
+/// That a store can't be reached.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    /// Since when.
+    pub since: Timestamp,
+    /// As it was found last.
+    pub why: StoreError,
 }
 
 /// What was asked or changed of late.
@@ -131,12 +164,65 @@ pub enum Inserted {
 
 /// Why a store did not do it. Nothing was changed.
 #[derive(Debug, Clone, Error)]
-#[error("the store of approvals: {0}")]
-pub struct StoreError(Arc<str>);
+pub enum StoreError {
+    /// It could not.
+    #[error("the store of approvals: {0}")]
+    Failed(Arc<str>),
+    /// What is kept there is no question that this agent understands.
+    #[error("the store of approvals: question {id} can't be read: {why}")]
+    Unreadable {
+        /// Which.
+        id: Arc<str>,
+        /// What is wrong with it.
+        why: Arc<str>,
+    },
+}
 
 impl StoreError {
     pub(crate) fn new(error: impl ToString) -> Self {
-        Self(error.to_string().into())
+        Self::Failed(error.to_string().into())
+    }
+
+    /// Whether it is about one question alone.
+    pub(crate) fn is_of_one(&self) -> bool {
+        matches!(self, Self::Unreadable { .. })
+    }
+}
+
+/// Questions that could not be read. Each is told loudly, once.
+#[derive(Debug, Clone, Default)]
+struct Unreadable(Arc<Mutex<HashSet<Arc<str>>>>);
+
+impl Unreadable {
+    /// Those that can be read, and how many can't.
+    fn sort_out(&self, read: impl IntoIterator<Item = Result<Inquiry, StoreError>>) -> Listed {
+        let mut listed = Listed::default();
+        for question in read {
+            match question {
+                Ok(question) => listed.inquiries.push(question),
+                Err(error) => {
+                    listed.unreadable += 1;
+                    self.tell(&error);
+                }
+            }
+        }
+        listed
+    }
+
+    fn tell(&self, error: &StoreError) {
+        if let StoreError::Unreadable { id, .. } = error
+            && self.ids().insert(id.clone())
+        {
+            tracing::error!(question = %id, %error, "a question is left out: nobody can see or answer it");
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.ids().len()
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,9 +264,16 @@ fn keys(inquiry: &Inquiry) -> Vec<String> {
     inquiry.terms.iter().map(|term| term.key.clone()).chain([inquiry.same_key()]).collect()
 }
 
-fn read(version: i64, body: &str) -> Result<Inquiry, StoreError> {
-    let inquiry: Inquiry = serde_json::from_str(body).map_err(StoreError::new)?;
+fn read(id: &str, version: i64, body: &str) -> Result<Inquiry, StoreError> {
+    let unreadable =
+        |error: serde_json::Error| StoreError::Unreadable { id: id.into(), why: error.to_string().into() };
+    let inquiry: Inquiry = serde_json::from_str(body).map_err(unreadable)?;
     Ok(Inquiry { version, ..inquiry })
+}
+
+/// Of a body that can't be read nothing is told.
+fn letter_body(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_default()
 }
 
 /// That a letter found no place.
@@ -209,9 +302,9 @@ fn a_minute_around(asked: i64) -> (i64, i64) {
 }
 
 /// Newest first.
-fn sorted(mut inquiries: Vec<Inquiry>) -> Vec<Inquiry> {
-    inquiries.sort_by(|one, other| other.asked.cmp(&one.asked).then_with(|| one.id.cmp(&other.id)));
-    inquiries
+fn sorted(mut listed: Listed) -> Listed {
+    listed.inquiries.sort_by(|one, other| other.asked.cmp(&one.asked).then_with(|| one.id.cmp(&other.id)));
+    listed
 }
 
 /// Whether counts allow one more: of all that wait, of the account's, and of what it asked of late.

@@ -9,8 +9,11 @@ use crate::Told;
 /// one made is left alone.
 pub(super) const VERSION: i64 = 2;
 
-/// Where the version is kept. Tables without it are of version 1.
-pub(super) const SCHEMA: &str = "create table if not exists tidegate_schema (version bigint not null)";
+/// Where the version is kept, and what of the rows is to be renewed still. Tables without it are of version 1.
+pub(super) const SCHEMA: &str = "\
+create table if not exists tidegate_schema (version bigint not null);
+create table if not exists tidegate_renewal (what text primary key, after text not null);
+";
 pub(super) const GET_VERSION: &str = "select max(version) from tidegate_schema";
 pub(super) const CLEAR_VERSION: &str = "delete from tidegate_schema";
 pub(super) const SET_VERSION: &str = "insert into tidegate_schema (version) values ($1)";
@@ -47,11 +50,20 @@ alter table tidegate_letters add column event text not null default '';
 /// Each version's statements, from the first.
 const STEPS: [&str; 2] = [FIRST, SECOND];
 
-/// What of each row is told anew after the steps, one row after the other: all together may be more than fits.
-pub(super) const QUESTIONS: &str = "select id from tidegate_questions";
+/// What is made anew of each row after the steps, so many at a time and questions first: all together may be more than fits, and
+/// takes longer than others should wait.
+pub(super) const RENEW_ALL: &str = "delete from tidegate_renewal; \
+    insert into tidegate_renewal (what, after) values ('questions', ''), ('letters', '')";
+pub(super) const RENEWAL: &str = "select what, after from tidegate_renewal order by what desc limit 1";
+pub(super) const RENEWED: &str = "update tidegate_renewal set after = $1 where what = $2";
+pub(super) const ALL_RENEWED: &str = "delete from tidegate_renewal where what = $1";
+/// What [`RENEWAL`] calls questions.
+pub(super) const QUESTIONS: &str = "questions";
+pub(super) const SOME_QUESTIONS: &str =
+    "select id from tidegate_questions where id > $1 order by id limit 200";
 pub(super) const RENEW_QUESTION: &str =
     "update tidegate_questions set principal = $1, answered = $2, brief = $3 where id = $4";
-pub(super) const LETTERS: &str = "select id from tidegate_letters";
+pub(super) const SOME_LETTERS: &str = "select id from tidegate_letters where id > $1 order by id limit 200";
 pub(super) const LETTER: &str = "select question, body from tidegate_letters where id = $1";
 pub(super) const RENEW_LETTER: &str = "update tidegate_letters set answered = $1, event = $2, \
      principal = coalesce((select principal from tidegate_questions where id = $3), principal) where id = $4";
@@ -72,10 +84,10 @@ pub(super) fn steps(from: i64) -> Result<String, StoreError> {
     Ok(STEPS.get(done..).unwrap_or_default().concat())
 }
 
-/// A question as this version keeps it, and the keys that it is found by.
-pub(super) fn renewed(version: i64, body: &str) -> Result<(Row, Vec<String>), StoreError> {
-    let inquiry = read(version, body)?;
-    Ok((Row::of(&inquiry)?, keys(&inquiry)))
+/// A question as this version keeps it, and the keys that it is found by. One that can't be read stays as it is.
+pub(super) fn renewed(id: &str, version: i64, body: &str) -> Option<(Row, Vec<String>)> {
+    let renewed = read(id, version, body).and_then(|inquiry| Ok((Row::of(&inquiry)?, keys(&inquiry))));
+    renewed.inspect_err(|error| tracing::error!(%error, "left as an earlier agent wrote it")).ok()
 }
 
 /// What a letter tells of, and whether people brought that about.

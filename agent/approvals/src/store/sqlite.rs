@@ -3,13 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tidegate_gate::BoxFuture;
 use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{
-    Changed, Inserted, Most, Row, STRAY, Store, StoreError, heard, is_taken_back, judge, keys, lost, read,
-    schema, sorted, statements as sql_of,
+    Changed, Health, Inserted, Listed, Most, Row, STRAY, Store, StoreError, Unreadable, heard, is_taken_back,
+    judge, keys, lost, read, schema, sorted, statements as sql_of,
 };
 use crate::{Inquiry, Letter};
 
@@ -20,6 +20,7 @@ pub struct Sqlite {
     write: Line,
     read: Line,
     list: Line,
+    unreadable: Unreadable,
 }
 
 /// One connection, in the order in which it is asked for. Whoever waits for it holds no thread, and whoever has it waits for none
@@ -33,13 +34,13 @@ struct Line {
 
 impl Sqlite {
     /// Opens the file, or begins it, within a runtime that outlives whoever asks; tables of an earlier version are brought to the
-    /// present one.
+    /// present one, which blocks for as long as it takes.
     ///
     /// # Errors
     ///
     /// It is no such file, cannot be written, or is of a later version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let at = |error: StoreError| StoreError::new(format!("{}: {}", path.display(), error.0));
+        let at = |error: StoreError| StoreError::new(format!("{}: {error}", path.display()));
         Self::open_all(path).map_err(at)
     }
 
@@ -47,14 +48,23 @@ impl Sqlite {
         let mut connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        migrate(&transaction)?;
-        transaction.commit()?;
+        migrate(&mut connection)?;
         Ok(Self {
             write: Line::new(connection, true),
             read: Line::reading(path)?,
             list: Line::reading(path)?,
+            unreadable: Unreadable::default(),
         })
+    }
+
+    async fn one(
+        &self,
+        line: &Line,
+        statement: &'static str,
+        id: &str,
+    ) -> Result<Option<Inquiry>, StoreError> {
+        let one = line.inquiries(statement, [id.to_owned()]).await?.pop().transpose();
+        one.inspect_err(|error| self.unreadable.tell(error))
     }
 
     /// Runs a transaction that writes.
@@ -104,13 +114,13 @@ impl Line {
         &self,
         statement: &'static str,
         values: impl rusqlite::Params + Send + 'static,
-    ) -> BoxFuture<'a, Result<Vec<Inquiry>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Vec<Result<Inquiry, StoreError>>, StoreError>> {
         let rows = move |sql: &Transaction<'_>| {
             let mut statement = sql.prepare_cached(statement)?;
-            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<Result<Vec<(i64, String)>, _>>()?)
+            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<Result<Vec<(String, i64, String)>, _>>()?)
         };
-        self.run(rows, |rows| rows.iter().map(|(version, body)| read(*version, body)).collect())
+        self.run(rows, |rows| Ok(rows.iter().map(|(id, version, body)| read(id, *version, body)).collect()))
     }
 }
 
@@ -150,13 +160,11 @@ impl Store for Sqlite {
     }
 
     fn load<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
-        let loading = self.read.inquiries(sql_of::LOAD, [id.to_owned()]);
-        Box::pin(async move { Ok(loading.await?.pop()) })
+        Box::pin(self.one(&self.read, sql_of::LOAD, id))
     }
 
     fn brief<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
-        let loading = self.read.inquiries(sql_of::BRIEF, [id.to_owned()]);
-        Box::pin(async move { Ok(loading.await?.pop()) })
+        Box::pin(self.one(&self.read, sql_of::BRIEF, id))
     }
 
     fn replace<'a>(
@@ -196,10 +204,10 @@ impl Store for Sqlite {
         self.read.run(found, |ids| Ok(ids.into_iter().map(Into::into).collect()))
     }
 
-    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
+    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Listed, StoreError>> {
         let since = if all { i64::MIN } else { now.as_millisecond() };
         let listing = self.list.inquiries(sql_of::LIST, (since, limit));
-        Box::pin(async move { Ok(sorted(listing.await?)) })
+        Box::pin(async move { Ok(sorted(self.unreadable.sort_out(listing.await?))) })
     }
 
     fn forget<'a>(
@@ -229,10 +237,10 @@ impl Store for Sqlite {
         now: Timestamp,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
-        let (host, hook, now) = (host.to_owned(), hook.to_owned(), now.as_millisecond());
+        let (host, hook, (now, latest)) = (host.to_owned(), hook.to_owned(), Letter::due_between(now));
         let rows = move |sql: &Transaction<'_>| {
             let mut statement = sql.prepare_cached(sql_of::LETTERS)?;
-            let mut rows = statement.query(params![host, hook, now, limit])?;
+            let mut rows = statement.query(params![host, hook, now, latest, limit])?;
             let mut letters = Vec::new();
             while let Some(row) = rows.next()? {
                 letters.push(Letter {
@@ -244,7 +252,7 @@ impl Store for Sqlite {
                     urgent: row.get(5)?,
                     answered: row.get(6)?,
                     event: row.get(7)?,
-                    body: serde_json::from_str(&row.get::<_, String>(8)?).map_err(StoreError::new)?,
+                    body: super::letter_body(&row.get::<_, String>(8)?),
                     written: row.get(9)?,
                     due: row.get(10)?,
                     attempts: row.get(11)?,
@@ -282,10 +290,31 @@ impl Store for Sqlite {
     fn changed(&self, _since: Option<i64>) -> BoxFuture<'_, Result<Changed, StoreError>> {
         Box::pin(async { Ok(Changed::default()) })
     }
+
+    fn health(&self) -> Health {
+        Health { trouble: None, unreadable: self.unreadable.count() }
+    }
 }
 
-/// Brings the tables to the present version.
-fn migrate(sql: &Transaction<'_>) -> Result<(), StoreError> {
+/// Brings the tables to the present version: what they hold some at a time, so that the file's journal stays small. What was cut off
+/// goes on where it was.
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    step(connection, form)?;
+    while step(connection, renew)? {}
+    Ok(())
+}
+
+fn step<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+fn form(sql: &Transaction<'_>) -> Result<(), StoreError> {
     sql.execute_batch(schema::SCHEMA)?;
     let known: Option<i64> = sql.query_row(schema::GET_VERSION, [], |row| row.get(0))?;
     let is_there = "select count(*) from sqlite_master where type = 'table' and name = 'tidegate_questions'";
@@ -297,24 +326,54 @@ fn migrate(sql: &Transaction<'_>) -> Result<(), StoreError> {
         return Ok(());
     }
     sql.execute_batch(&schema::steps(from)?)?;
-    for id in ids(sql, schema::QUESTIONS, &[])? {
+    sql.execute_batch(schema::RENEW_ALL)?;
+    sql.execute(schema::CLEAR_VERSION, [])?;
+    sql.execute(schema::SET_VERSION, [schema::VERSION])?;
+    Ok(())
+}
+
+/// Renews some rows. False if there are none any more.
+fn renew(sql: &Transaction<'_>) -> Result<bool, StoreError> {
+    let next = sql.query_row(schema::RENEWAL, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((table, after)): Option<(String, String)> = next else { return Ok(false) };
+    let last = match &*table {
+        schema::QUESTIONS => renew_questions(sql, &after)?,
+        _ => renew_letters(sql, &after)?,
+    };
+    match last {
+        Some(last) => sql.execute(schema::RENEWED, [&last, &table])?,
+        None => sql.execute(schema::ALL_RENEWED, [&table])?,
+    };
+    Ok(true)
+}
+
+/// The last one's id.
+fn renew_questions(sql: &Transaction<'_>, after: &str) -> Result<Option<String>, StoreError> {
+    let some = ids(sql, schema::SOME_QUESTIONS, params![after])?;
+    for id in &some {
         let (version, body): (i64, String) =
-            sql.query_row(sql_of::LOAD, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (Row { id, principal, answered, brief, .. }, keys) = schema::renewed(version, &body)?;
+            sql.query_row(sql_of::LOAD, [id], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let Some((Row { principal, answered, brief, .. }, keys)) = schema::renewed(id, version, &body) else {
+            continue;
+        };
         sql.execute(schema::RENEW_QUESTION, params![principal, answered, brief, id])?;
         for key in keys {
             sql.execute(sql_of::INSERT_KEY, params![key, id])?;
         }
     }
-    for id in ids(sql, schema::LETTERS, &[])? {
+    Ok(some.into_iter().next_back())
+}
+
+/// The last one's id.
+fn renew_letters(sql: &Transaction<'_>, after: &str) -> Result<Option<String>, StoreError> {
+    let some = ids(sql, schema::SOME_LETTERS, params![after])?;
+    for id in &some {
         let (question, body): (String, String) =
-            sql.query_row(schema::LETTER, [&id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            sql.query_row(schema::LETTER, [id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let (event, answered) = schema::told(&body);
         sql.execute(schema::RENEW_LETTER, params![answered, event, question, id])?;
     }
-    sql.execute(schema::CLEAR_VERSION, [])?;
-    sql.execute(schema::SET_VERSION, [schema::VERSION])?;
-    Ok(())
+    Ok(some.into_iter().next_back())
 }
 
 fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreError> {

@@ -16,7 +16,10 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use self::{sender::Sender, signature::Key};
-use crate::{Desk, letter::Told};
+use crate::{
+    Desk,
+    letter::{LONGEST_WAIT, Told},
+};
 
 /// One receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub enum Format {
 pub struct Retries {
     /// How long after the first attempt; four times as long after each further one.
     pub first: Duration,
-    /// The longest wait between two attempts.
+    /// The longest wait between two attempts, an hour at most.
     pub longest: Duration,
     /// The longest that a receiver which does not answer is left alone, whatever waits for it.
     pub pause: Duration,
@@ -78,7 +81,7 @@ impl Default for Retries {
     fn default() -> Self {
         Self {
             first: Duration::from_secs(2),
-            longest: Duration::from_secs(3600),
+            longest: LONGEST_WAIT,
             pause: Duration::from_secs(60),
             end: Duration::from_secs(24 * 3600),
         }

@@ -8,7 +8,7 @@ use tidegate_https::Https;
 use tokio::sync::watch;
 
 use super::{Format, Retries, Webhook, words};
-use crate::{Desk, Letter, store::StoreError};
+use crate::{Desk, Letter, letter::LONGEST_WAIT, store::StoreError};
 
 /// How many letters are read at once.
 const BATCH: u32 = 32;
@@ -59,9 +59,8 @@ impl Sender {
             changes.mark_unchanged();
             let now = Timestamp::now();
             let letters = desk.store().letters(desk.host(), &self.hook.name, now, BATCH).await?;
-            let now = now.as_millisecond();
             let mut sent = 0;
-            for letter in letters.iter().take_while(|letter| letter.due <= now) {
+            for letter in letters.iter().take_while(|letter| letter.is_due(now)) {
                 if sent > 0 && changes.has_changed().unwrap_or(false) {
                     break;
                 }
@@ -71,6 +70,7 @@ impl Sender {
                 }
             }
             if sent == 0 {
+                let now = now.as_millisecond();
                 let next = letters.first().map_or(i64::MAX, |letter| letter.due.saturating_sub(now));
                 let next = Duration::from_millis(u64::try_from(next).unwrap_or(0));
                 return Ok(Pause::UntilDue(next.min(self.retries.longest)));
@@ -109,6 +109,9 @@ impl Sender {
     }
 
     async fn deliver(&self, letter: &Letter) -> Result<(), NotTaken> {
+        if letter.body.is_null() {
+            return Err(NotTaken::Refused("what is kept of it can't be read".into()));
+        }
         let url = self.url().await.map_err(NotTaken::Away)?;
         let key = self.key().await.map_err(NotTaken::Away)?;
         let body = match self.hook.format {
@@ -132,7 +135,7 @@ impl Sender {
     /// How long after so many attempts the next one is made.
     fn wait(&self, attempts: i64) -> Duration {
         let doublings = u32::try_from(attempts.clamp(0, 15)).unwrap_or(15) * 2;
-        self.retries.first.saturating_mul(1 << doublings).min(self.retries.longest)
+        self.retries.first.saturating_mul(1 << doublings).min(self.retries.longest).min(LONGEST_WAIT)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Questions, people, and both stores.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,7 +16,8 @@ use tidegate_approvals::{
     store::{Postgres, Settings, Sqlite, Store, StoreError},
 };
 use tidegate_gate::{
-    Answer, Approvals, Inquiry as Asking, Question, Step,
+    Answer, Approvals, BoxFuture, Credential, CredentialError, Credentials, Inquiry as Asking, Question,
+    Secret, Step,
     policy::{Approval, Held, Identity, People, Principal, Process, Scope, Sessions},
 };
 use tokio_postgres::{Config, NoTls, config::SslMode};
@@ -34,6 +36,26 @@ pub(crate) struct Kept {
 enum Place {
     File(TempDir),
     Server(Box<Settings>),
+}
+
+/// Credentials by name: their passwords.
+#[derive(Default)]
+pub(crate) struct Safe(Mutex<HashMap<String, String>>);
+
+impl Safe {
+    pub(crate) fn put(&self, name: &str, password: &str) {
+        self.0.lock().unwrap().insert(name.into(), password.into());
+    }
+}
+
+impl Credentials for Safe {
+    fn credential<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        let password = self.0.lock().unwrap().get(name).cloned();
+        Box::pin(async move {
+            let password = password.ok_or_else(|| CredentialError::Missing(name.into()))?;
+            Ok(Credential { password: Some(Secret::new(password.into_bytes())), ..Credential::default() })
+        })
+    }
 }
 
 impl Kept {
@@ -55,7 +77,7 @@ impl Kept {
                 file.execute_batch(statements).unwrap();
             }
             Place::Server(settings) => {
-                client(&settings.connection).await.batch_execute(statements).await.unwrap()
+                superuser(&settings.connection).await.batch_execute(statements).await.unwrap();
             }
         }
     }
@@ -68,14 +90,25 @@ impl Kept {
 async fn open(place: &Place) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match place {
         Place::File(directory) => Arc::new(Sqlite::open(&directory.path().join("approvals.db"))?),
-        Place::Server(settings) => Arc::new(Postgres::open(Settings::clone(settings)).await?),
+        Place::Server(settings) => {
+            let store = Postgres::open(Settings::clone(settings))?;
+            store.changed(None).await?;
+            Arc::new(store)
+        }
     })
 }
 
-async fn client(config: &Config) -> tokio_postgres::Client {
+/// A connection past the store.
+pub(crate) async fn superuser(config: &Config) -> tokio_postgres::Client {
+    let mut config = config.clone();
+    config.user(variable("PGUSER")).password(variable("PGPASSWORD"));
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap()
 }
 
 pub(crate) async fn sqlite() -> Kept {
@@ -84,21 +117,26 @@ pub(crate) async fn sqlite() -> Kept {
 
 /// On the server that libpq's variables name, in a schema of its own.
 pub(crate) async fn postgres() -> Kept {
+    Kept::at(Place::Server(Box::new(fleet().await))).await
+}
+
+/// How a fleet reaches that schema.
+pub(crate) async fn fleet() -> Settings {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let schema = format!("approvals_{}_{number}", std::process::id());
-    let mut config = Config::new();
-    let variable = |name: &str| std::env::var(name).unwrap();
-    config
+    let mut connection = Config::new();
+    connection
         .host(variable("PGHOST"))
         .port(variable("PGPORT").parse().unwrap())
         .user(variable("PGUSER"))
-        .password(variable("PGPASSWORD"))
         .dbname("postgres")
         .ssl_mode(SslMode::Disable);
-    client(&config).await.batch_execute(&format!("create schema {schema}")).await.unwrap();
-    config.options(format!("-c search_path={schema}"));
-    Kept::at(Place::Server(Box::new(Settings { connection: config, ca: None }))).await
+    superuser(&connection).await.batch_execute(&format!("create schema {schema}")).await.unwrap();
+    connection.options(format!("-c search_path={schema}"));
+    let safe = Safe::default();
+    safe.put("fleet", &variable("PGPASSWORD"));
+    Settings { connection, ca: None, credentials: Arc::new(safe), credential: "fleet".into() }
 }
 
 pub(crate) const LIMITS: Limits = Limits { all: 1000, of_account: 400, a_minute: 1000 };

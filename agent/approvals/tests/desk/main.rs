@@ -9,6 +9,7 @@
 
 mod answers;
 mod common;
+mod damage;
 mod grants;
 mod pressure;
 mod restarts;
@@ -77,8 +78,22 @@ on_every_store! {
         letters_are_kept_until_they_are_taken;
     versions:
         an_upgrade_loses_no_question_no_yes_and_no_letter,
+        an_upgrade_of_many_questions_goes_on_where_it_was_cut_off,
         a_store_of_this_version_is_opened_again_as_it_is,
         a_store_of_a_later_agent_is_left_alone;
+    damage:
+        a_question_that_cannot_be_read_is_told_and_hides_no_other,
+        a_yes_that_cannot_be_read_is_none;
+    webhooks:
+        what_happens_is_told_once_and_signed,
+        a_letter_that_was_not_taken_comes_again_under_its_id,
+        a_restart_loses_no_letter,
+        a_dead_receiver_holds_up_neither_answers_nor_other_receivers,
+        a_letter_that_nobody_takes_is_given_up,
+        a_receiver_that_another_authority_vouches_for_is_told_nothing,
+        a_chat_gets_a_message_at_its_secret_address,
+        what_a_clock_that_was_ahead_wrote_is_told_at_once,
+        strangers_cause_no_letters;
     pressure:
         of_a_yes_and_a_cancel_at_once_one_comes_first,
         two_who_answer_at_once_are_counted_each,
@@ -94,6 +109,8 @@ on_every_store! {
         who_asks_while_another_cancels_the_same_is_not_cancelled,
         letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
         what_an_asker_has_written_takes_no_room_of_what_people_answer,
+        who_asks_and_one_who_answers_take_no_room_of_others_answers,
+        of_what_people_answered_an_accounts_newest_are_kept,
         what_was_cancelled_before_it_was_told_is_not_told,
         who_does_not_hear_of_cancels_is_not_told_of_what_was_cancelled_either,
         a_clock_that_is_set_back_keeps_nobody_from_asking,

@@ -1,6 +1,12 @@
 //! Much at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use tidegate_approvals::{Audience, Desk, Letter, Limits, State, Told};
@@ -11,8 +17,8 @@ use tidegate_gate::{
 use tokio::task::JoinSet;
 
 use crate::common::{
-    Kept, LIMITS, Says as _, Wound, account, ann, ask, desk, desk_of, end, held, is_known, member, question,
-    settled, terms,
+    Kept, LIMITS, PATIENCE, Says as _, Wound, account, ann, ask, desk, desk_of, end, held, is_known, member,
+    question, settled, terms,
 };
 
 pub(crate) async fn of_a_yes_and_a_cancel_at_once_one_comes_first(kept: &Kept) {
@@ -81,13 +87,34 @@ pub(crate) async fn revoking_at_once_with_use_lets_it_run_or_not(kept: &Kept) {
     let id = waits.id().clone();
     desk.approve(&ann(), &id, None).await.unwrap();
     end(&mut waits).await.unwrap();
+    // Each notes whether the yes was taken back before it began.
+    let taken_back = Arc::new(AtomicBool::new(false));
     let mut uses = JoinSet::new();
-    for number in 0..20 {
+    for number in 0..40 {
+        if number == 20 {
+            desk.revoke(&ann(), &id, None).await.unwrap();
+            taken_back.store(true, Ordering::SeqCst);
+        }
         let (desk, asked) = (desk.clone(), question("t", holds.clone(), (number, 1)));
-        uses.spawn(async move { matches!(desk.put(asked).await.unwrap(), Answer::Known(_)) });
+        let taken_back = taken_back.clone();
+        uses.spawn(async move {
+            let too_late = taken_back.load(Ordering::SeqCst);
+            match desk.put(asked).await.unwrap() {
+                Answer::Known(yeses) => {
+                    assert!(!too_late, "it ran by a yes that was taken back");
+                    yeses.into_iter().map(|yes| yes.id).collect()
+                }
+                Answer::Waits(_) => Vec::new(),
+            }
+        });
     }
-    desk.revoke(&ann(), &id, None).await.unwrap();
-    uses.join_all().await;
+    for used in uses.join_all().await {
+        // Whoever was let in at the last moment is told.
+        if !used.is_empty() {
+            let told = tokio::time::timeout(PATIENCE, desk.revoked(&used)).await.expect("it is told");
+            assert_eq!(told.question, id);
+        }
+    }
     assert!(!is_known(&desk, question("t", holds, (50, 1))).await);
 }
 
@@ -324,6 +351,55 @@ pub(crate) async fn what_an_asker_has_written_takes_no_room_of_what_people_answe
         written.iter().filter(|letter| letter.answered).map(|letter| &*letter.event).collect();
     answers.sort_unstable();
     assert_eq!(answers, ["approved", "denied", "revoked"]);
+}
+
+/// `insert into` this table what is there, so often, each under an id of its own.
+fn repeated(table: &str, columns: &str, what: &str, times: u32) -> String {
+    format!(
+        "with recursive numbers(number) as (select 1 union all select number + 1 from numbers where number < {times}) \
+         insert into {table} (id, {columns}) select 'again-' || number, {columns} from numbers, {table} where {what}"
+    )
+}
+
+pub(crate) async fn who_asks_and_one_who_answers_take_no_room_of_others_answers(kept: &Kept) {
+    let desk = telling(kept);
+    let mut waits = Vec::new();
+    for number in 0..2 {
+        waits.push(ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    }
+    let other = ask(&desk, of_other(1, terms())).await;
+    desk.deny(&ann(), waits[0].id(), None).await.unwrap();
+    let columns = "host, hook, question, principal, urgent, answered, event, body, written, due, attempts";
+    kept.run(&repeated("tidegate_letters", columns, "event = 'denied'", 999)).await;
+    desk.deny(&ann(), waits[1].id(), None).await.unwrap();
+    desk.deny(&ann(), other.id(), None).await.unwrap();
+    let answers = letters(kept, 9_999).await.into_iter().filter(|letter| letter.answered);
+    let of_other = answers.filter(|letter| letter.question == *other.id()).count();
+    assert_eq!(of_other, 1, "there is no room for it");
+    let of_account =
+        letters(kept, 9_999).await.into_iter().filter(|letter| letter.answered).count() - of_other;
+    assert_eq!(of_account, 1_000);
+}
+
+pub(crate) async fn of_what_people_answered_an_accounts_newest_are_kept(kept: &Kept) {
+    let clock = Wound::default();
+    let desk = clock.desk(&kept.store);
+    let (mut oldest, mut others) = (Vec::new(), Vec::new());
+    for asked in [question("s", vec![held("ask", terms())], (1, 1)), of_other(2, terms())] {
+        let waits = ask(&desk, asked).await;
+        desk.deny(&ann(), waits.id(), None).await.unwrap();
+        if oldest.is_empty() { &mut oldest } else { &mut others }.push(waits.id().clone());
+    }
+    let columns = "version, host, principal, waiting, owed, answered, asked, alive, brief, body";
+    let what = format!("id = '{}'", oldest[0]);
+    kept.run(&repeated("tidegate_questions", columns, &what, 10_000)).await;
+    let newer = "update tidegate_questions set asked = asked + 1 where id like 'again-%'";
+    kept.run(newer).await;
+    let later = Timestamp::now() + Duration::from_secs(3600);
+    kept.store.forget("host", later, Timestamp::MIN, 9).await.unwrap();
+    assert!(kept.store.load(&oldest[0]).await.unwrap().is_none(), "the oldest is kept");
+    assert!(kept.store.load("again-1").await.unwrap().is_some());
+    assert!(kept.store.load(&others[0]).await.unwrap().is_some(), "another account's is gone");
 }
 
 pub(crate) async fn what_was_cancelled_before_it_was_told_is_not_told(kept: &Kept) {

@@ -18,11 +18,19 @@ const BACK: &str = "\
     update tidegate_letters set principal = 'of the account and its identities';
     alter table tidegate_questions drop column answered;
     alter table tidegate_letters drop column answered;
-    alter table tidegate_letters drop column event;";
+    alter table tidegate_letters drop column event;
+    drop table tidegate_renewal;";
 const BACK_OF_A_FLEET: &str = "\
     drop trigger tidegate_question_changed on tidegate_questions;
     drop function tidegate_question_changed;
     alter table tidegate_questions drop column changed;";
+
+async fn go_back(kept: &Kept) {
+    kept.run(BACK).await;
+    if kept.is_shared() {
+        kept.run(BACK_OF_A_FLEET).await;
+    }
+}
 
 fn telling(store: &std::sync::Arc<dyn tidegate_approvals::store::Store>) -> Desk {
     let audience = Audience { hooks: vec![("ops".into(), Told::ALL.to_vec())], page: None };
@@ -43,10 +51,7 @@ pub(crate) async fn an_upgrade_loses_no_question_no_yes_and_no_letter(kept: &Kep
     before.approve(&ann(), waits.id(), None).await.unwrap();
     end(&mut waits).await.unwrap();
     drop((before, waits));
-    kept.run(BACK).await;
-    if kept.is_shared() {
-        kept.run(BACK_OF_A_FLEET).await;
-    }
+    go_back(kept).await;
 
     let store = kept.open().await.unwrap();
     let after = telling(&store);
@@ -72,6 +77,44 @@ pub(crate) async fn an_upgrade_loses_no_question_no_yes_and_no_letter(kept: &Kep
     // The store forgot what nobody answered.
     assert!(store.load(&standing).await.unwrap().is_none());
     drop(waits);
+}
+
+pub(crate) async fn an_upgrade_of_many_questions_goes_on_where_it_was_cut_off(kept: &Kept) {
+    let before = telling(&kept.store);
+    let asked = |number: u32| {
+        let mut asked = question("s", vec![held("ask", terms())], (0, 0));
+        asked.exact[..4].copy_from_slice(&number.to_le_bytes());
+        asked
+    };
+    let mut ids = Vec::new();
+    for number in 0..210 {
+        ids.push(ask(&before, asked(number)).await.id().clone());
+    }
+    drop(before);
+    go_back(kept).await;
+    let damaged = ids.pop().unwrap();
+    kept.run(&format!("update tidegate_questions set body = '{{' where id = '{damaged}'")).await;
+    drop(kept.open().await.unwrap());
+    // As if the agent had ended after the first.
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    let (first, last) = (&sorted[0], &sorted[sorted.len() - 1]);
+    kept.run(&format!(
+        "insert into tidegate_renewal (what, after) values ('questions', '{first}');
+         update tidegate_questions set principal = 'of before' where id in ('{first}', '{last}')"
+    ))
+    .await;
+    let after = telling(&kept.open().await.unwrap());
+    for (number, id) in (0..).zip(&ids) {
+        assert_eq!(ask(&after, asked(number)).await.id(), id, "what was left standing is asked anew");
+    }
+    kept.run(&format!(
+        "create table as_expected as select 1 as one from tidegate_questions where id = '{first}' and principal = 'of before';
+         insert into as_expected select 1 from tidegate_questions where id = '{last}' and principal <> 'of before';
+         create table two (id integer primary key, twice integer not null);
+         insert into two select 1, case when count(*) = 2 then 2 end from as_expected"
+    ))
+    .await;
 }
 
 pub(crate) async fn a_store_of_this_version_is_opened_again_as_it_is(kept: &Kept) {

@@ -1,11 +1,6 @@
 //! Receivers that are told, over TLS on loopback.
 
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -18,11 +13,11 @@ use rustls::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_approvals::{
-    Audience, Desk, Told,
+    Audience, Clock, Desk, Told,
     store::Store,
     webhooks::{Format, Retries, Target, Webhook, Webhooks},
 };
-use tidegate_gate::{BoxFuture, Credential, CredentialError, Credentials, Secret, policy::Approval};
+use tidegate_gate::policy::Approval;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -31,7 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::common::{Kept, LIMITS, Says as _, account, ann, ask, held, question, sqlite, terms};
+use crate::common::{Kept, LIMITS, Safe, Says as _, account, ann, ask, held, question, terms};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const KEY: [u8; 32] = [7; 32];
@@ -147,30 +142,10 @@ async fn receive(stream: TcpStream, acceptor: &TlsAcceptor, status: u16) -> Opti
     }
 }
 
-/// Credentials by name: their passwords.
-#[derive(Default)]
-struct Safe(Mutex<HashMap<String, String>>);
-
-impl Safe {
-    fn with_key() -> Arc<Self> {
-        let safe = Self::default();
-        safe.put("key", &format!("whsec_{}", STANDARD.encode(KEY)));
-        Arc::new(safe)
-    }
-
-    fn put(&self, name: &str, password: &str) {
-        self.0.lock().unwrap().insert(name.into(), password.into());
-    }
-}
-
-impl Credentials for Safe {
-    fn credential<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
-        let password = self.0.lock().unwrap().get(name).cloned();
-        Box::pin(async move {
-            let password = password.ok_or_else(|| CredentialError::Missing(name.into()))?;
-            Ok(Credential { password: Some(Secret::new(password.into_bytes())), ..Credential::default() })
-        })
-    }
+fn with_key() -> Arc<Safe> {
+    let safe = Safe::default();
+    safe.put("key", &format!("whsec_{}", STANDARD.encode(KEY)));
+    Arc::new(safe)
 }
 
 /// As soon as a test can wait.
@@ -187,8 +162,7 @@ fn desk_of(store: &Arc<dyn Store>, hooks: &[Webhook]) -> Desk {
 }
 
 async fn send(desk: &Desk, hooks: Vec<Webhook>, retries: Retries) -> JoinHandle<()> {
-    let webhooks =
-        Webhooks::new(hooks, Safe::with_key(), retries).await.map_err(|why| why.join("; ")).unwrap();
+    let webhooks = Webhooks::new(hooks, with_key(), retries).await.map_err(|why| why.join("; ")).unwrap();
     tokio::spawn(webhooks.run(desk.clone()))
 }
 
@@ -210,9 +184,7 @@ async fn none_waits(kept: &Kept) {
     tokio::time::timeout(PATIENCE, gone).await.expect("no letter waits");
 }
 
-#[tokio::test]
-async fn what_happens_is_told_once_and_signed() {
-    let kept = sqlite().await;
+pub(crate) async fn what_happens_is_told_once_and_signed(kept: &Kept) {
     let mut receiver = Receiver::start(&[204]).await;
     let desk = desk_of(&kept.store, &[receiver.hook("ops")]);
     let sending = send(&desk, vec![receiver.hook("ops")], SOON).await;
@@ -227,14 +199,12 @@ async fn what_happens_is_told_once_and_signed() {
     assert_eq!(asked["data"]["question"]["text"], "delete from orders where id = 1");
     assert_eq!((&broken["data"]["by"], &broken["data"]["reason"]), (&"ann".into(), &"fire".into()));
     assert_ne!(asked["id"], broken["id"]);
-    none_waits(&kept).await;
+    none_waits(kept).await;
     sending.abort();
     assert!(receiver.got.try_recv().is_err(), "it was told twice");
 }
 
-#[tokio::test]
-async fn a_letter_that_was_not_taken_comes_again_under_its_id() {
-    let kept = sqlite().await;
+pub(crate) async fn a_letter_that_was_not_taken_comes_again_under_its_id(kept: &Kept) {
     let mut receiver = Receiver::start(&[500, 403, 200]).await;
     let desk = desk_of(&kept.store, &[receiver.hook("ops")]);
     let _sending = send(&desk, vec![receiver.hook("ops")], SOON).await;
@@ -248,9 +218,7 @@ async fn a_letter_that_was_not_taken_comes_again_under_its_id() {
     }
 }
 
-#[tokio::test]
-async fn a_restart_loses_no_letter() {
-    let kept = sqlite().await;
+pub(crate) async fn a_restart_loses_no_letter(kept: &Kept) {
     let mut receiver = Receiver::start(&[200]).await;
     let before = desk_of(&kept.store, &[receiver.hook("ops")]);
     let id = put(&before, 1).await;
@@ -260,9 +228,7 @@ async fn a_restart_loses_no_letter() {
     assert_eq!(receiver.next().await.json()["data"]["question"]["id"], *id);
 }
 
-#[tokio::test]
-async fn a_dead_receiver_holds_up_neither_answers_nor_other_receivers() {
-    let kept = sqlite().await;
+pub(crate) async fn a_dead_receiver_holds_up_neither_answers_nor_other_receivers(kept: &Kept) {
     let mut alive = Receiver::start(&[200]).await;
     // It takes connections and never says a word.
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -281,22 +247,18 @@ async fn a_dead_receiver_holds_up_neither_answers_nor_other_receivers() {
     assert_eq!(kept.again.letters("host", "dead", Timestamp::now(), 20).await.unwrap().len(), 10);
 }
 
-#[tokio::test]
-async fn a_letter_that_nobody_takes_is_given_up() {
-    let kept = sqlite().await;
+pub(crate) async fn a_letter_that_nobody_takes_is_given_up(kept: &Kept) {
     let mut receiver = Receiver::start(&[400]).await;
     let desk = desk_of(&kept.store, &[receiver.hook("ops")]);
     let brief = Retries { end: Duration::from_millis(200), ..SOON };
     let sending = send(&desk, vec![receiver.hook("ops")], brief).await;
     put(&desk, 1).await;
     receiver.next().await;
-    none_waits(&kept).await;
+    none_waits(kept).await;
     sending.abort();
 }
 
-#[tokio::test]
-async fn a_receiver_that_another_authority_vouches_for_is_told_nothing() {
-    let kept = sqlite().await;
+pub(crate) async fn a_receiver_that_another_authority_vouches_for_is_told_nothing(kept: &Kept) {
     let (mut receiver, other) = (Receiver::start(&[200]).await, Receiver::start(&[200]).await);
     let false_ca = Webhook { ca: Some(other.directory.path().join("ca.pem")), ..receiver.hook("ops") };
     let desk = desk_of(&kept.store, std::slice::from_ref(&false_ca));
@@ -318,26 +280,49 @@ async fn a_receiver_that_another_authority_vouches_for_is_told_nothing() {
     assert!(receiver.got.try_recv().is_err());
 }
 
-#[tokio::test]
-async fn a_chat_gets_a_message_at_its_secret_address() {
-    let kept = sqlite().await;
-    let mut receiver = Receiver::start(&[200]).await;
-    let hook = Webhook {
-        target: Target::Credential("chat".into()),
-        secret: None,
-        format: Format::Slack,
-        events: vec![Told::Asked],
-        ..receiver.hook("chat")
-    };
-    let desk = desk_of(&kept.store, std::slice::from_ref(&hook));
-    let safe = Safe::with_key();
-    safe.put("chat", &receiver.url);
-    let webhooks = Webhooks::new(vec![hook], safe, SOON).await.map_err(|why| why.join("; ")).unwrap();
-    let _sending = tokio::spawn(webhooks.run(desk.clone()));
-    let id = put(&desk, 1).await;
-    let got = receiver.next().await;
-    assert!(!got.headers.contains_key("webhook-signature"));
-    assert_eq!(got.json()["text"], format!("Approval {id} is asked for"));
+pub(crate) async fn a_chat_gets_a_message_at_its_secret_address(kept: &Kept) {
+    for (number, format, title) in
+        [(1, Format::Slack, "/text"), (2, Format::Teams, "/attachments/0/content/body/0/inlines/0/text")]
+    {
+        let mut receiver = Receiver::start(&[200]).await;
+        let hook = Webhook {
+            target: Target::Credential("chat".into()),
+            secret: None,
+            format,
+            events: vec![Told::Asked],
+            ..receiver.hook(&format!("chat-{number}"))
+        };
+        let desk = desk_of(&kept.store, std::slice::from_ref(&hook));
+        let safe = with_key();
+        safe.put("chat", &receiver.url);
+        let webhooks = Webhooks::new(vec![hook], safe, SOON).await.map_err(|why| why.join("; ")).unwrap();
+        let sending = tokio::spawn(webhooks.run(desk.clone()));
+        let id = put(&desk, number).await;
+        let got = receiver.next().await;
+        sending.abort();
+        assert!(!got.headers.contains_key("webhook-signature"));
+        let message = got.json();
+        let title = message.pointer(title).and_then(Value::as_str);
+        assert_eq!(title, Some(&*format!("Approval {id} is asked for")), "{message}");
+        let runs = format!("delete from orders where id = {number}");
+        assert!(message.to_string().contains(&runs), "{message}");
+    }
+}
+
+/// A clock that is two hours ahead while it tells, and is then set right.
+pub(crate) async fn what_a_clock_that_was_ahead_wrote_is_told_at_once(kept: &Kept) {
+    let mut receiver = Receiver::start(&[204]).await;
+    let ahead = Clock::new(|| Timestamp::now() + Duration::from_secs(2 * 3600));
+    let hooks = vec![("ops".into(), Told::ALL.to_vec())];
+    let audience = Audience { hooks, page: None };
+    let before = Desk::open_by(ahead, "host", kept.store.clone(), LIMITS, audience);
+    let id = put(&before, 1).await;
+    before.break_glass(&ann(), &id, Some("fire")).await.unwrap();
+    drop(before);
+    let after = desk_of(&kept.again, &[receiver.hook("ops")]);
+    let _sending = send(&after, vec![receiver.hook("ops")], SOON).await;
+    let told = [receiver.next().await, receiver.next().await].map(|told| told.json()["type"].to_string());
+    assert_eq!(told, ["\"approval.break-glass\"", "\"approval.asked\""]);
 }
 
 #[tokio::test]
@@ -367,9 +352,7 @@ async fn what_a_receiver_lacks_is_told_at_once_and_without_secrets() {
     }
 }
 
-#[tokio::test]
-async fn strangers_cause_no_letters() {
-    let kept = sqlite().await;
+pub(crate) async fn strangers_cause_no_letters(kept: &Kept) {
     let mut receiver = Receiver::start(&[200]).await;
     let desk = desk_of(&kept.store, &[receiver.hook("ops")]);
     let _sending = send(&desk, vec![receiver.hook("ops")], SOON).await;

@@ -17,7 +17,7 @@ use tokio_postgres::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// Makes TLS connections that trust these authorities.
 #[derive(Clone)]

@@ -1,171 +1,89 @@
 //! The store of a fleet: one PostgreSQL for many agents.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod connection;
+mod tables;
+mod tls;
+
+use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
 use tidegate_gate::BoxFuture;
-use tokio::{runtime::Handle, sync::Mutex, time::timeout};
-use tokio_postgres::{Client, Config, Transaction, config::SslMode, types::ToSql};
+use tokio_postgres::{Transaction, types::ToSql};
 
+pub use self::connection::Settings;
+use self::connection::{Database, Line, Preparation};
 use super::{
-    Changed, Inserted, Most, Row, STRAY, Store, StoreError, heard, is_taken_back, judge, keys, lost, read,
-    schema, sorted, statements as sql_of, tls::Tls,
+    Changed, Health, Inserted, Listed, Most, Row, STRAY, Store, StoreError, Unreadable, heard, is_taken_back,
+    judge, keys, lost, read, sorted, statements as sql_of,
 };
 use crate::{Inquiry, Letter};
 
-/// How long one transaction may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the one may take that brings tables of an earlier version to the present one.
-const PATIENCE_OF_STEPS: Duration = Duration::from_secs(600);
 /// How long before a look a change may have been made that it is the first to see, in milliseconds: its transaction has to end
 /// first, and a little more.
 const LATE: i64 = 15_000;
-
-/// When a question was asked or last changed, by the database's clock and through whichever agent, of whatever version.
-const CHANGED: &str = "\
-alter table tidegate_questions add column changed bigint not null default 0;
-create index tidegate_questions_changed on tidegate_questions (changed);
-create function tidegate_question_changed() returns trigger language plpgsql as $$ begin
-    new.changed := cast(extract(epoch from clock_timestamp()) * 1000 as bigint);
-    return new;
-end $$;
-create trigger tidegate_question_changed before insert or update on tidegate_questions
-    for each row execute function tidegate_question_changed();
-";
 const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)";
 const CHANGED_SINCE: &str = "select id, version from tidegate_questions where changed > $1";
 
-/// Where the database is.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// A connection string or URL as libpq takes it, `sslmode` included.
-    pub connection: Config,
-    /// PEM file of the authorities that are trusted with TLS; none for the system's.
-    pub ca: Option<std::path::PathBuf>,
-}
-
 /// A database that the agents of a fleet share. Lists, which take longest, hold up no questions and answers.
 pub struct Postgres {
-    settings: Settings,
-    tls: Tls,
+    database: Arc<Database>,
+    preparation: Preparation,
     asking: Line,
     listing: Line,
-    /// Where its connections live: those that ask come from threads that end.
-    home: Handle,
+    unreadable: Unreadable,
 }
 
-/// One connection, in the order in which it is asked for.
-type Line = Mutex<Option<Client>>;
-
 impl Postgres {
-    /// Connects. Tables that are missing are made, and those of an earlier version brought to the present one.
+    /// Begins to connect, within a runtime that outlives whoever asks: nobody waits for a database that is away. Once it is there,
+    /// tables that are missing are made, and those of an earlier version brought to the present one. Until then, or if a later
+    /// agent made its tables, everything is refused.
     ///
     /// # Errors
     ///
-    /// It cannot be reached, or a later agent made its tables.
-    pub async fn open(settings: Settings) -> Result<Self, StoreError> {
-        let tls = Tls::new(settings.ca.as_deref())?;
-        let (asking, listing) = (Line::default(), Line::default());
-        let store = Self { settings, tls, asking, listing, home: Handle::current() };
-        store.run_on(&store.asking, PATIENCE_OF_STEPS, migrate).await?;
-        Ok(store)
+    /// The authorities that are to be trusted can't be read.
+    pub fn open(settings: Settings) -> Result<Self, StoreError> {
+        let database = Database::new(settings)?;
+        Ok(Self {
+            preparation: Preparation::begin(database.clone()),
+            asking: Line::new(&database),
+            listing: Line::new(&database),
+            database,
+            unreadable: Unreadable::default(),
+        })
     }
 
-    /// Runs a transaction; after an error its connection is made anew.
     async fn run<T>(
         &self,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.run_on(&self.asking, PATIENCE, work).await
+        self.run_on(&self.asking, work).await
     }
 
     async fn run_on<T>(
         &self,
         line: &Line,
-        patience: Duration,
         work: impl AsyncFnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut slot = line.lock().await;
-        let done = timeout(patience, async {
-            let mut client = match slot.take().filter(|client| !client.is_closed()) {
-                Some(client) => client,
-                None => self.connect().await?,
-            };
-            let transaction = client.transaction().await?;
-            let done = work(&transaction).await?;
-            transaction.commit().await?;
-            Ok((done, client))
-        });
-        let (done, client) =
-            done.await.unwrap_or_else(|_| Err(StoreError::new("the database does not answer")))?;
-        *slot = Some(client);
-        Ok(done)
+        self.preparation.done().await?;
+        line.run(work).await
     }
 
-    async fn connect(&self) -> Result<Client, StoreError> {
-        let config = &self.settings.connection;
-        let (client, driven) = match config.get_ssl_mode() {
-            SslMode::Disable => {
-                let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-                (client, self.home.spawn(connection))
-            }
-            _ => {
-                let (client, connection) = config.connect(self.tls.clone()).await?;
-                (client, self.home.spawn(connection))
-            }
-        };
-        // It ends with the client, and what is wrong with it shows up there.
-        drop(driven);
-        Ok(client)
-    }
-
+    /// Each as far as it can be read.
     async fn inquiries(
         &self,
         line: &Line,
         statement: &str,
         values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Inquiry>, StoreError> {
-        let rows =
-            self.run_on(line, PATIENCE, async move |sql| Ok(sql.query(statement, values).await?)).await?;
-        rows.iter().map(|row| read(row.try_get(0)?, row.try_get(1)?)).collect()
+    ) -> Result<Vec<Result<Inquiry, StoreError>>, StoreError> {
+        let rows = self.run_on(line, async move |sql| Ok(sql.query(statement, values).await?)).await?;
+        let question = |row: &tokio_postgres::Row| read(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(rows.iter().map(question).collect())
     }
-}
 
-/// Brings the tables to the present version. Serialised: two agents that begin at once would both find the tables missing.
-async fn migrate(sql: &Transaction<'_>) -> Result<(), StoreError> {
-    sql.batch_execute("select pg_advisory_xact_lock(7423611)").await?;
-    sql.batch_execute(schema::SCHEMA).await?;
-    let known: Option<i64> = sql.query_one(schema::GET_VERSION, &[]).await?.try_get(0)?;
-    let is_there = "select cast(count(to_regclass('tidegate_questions')) as bigint)";
-    let from = match known {
-        Some(version) => version,
-        None => sql.query_one(is_there, &[]).await?.try_get(0)?,
-    };
-    if from == schema::VERSION {
-        return Ok(());
+    async fn one(&self, line: &Line, statement: &str, id: &str) -> Result<Option<Inquiry>, StoreError> {
+        let one = self.inquiries(line, statement, &[&id]).await?.pop().transpose();
+        one.inspect_err(|error| self.unreadable.tell(error))
     }
-    sql.batch_execute(&schema::steps(from)?).await?;
-    if from < 2 {
-        sql.batch_execute(CHANGED).await?;
-    }
-    for id in ids(sql, schema::QUESTIONS, &[]).await? {
-        let row = sql.query_one(sql_of::LOAD, &[&id]).await?;
-        let (Row { id, principal, answered, brief, .. }, keys) =
-            schema::renewed(row.try_get(0)?, row.try_get(1)?)?;
-        sql.execute(schema::RENEW_QUESTION, &[&principal, &answered, &brief, &id]).await?;
-        for key in keys {
-            sql.execute(sql_of::INSERT_KEY, &[&key, &id]).await?;
-        }
-    }
-    for id in ids(sql, schema::LETTERS, &[]).await? {
-        let row = sql.query_one(schema::LETTER, &[&id]).await?;
-        let (event, answered) = schema::told(row.try_get(1)?);
-        let question: &str = row.try_get(0)?;
-        sql.execute(schema::RENEW_LETTER, &[&answered, &event, &question, &id]).await?;
-    }
-    sql.execute(schema::CLEAR_VERSION, &[]).await?;
-    sql.execute(schema::SET_VERSION, &[&schema::VERSION]).await?;
-    Ok(())
 }
 
 async fn ids(
@@ -211,11 +129,11 @@ impl Store for Postgres {
     }
 
     fn load<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
-        Box::pin(async move { Ok(self.inquiries(&self.asking, sql_of::LOAD, &[&id]).await?.pop()) })
+        Box::pin(self.one(&self.asking, sql_of::LOAD, id))
     }
 
     fn brief<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Inquiry>, StoreError>> {
-        Box::pin(async move { Ok(self.inquiries(&self.listing, sql_of::BRIEF, &[&id]).await?.pop()) })
+        Box::pin(self.one(&self.listing, sql_of::BRIEF, id))
     }
 
     fn replace<'a>(
@@ -253,11 +171,12 @@ impl Store for Postgres {
         }))
     }
 
-    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Vec<Inquiry>, StoreError>> {
+    fn list(&self, all: bool, now: Timestamp, limit: u32) -> BoxFuture<'_, Result<Listed, StoreError>> {
         let since = if all { i64::MIN } else { now.as_millisecond() };
         Box::pin(async move {
             let values: [&(dyn ToSql + Sync); 2] = [&since, &i64::from(limit)];
-            self.inquiries(&self.listing, sql_of::LIST, &values).await.map(sorted)
+            let read = self.inquiries(&self.listing, sql_of::LIST, &values).await?;
+            Ok(sorted(self.unreadable.sort_out(read)))
         })
     }
 
@@ -291,9 +210,9 @@ impl Store for Postgres {
         now: Timestamp,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Letter>, StoreError>> {
-        Box::pin(self.run_on(&self.listing, PATIENCE, async move |sql| {
-            let now = now.as_millisecond();
-            let values: [&(dyn ToSql + Sync); 4] = [&host, &hook, &now, &i64::from(limit)];
+        Box::pin(self.run_on(&self.listing, async move |sql| {
+            let (now, latest) = Letter::due_between(now);
+            let values: [&(dyn ToSql + Sync); 5] = [&host, &hook, &now, &latest, &i64::from(limit)];
             let rows = sql.query(sql_of::LETTERS, &values).await?;
             let letters = rows.iter().map(|row| {
                 Ok(Letter {
@@ -305,7 +224,7 @@ impl Store for Postgres {
                     urgent: row.try_get::<_, i64>(5)? != 0,
                     answered: row.try_get::<_, i64>(6)? != 0,
                     event: row.try_get(7)?,
-                    body: serde_json::from_str(row.try_get(8)?).map_err(StoreError::new)?,
+                    body: super::letter_body(row.try_get(8)?),
                     written: row.try_get(9)?,
                     due: row.try_get(10)?,
                     attempts: row.try_get(11)?,
@@ -338,7 +257,7 @@ impl Store for Postgres {
     }
 
     fn changed(&self, since: Option<i64>) -> BoxFuture<'_, Result<Changed, StoreError>> {
-        Box::pin(self.run_on(&self.listing, PATIENCE, async move |sql| {
+        Box::pin(self.run_on(&self.listing, async move |sql| {
             let now: i64 = sql.query_one(NOW, &[]).await?.try_get(0)?;
             let rows = match since {
                 Some(since) => sql.query(CHANGED_SINCE, &[&since]).await?,
@@ -350,6 +269,10 @@ impl Store for Postgres {
                 mark: now.saturating_sub(LATE),
             })
         }))
+    }
+
+    fn health(&self) -> Health {
+        Health { trouble: self.database.trouble(), unreadable: self.unreadable.count() }
     }
 }
 
@@ -366,19 +289,6 @@ async fn post(sql: &Transaction<'_>, letters: &[Letter]) -> Result<(), StoreErro
         }
     }
     Ok(())
-}
-
-impl From<tokio_postgres::Error> for StoreError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        // The source says what the server said.
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        Self(Arc::from(text))
-    }
 }
 
 impl fmt::Debug for Postgres {
