@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use bytes::BytesMut;
+use thiserror::Error;
 use tidegate_gate::Gate;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,6 +29,17 @@ const PARAMETERS: [(&str, &str); 3] = [
     ("client_encoding", "UTF8"),
     ("standard_conforming_strings", "on"),
 ];
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub(crate) enum Unanswered {
+    /// The server's own error: the connection goes on.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection is of no more use.
+    #[error("{0}")]
+    Lost(String),
+}
 
 /// The gate's own connection to a database.
 pub(crate) struct CatalogLine {
@@ -59,14 +71,21 @@ impl CatalogLine {
         Ok(Self { stream: signed_in.io, buffer: signed_in.leftover })
     }
 
-    /// Asks one question whose answer is one column of text. After an error the connection is of no more use.
-    pub(crate) async fn query(&mut self, query: &str, parameters: &[&str]) -> Result<Vec<String>, String> {
-        tokio::time::timeout(PATIENCE, self.ask(query, parameters))
-            .await
-            .unwrap_or_else(|_| Err(format!("the server has not answered within {PATIENCE:?}")))
+    /// Asks one question whose answer is one column of text.
+    pub(crate) async fn query(
+        &mut self,
+        query: &str,
+        parameters: &[&str],
+    ) -> Result<Vec<String>, Unanswered> {
+        match tokio::time::timeout(PATIENCE, self.ask(query, parameters)).await {
+            Ok(Ok(answer)) => answer.map_err(Unanswered::Refused),
+            Ok(Err(lost)) => Err(Unanswered::Lost(lost)),
+            Err(_) => Err(Unanswered::Lost(format!("the server has not answered within {PATIENCE:?}"))),
+        }
     }
 
-    async fn ask(&mut self, query: &str, parameters: &[&str]) -> Result<Vec<String>, String> {
+    /// The answer, or the server's error in its place.
+    async fn ask(&mut self, query: &str, parameters: &[&str]) -> Result<Result<Vec<String>, String>, String> {
         let parameters: Vec<_> = parameters.iter().map(|parameter| Some(parameter.as_bytes())).collect();
         let mut messages = Vec::new();
         // One transaction, up to the Sync.
@@ -91,7 +110,7 @@ impl CatalogLine {
                 tag::ERROR_RESPONSE => {
                     failed = Some(ErrorFields::parse(&body).map_err(|error| error.to_string())?.summary());
                 }
-                tag::READY_FOR_QUERY => return failed.map_or(Ok(rows), Err),
+                tag::READY_FOR_QUERY => return Ok(failed.map_or(Ok(rows), Err)),
                 _ => {}
             }
         }

@@ -12,11 +12,11 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, SemaphorePermit},
     task::spawn_blocking,
-    time::timeout,
+    time::timeout_at,
 };
 
 use crate::{
-    catalog_line::CatalogLine,
+    catalog_line::{CatalogLine, Unanswered},
     definitions::Definitions,
     sql::{
         self, Catalog, CatalogRequest, Fault, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes,
@@ -28,6 +28,9 @@ use crate::{
 /// How long the catalog's word counts. Definitions that change through the gate count at once; those that others
 /// change, within this time.
 const AGE: Duration = Duration::from_secs(30);
+
+/// For how long the catalog counts as just read: what a text names and isn't there is looked for anew no sooner.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How much is remembered of the statements of one database, in bytes.
 const REMEMBERED: usize = 16 << 20;
@@ -48,8 +51,8 @@ static ROOM: Semaphore = Semaphore::const_new(MEGABYTES);
 
 const MEGABYTES: usize = sql::LARGEST_TREE >> 20;
 
-/// How long it may take to read a long text, the turns of others before it included.
-const READING: Duration = Duration::from_secs(30);
+/// How long it may take to understand a message, the turns of others before it and the catalog's answers included.
+pub(crate) const UNDERSTANDING: Duration = Duration::from_secs(30);
 
 /// Why a text is refused before any rule is asked.
 #[derive(Debug, Error)]
@@ -60,9 +63,21 @@ pub(crate) enum Misunderstood {
     /// The catalog could not be read.
     #[error("the gate could not read the database's catalog: {0}")]
     Catalog(String),
-    /// Reading it took longer than [`READING`].
-    #[error("the gate could not read the statement within {READING:?}: send a shorter one, or try again")]
+    /// That took longer than [`UNDERSTANDING`].
+    #[error(
+        "the gate could not understand the statement within {UNDERSTANDING:?}, others' turns and the catalog's answers \
+         included: try again, or send a shorter one"
+    )]
     TimeLimit,
+}
+
+/// What a text does.
+#[derive(Debug, Clone)]
+pub(crate) struct Understood {
+    /// Its statements.
+    pub(crate) statements: Arc<Statements>,
+    /// The catalog's generation that they were understood at.
+    pub(crate) generation: u64,
 }
 
 /// One database, as one resource leads to it.
@@ -72,6 +87,9 @@ pub(crate) struct Database {
     settings: Arc<UpstreamSettings>,
     limits: Limits,
     facts: Arc<Facts>,
+    /// Whose turn it is to look something up: of one account it is one text's, so that whoever asks for what takes long, or
+    /// fails, holds up the others by one answer at the most.
+    turns: Turns,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
 }
 
@@ -108,10 +126,16 @@ impl Facts {
         self.catalog.generation()
     }
 
-    fn forget(&self) {
+    /// Forgets what the catalog said, unless it was [just](FRESH) read: whoever names what isn't there would have all that
+    /// others send looked up anew each time. True: it is forgotten.
+    fn renew(&self, now: Instant) -> bool {
         let mut since = self.since();
-        self.catalog.clear();
-        since.0 = Instant::now();
+        let is_due = now.saturating_duration_since(since.0) > FRESH;
+        if is_due {
+            self.catalog.clear();
+            since.0 = now;
+        }
+        is_due
     }
 
     fn since(&self) -> MutexGuard<'_, (Instant, u64)> {
@@ -126,7 +150,7 @@ impl Database {
         limits: Limits,
         facts: Arc<Facts>,
     ) -> Self {
-        Self { name, settings, limits, facts, line: tokio::sync::Mutex::default() }
+        Self { name, settings, limits, facts, turns: Turns::new(1, 1), line: tokio::sync::Mutex::default() }
     }
 
     /// Its name.
@@ -161,33 +185,47 @@ impl Database {
 
     /// What a text does in a session that has created these relations.
     pub(crate) async fn understand(
-        self: &Arc<Self>,
-        text: &str,
-        overlay: &Overlay,
-        gate: &Gate,
-    ) -> Result<Arc<Statements>, Misunderstood> {
-        if text.len() <= sql::SHORT {
-            match self.read(text, overlay, gate, FEW_STEPS).await {
-                Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
-                read => return read,
-            }
-        }
-        let (own, text, overlay, gate) = (self.clone(), text.to_owned(), overlay.clone(), gate.clone());
+        self: Arc<Self>,
+        text: Arc<str>,
+        overlay: Arc<Overlay>,
+        gate: Gate,
+        until: tokio::time::Instant,
+    ) -> Result<Understood, Misunderstood> {
         let reading = async {
-            let turn = READERS.of(gate.principal().process.account()).await;
-            // What the text was read into is given back there, too: that takes almost as long as building it.
-            let reader = spawn_blocking(move || {
-                let _turn = turn;
-                Handle::current().block_on(async {
-                    let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
-                    own.read(&text, &overlay, &gate, sql::WORK).await
-                })
-            });
-            reader
-                .await
-                .unwrap_or_else(|_| Err(NotUnderstood::new("the gate could not read the statement").into()))
+            if text.len() <= sql::SHORT {
+                match self.read(&text, &overlay, &gate, FEW_STEPS).await {
+                    Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
+                    read => return read,
+                }
+            }
+            self.clone().read_aside(text, overlay, gate, until).await
         };
-        timeout(READING, reading).await.unwrap_or(Err(Misunderstood::TimeLimit))
+        timeout_at(until, reading).await.unwrap_or(Err(Misunderstood::TimeLimit))
+    }
+
+    /// Reads a text on a thread of its own. What it was read into is given back there, too: that takes almost as long as
+    /// building it.
+    async fn read_aside(
+        self: Arc<Self>,
+        text: Arc<str>,
+        overlay: Arc<Overlay>,
+        gate: Gate,
+        until: tokio::time::Instant,
+    ) -> Result<Understood, Misunderstood> {
+        let turn = READERS.of(gate.principal().process.account()).await;
+        let reader = spawn_blocking(move || {
+            let _turn = turn;
+            let reading = async {
+                let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
+                self.read(&text, &overlay, &gate, sql::WORK).await
+            };
+            // Whoever waits for it may have left.
+            let reading = async { timeout_at(until, reading).await };
+            Handle::current().block_on(reading).unwrap_or(Err(Misunderstood::TimeLimit))
+        });
+        reader
+            .await
+            .unwrap_or_else(|_| Err(NotUnderstood::new("the gate could not read the statement").into()))
     }
 
     async fn read(
@@ -196,23 +234,31 @@ impl Database {
         overlay: &Overlay,
         gate: &Gate,
         steps: usize,
-    ) -> Result<Arc<Statements>, Misunderstood> {
+    ) -> Result<Understood, Misunderstood> {
         let parsed = sql::parse(text, &self.limits)?;
-        let mut fresh = false;
-        for _ in 0..ROUNDS {
+        let (mut renewed, mut turn) = (None, None);
+        // Each time that the catalog is asked, the text is followed once before that, and once when its turn has come.
+        for _ in 0..2 * ROUNDS {
             let generation = self.facts.generation();
             match sql::resolve_within(steps, &parsed, &self.facts.catalog, overlay)? {
-                Resolved::Known(statements) if statements.doubtful && !fresh => {
-                    fresh = true;
-                    self.facts.forget();
+                Resolved::Known(statements) if statements.doubtful && renewed.is_none() => {
+                    renewed = Some(self.facts.renew(Instant::now()));
                 }
                 Resolved::Known(statements) => {
-                    if overlay.is_empty() {
+                    // What isn't there may be by now: that is looked for the next time.
+                    if overlay.is_empty() && renewed != Some(false) {
                         self.facts.shapes.insert(text, &statements, generation);
                     }
-                    return Ok(statements);
+                    return Ok(Understood { statements, generation });
                 }
-                Resolved::Needs(request) => self.look_up(&request, generation, gate).await?,
+                // Others of its account may look the same up before.
+                Resolved::Needs(_) if turn.is_none() => {
+                    turn = Some(self.turns.of(gate.principal().process.account()).await);
+                }
+                Resolved::Needs(request) => {
+                    self.look_up(&request, generation, gate).await?;
+                    turn = None;
+                }
             }
         }
         Err(Misunderstood::Catalog("its views lead ever further".into()))
@@ -250,17 +296,26 @@ impl Database {
             return Ok(Vec::new());
         }
         let names = sql::names_parameter(names);
-        if let Some(mut open) = line.take()
-            && let Ok(rows) = open.query(query, &[&names]).await
-        {
-            *line = Some(open);
-            return Ok(rows);
+        if let Some(mut open) = line.take() {
+            let answer = open.query(query, &[&names]).await;
+            if !matches!(answer, Err(Unanswered::Lost(_))) {
+                *line = Some(open);
+                return answer.map_err(Misunderstood::from);
+            }
         }
         let mut open =
             CatalogLine::open(gate, &self.settings, &self.name).await.map_err(Misunderstood::Catalog)?;
-        let rows = open.query(query, &[&names]).await.map_err(Misunderstood::Catalog)?;
-        *line = Some(open);
-        Ok(rows)
+        let answer = open.query(query, &[&names]).await;
+        if !matches!(answer, Err(Unanswered::Lost(_))) {
+            *line = Some(open);
+        }
+        answer.map_err(Misunderstood::from)
+    }
+}
+
+impl From<Unanswered> for Misunderstood {
+    fn from(why: Unanswered) -> Self {
+        Self::Catalog(why.to_string())
     }
 }
 
@@ -269,4 +324,22 @@ async fn room(bytes: usize) -> Option<SemaphorePermit<'static>> {
     let megabytes = bytes.div_ceil(1 << 20).min(MEGABYTES);
     // It is never closed.
     ROOM.acquire_many(megabytes.try_into().ok()?).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_clears_the_catalog_for_all_no_more_than_once_a_second() {
+        let facts = Facts::new(Arc::default());
+        let generation = facts.generation();
+        let begun = facts.since().0;
+        assert!(!facts.renew(begun + FRESH));
+        assert_eq!(facts.generation(), generation);
+        let later = begun + FRESH + Duration::from_millis(1);
+        assert!(facts.renew(later));
+        assert_ne!(facts.generation(), generation);
+        assert!(!facts.renew(later));
+    }
 }

@@ -16,17 +16,18 @@ use super::{
     results::Results,
 };
 use crate::{
+    database::Understood,
     definitions::Changing,
     sql::{self, Effect, Statements},
 };
 
 impl Session {
-    /// What a text does, with the names in it linked to what they stand for. None: that depends on an answer that
-    /// the server still owes.
-    pub(super) async fn understand(&mut self, text: &[u8]) -> Result<Option<Prepared>, Refused> {
+    /// What a text does, with the names in it linked to what they stand for. It waits where that depends on an answer
+    /// that the server still owes, or can't be known at once.
+    pub(super) async fn understand(&mut self, text: &[u8]) -> Result<Prepared, Stop> {
         let text =
             std::str::from_utf8(text).map_err(|_| Refused::new("22021", "a statement is not UTF-8"))?;
-        let (statements, generation) = self.statements_of(text).await?;
+        let Understood { statements, generation } = self.understood(text).await?;
         for statement in &statements.list {
             if let Some(name) = referred(&statement.effect)
                 && let Known::As(prepared) = self.names.known(name.0, &name.1)
@@ -34,9 +35,9 @@ impl Session {
                 self.fresh(&name, prepared).await?;
             }
         }
-        let shape = self.link(&statements);
+        let shape = self.link(&statements).ok_or(Stop::Waits)?;
         let (text, parameters, moment) = (text.into(), Parameters::None, self.changes.moment());
-        Ok(shape.map(|shape| Prepared {
+        Ok(Prepared {
             statements,
             shape,
             text,
@@ -46,7 +47,7 @@ impl Session {
             parameters,
             preparation: None,
             in_doubt: false,
-        }))
+        })
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -55,11 +56,11 @@ impl Session {
         &mut self,
         name: &Name,
         prepared: Arc<Prepared>,
-    ) -> Result<Arc<Prepared>, Refused> {
+    ) -> Result<Arc<Prepared>, Stop> {
         if name.0 == Space::Portals || prepared.generation == self.database.generation() {
             return Ok(prepared);
         }
-        let (whole, generation) = self.statements_of(&prepared.text).await?;
+        let Understood { statements: whole, generation } = self.understood(&prepared.text).await?;
         let mut inner = whole.list.iter().rev().filter_map(|statement| given(&statement.effect));
         let statements = inner.find(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let statements = statements.unwrap_or(whole);
@@ -69,47 +70,27 @@ impl Session {
         Ok(fresh)
     }
 
-    /// What a portal does, now that it runs. None: that depends on an answer that the server still owes.
+    /// What a portal does, now that it runs.
     ///
     /// What EXECUTE and FETCH name may stand for something else by now. The server reads a utility statement only now, by
     /// names that it has looked up before, or not: where that makes a difference, nobody can say what it does.
-    pub(super) async fn as_it_runs(
-        &mut self,
-        prepared: Arc<Prepared>,
-    ) -> Result<Option<Arc<Prepared>>, Refused> {
+    pub(super) async fn as_it_runs(&mut self, prepared: Arc<Prepared>) -> Result<Arc<Prepared>, Stop> {
         let names = prepared.statements.refer_to_names();
         let is_late = prepared.statements.late && prepared.generation != self.database.generation();
         if !names && !is_late {
-            return Ok(Some(prepared));
+            return Ok(prepared);
         }
-        let Some(now) = self.understand(prepared.text.as_bytes()).await? else { return Ok(None) };
+        let now = self.understand(prepared.text.as_bytes()).await?;
         if names {
-            return Ok(Some(Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now })));
+            return Ok(Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now }));
         }
         if now.shape == prepared.shape {
-            return Ok(Some(prepared));
+            return Ok(prepared);
         }
         let mut either = untraced(&prepared.shape);
         let new = now.shape.items.iter().filter(|item| !prepared.shape.items.contains(item));
         either.items.extend(new.cloned());
-        Ok(Some(Arc::new(Prepared { shape: Arc::new(either), ..Prepared::clone(&prepared) })))
-    }
-
-    async fn statements_of(&self, text: &str) -> Result<(Arc<Statements>, u64), Refused> {
-        let generation = self.database.generation();
-        if self.overlay.is_empty()
-            && let Some(statements) = self.database.known(text, generation)
-        {
-            return Ok((statements, generation));
-        }
-        match self.database.understand(text, &self.overlay, &self.gate).await {
-            Ok(statements) => Ok((statements, generation)),
-            Err(not) => {
-                let refused = Refused::from(not);
-                self.gate.refuse("statement", &sql::redact(text), &refused.message);
-                Err(refused)
-            }
-        }
+        Ok(Arc::new(Prepared { shape: Arc::new(either), ..Prepared::clone(&prepared) }))
     }
 
     /// The shape with what EXECUTE and FETCH refer to put in. None: the server has yet to say what a name stands for.
@@ -207,7 +188,7 @@ impl Session {
             Some(changing) => changing.locks(),
             None => {}
         }
-        self.overlay.follow(statements);
+        Arc::make_mut(&mut self.overlay).follow(statements);
         self.changes.follow(prepared);
         Ok(run)
     }

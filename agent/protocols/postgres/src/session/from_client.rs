@@ -71,6 +71,7 @@ impl Session {
             // An answer is for the message that it was waited for with, and for no other.
             self.holding = None;
             self.redefining = None;
+            self.understanding = None;
             if self.ended || self.server.is_full() {
                 break;
             }
@@ -93,10 +94,10 @@ impl Session {
         now.len()
     }
 
-    /// Nothing more is taken from the client until the server has answered all that it owes.
+    /// Nothing more is taken from the client until the server has answered all that it owes, or the message can go on.
     fn wait(&mut self) {
         self.waiting = true;
-        if !self.owed.is_empty() {
+        if !self.owed.is_empty() && !self.is_understanding() {
             self.flush();
         }
     }
@@ -229,9 +230,9 @@ impl Session {
         let text = frontend::query(body).map_err(client)?;
         self.begin_unread();
         let understood = match self.understand(text.as_bytes()).await {
-            Ok(Some(understood)) => understood,
-            Ok(None) => return Ok(false),
-            Err(refused) => {
+            Ok(understood) => understood,
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => {
                 self.refuse(&refused, true);
                 return Ok(true);
             }
@@ -263,9 +264,9 @@ impl Session {
         }
         self.begin_unread();
         let mut prepared = match self.understand(parse.query.as_bytes()).await {
-            Ok(Some(prepared)) => prepared,
-            Ok(None) => return Ok(false),
-            Err(refused) => {
+            Ok(prepared) => prepared,
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => {
                 self.refuse(&refused, false);
                 return Ok(true);
             }
@@ -330,7 +331,8 @@ impl Session {
         self.begin_unread();
         let prepared = match self.fresh(&statement, prepared).await {
             Ok(prepared) => prepared,
-            Err(refused) => {
+            Err(Stop::Waits) => return Ok(Taken::Wait),
+            Err(Stop::Refused(refused)) => {
                 self.refuse(&refused, false);
                 return Ok(self.stream(size, false));
             }
@@ -398,9 +400,9 @@ impl Session {
         }
         self.begin_unread();
         let prepared = match self.as_it_runs(prepared).await {
-            Ok(Some(prepared)) => prepared,
-            Ok(None) => return Ok(false),
-            Err(refused) => {
+            Ok(prepared) => prepared,
+            Err(Stop::Waits) => return Ok(false),
+            Err(Stop::Refused(refused)) => {
                 self.refuse(&refused, false);
                 return Ok(true);
             }

@@ -14,6 +14,7 @@ mod redefining;
 mod refuse;
 mod results;
 mod transcript;
+mod understanding;
 
 use std::{
     future::poll_fn,
@@ -39,6 +40,7 @@ use self::{
     link::Link,
     names::Names,
     redefining::Redefining,
+    understanding::Understanding,
 };
 use crate::{
     cancel::{CancelKey, Interrupt},
@@ -79,7 +81,7 @@ pub(crate) struct Session {
     owed: Owed,
     names: Names,
     /// Relations that this session created and that the catalog may not show yet.
-    overlay: Overlay,
+    overlay: Arc<Overlay>,
     /// What it has changed of itself.
     changes: Changes,
     /// The client's message that goes its way unheld.
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     skipping: bool,
     /// The client's next message depends on what the server still owes.
     waiting: bool,
+    /// The client's next message waits until it is understood, or has been.
+    understanding: Option<Box<Understanding>>,
     /// The client's next message waits for a person, or its answer is there.
     holding: Option<Box<Holding>>,
     /// The client's input was left lying because the server's side was full.
@@ -156,7 +160,7 @@ enum Turn {
     Ending(Refusal),
     /// What the client's message waited for is there.
     Answered,
-    /// There is something to tell the client.
+    /// There is something to tell the client, or the server.
     Told,
     /// Others wait for what the server has yet to read.
     Hurry,
@@ -187,7 +191,7 @@ impl Session {
             cancel_key,
             owed: Owed::default(),
             names: Names::default(),
-            overlay: Overlay::default(),
+            overlay: Arc::default(),
             changes,
             body: None,
             passing: 0,
@@ -195,6 +199,7 @@ impl Session {
             cancel_due: false,
             skipping: false,
             waiting: false,
+            understanding: None,
             holding: None,
             left_lying,
             copying_in: false,
@@ -287,7 +292,7 @@ impl Session {
 
     /// The client's next message waits for nothing but the server.
     fn waits_for_server(&self) -> bool {
-        self.waiting && !self.is_holding() && !self.is_redefining()
+        self.waiting && !self.is_understanding() && !self.is_holding() && !self.is_redefining()
     }
 
     /// Has the server say what it keeps to itself.
@@ -324,6 +329,9 @@ impl Session {
             if (!is_stopping || self.copying_in || self.body.is_some())
                 && let Poll::Ready(turn) = self.poll_client(context)
             {
+                return Poll::Ready(Ok(turn));
+            }
+            if let Poll::Ready(turn) = self.poll_understanding(context) {
                 return Poll::Ready(Ok(turn));
             }
             if self.poll_answer(context).is_ready() {

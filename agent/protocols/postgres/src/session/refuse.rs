@@ -18,7 +18,7 @@ pub(super) const STANDIN: &[u8] = b"refused_by_tidegate";
 pub(super) const STANDIN_NAME: &[u8] = b"refused_by_tidegate";
 
 /// A refusal in PostgreSQL's terms.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Refused {
     /// SQLSTATE.
     pub(super) code: &'static str,

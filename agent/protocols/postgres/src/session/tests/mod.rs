@@ -13,3 +13,4 @@ mod replication;
 mod rogue_client;
 mod rogue_server;
 mod stage;
+mod understanding;

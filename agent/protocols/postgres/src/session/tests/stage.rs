@@ -56,6 +56,9 @@ rules:
     masks: [cards]
 "#;
 
+/// A name that the server gives the gate no answer about.
+pub(super) const SILENCE: &str = "silence";
+
 /// A session that is signed in, and both of its peers.
 pub(super) struct Stage {
     pub(super) rig: Rig,
@@ -319,7 +322,8 @@ pub(super) async fn read_until_ready(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>
     }
 }
 
-/// Answers the gate's own questions: there is one table, `public.customers (id, card)`. What else arrives is passed on.
+/// Answers the gate's own questions: there is one table, `public.customers (id, card)`. Nobody is told of [`SILENCE`]. What
+/// else arrives is passed on.
 async fn catalog(
     listener: TcpListener,
     cancelled: mpsc::UnboundedSender<Vec<u8>>,
@@ -348,6 +352,9 @@ async fn catalog(
                 match known.tag {
                     tag::PARSE => asked = body,
                     tag::BIND => names = body,
+                    tag::EXECUTE if contains(&names, SILENCE.as_bytes()) => {
+                        return std::future::pending().await;
+                    }
                     tag::EXECUTE => stream.write_all(&found(&asked, &names)).await.unwrap(),
                     tag::SYNC => stream.write_all(&ready()).await.unwrap(),
                     _ => {}
