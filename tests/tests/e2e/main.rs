@@ -21,6 +21,7 @@ mod policy;
 mod pooler;
 mod pressure;
 mod psql;
+mod records;
 mod replication;
 mod servers;
 mod sessions;
