@@ -1,6 +1,6 @@
 //! What clients and records look like when something goes wrong.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -125,6 +125,35 @@ fn a_statement_that_cannot_be_recorded_is_refused() -> Result<()> {
         world.agent.ask(&["records", "verify"])?;
         drop(small);
         world.agent.launch()
+    })
+}
+
+/// How long statements may still run after the record's file was removed, as README has it.
+const NOTICED: Duration = Duration::from_millis(50);
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn where_records_are_removed_under_way_nothing_more_runs_and_verify_says_so() -> Result<()> {
+    World::with(|world| {
+        let mut session = Session::open(&world.ci)?;
+        let store = world.agent.state().join("records");
+        fs::remove_dir_all(store.join("sessions"))?;
+        thread::sleep(NOTICED);
+        session.say("UPDATE orders SET quantity = 98 WHERE id = 1")?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("58030"), "a statement ran unrecorded: {complaints}");
+        ensure!(world.server.sql("shop", "SELECT quantity FROM orders WHERE id = 1")? == "1", "it ran");
+        ensure!(world.ci.psql("SELECT 1")?.code != 0, "a session began unrecorded");
+        world.agent.stop()?;
+        let verified = world.agent.attempt(&["records", "verify"])?;
+        ensure!(verified.status.code() == Some(1), "nothing is missed: {}", verified.status);
+        fs::remove_dir_all(store)?;
+        world.agent.launch()?;
+        ensure!(
+            world.ci.psql("SELECT 1")?.clean()? == "1",
+            "with a store of its own anew, it does not serve"
+        );
+        Ok(())
     })
 }
 

@@ -1,6 +1,10 @@
 //! Where nothing can be written, nothing runs.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidegate_gate::{Record, Records, policy::Effect};
@@ -8,15 +12,23 @@ use tidegate_records::Store;
 
 use crate::common::*;
 
+/// What README says: nothing is written for longer to a file that was removed.
+const NOTICED: Duration = Duration::from_millis(50);
+
 #[test]
 fn without_its_directory_nothing_is_recorded() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path());
     let mut record = session(&store, 1);
     fs::remove_dir_all(directory.path().join("sessions")).unwrap();
-    // It is noticed within a bounded time, not at each write.
-    let noticed = (2..).find_map(|id| record.write(&action(id, "SELECT 2", Effect::Allow)).err());
-    let error = noticed.unwrap();
+    let removed = Instant::now();
+    let mut write = |id| {
+        let after = removed.elapsed();
+        let written = record.write(&action(id, "SELECT 2", Effect::Allow));
+        assert!(written.is_err() || after < NOTICED, "{after:?} after its file was removed it is written to");
+        written.err()
+    };
+    let error = (2..).find_map(&mut write).unwrap();
     assert!(error.to_string().contains("removed"), "{error}");
     assert!(store.open(opening("ann", "shop")).is_err());
 }
