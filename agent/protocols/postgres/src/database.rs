@@ -27,7 +27,7 @@ use crate::{
 
 /// How long the catalog's word counts. Definitions that change through the gate count at once; those that others
 /// change, within this time.
-const AGE: Duration = Duration::from_secs(30);
+pub(crate) const AGE: Duration = Duration::from_secs(30);
 
 /// For how long the catalog counts as just read: what a text names and isn't there is looked for anew no sooner.
 const FRESH: Duration = Duration::from_secs(1);

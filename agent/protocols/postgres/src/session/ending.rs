@@ -12,7 +12,7 @@ use super::{Session, refuse};
 use crate::upstream;
 
 /// How long the server may take to answer for a statement that was cancelled.
-const LAST_ANSWER: Duration = Duration::from_secs(3);
+pub(super) const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// How long it may take to reach the server with a cancel request.
 pub(super) const CANCEL: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@ mod expect;
 mod from_client;
 mod from_server;
 mod holding;
+mod leaving;
 mod link;
 mod names;
 mod redefining;
@@ -21,19 +22,17 @@ use std::{
     mem,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use tidegate_gate::{
     Gate, Masker, Refusal, ServeError,
     policy::{ContentMask, Verdict},
 };
-use tokio::time::timeout;
 
 pub(crate) use self::refuse::{last_words, sqlstate};
 use self::{
     changes::Changes,
-    ending::{CANCEL, Ending, Phase},
+    ending::{Ending, Phase},
     expect::Owed,
     from_client::Body,
     holding::Holding,
@@ -52,9 +51,6 @@ use crate::{
     wire::backend::TransactionStatus,
     wire::write,
 };
-
-/// How long a peer may take to read what it is told last.
-const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Where a session's statements run.
 pub(crate) struct Place {
@@ -223,32 +219,9 @@ impl Session {
             let (code, why) = last_words(error);
             self.farewell(code, &why, None);
         }
-        // Within a message it would be taken for the message's own bytes.
-        if self.body.is_none_or(|body| !body.passes) {
-            write::terminate(&mut self.server.outbound);
-        }
-        // Either side may be gone already, or take nothing any more: there is nobody left to tell.
-        let _ = timeout(FAREWELL, async { tokio::join!(self.client.finish(), self.server.finish()) }).await;
-        self.cover().await;
+        let is_left = end.is_ok();
+        self.leave(is_left).await;
         end
-    }
-
-    /// What the server was sent it may still be about to read, or to change: it is asked to cancel that, and others hear of
-    /// it until the server has closed its side, however long that takes.
-    async fn cover(mut self) {
-        if self.changing.is_none() && !self.reader.is_covered() {
-            return;
-        }
-        let has_closed = timeout(Duration::ZERO, self.server.closed()).await.is_ok();
-        if !has_closed && !self.owed.is_empty() {
-            // Where that fails, it takes longer.
-            let _ = timeout(CANCEL, self.cancel()).await;
-        }
-        let Self { changing, reader, mut server, .. } = self;
-        tokio::spawn(async move {
-            server.closed().await;
-            drop((changing, reader));
-        });
     }
 
     async fn turns(&mut self) -> Result<(), ServeError> {

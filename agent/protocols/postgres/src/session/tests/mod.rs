@@ -6,6 +6,7 @@ mod contract;
 mod endings;
 mod flows;
 mod holding;
+mod leaving;
 mod pressure;
 mod random;
 mod redefining;

@@ -361,26 +361,6 @@ async fn a_refused_message_that_never_ends_keeps_no_change_waiting() {
 }
 
 #[tokio::test]
-async fn a_change_whose_client_is_gone_is_cancelled_and_counts_for_as_long_as_the_server_goes_on() {
-    let mut stage = Stage::open().await;
-    let mut other = stage.beside().await;
-    stage.say(&query(CHANGE)).await;
-    stage.server_gets(&query(CHANGE)).await;
-    stage.rig.client.shutdown().await.unwrap();
-    assert_eq!(stage.cancelled().await, cancel_request(&(42, vec![1, 2, 3, 4])));
-    within(&mut stage.rig.session).await.unwrap().unwrap();
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(86_400)).await;
-    tokio::time::resume();
-    other.client.write_all(&query(READ)).await.unwrap();
-    let (kind, body) = next_message(&mut other.client).await;
-    assert_eq!(char::from(kind), 'N', "{}", body.escape_ascii());
-    stage.server_gets(&terminate()).await;
-    stage.reset().await;
-    other.server_gets(&query(READ)).await;
-}
-
-#[tokio::test]
 async fn pipelined_binds_that_weigh_much_wait_for_the_server() {
     const BINDS: usize = 1000;
     let mut stage = Stage::open().await;

@@ -195,6 +195,11 @@ impl Stage {
         within(self.cancels.recv()).await.unwrap()
     }
 
+    /// No cancel request has reached the server.
+    pub(super) fn nothing_is_cancelled(&mut self) {
+        assert!(self.cancels.try_recv().is_err(), "something was cancelled");
+    }
+
     /// The session ends by itself. Its record was closed once.
     pub(super) async fn ends(mut self) -> Ended {
         let (mut client, mut server) = (Vec::new(), Vec::new());
