@@ -92,17 +92,16 @@ impl Masker {
 
 /// All but the first and last characters as `*`.
 fn keep(first: usize, last: usize, value: &[u8]) -> Vec<u8> {
-    let (characters, starts): (usize, Box<dyn Iterator<Item = usize> + '_>) = match std::str::from_utf8(value)
-    {
-        Ok(text) => (text.chars().count(), Box::new(text.char_indices().map(|(at, _)| at))),
-        Err(_) => (value.len(), Box::new(0..value.len())),
-    };
+    let text = std::str::from_utf8(value).ok().filter(|text| !text.is_ascii());
+    let characters = text.map_or(value.len(), |text| text.chars().count());
     let Some(hidden) = characters.checked_sub(first.saturating_add(last)).filter(|hidden| *hidden > 0) else {
         return REDACTED.to_vec();
     };
-    let mut starts = starts.skip(first);
-    let from = starts.next().unwrap_or(value.len());
-    let to = starts.nth(hidden - 1).unwrap_or(value.len());
+    let begins = |character: usize| match text {
+        Some(text) => text.char_indices().nth(character).map_or(value.len(), |(at, _)| at),
+        None => character,
+    };
+    let (from, to) = (begins(first), begins(first + hidden));
     let mut shown = value.get(..from).unwrap_or_default().to_vec();
     shown.resize(from + hidden, b'*');
     shown.extend_from_slice(value.get(to..).unwrap_or_default());

@@ -71,7 +71,7 @@ pub(crate) struct Masks<'a> {
     fields: Option<Arc<FieldMasks>>,
     content: Option<Arc<ContentMask>>,
     /// How credentials are shown that JSON and forms have under names which are known for them, where they aren't.
-    withheld: Option<Show>,
+    withheld: Option<Arc<Show>>,
     masker: &'a Masker,
 }
 
@@ -115,7 +115,7 @@ impl<'a> Masks<'a> {
 
     /// The same, with credentials withheld.
     pub(crate) fn withholding(self) -> Self {
-        Self { withheld: Some(Show::Redact(forward::WITHHELD.into())), ..self }
+        Self { withheld: Some(Arc::new(Show::Redact(forward::WITHHELD.into()))), ..self }
     }
 
     /// Makes ready for a body that goes into the record: decoded, and with credentials withheld. An error says why that
@@ -215,16 +215,11 @@ impl<'a> Masks<'a> {
     }
 
     /// How a field is shown, where it is masked.
-    fn field(&self, path: &str) -> Option<&Show> {
+    fn field(&self, path: &str) -> Option<&Arc<Show>> {
         match (&self.withheld, &self.fields) {
             (Some(withheld), _) if forward::is_secret_field(path) => Some(withheld),
-            (_, fields) => fields.as_ref()?.show(path).map(|show| &**show),
+            (_, fields) => fields.as_ref()?.show(path),
         }
-    }
-
-    /// Whether any field is masked.
-    fn has_fields(&self) -> bool {
-        self.fields.is_some() || self.withheld.is_some()
     }
 
     fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {

@@ -3,18 +3,18 @@
 //! A field's address is `body` and the names on the way to it, joined by dots; arrays add nothing. What is masked becomes a
 //! string or null. White space, order and numbers stay as they are.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, HashSet},
-};
+mod met;
 
+use std::{borrow::Cow, sync::Arc};
+
+use serde::de::IgnoredAny;
+use tidegate_gate::policy::Show;
+
+use self::met::{Known, Met};
 use super::Masks;
 
 /// Longest string, number or name.
 const LONGEST: usize = 4 * 1024 * 1024;
-/// How many addresses and names of a body are remembered, and how long they may be.
-const REMEMBERED: usize = 256;
-const LONGEST_REMEMBERED: usize = 128;
 /// Deepest nesting.
 const DEEPEST: usize = 256;
 
@@ -28,10 +28,9 @@ pub(super) struct Json<'a> {
     looked: usize,
     levels: Vec<Level>,
     path: String,
-    /// Addresses of values that were met, and whether they are masked: a list's items have the same again and again.
-    met: HashMap<String, bool>,
-    /// Names that were met in which nothing is to be masked.
-    plain_names: HashSet<Vec<u8>>,
+    met: Met,
+    /// Where `path` leads to, if that is remembered.
+    known: Option<Known>,
     expected: Expected,
     /// Number of levels around a masked object: nothing inside is shown.
     hidden: Option<usize>,
@@ -42,6 +41,8 @@ struct Level {
     is_object: bool,
     /// Length of the path to it.
     path: usize,
+    /// The same, if that is remembered.
+    known: Option<Known>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,28 +62,35 @@ const NO_JSON: &str = "it is not the JSON that it says it is";
 
 impl<'a> Json<'a> {
     pub(super) fn new(masks: Masks<'a>) -> Self {
+        const BODY: &str = "body";
+        let (met, known) = Met::new(masks.field(BODY).cloned());
         Self {
             masks,
             held: Vec::new(),
             looked: 0,
             levels: Vec::new(),
-            path: "body".to_owned(),
-            met: HashMap::new(),
-            plain_names: HashSet::new(),
+            path: BODY.to_owned(),
+            met,
+            known: Some(known),
             expected: Expected::Value,
             hidden: None,
         }
     }
 
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let mut input = std::mem::take(&mut self.held);
-        input.extend_from_slice(data);
-        let taken = self.run(&input, false, out)?;
-        input.drain(..taken);
-        if input.len() > LONGEST {
+        let mut held = std::mem::take(&mut self.held);
+        if held.is_empty() {
+            let taken = self.run(data, false, out)?;
+            held.extend_from_slice(data.get(taken..).unwrap_or_default());
+        } else {
+            held.extend_from_slice(data);
+            let taken = self.run(&held, false, out)?;
+            held.drain(..taken);
+        }
+        if held.len() > LONGEST {
             return Err(format!("a value in it is longer than {LONGEST} bytes"));
         }
-        self.held = input;
+        self.held = held;
         Ok(())
     }
 
@@ -151,7 +159,7 @@ impl<'a> Json<'a> {
             b'}' | b']' => return self.close(byte == b'}', out),
             b':' if self.expected == Expected::Colon => self.expected = Expected::Value,
             b',' if self.expected == Expected::CommaOrEnd => match self.levels.last() {
-                Some(Level { is_object: true, path }) => {
+                Some(Level { is_object: true, path, .. }) => {
                     self.path.truncate(*path);
                     self.expected = Expected::Name;
                 }
@@ -170,10 +178,10 @@ impl<'a> Json<'a> {
             return Err(format!("it is nested deeper than {DEEPEST}"));
         }
         // An array's members are masked one by one; of an object nothing is left.
-        if is_object && self.hidden.is_none() && self.is_masked() {
+        if is_object && self.hidden.is_none() && self.show().is_some() {
             self.hidden = Some(self.levels.len());
         }
-        self.levels.push(Level { is_object, path: self.path.len() });
+        self.levels.push(Level { is_object, path: self.path.len(), known: self.known });
         self.expected = if is_object { Expected::NameOrEnd } else { Expected::ValueOrEnd };
         self.emit(if is_object { b"{" } else { b"[" }, out);
         Ok(())
@@ -187,11 +195,12 @@ impl<'a> Json<'a> {
             return Err(NO_JSON.into());
         };
         self.path.truncate(level.path);
+        self.known = level.known;
         self.emit(if is_object { b"}" } else { b"]" }, out);
         if self.hidden == Some(self.levels.len()) {
             self.hidden = None;
             // How much of it there is tells something too: it is shown as an empty value would be.
-            out.extend_from_slice(&self.shown(b""));
+            self.masked(b"", out);
         }
         self.expected = self.behind_value();
         Ok(())
@@ -201,10 +210,6 @@ impl<'a> Json<'a> {
     fn string(&mut self, token: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         let text = unquoted(token);
         if matches!(self.expected, Expected::Name | Expected::NameOrEnd) {
-            if self.masks.has_fields() {
-                self.path.push('.');
-                self.path.push_str(&String::from_utf8_lossy(&text));
-            }
             self.expected = Expected::Colon;
             self.name(token, &text, out);
             return Ok(());
@@ -213,23 +218,32 @@ impl<'a> Json<'a> {
     }
 
     fn name(&mut self, token: &[u8], text: &[u8], out: &mut Vec<u8>) {
-        if self.plain_names.contains(text) {
+        let of = self.levels.last().and_then(|level| level.known);
+        if let Some((name, known)) = of.and_then(|of| self.met.name(of, text)) {
+            self.path.push('.');
+            self.path.push_str(name);
+            self.known = Some(known);
             return self.emit(token, out);
         }
+        let name = String::from_utf8_lossy(text);
+        self.path.push('.');
+        self.path.push_str(&name);
+        self.known = None;
         match self.masks.scan(text) {
             Cow::Borrowed(_) => {
-                if self.plain_names.len() < REMEMBERED && text.len() <= LONGEST_REMEMBERED {
-                    self.plain_names.insert(text.to_vec());
+                if let (Some(of), Cow::Borrowed(name)) = (of, &name) {
+                    self.known = self.met.remember(of, name, self.masks.field(&self.path));
                 }
                 self.emit(token, out);
             }
-            Cow::Owned(masked) => self.emit(&quoted(&masked), out),
+            Cow::Owned(masked) if self.hidden.is_none() => quote(&masked, out),
+            Cow::Owned(_) => {}
         }
     }
 
     /// A number or a word.
     fn scalar(&mut self, token: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        if serde_json::from_slice::<serde_json::Value>(token).is_err() {
+        if serde_json::from_slice::<IgnoredAny>(token).is_err() {
             return Err(NO_JSON.into());
         }
         self.value(token, token, out)
@@ -241,13 +255,13 @@ impl<'a> Json<'a> {
         if self.hidden.is_some() {
             return Ok(());
         }
-        if token != b"null" && self.is_masked() {
-            out.extend_from_slice(&self.shown(text));
+        if token != b"null" && self.show().is_some() {
+            self.masked(text, out);
             return Ok(());
         }
         match self.masks.scan(text) {
             Cow::Borrowed(_) => out.extend_from_slice(token),
-            Cow::Owned(masked) => out.extend_from_slice(&quoted(&masked)),
+            Cow::Owned(masked) => quote(&masked, out),
         }
         Ok(())
     }
@@ -263,24 +277,20 @@ impl<'a> Json<'a> {
         if self.levels.is_empty() { Expected::Value } else { Expected::CommaOrEnd }
     }
 
-    fn is_masked(&mut self) -> bool {
-        if !self.masks.has_fields() {
-            return false;
+    /// How the value at the path that is reached is shown, if it is masked.
+    fn show(&self) -> Option<&Arc<Show>> {
+        match self.known {
+            Some(known) => self.met.show(known),
+            None => self.masks.field(&self.path),
         }
-        if let Some(is_masked) = self.met.get(&self.path) {
-            return *is_masked;
-        }
-        let is_masked = self.masks.field(&self.path).is_some();
-        if self.met.len() < REMEMBERED && self.path.len() <= LONGEST_REMEMBERED {
-            self.met.insert(self.path.clone(), is_masked);
-        }
-        is_masked
     }
 
     /// A value at the path that is reached, as its mask shows it.
-    fn shown(&self, text: &[u8]) -> Vec<u8> {
-        let shown = self.masks.field(&self.path).and_then(|show| self.masks.masker.show(show, text));
-        shown.map_or_else(|| b"null".to_vec(), |shown| quoted(&shown))
+    fn masked(&self, text: &[u8], out: &mut Vec<u8>) {
+        match self.show().and_then(|show| self.masks.masker.show(show, text)) {
+            Some(shown) => quote(&shown, out),
+            None => out.extend_from_slice(b"null"),
+        }
     }
 }
 
@@ -305,6 +315,8 @@ fn unquoted(token: &[u8]) -> Cow<'_, [u8]> {
     serde_json::from_slice::<String>(token).map_or(Cow::Borrowed(inside), |text| text.into_bytes().into())
 }
 
-fn quoted(text: &[u8]) -> Vec<u8> {
-    serde_json::Value::from(String::from_utf8_lossy(text)).to_string().into_bytes()
+/// Writes a text as a JSON string.
+fn quote(text: &[u8], out: &mut Vec<u8>) {
+    // Nothing fails that is written to memory.
+    let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(text));
 }
