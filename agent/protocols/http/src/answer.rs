@@ -59,7 +59,9 @@ impl<'a> Shown<'a> {
             return Some(Ok(Frame::trailers(trailers)));
         }
         loop {
-            let frame = match self.body.frame().await {
+            // Of a body whose end is known, nobody waits for the upstream to say so once more.
+            let frame = if self.body.is_end_stream() { None } else { self.body.frame().await };
+            let frame = match frame {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(error)),
                 None => return self.traces.rest().map(|rest| Ok(Frame::data(rest))),
@@ -110,6 +112,11 @@ impl<'a> Shown<'a> {
         }
     }
 
+    fn is_over(&self) -> bool {
+        let is_held = self.masks.is_some() || self.trailers.is_some() || self.traces.hold_back();
+        !is_held && self.body.is_end_stream()
+    }
+
     fn note(&mut self, frame: &Frame<Bytes>) {
         let Some(data) = frame.data_ref() else { return };
         self.permit.so_far(|outcome| outcome.bytes += data.len() as u64);
@@ -128,11 +135,12 @@ impl Answer<'_> {
         }
     }
 
-    /// Whether nothing follows the head, not even an empty part: gRPC's clients tell by that where the status is.
+    /// Whether nothing more follows, not even an empty part: gRPC's clients tell by that where the status is. A body may be over
+    /// without being known to be.
     pub(crate) fn is_over(&self) -> bool {
         match self {
             Self::Own(body) => body.as_ref().is_none_or(Bytes::is_empty),
-            Self::Upstream(shown) => shown.masks.is_none() && shown.body.is_end_stream(),
+            Self::Upstream(shown) => shown.is_over(),
         }
     }
 

@@ -1,14 +1,14 @@
 //! One request and its response, whatever the versions: understood, decided, recorded, sent, shown.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, pin::pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::{
     body::{Body, Incoming},
     upgrade::Upgraded,
 };
-use tidegate_gate::{Credential, Gate, Permit, Refusal, ServeError};
+use tidegate_gate::{Gate, Permit, Refusal, ServeError};
 
 use crate::{
     HttpServer,
@@ -17,13 +17,13 @@ use crate::{
     forward,
     problem::{Problem, Reader},
     request::{Asked, Understood, Way},
+    sending::Heard,
     shares::Share,
-    shown::{self, Masks},
-    sign_in,
-    sigv4::{self, Payload, Unchunked},
-    traces::Traces,
+    shown::Masks,
+    sigv4::{Payload, Unchunked},
+    traces::{Spellings, Traces},
     transcript::Transcript,
-    upstream::{self, Line, Lines, SendError, Versions},
+    upstream::{self, Lines},
     websocket::Switched,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) server: Arc<HttpServer>,
     pub(crate) way: Way,
     pub(crate) lines: Lines,
+    /// Of what it signs in with.
+    pub(crate) spellings: Spellings,
     /// Of the account whose connection it is.
     pub(crate) share: Arc<Share>,
 }
@@ -88,14 +90,6 @@ enum Answered {
     Switched(HeaderMap, Upgraded),
 }
 
-/// What an upstream answers.
-struct Heard {
-    response: Response<Incoming>,
-    traces: Traces,
-    /// The response is cut off where this is dropped.
-    _driver: Arc<upstream::Driver>,
-}
-
 /// Why nothing was sent upstream.
 pub(crate) enum NotSent {
     /// The client is to be told.
@@ -143,7 +137,7 @@ impl Session {
         let (told, reader) = (asked.told(), asked.reader());
         let exchanged = match asked.understand(&self.way, &self.server.options) {
             Ok(understood) => match self.share.request() {
-                Ok(_room) => self.understood(understood, source, responder).await,
+                Ok(_room) => self.understood(Box::new(understood), source, responder).await,
                 Err(busy) => {
                     self.gate.refuse(understood.action(), &understood.text, busy.detail());
                     Err(busy.into())
@@ -176,7 +170,7 @@ impl Session {
 
     async fn understood(
         &self,
-        understood: Understood,
+        understood: Box<Understood>,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
@@ -191,7 +185,7 @@ impl Session {
 
     async fn decided(
         &self,
-        mut understood: Understood,
+        mut understood: Box<Understood>,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
@@ -206,56 +200,13 @@ impl Session {
     /// Sends what is permitted, and shows what comes back.
     async fn carry(
         &self,
-        understood: Understood,
+        understood: Box<Understood>,
         permit: Permit,
         whole: Option<Bytes>,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
-        let mut noted = Noted::new(&permit, &understood.headers);
-        let (parts, outgoing) = match (whole, understood.length) {
-            (Some(body), _) => {
-                noted.take(&body);
-                noted.end();
-                (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty())))
-            }
-            (None, Some(0)) => (None, Outgoing::Whole(None)),
-            (None, length) => {
-                let (sender, outgoing) = body::parts(length);
-                (Some((sender, noted)), outgoing)
-            }
-        };
-        if parts.is_some() {
-            responder.proceed().await?;
-        }
-        let client = async {
-            if let Some((sender, noted)) = parts
-                && !body::pump(source, sender, noted).await?
-            {
-                // The upstream wants no more of it; its response is what counts.
-                std::future::pending::<()>().await;
-            }
-            source.gone().await;
-            Err::<(), _>(BodyError::Gone)
-        };
-        let ended = async {
-            tokio::select! {
-                refusal = permit.revoked() => refusal,
-                refusal = self.gate.over() => refusal,
-            }
-        };
-        let carried = tokio::select! {
-            biased;
-            answered = self.answer(&understood, &permit, outgoing, responder) => answered,
-            Err(broke) = client => Err(match responder.has_begun() {
-                true => Ended::Client(broke.to_string()).into(),
-                false => broke.into(),
-            }),
-            refusal = ended => match responder.has_begun() {
-                true => Err(Ended::Policy(refusal.message.to_string()).into()),
-                false => Err(refusal.into()),
-            },
-        };
+        let carried = self.under_way(&understood, &permit, whole, source, responder).await;
         let carried = match carried {
             Ok(Answered::Shown) => Ok(None),
             Ok(Answered::Switched(headers, upstream)) => {
@@ -271,6 +222,62 @@ impl Session {
         };
         permit.ended();
         carried
+    }
+
+    /// The same until there is a response, or none is to come: the client may leave, or no longer be allowed it.
+    async fn under_way(
+        &self,
+        understood: &Understood,
+        permit: &Permit,
+        whole: Option<Bytes>,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Answered, NotSent> {
+        let mut noted = Noted::new(permit, &understood.headers);
+        let (parts, outgoing) = match (whole, understood.length) {
+            (Some(body), _) => {
+                noted.take(&body);
+                noted.end();
+                (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty())))
+            }
+            (None, Some(0)) => (None, Outgoing::Whole(None)),
+            (None, length) => {
+                let (sender, outgoing) = body::parts(length);
+                (Some((sender, noted)), outgoing)
+            }
+        };
+        if parts.is_some() {
+            responder.proceed().await?;
+        }
+        // Each where it stays: a request's memory is for all that it may come to, and moved as a whole.
+        let mut client = pin!(async {
+            if let Some((sender, noted)) = parts
+                && !Box::pin(body::pump(source, sender, noted)).await?
+            {
+                // The upstream wants no more of it; its response is what counts.
+                std::future::pending::<()>().await;
+            }
+            source.gone().await;
+            Err::<(), _>(BodyError::Gone)
+        });
+        let mut ended = pin!(async {
+            tokio::select! {
+                refusal = permit.revoked() => refusal,
+                refusal = self.gate.over() => refusal,
+            }
+        });
+        tokio::select! {
+            biased;
+            answered = self.answer(understood, permit, outgoing, responder) => answered,
+            Err(broke) = &mut client => Err(match responder.has_begun() {
+                true => Ended::Client(broke.to_string()).into(),
+                false => broke.into(),
+            }),
+            refusal = &mut ended => match responder.has_begun() {
+                true => Err(Ended::Policy(refusal.message.to_string()).into()),
+                false => Err(refusal.into()),
+            },
+        }
     }
 
     async fn answer(
@@ -352,124 +359,4 @@ impl Session {
             hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
         Ok(Answered::Switched(headers, upstream))
     }
-
-    /// Sends the request over a connection of this session's, or a new one.
-    async fn ask(
-        &self,
-        understood: &Understood,
-        permit: &Permit,
-        outgoing: Outgoing,
-        is_masked: bool,
-    ) -> Result<Heard, Problem> {
-        let (host, settings) = (&understood.authority.host, &self.server.settings);
-        let versions = if self.server.options.h2c { Versions::Http2 } else { Versions::Any };
-        let mut line = match understood.offer {
-            None => self.lines.line(host, &self.gate, permit, settings, versions, &self.share).await?,
-            Some(_) => {
-                upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
-            }
-        };
-        let mut shown = self.shown(&line).await?;
-        let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
-        loop {
-            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, &shown));
-            let failed = match line.send(request).await {
-                Ok(response) => {
-                    if response.status() == StatusCode::UNAUTHORIZED {
-                        self.not_taken(&shown).await;
-                    }
-                    match self.is_last(response.status()) {
-                        true => self.lines.forget(&driver),
-                        false => self.lines.keep(line),
-                    }
-                    return Ok(Heard { response, traces, _driver: driver });
-                }
-                Err(failed) => failed,
-            };
-            match failed {
-                SendError::Unsent(unsent) if line.is_used() => {
-                    line =
-                        upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
-                    shown = self.shown(&line).await?;
-                    let outgoing = unsent.into_body().into_plain();
-                    request = self.request(understood, &line, &shown, outgoing, is_masked)?;
-                }
-                SendError::Unsent(_) => {
-                    return Err(self.broke("the connection was closed before it took the request"));
-                }
-                SendError::Failed(error) => return Err(self.broke(&upstream::told(&error))),
-            }
-        }
-    }
-
-    /// Whether nothing more is asked over a connection after such a response. What was refused may have been a credential that
-    /// was changed, or has ended: the next request takes it anew.
-    fn is_last(&self, status: StatusCode) -> bool {
-        let refused = match self.server.options.sign_in.scope() {
-            // As S3 says that a key is unknown, a signature another, or a token over.
-            Some(_) => matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST),
-            None => false,
-        };
-        refused || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
-    }
-
-    fn broke(&self, why: &str) -> Problem {
-        self.gate.event("upstream-broke", why);
-        Problem::new(StatusCode::BAD_GATEWAY, "the upstream gave no response; the gate's record says why")
-    }
-
-    /// The request as it is sent: made from what was understood, signed in with the gate's credential.
-    fn request(
-        &self,
-        understood: &Understood,
-        line: &Line,
-        shown: &Credential,
-        outgoing: Outgoing,
-        is_masked: bool,
-    ) -> Result<Request<Outgoing>, Problem> {
-        let mut headers = understood.headers.clone();
-        let mut query = understood.query.clone();
-        let how = &self.server.options.sign_in;
-        sign_in::add(how, shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
-        if is_masked {
-            shown::ask_for_the_whole(&understood.method, &mut headers)
-                .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
-        }
-        if how.parameter().is_some() {
-            shown::ask_for_text(&mut headers);
-        }
-        if let Some(offer) = &understood.offer {
-            offer.ask(&mut headers);
-        }
-        if !line.is_h2() {
-            let host = understood.authority.to_string();
-            let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;
-            headers.insert(header::HOST, host);
-        }
-        let target = match how.scope() {
-            Some(_) => sigv4::target(&understood.path, query.as_deref()),
-            None => (understood.path.clone(), query),
-        };
-        let uri = understood.uri(target, self.way.tls, line.is_h2());
-        let uri = uri.map_err(|error| self.broke(&format!("the target cannot be written: {error}")))?;
-        let mut request = Request::new(outgoing);
-        *request.method_mut() = understood.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        if let Some(length) =
-            understood.length.filter(|length| *length > 0 || sends_length(&understood.method))
-        {
-            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-        }
-        match how.scope() {
-            Some(scope) => sigv4::sign(scope, shown, request, &understood.payload, self.way.tls)
-                .map_err(|why| self.unusable(why)),
-            None => Ok(request),
-        }
-    }
-}
-
-/// Whether a request of this method says that it has no body (RFC 9110, 8.6).
-fn sends_length(method: &Method) -> bool {
-    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }

@@ -257,13 +257,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// A head as records have it: credentials withheld.
 pub(crate) fn recorded(first_line: &str, headers: &HeaderMap) -> String {
-    let mut text = first_line.to_owned();
+    let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 3).sum::<usize>();
+    let mut text = String::with_capacity(first_line.len() + length);
+    text.push_str(first_line);
     for (name, value) in headers {
         let shown = match is_secret(name, value) {
             true => WITHHELD.into(),
             false => String::from_utf8_lossy(value.as_bytes()),
         };
-        text.push_str(&format!("\n{name}: {shown}"));
+        ["\n", name.as_str(), ": ", &shown].iter().for_each(|part| text.push_str(part));
     }
     text
 }
@@ -284,7 +286,7 @@ pub(crate) fn recorded_query(query: &str, own: Option<&str>) -> String {
 /// Whether a header field's value is a credential, for people and records.
 pub(crate) fn is_secret(name: &HeaderName, value: &HeaderValue) -> bool {
     let name = name.as_str();
-    value.is_sensitive() || SECRET.contains(&name) || SECRET_WORDS.iter().any(|word| name.contains(word))
+    value.is_sensitive() || SECRET.contains(&name) || has_secret_word(name)
 }
 
 /// Whether a parameter is of this name, however it is encoded.
@@ -306,7 +308,16 @@ fn is_secret_parameter(name: &str, value: &str) -> bool {
     if name == "key" {
         return looks_secret(value);
     }
-    SECRET_PARAMETERS.contains(&&*name) || SECRET_WORDS.iter().any(|word| name.contains(word))
+    SECRET_PARAMETERS.contains(&&*name) || has_secret_word(&name)
+}
+
+/// Whether one of the secret words is in a name, in one pass: each header field of each request is asked.
+fn has_secret_word(name: &str) -> bool {
+    let begins = |at| {
+        let rest = name.get(at..).unwrap_or_default();
+        SECRET_WORDS.iter().any(|word| rest.starts_with(word))
+    };
+    name.bytes().enumerate().any(|(at, byte)| matches!(byte, b's' | b'p' | b'a') && begins(at))
 }
 
 /// Whether what stands at this place in a body is a credential, by its name: `body.user.access_token`, `body.user[password]`.
@@ -386,6 +397,18 @@ mod tests {
             ("x-remote-user", "root"),
         ]);
         assert_eq!(trailers(&came), headers(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn a_secret_word_is_seen_wherever_it_stands() {
+        for word in SECRET_WORDS {
+            for name in [word.to_owned(), format!("x-{word}"), format!("spa{word}"), format!("é{word}s")] {
+                assert!(has_secret_word(&name), "{name}");
+            }
+        }
+        for name in ["accept", "x-pass", "api", "sec-fetch-site", "access-control-allow-origin", ""] {
+            assert!(!has_secret_word(name), "{name}");
+        }
     }
 
     #[test]

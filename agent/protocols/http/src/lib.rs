@@ -20,6 +20,7 @@ mod options;
 mod patience;
 mod problem;
 mod request;
+mod sending;
 mod shares;
 mod shown;
 mod sign_in;
@@ -54,6 +55,7 @@ use self::{
     patience::Patience,
     request::Way,
     shares::Shares,
+    traces::Spellings,
     upstream::{Lines, Settings},
 };
 
@@ -140,6 +142,7 @@ impl Server for HttpServer {
                 gate,
                 server: self,
                 lines: Lines::default(),
+                spellings: Spellings::default(),
             };
             if !session.way.tls {
                 return client::h1::serve(&session, client.stream).await;

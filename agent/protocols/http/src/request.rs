@@ -318,8 +318,12 @@ pub(crate) fn shape(
     let parameters = query.map(|query| query.parameters.clone()).filter(|parameters| !parameters.is_empty());
     fields.extend(parameters.map(|parameters| ("query", Value::Set(parameters))));
     if !headers.is_empty() {
+        let mut line = String::new();
         let each = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-            format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())).into()
+            line.clear();
+            let value = String::from_utf8_lossy(value.as_bytes());
+            [name.as_str(), ": ", &value].iter().for_each(|part| line.push_str(part));
+            line.as_str().into()
         };
         fields.push(("header", Value::Set(headers.iter().map(each).collect())));
     }

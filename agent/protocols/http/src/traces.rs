@@ -1,9 +1,11 @@
 //! The gate's own credential in what comes back: upstreams repeat it in links, redirects and cookies, and the client is
 //! not to learn it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use tidegate_gate::Credential;
+use tidegate_gate::{Credential, Secret};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -14,10 +16,33 @@ use crate::{
 /// A credential that is shorter could be anything's name.
 const SHORTEST: usize = 6;
 
+type Spelling = Zeroizing<Vec<u8>>;
+
+/// The spellings of what a session showed last: it shows the same again and again.
+#[derive(Default)]
+pub(crate) struct Spellings(Mutex<Option<Known>>);
+
+struct Known {
+    of: Arc<Credential>,
+    spellings: Arc<[Spelling]>,
+}
+
+impl Spellings {
+    fn of(&self, credential: &Arc<Credential>) -> Arc<[Spelling]> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = last.as_ref().filter(|known| Arc::ptr_eq(&known.of, credential)) {
+            return known.spellings.clone();
+        }
+        let spellings: Arc<[Spelling]> = spellings(credential).into();
+        *last = Some(Known { of: credential.clone(), spellings: spellings.clone() });
+        spellings
+    }
+}
+
 /// What of the gate's credential could come back in one response.
 pub(crate) struct Traces {
     /// Each spelling of it.
-    spellings: Vec<Zeroizing<Vec<u8>>>,
+    spellings: Arc<[Spelling]>,
     /// It is looked for in bodies, too: there links have what the query had, and errors of AWS the session token.
     in_bodies: bool,
     /// The upstream's cookies go on.
@@ -29,23 +54,10 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    pub(crate) fn of(options: &Options, credential: &Credential) -> Self {
-        let mut spellings: Vec<Zeroizing<Vec<u8>>> = Vec::new();
-        let pair = sign_in::pair(credential);
-        for secret in [&credential.password, &credential.token]
-            .into_iter()
-            .flatten()
-            .map(|secret| secret.expose())
-            .chain(pair.iter().map(|pair| pair.as_bytes()))
-        {
-            spellings.extend(spelled(secret));
-        }
-        spellings.retain(|spelling| spelling.len() >= SHORTEST);
-        spellings.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
-        spellings.dedup();
+    pub(crate) fn of(options: &Options, credential: &Arc<Credential>, known: &Spellings) -> Self {
         let cookie = if let SignIn::Cookie(name) = &options.sign_in { Some(name.clone()) } else { None };
         Self {
-            spellings,
+            spellings: known.of(credential),
             in_bodies: options.sign_in.parameter().is_some() || credential.token.is_some(),
             passes_cookies: options.pass.contains(&header::COOKIE),
             cookie,
@@ -79,7 +91,7 @@ impl Traces {
 
     fn cleaned(&self, value: &[u8]) -> Option<Vec<u8>> {
         let mut cleaned: Option<Vec<u8>> = None;
-        for spelling in &self.spellings {
+        for spelling in &*self.spellings {
             while let Some(at) = memchr::memmem::find(cleaned.as_deref().unwrap_or(value), spelling) {
                 let mut text = cleaned.take().unwrap_or_else(|| value.to_vec());
                 text.splice(at..at + spelling.len(), *b"***");
@@ -102,13 +114,18 @@ impl Traces {
         }
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(&data);
-        for spelling in &self.spellings {
+        for spelling in &*self.spellings {
             while let Some(at) = memchr::memmem::find(&text, spelling) {
                 text.iter_mut().skip(at).take(spelling.len()).for_each(|byte| *byte = b'*');
             }
         }
         self.held = text.split_off(text.len() - self.begun(&text));
         text.into()
+    }
+
+    /// Whether something of the body is held back.
+    pub(crate) fn hold_back(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// What was held back until the body's end.
@@ -127,9 +144,20 @@ impl Traces {
     }
 }
 
+/// All of what a credential shows, none twice.
+fn spellings(credential: &Credential) -> Vec<Spelling> {
+    let pair = sign_in::pair(credential);
+    let secrets = [&credential.password, &credential.token].into_iter().flatten().map(Secret::expose);
+    let all = secrets.chain(pair.iter().map(|pair| pair.as_bytes())).flat_map(spelled);
+    let mut spellings: Vec<Spelling> = all.filter(|spelling| spelling.len() >= SHORTEST).collect();
+    spellings.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
+    spellings.dedup();
+    spellings
+}
+
 /// As it is; encoded as in a URL, in either case; and with the slashes that some JSON has. Padding says nothing, and is
 /// written in many ways.
-fn spelled(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 4] {
+fn spelled(secret: &[u8]) -> [Spelling; 4] {
     let padding = secret.iter().rev().take_while(|byte| **byte == b'=').count();
     let secret = secret.get(..secret.len() - padding).unwrap_or_default();
     let encoded = Zeroizing::new(target::encoded(secret).into_bytes());
@@ -156,14 +184,12 @@ fn spelled(secret: &[u8]) -> [Zeroizing<Vec<u8>>; 4] {
 mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
-    use tidegate_gate::Secret;
-
     use super::*;
     use crate::target::Tolerated;
 
     fn traces(secret: &str) -> Traces {
         Traces {
-            spellings: spelled(secret.as_bytes()).into(),
+            spellings: Arc::new(spelled(secret.as_bytes())),
             in_bodies: true,
             passes_cookies: false,
             cookie: None,
@@ -198,11 +224,24 @@ mod tests {
             h2c: false,
             wait: Duration::ZERO,
         };
-        let mut traces = Traces::of(&options, &credential);
+        let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());
         assert_eq!(
             traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>".into()),
             "<Token-0>***************</Token-0>"
         );
+    }
+
+    #[test]
+    fn what_is_shown_anew_is_looked_for_anew() {
+        let known = Spellings::default();
+        let shown = |password: &str| {
+            let password = Some(Secret::new(password.into()));
+            Arc::new(Credential { password, ..Credential::default() })
+        };
+        let (old, new) = (shown("hunter22"), shown("hunter33"));
+        assert!(Arc::ptr_eq(&known.of(&old), &known.of(&old)));
+        assert!(known.of(&new).iter().any(|spelling| spelling.as_slice() == b"hunter33"));
+        assert!(known.of(&old).iter().any(|spelling| spelling.as_slice() == b"hunter22"));
     }
 
     #[test]

@@ -39,6 +39,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const AHEAD: usize = 64 * 1024;
 /// How much is read at once.
 const READ: usize = 16 * 1024;
+/// How much is put together before it is written, of what is there at once.
+const WRITTEN: usize = 16 * 1024;
 /// How much of what begins a request: most heads are no longer.
 const FIRST_READ: usize = 1024;
 
@@ -49,10 +51,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
 ) -> Result<(), ServeError> {
     let (read, mut write) = split(stream);
     let mut reader = Reader { read, buffer: BytesMut::new(), ended: false, first: true };
+    let mut revoked = pin!(session.gate.revoked());
     loop {
         let head = tokio::select! {
             head = reader.head() => head?,
-            refusal = session.gate.revoked() => return Err(ServeError::Policy(refusal.message.to_string())),
+            refusal = &mut revoked => return Err(ServeError::Policy(refusal.message.to_string())),
         };
         let head = match head {
             None => return Ok(()),
@@ -337,7 +340,7 @@ struct H1Responder<'a, S> {
 }
 
 impl<S: AsyncWrite + Send> H1Responder<'_, S> {
-    /// The body's next part. While there is none, nobody waits for the head that is still in `out`.
+    /// The body's next part. While there is none, nobody waits for what is still in `out`.
     async fn next(
         &mut self,
         body: &mut Answer<'_>,
@@ -347,11 +350,9 @@ impl<S: AsyncWrite + Send> H1Responder<'_, S> {
         if let Poll::Ready(frame) = ready(next.as_mut()).await {
             return Ok(frame);
         }
-        if !out.is_empty() {
-            self.write.write_all(out).await?;
-            self.write.flush().await?;
-            out.clear();
-        }
+        self.write.write_all(out).await?;
+        self.write.flush().await?;
+        out.clear();
         Ok(next.await)
     }
 }
@@ -392,11 +393,10 @@ impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
                 Ok(data) => out.extend_from_slice(&data),
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
-            if !out.is_empty() {
+            if out.len() >= WRITTEN {
                 self.write.write_all(&out).await?;
                 out.clear();
             }
-            self.write.flush().await?;
         }
         if length == Length::Chunked {
             wire::last_chunk(&forward::client(&trailers), &mut out);

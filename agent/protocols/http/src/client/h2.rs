@@ -1,6 +1,6 @@
 //! Clients that speak HTTP/2 (RFC 9113).
 
-use std::{future::poll_fn, time::Duration};
+use std::{future::poll_fn, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -13,9 +13,10 @@ use http_body::Frame;
 use tidegate_gate::ServeError;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
+use super::gathered::Gathered;
 use crate::{
     answer::Answer,
     body::{self, BodyError, Source},
@@ -50,13 +51,24 @@ where
         .initial_connection_window_size(4 * WINDOW)
         .max_send_buffer_size(WINDOW as usize);
     let broke = |error: h2::Error| ServeError::Client(error.to_string());
-    let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(stream)).await;
+    let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(Gathered::new(stream))).await;
     let mut connection =
         handshake.map_err(|_| ServeError::Client("it did not begin in time".into()))?.map_err(broke)?;
     let mut streams = FuturesUnordered::new();
     let mut ending = None;
+    let mut revoked = pin!(session.gate.revoked());
+    let (mut idle, mut is_over) = (pin!(sleep(IDLE)), false);
     loop {
         tokio::select! {
+            biased;
+            refusal = &mut revoked, if ending.is_none() => {
+                connection.graceful_shutdown();
+                ending = Some(refusal);
+            }
+            // Before the connection: what all that can go on have to say is written together.
+            Some(()) = streams.next() => if streams.is_empty() {
+                idle.as_mut().reset(Instant::now() + IDLE);
+            },
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => streams.push(one(session, request, respond)),
                 // How a client leaves is of no matter once nothing is asked.
@@ -64,12 +76,10 @@ where
                 Some(Err(error)) => return Err(broke(error)),
                 None => break,
             },
-            Some(()) = streams.next() => {}
-            refusal = session.gate.revoked(), if ending.is_none() => {
+            () = &mut idle, if streams.is_empty() && !is_over => {
                 connection.graceful_shutdown();
-                ending = Some(refusal);
+                is_over = true;
             }
-            () = sleep(IDLE), if streams.is_empty() => connection.graceful_shutdown(),
         }
     }
     ending.map_or(Ok(()), |refusal| Err(ServeError::Policy(refusal.message.to_string())))
@@ -216,7 +226,15 @@ impl Responder for H2Responder {
             };
             let Some(frame) = frame else { break };
             match frame.map_err(Ended::Upstream)?.into_data() {
-                Ok(data) => send(stream, data).await?,
+                Ok(data) => {
+                    let is_last = body.is_over();
+                    send(stream, data, is_last).await?;
+                    if is_last {
+                        // So that the record, too, has its end.
+                        body.next().await;
+                        return Ok(());
+                    }
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     return stream.send_trailers(forward::client(&trailers)).map_err(|error| lost(&error));
@@ -240,8 +258,11 @@ impl Responder for H2Responder {
     }
 }
 
-/// Sends data as fast as the client takes it.
-async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), Ended> {
+/// Sends data as fast as the client takes it; behind the last of it nothing follows.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Result<(), Ended> {
+    if data.is_empty() && is_last {
+        return stream.send_data(data, true).map_err(|error| lost(&error));
+    }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let capacity = match poll_fn(|context| stream.poll_capacity(context)).await {
@@ -250,7 +271,7 @@ async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes) -> Result<(), End
             None => return Err(Ended::Client("the stream is closed".into())),
         };
         let now = data.split_to(capacity.min(data.len()));
-        stream.send_data(now, false).map_err(|error| lost(&error))?;
+        stream.send_data(now, is_last && data.is_empty()).map_err(|error| lost(&error))?;
     }
     Ok(())
 }

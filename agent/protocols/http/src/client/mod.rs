@@ -1,4 +1,5 @@
 //! The client's side of a connection.
 
+mod gathered;
 pub(crate) mod h1;
 pub(crate) mod h2;

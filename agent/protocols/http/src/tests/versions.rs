@@ -142,3 +142,16 @@ async fn many_requests_at_once_get_their_own_answers() {
         assert_eq!(body(response.await.unwrap()).await, path);
     }
 }
+
+#[tokio::test]
+async fn the_last_part_of_a_response_says_that_it_is_the_last() {
+    let stage = stage().await;
+    let mut client = client(&stage).await;
+    for path in ["/open/a", "/closed"] {
+        let get = request(&stage, Method::GET, path).body(()).unwrap();
+        let (response, _) = client.send_request(get, true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        assert!(!body.data().await.unwrap().unwrap().is_empty());
+        assert!(body.is_end_stream(), "an empty frame follows: {path}");
+    }
+}

@@ -1,0 +1,147 @@
+//! A permitted request on its way upstream: over which connection, and as what.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tidegate_gate::{Credential, Permit};
+
+use crate::{
+    body::Outgoing,
+    exchange::Session,
+    problem::Problem,
+    request::Understood,
+    shown, sign_in, sigv4,
+    traces::Traces,
+    upstream::{self, Line, SendError, Versions},
+};
+
+/// What an upstream answers.
+pub(crate) struct Heard {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) traces: Traces,
+    /// The response is cut off where this is dropped.
+    pub(crate) _driver: Arc<upstream::Driver>,
+}
+
+impl Session {
+    /// Sends the request over a connection of this session's, or a new one.
+    pub(crate) async fn ask(
+        &self,
+        understood: &Understood,
+        permit: &Permit,
+        outgoing: Outgoing,
+        is_masked: bool,
+    ) -> Result<Heard, Problem> {
+        let (host, settings) = (&understood.authority.host, &self.server.settings);
+        let versions = if self.server.options.h2c { Versions::Http2 } else { Versions::Any };
+        let mut line = match understood.offer {
+            None => self.lines.line(host, &self.gate, permit, settings, versions, &self.share).await?,
+            Some(_) => {
+                upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
+            }
+        };
+        let mut shown = self.shown(&line).await?;
+        let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
+        loop {
+            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, &shown, &self.spellings));
+            let failed = match line.send(request).await {
+                Ok(response) => {
+                    if response.status() == StatusCode::UNAUTHORIZED {
+                        self.not_taken(&shown).await;
+                    }
+                    match self.is_last(response.status()) {
+                        true => self.lines.forget(&driver),
+                        false => self.lines.keep(line),
+                    }
+                    return Ok(Heard { response, traces, _driver: driver });
+                }
+                Err(failed) => failed,
+            };
+            match failed {
+                SendError::Unsent(unsent) if line.is_used() => {
+                    line =
+                        upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
+                    shown = self.shown(&line).await?;
+                    let outgoing = unsent.into_body().into_plain();
+                    request = self.request(understood, &line, &shown, outgoing, is_masked)?;
+                }
+                SendError::Unsent(_) => {
+                    return Err(self.broke("the connection was closed before it took the request"));
+                }
+                SendError::Failed(error) => return Err(self.broke(&upstream::told(&error))),
+            }
+        }
+    }
+
+    /// Whether nothing more is asked over a connection after such a response. What was refused may have been a credential that
+    /// was changed, or has ended: the next request takes it anew.
+    fn is_last(&self, status: StatusCode) -> bool {
+        let refused = match self.server.options.sign_in.scope() {
+            // As S3 says that a key is unknown, a signature another, or a token over.
+            Some(_) => matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST),
+            None => false,
+        };
+        refused || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
+    }
+
+    pub(crate) fn broke(&self, why: &str) -> Problem {
+        self.gate.event("upstream-broke", why);
+        Problem::new(StatusCode::BAD_GATEWAY, "the upstream gave no response; the gate's record says why")
+    }
+
+    /// The request as it is sent: made from what was understood, signed in with the gate's credential.
+    fn request(
+        &self,
+        understood: &Understood,
+        line: &Line,
+        shown: &Credential,
+        outgoing: Outgoing,
+        is_masked: bool,
+    ) -> Result<Request<Outgoing>, Problem> {
+        let mut headers = understood.headers.clone();
+        let mut query = understood.query.clone();
+        let how = &self.server.options.sign_in;
+        sign_in::add(how, shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
+        if is_masked {
+            shown::ask_for_the_whole(&understood.method, &mut headers)
+                .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
+        }
+        if how.parameter().is_some() {
+            shown::ask_for_text(&mut headers);
+        }
+        if let Some(offer) = &understood.offer {
+            offer.ask(&mut headers);
+        }
+        if !line.is_h2() {
+            let host = understood.authority.to_string();
+            let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;
+            headers.insert(header::HOST, host);
+        }
+        let target = match how.scope() {
+            Some(_) => sigv4::target(&understood.path, query.as_deref()),
+            None => (understood.path.clone(), query),
+        };
+        let uri = understood.uri(target, self.way.tls, line.is_h2());
+        let uri = uri.map_err(|error| self.broke(&format!("the target cannot be written: {error}")))?;
+        let mut request = Request::new(outgoing);
+        *request.method_mut() = understood.method.clone();
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        if let Some(length) =
+            understood.length.filter(|length| *length > 0 || sends_length(&understood.method))
+        {
+            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        match how.scope() {
+            Some(scope) => sigv4::sign(scope, shown, request, &understood.payload, self.way.tls)
+                .map_err(|why| self.unusable(why)),
+            None => Ok(request),
+        }
+    }
+}
+
+/// Whether a request of this method says that it has no body (RFC 9110, 8.6).
+fn sends_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
