@@ -66,6 +66,32 @@ ATTACK(source_route_ancillary)
     send_with(udp4(), &to, sizeof to, IPPROTO_IP, IP_RETOPTS, options, length);
 }
 
+// Two fragments, the token in the second, which has the route but no ports.
+ATTACK(source_route_fragments)
+{
+    struct sockaddr_in to = v4("PASSED4", "PORT");
+    uint8_t options[12];
+    char big[2000] = {0}, control[CMSG_SPACE(12)] = {0};
+    size_t length = source_route(options);
+    int fd = udp4(), whole = IP_PMTUDISC_DONT;
+    must(setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &whole, sizeof whole), "setsockopt");
+    memcpy(big + sizeof big - strlen(token()), token(), strlen(token()));
+    struct iovec payload = {big, sizeof big};
+    struct msghdr message = {.msg_name = &to,
+                             .msg_namelen = sizeof to,
+                             .msg_iov = &payload,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = IPPROTO_IP;
+    header->cmsg_type = IP_RETOPTS;
+    header->cmsg_len = CMSG_LEN(length);
+    memcpy(CMSG_DATA(header), options, length);
+    must((int)sendmsg(fd, &message, 0), "sendmsg");
+    sent();
+}
+
 // A segment routing header (RFC 8754) whose first segment is the canary, and whose last the allowed destination.
 static size_t routing_header(uint8_t *out)
 {

@@ -73,6 +73,43 @@ ATTACK(udp_sendmmsg)
     sent();
 }
 
+// Two fragments, the token in the second, which has no ports.
+ATTACK(udp_fragments)
+{
+    struct sockaddr_in to = v4("WIRE4", "PORT");
+    char big[2000] = {0};
+    int fd = udp4(), whole = IP_PMTUDISC_DONT;
+    must(setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &whole, sizeof whole), "setsockopt");
+    memcpy(big + sizeof big - strlen(token()), token(), strlen(token()));
+    must((int)sendto(fd, big, sizeof big, 0, (void *)&to, sizeof to), "sendto");
+    sent();
+}
+
+// A chain of extension headers before the ports (RFC 8200): hop-by-hop options, and two of destination options.
+ATTACK(udp_extension_headers)
+{
+    struct sockaddr_in6 to = v6("WIRE6", "PORT");
+    static const uint8_t padding[8] = {0, 0, 1, 4};
+    static const int headers[] = {IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_DSTOPTS};
+    char control[3 * CMSG_SPACE(sizeof padding)] = {0};
+    struct iovec payload = {(void *)token(), strlen(token())};
+    struct msghdr message = {.msg_name = &to,
+                             .msg_namelen = sizeof to,
+                             .msg_iov = &payload,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    for (int i = 0; i < 3; i++, header = CMSG_NXTHDR(&message, header)) {
+        header->cmsg_level = IPPROTO_IPV6;
+        header->cmsg_type = headers[i];
+        header->cmsg_len = CMSG_LEN(sizeof padding);
+        memcpy(CMSG_DATA(header), padding, sizeof padding);
+    }
+    must((int)sendmsg(udp6(), &message, 0), "sendmsg");
+    sent();
+}
+
 ATTACK(udp_broadcast)
 {
     struct sockaddr_in to = v4("WIRE4", "PORT");

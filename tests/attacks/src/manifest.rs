@@ -242,6 +242,9 @@ pub const ATTACKS: &[Attack] = &[
         Layer::Rewrite,
     ),
     Attack::new("udp-sendmmsg", "udp_sendmmsg", "send many datagrams with one call", Layer::Rewrite),
+    Attack::new("udp-fragments", "udp_fragments", "send a datagram in fragments, of which only the first has ports", Layer::Rewrite),
+    Attack::new("udp-extension-headers", "udp_extension_headers", "send a datagram behind a chain of extension headers", Layer::Rewrite)
+        .with_net_raw(),
     Attack::new("udp-broadcast", "udp_broadcast", "send a datagram to everybody on a link", Layer::Rewrite),
     Attack::new("udp-multicast", "udp_multicast", "send a datagram to a multicast group", Layer::Rewrite),
     Attack::new("udp-quic", "udp_quic", "QUIC: UDP to port 443", Layer::Rewrite),
@@ -260,6 +263,10 @@ pub const ATTACKS: &[Attack] = &[
     .needs("IORING_OP_SOCKET"),
     Attack::new("uring-sendmsg", "uring_sendmsg", "send a datagram through io_uring", Layer::Rewrite)
         .needs("io_uring"),
+    Attack::new("uring-personality", "uring_personality", "connect through io_uring as root, who was registered before", Layer::Rewrite)
+        .needs("io_uring"),
+    Attack::new("uring-personality-raw", "uring_personality_raw", "make a raw socket through io_uring as root, who was registered before", Layer::Creation)
+        .needs("IORING_OP_SOCKET"),
     Attack::new(
         "source-route-tcp",
         "source_route_tcp",
@@ -278,6 +285,13 @@ pub const ATTACKS: &[Attack] = &[
         "source-route-ancillary",
         "source_route_ancillary",
         "send to what is passed, by way of the canary, with the route as ancillary data (IP_RETOPTS)",
+        Layer::Guard,
+    )
+    .with_net_raw(),
+    Attack::new(
+        "source-route-fragments",
+        "source_route_fragments",
+        "send to what is passed, by way of the canary, in fragments of which only the first has ports",
         Layer::Guard,
     )
     .with_net_raw(),

@@ -1,11 +1,12 @@
-//! Every way around the gate that we know of, tried as the governed account: with the agent alive, after it was killed,
-//! and begun before it was there. A way that is known to be open must be open, or the table of those is out of date.
+//! Every way around the gate that we know of, tried as the governed account: with the agent alive, after it was killed, while
+//! it is stopped or starved, and begun before it was there. A way that is known to be open must be open, or the table of those is out of date.
 
 mod open;
 mod stage;
 
 use anyhow::{Result, ensure};
-use tidegate_attacks::{ATTACKS, When};
+use nix::sys::signal::Signal;
+use tidegate_attacks::{ATTACKS, Row, Target, When};
 
 use crate::stage::Stage;
 
@@ -31,6 +32,39 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_killed_agent() -> Result<()>
     let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Dead));
     let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
     open::compare(&rows, stage.asks_programs()?)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_but_what_is_known_to_be_open_gets_past_an_agent_that_is_stopped() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.start_agent()?;
+    let target = stage.target()?;
+    // From the first moment on, when its last sign of life still counts.
+    stage.agent()?.signal(Signal::SIGSTOP)?;
+    let rows = at_any_time(&mut stage, &target);
+    stage.agent()?.signal(Signal::SIGCONT)?;
+    stage.agent_is_alive()?;
+    open::compare(&rows?, stage.asks_programs()?)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn nothing_but_what_is_known_to_be_open_gets_past_an_agent_without_memory_and_descriptors() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.start_agent()?;
+    let target = stage.target()?;
+    let starved = stage.starve_agent()?;
+    let rows = at_any_time(&mut stage, &target);
+    // It may have ended of it.
+    drop(starved);
+    open::compare(&rows?, stage.asks_programs()?)
+}
+
+/// The attacks that need nothing of the agent.
+fn at_any_time(stage: &mut Stage, target: &Target) -> Result<Vec<Row>> {
+    let attacks = ATTACKS.iter().filter(|attack| attack.when == When::Any);
+    attacks.map(|attack| stage.battery.run(attack, target)).collect()
 }
 
 #[test]

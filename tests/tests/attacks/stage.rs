@@ -1,11 +1,20 @@
 //! The battery, and an agent that governs its attacker.
 
-use std::path::PathBuf;
+use std::{
+    net::TcpStream,
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tidegate_attacks::{Battery, Target};
 use tidegate_tests::{Agent, Settings, governed_uid};
+
+/// How long a starved agent may take to miss something.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is passed to the attacker, and a resource that nobody serves.
 const BUNDLE: &str = "\
@@ -106,6 +115,23 @@ impl Stage {
     pub(crate) fn agent_is_alive(&self) -> Result<()> {
         self.agent()?.ask(&["status"]).context("the agent did not survive the attacks")?;
         Ok(())
+    }
+
+    /// Leaves the agent no descriptor and no page of memory beyond those that it has. Returns when it has missed something, or
+    /// has ended of it, with the connections that it can't accept.
+    pub(crate) fn starve_agent(&self) -> Result<Vec<TcpStream>> {
+        let (agent, port) = (self.agent()?, self.target()?.proxy_port.context("no port")?);
+        let id = agent.process()?.id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &id, "--nofile=3:3", "--as=1:1"]).status()?;
+        ensure!(limited.success(), "prlimit failed");
+        let (mut waiting, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        while !agent.read_log()?.contains("cannot accept connections") {
+            ensure!(Instant::now() < deadline, "the agent misses nothing:\n{}", agent.read_log()?);
+            let Ok(connection) = TcpStream::connect(("127.0.0.1", port)) else { break };
+            waiting.push(connection);
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        Ok(waiting)
     }
 
     /// Kills the agent, as a crash would.

@@ -131,6 +131,13 @@ async fn a_route_that_comes_with_the_datagram_is_no_way_out() {
         ("AF_INET", "127.0.0.1", &format!("(0, 7, {route})"), "errno EPERM"),
         ("AF_INET6", "::1", "", "1"),
         ("AF_INET6", "::1", "(41, 59, bytes([0, 0, 1, 4, 0, 0, 0, 0]))", "1"),
+        ("AF_INET6", "::1", "(41, 54, bytes([0, 0, 1, 4, 0, 0, 0, 0]))", "1"),
+        (
+            "AF_INET6",
+            "::1",
+            "(41, 54, bytes([0, 1, 1, 12] + [0] * 12)), (41, 59, bytes([0, 2, 1, 20] + [0] * 20))",
+            "1",
+        ),
     ] {
         let send = format!(
             "attempt(lambda: socket.socket(socket.{family}, socket.SOCK_DGRAM)\
@@ -209,6 +216,36 @@ as_governed(action)",
     ));
     let refused = "errno EPERM\n".repeat(10);
     assert_eq!(client.output().await, format!("{refused}leaked []"));
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_datagram_of_several_fragments_goes_where_one_packet_would() {
+    let gate = Gate::new(|_| passes("198.51.100.2", 7, "governed")).await;
+    // The second fragment has no ports: the whole is judged before it is cut.
+    let client = gate.python_on_a_wire(&on_a_wire(
+        "
+other_end = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)
+other_end.bind(('wire1', 0))
+hardware = other_end.getsockname()[4].hex(':')
+for host in ('198.51.100.2', '198.51.100.3'):
+    os.system(f'ip neigh replace {host} dev wire0 lladdr {hardware}')
+def send(address):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IP, 10, 0) # IP_MTU_DISCOVER: IP_PMTUDISC_DONT
+    attempt(lambda: s.sendto(bytes(2000), address))
+def action():
+    send(('198.51.100.2', 8))
+    send(('198.51.100.3', 7))
+    send(('198.51.100.2', 7))
+as_governed(action)
+print('passed', len(leaked()))
+sys.stdout.flush()
+action()
+print('free', len(leaked()))",
+    ));
+    let expected = "errno EPERM\nerrno EPERM\n2000\npassed 2\n2000\n2000\n2000\nfree 6\nleaked []";
+    assert_eq!(client.output().await, expected);
 }
 
 #[tokio::test]
