@@ -11,6 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidegate_approvals::store::{Health, Trouble};
+use tidegate_identity::Registry;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -93,6 +94,9 @@ pub(crate) struct Status {
     /// Questions that were met since the start and can't be read.
     #[serde(default)]
     pub(crate) unreadable: usize,
+    /// Uses of tokens since the start that look stolen: each is in the host's record.
+    #[serde(default)]
+    pub(crate) stolen_tokens: u64,
     /// What the kernel counted since the start, by name.
     pub(crate) kernel: BTreeMap<String, u64>,
 }
@@ -118,6 +122,8 @@ pub(crate) struct Admin {
     pub(crate) in_force: Arc<InForce>,
     /// Counters.
     pub(crate) live: Arc<Live>,
+    /// Tokens that were used.
+    pub(crate) registry: Registry,
     /// Ports of the listeners, IPv4's first.
     pub(crate) ports: (u16, u16),
     /// How the agent began.
@@ -196,6 +202,7 @@ impl Admin {
             refused: self.live.refused().into_iter().map(|(name, count)| (name.into(), count)).collect(),
             unasked: trouble.map(|Trouble { since, why }| format!("since {since:.0}: {why}")),
             unreadable,
+            stolen_tokens: self.registry.stolen(),
             kernel,
         }
     }
@@ -229,6 +236,7 @@ mod tests {
             reloader: Arc::new(world.reloader()),
             in_force: world.in_force.clone(),
             live: world.live.clone(),
+            registry: world.registry.clone(),
             ports: (1, 2),
             start: Start {
                 since: Instant::now(),

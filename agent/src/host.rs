@@ -1,4 +1,5 @@
-//! What happens on the host outside any session: the shield's refusals, and sockets from before their process was governed.
+//! What happens on the host outside any session: the shield's refusals, sockets from before their process was governed, tokens
+//! that look stolen.
 //! It has a record of its own for each run of the agent, begun when there is something to write.
 
 use std::borrow::Cow;
@@ -12,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tidegate_gate::{Entry, Record, RecordError, Records};
+use tidegate_identity::Stolen;
 use tidegate_kernel::{OlderSocket, Refusal};
 use tidegate_policy::{Principal, Process};
 
@@ -87,6 +89,12 @@ impl HostRecord {
     /// Not all that ran before the rules could be brought under them.
     pub(crate) fn not_reached(&self, trouble: &str) {
         self.tell("rules-not-everywhere", trouble.to_owned());
+    }
+
+    /// A token was used that looks stolen.
+    pub(crate) fn stolen(&self, stolen: &Stolen) {
+        let name = if stolen.first.is_some() { "token-elsewhere" } else { "token-replayed" };
+        self.tell(name, stolen.to_string());
     }
 
     fn tell(&self, name: &'static str, detail: String) {

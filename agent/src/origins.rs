@@ -82,8 +82,7 @@ impl HostKernel {
     }
 
     /// Has a task of the current runtime read the programs' log, and what happens outside of sessions written there.
-    pub(crate) fn read_log(&mut self, record: HostRecord) -> Result<(), String> {
-        let record = Arc::new(record);
+    pub(crate) fn read_log(&mut self, record: Arc<HostRecord>) -> Result<(), String> {
         self.record = Some(record.clone());
         let told = Box::new(move |refusal: &Refusal| record.refused(refusal));
         self.kernel.read_log(told).map_err(|error| error.to_string())

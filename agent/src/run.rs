@@ -276,6 +276,7 @@ mod tests {
             reloader: reloader.clone(),
             in_force: world.in_force.clone(),
             live: world.live.clone(),
+            registry: world.registry.clone(),
             ports: listeners.ports().unwrap(),
             start: Start {
                 since: Instant::now(),

@@ -45,6 +45,7 @@ const WAITING: usize = 1024;
 /// What lies in the agent's directories, opened.
 struct Opened {
     records: Arc<dyn Records>,
+    host: Arc<HostRecord>,
     authority: Arc<Authority>,
     masker: Arc<Masker>,
     credentials: Arc<Files>,
@@ -56,9 +57,8 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let Privileged { since, kept, tier, mut kernel } = privileged;
     let tier: Arc<str> = tier.to_string().into();
     let signals = Signals::listen().map_err(Error::Runtime)?;
-    let opened = Opened::open(&config)?;
-    let host = HostRecord::start(opened.records.clone(), tier.clone()).map_err(Error::Runtime)?;
-    kernel.read_log(host).map_err(Error::Kernel)?;
+    let opened = Opened::open(&config, &tier)?;
+    kernel.read_log(opened.host.clone()).map_err(Error::Kernel)?;
     let on_host = (&*host_name(), kernel.accounts());
     let people = People::gather(&config, &opened.credentials, &opened.registry, on_host).await?;
     let loader = opened.loader(&config);
@@ -78,6 +78,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
         reloader: reloader.clone(),
         in_force: in_force.clone(),
         live: live.clone(),
+        registry: opened.registry.clone(),
         ports: listeners.ports().map_err(Error::Runtime)?,
         start: Start { since, took: since.elapsed(), pins: config.pins.clone(), adopted: kernel.adopted() },
         questions: Box::new(move || desk.health()),
@@ -121,12 +122,18 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
 }
 
 impl Opened {
-    fn open(config: &Config) -> Result<Self, Error> {
+    fn open(config: &Config, tier: &Arc<str>) -> Result<Self, Error> {
         let identity = config.identity();
-        let registry = Registry::new(Some(&identity), Handle::current());
+        let records = store::open(&config.records(), &host_name()).map_err(Error::Records)?;
+        let host = HostRecord::start(records.clone(), tier.clone()).map(Arc::new).map_err(Error::Runtime)?;
+        // It is to end with the kernel's log.
+        let witness = Arc::downgrade(&host);
+        let witness = move |stolen: &_| witness.upgrade().into_iter().for_each(|host| host.stolen(stolen));
+        let registry = Registry::new(Some(&identity), Handle::current(), Box::new(witness));
         let systemd = std::env::var_os("CREDENTIALS_DIRECTORY").map(Into::into);
         Ok(Self {
-            records: store::open(&config.records(), &host_name()).map_err(Error::Records)?,
+            records,
+            host,
             authority: Arc::new(Authority::open(&config.authority(), &host_name(), &config.authority.names)?),
             masker: Arc::new(Masker::new(token_key(&config.state.join("token.key"))?)),
             credentials: Arc::new(Files::new(systemd, config.credentials.directory.clone())),

@@ -390,7 +390,7 @@ impl World {
         files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
         let authority = Arc::new(Authority::open(state.path(), "host", &[]).unwrap());
         let enforcer = Arc::new(FakeEnforcer::default());
-        let registry = Registry::new(None, tokio::runtime::Handle::current()).unwrap();
+        let registry = Registry::new(None, tokio::runtime::Handle::current(), Box::new(|_| ())).unwrap();
         let candidate =
             loader(bundle.path(), credentials.path(), &authority, &registry).load().await.unwrap();
         let in_force = Arc::new(candidate.begin(enforcer.clone(), &registry).unwrap());

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 use tidegate_gate::Secret;
 use tidegate_policy::{Identity, Issuer};
@@ -13,6 +11,7 @@ use url::Url;
 use crate::{
     Defect, Registry,
     device::{Client, NoTokens},
+    oauth,
     registry::Known,
     token::Token,
 };
@@ -55,17 +54,14 @@ impl Registry {
         let Some(mut url) = metadata.authorization_endpoint.clone() else {
             return Err(Defect::NotHandedOut("the issuer has no authorization endpoint".into()));
         };
-        let scopes = application.scopes.iter().map(|scope| &**scope).filter(|scope| *scope != "openid");
-        let scope = ["openid"].into_iter().chain(scopes).collect::<Vec<_>>().join(" ");
         url.query_pairs_mut()
             .append_pair("response_type", "code")
             .append_pair("client_id", &application.client)
             .append_pair("redirect_uri", application.redirect.as_str())
-            .append_pair("scope", &scope)
+            .append_pair("scope", &oauth::scope(&application.scopes))
             .append_pair("state", tie.state)
             .append_pair("nonce", tie.nonce)
-            .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(digest(&SHA256, tie.verifier.as_bytes())))
-            .append_pair("code_challenge_method", "S256");
+            .extend_pairs(oauth::challenge(&metadata, tie.verifier));
         Ok(url)
     }
 
@@ -83,6 +79,7 @@ impl Registry {
         }
         let failed = |why: String| Defect::NotHandedOut(format!("the login failed: {why}"));
         let metadata = known.keyring.metadata().await?;
+        let proved = !oauth::challenge(&metadata, tie.verifier).is_empty();
         let client = Client { http: known.http.clone(), metadata, id: application.client.clone() };
         let secret = application.secret.as_ref().map(|secret| std::str::from_utf8(secret.expose()));
         let secret = secret.transpose().map_err(|_| failed("the client's secret is not text".into()))?;
@@ -91,8 +88,8 @@ impl Registry {
             ("client_id", &*application.client),
             ("redirect_uri", application.redirect.as_str()),
             ("code", code),
-            ("code_verifier", tie.verifier),
         ];
+        form.extend(proved.then_some(("code_verifier", tie.verifier)));
         form.extend(secret.map(|secret| ("client_secret", secret)));
         let tokens = client.tokens(&form).await.map_err(|why| match why {
             NoTokens::Never(why) | NoTokens::Unreachable(why) => failed(why),

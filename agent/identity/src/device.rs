@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    rand,
-};
+use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,7 +10,7 @@ use tidegate_gate::Secret;
 use tidegate_https::Https;
 use zeroize::Zeroizing;
 
-use crate::{Defect, keyring::Metadata};
+use crate::{Defect, keyring::Metadata, oauth};
 
 /// How long between two questions where the issuer does not say (RFC 8628, section 3.5), and what it adds when it is
 /// asked too often.
@@ -40,7 +37,8 @@ pub struct Visit {
 pub(crate) struct Flow {
     client: Client,
     device_code: Secret,
-    verifier: Secret,
+    /// Where a challenge was sent.
+    verifier: Option<Secret>,
     interval: Duration,
     pub(crate) visit: Visit,
 }
@@ -98,16 +96,9 @@ impl Client {
         let mut random = Zeroizing::new([0; 32]);
         rand::fill(&mut *random).map_err(|_| failed("no randomness".into()))?;
         let verifier = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random));
-        let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
-        let scopes = scopes.iter().map(|scope| &**scope);
-        let scope = ["openid"].into_iter().chain(scopes.filter(|scope| *scope != "openid"));
-        let scope = scope.collect::<Vec<_>>().join(" ");
-        let form = [
-            ("client_id", &*self.id),
-            ("scope", &scope),
-            ("code_challenge", &challenge),
-            ("code_challenge_method", "S256"),
-        ];
+        let (scope, challenge) = (oauth::scope(scopes), oauth::challenge(&self.metadata, &verifier));
+        let mut form = vec![("client_id", &*self.id), ("scope", &scope)];
+        form.extend(challenge.iter().map(|(name, value)| (*name, &**value)));
         let answer = self.http.post_form(endpoint, &form).await.map_err(failed)?;
         if answer.status != 200 {
             return Err(failed(format!("it answered {}", error_code(answer.status, &answer.body))));
@@ -124,7 +115,7 @@ impl Client {
         }
         Ok(Flow {
             device_code: Secret::new(answer.device_code.as_bytes().to_vec()),
-            verifier: Secret::new(verifier.as_bytes().to_vec()),
+            verifier: (!challenge.is_empty()).then(|| Secret::new(verifier.as_bytes().to_vec())),
             interval: answer.interval.map_or(INTERVAL, Duration::from_secs).max(Duration::from_secs(1)),
             visit: Visit {
                 url: answer.verification_uri,
@@ -189,12 +180,14 @@ impl Flow {
         let until = tokio::time::Instant::now() + Duration::from_secs(self.visit.seconds);
         let device_code = self.device_code.clone();
         let verifier = self.verifier.clone();
-        let form = [
+        let id = self.client.id.clone();
+        let mut form = vec![
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-            ("client_id", &*self.client.id.clone()),
+            ("client_id", &*id),
             ("device_code", std::str::from_utf8(device_code.expose()).unwrap_or_default()),
-            ("code_verifier", std::str::from_utf8(verifier.expose()).unwrap_or_default()),
         ];
+        let verifier = verifier.as_ref().map(|verifier| std::str::from_utf8(verifier.expose()));
+        form.extend(verifier.map(|verifier| ("code_verifier", verifier.unwrap_or_default())));
         let failed = |why: String| Defect::NotHandedOut(format!("the login failed: {why}"));
         loop {
             tokio::time::sleep(self.interval).await;

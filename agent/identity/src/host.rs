@@ -10,6 +10,7 @@ use std::{
 use procfs::process::Process;
 use rustix::{
     fs::{Mode, OFlags, ResolveFlags, fstat, openat2},
+    io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use tidegate_gate::BoxFuture;
@@ -186,6 +187,7 @@ impl Host for Procfs {
     }
 
     fn file(&self, id: ProcessId, path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Defect> {
+        let refuse = |why: &str| Defect::NotHandedOut(format!("the token's file {why}"));
         let Some(uid) = self.uid(id) else { return Ok(None) };
         let Ok(root) = File::open(format!("/proc/{}/root", id.pid)) else { return Ok(None) };
         let path = path.strip_prefix("/").unwrap_or(path);
@@ -194,9 +196,9 @@ impl Host for Procfs {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let file = match openat2(&root, path, flags, Mode::empty(), resolve) {
             Ok(file) => File::from(file),
-            Err(_) => return Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(refuse(&format!("cannot be opened: {error}"))),
         };
-        let refuse = |why: &str| Defect::NotHandedOut(format!("the token's file {why}"));
         let status = fstat(&file).map_err(|_| refuse("cannot be read"))?;
         if status.st_mode & 0o170_000 != 0o100_000 {
             return Err(refuse("is not a regular file"));
@@ -247,7 +249,7 @@ impl Procfs {
         let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(descriptor) => descriptor,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         if self.is_still(id) { self.ends.wait(descriptor).map(Some) } else { Ok(None) }

@@ -32,6 +32,8 @@ pub(crate) struct Metadata {
     pub(crate) token_endpoint: Option<Url>,
     pub(crate) device_authorization_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
+    /// RFC 8414, section 2.
+    pub(crate) code_challenge_methods_supported: Option<Vec<String>>,
 }
 
 /// Keys of one issuer, kept fresh.

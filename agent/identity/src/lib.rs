@@ -17,10 +17,12 @@ mod json;
 mod keyring;
 mod keys;
 mod ledger;
+mod oauth;
 mod people;
 mod registry;
 mod renewal;
 mod shelf;
+mod stolen;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -33,3 +35,4 @@ pub use device::Visit;
 pub use host::ProcessId;
 pub use people::{Beneficiary, Login};
 pub use registry::{Prepared, Registry};
+pub use stolen::{Stolen, Witness};

@@ -12,7 +12,11 @@ use arc_swap::ArcSwap;
 use tidegate_gate::{BoxFuture, Identified, Identities, Turn, Turns};
 use tidegate_https::Https;
 use tidegate_policy::{Issuer, Process, Unproven};
-use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -23,6 +27,7 @@ use crate::{
     ledger::Ledger,
     renewal::Renewal,
     shelf::Shelf,
+    stolen::Witness,
     token::{Spent, Token, TokenKey},
     trees::{BindingId, Bound, Claim, How, Tree, Trees},
     verify::{Expected, Verified},
@@ -81,19 +86,24 @@ impl Drop for Sweeping {
 
 impl Registry {
     /// Without issuers. What takes long is done on this runtime; what must outlive a restart is kept in this directory,
-    /// if there is one.
+    /// if there is one. The witness is told of tokens that look stolen, and must not block.
     ///
     /// # Errors
     ///
     /// The ends of processes cannot be waited for, or the directory's files cannot be read and written.
-    pub fn new(directory: Option<&Path>, runtime: Handle) -> io::Result<Self> {
-        Self::on(Arc::new(Procfs::open()?), directory, runtime)
+    pub fn new(directory: Option<&Path>, runtime: Handle, witness: Witness) -> io::Result<Self> {
+        Self::on(Arc::new(Procfs::open()?), directory, runtime, witness)
     }
 
-    pub(crate) fn on(host: Arc<dyn Host>, directory: Option<&Path>, runtime: Handle) -> io::Result<Self> {
+    pub(crate) fn on(
+        host: Arc<dyn Host>,
+        directory: Option<&Path>,
+        runtime: Handle,
+        witness: Witness,
+    ) -> io::Result<Self> {
         let (ledger, remembered) = directory.map(Ledger::open).transpose()?.unzip();
         let inner = Arc::new(Inner {
-            trees: Trees::new(host.clone(), remembered.unwrap_or_default()),
+            trees: Trees::new(host.clone(), remembered.unwrap_or_default(), witness),
             ledger: ledger.map(Arc::new),
             shelf: directory.map(Shelf::open).transpose()?,
             host,
@@ -110,6 +120,11 @@ impl Registry {
         });
         let looks = Turns::new(LOOKS.0, LOOKS.1);
         Ok(Self { inner, looks, runtime, _sweeping: Arc::new(Sweeping(task.abort_handle())) })
+    }
+
+    /// How many times a token was used that looks stolen.
+    pub fn stolen(&self) -> u64 {
+        self.inner.trees.stolen()
     }
 
     /// Makes a bundle's issuers ready. The error names everything that is wrong.
@@ -185,18 +200,20 @@ impl Inner {
             (place, there)
         });
         let Ok((place, there)) = looked.await else { return Identified::nobody() };
-        let until = Instant::now() + PATIENCE;
+        let place = Arc::new(place);
+        // All at once: an issuer that does not answer takes nothing from the others.
+        let redeeming: Vec<_> = issuers
+            .iter()
+            .zip(there)
+            .map(|(known, there)| {
+                let redeeming = self.clone().redeem_any(known.clone(), place.clone(), there);
+                tokio::spawn(timeout(PATIENCE, redeeming))
+            })
+            .collect();
         let (mut bound, mut unproven) = (Vec::new(), Vec::new());
-        for (known, there) in issuers.iter().zip(there) {
-            let redeemed = match there {
-                There::Bound(id) => Ok(Some(id)),
-                There::Found(found) => {
-                    let redeeming = self.redeem_any(known, &place, found);
-                    let late = |_| Err(Defect::NoKeys("no answer in time".into()));
-                    tokio::time::timeout_at(until, redeeming).await.unwrap_or_else(late)
-                }
-            };
-            match redeemed {
+        for (known, redeeming) in issuers.iter().zip(redeeming) {
+            let late = || Err(Defect::NoKeys("no answer in time".into()));
+            match redeeming.await.ok().and_then(Result::ok).unwrap_or_else(late) {
                 Ok(id) => bound.extend(id),
                 Err(defect) => {
                     let issuer = known.issuer.name.clone();
@@ -223,15 +240,19 @@ impl Inner {
 
     /// Binds the first token that counts; none if there are none. If none counts, what is wrong with the first.
     async fn redeem_any(
-        self: &Arc<Self>,
-        known: &Arc<Known>,
-        place: &Place,
-        found: Vec<Result<Found, Defect>>,
+        self: Arc<Self>,
+        known: Arc<Known>,
+        place: Arc<Place>,
+        there: There,
     ) -> Result<Option<BindingId>, Defect> {
+        let found = match there {
+            There::Bound(id) => return Ok(Some(id)),
+            There::Found(found) => found,
+        };
         let mut first = None;
         for found in found {
             let redeemed = match found {
-                Ok(found) => self.redeem(known, place, found).await,
+                Ok(found) => self.redeem(&known, &place, found).await,
                 Err(defect) => Err(defect),
             };
             match redeemed {

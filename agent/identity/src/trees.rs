@@ -12,6 +12,7 @@ use crate::{
     Defect,
     host::{Host, Login, Place, ProcessId},
     ledger::Remembered,
+    stolen::{Stolen, Witness},
     token::{Spent, TokenKey},
     verify::Verified,
 };
@@ -91,8 +92,9 @@ impl Tree {
     }
 }
 
-#[derive(Default)]
 struct State {
+    witness: Witness,
+    stolen: u64,
     next: BindingId,
     bindings: HashMap<BindingId, Binding>,
     by_root: HashMap<ProcessId, Vec<BindingId>>,
@@ -141,7 +143,7 @@ pub(crate) struct Bound {
 
 impl Trees {
     /// `remembered`: tokens that were used before this start.
-    pub(crate) fn new(host: Arc<dyn Host>, remembered: Vec<Remembered>) -> Self {
+    pub(crate) fn new(host: Arc<dyn Host>, remembered: Vec<Remembered>, witness: Witness) -> Self {
         // No process has this id.
         let gone = Tree { root: ProcessId { pid: 0, started: 0 }, parent: None, uid: None };
         let lives = |id: ProcessId| host.seen(id.pid).is_some_and(|seen| seen.id == id);
@@ -149,8 +151,23 @@ impl Trees {
             let live = tree.is_some_and(|tree| lives(tree.root));
             (token, Use { tree: tree.unwrap_or(gone), live, forget })
         });
-        let state = State { used: used.collect(), ..State::default() };
+        let state = State {
+            witness,
+            stolen: 0,
+            next: 0,
+            bindings: HashMap::new(),
+            by_root: HashMap::new(),
+            by_login: HashMap::new(),
+            members: HashMap::new(),
+            used: used.collect(),
+            followers: Vec::new(),
+        };
         Self { host, state: Mutex::new(state) }
+    }
+
+    /// How many times a token was used that looks stolen.
+    pub(crate) fn stolen(&self) -> u64 {
+        self.state().stolen
     }
 
     /// The binding of this issuer that counts for a process: the nearest.
@@ -218,11 +235,9 @@ impl Trees {
         let Some(Binding { issuer, tree, token: former, .. }) = state.bindings.get(&id) else {
             return Ok(None);
         };
-        let (tree, former, used) = (*tree, *former, verified.used(issuer));
-        state.check_token(
-            &Presented { issuer, identity: &verified.identity, tree, siblings: false },
-            verified.key,
-        )?;
+        let (issuer, tree, former, used) = (issuer.clone(), *tree, *former, verified.used(issuer));
+        let identity = &verified.identity;
+        state.check_token(&Presented { issuer: &issuer, identity, tree, siblings: false }, verified.key)?;
         state.claim_token(tree, used);
         if former != verified.key {
             state.is_over(tree.root, [former]);
@@ -353,7 +368,7 @@ impl State {
         ids.into_iter().collect()
     }
 
-    fn check(&self, claim: &Claim<'_>, tree: Tree) -> Result<(), Defect> {
+    fn check(&mut self, claim: &Claim<'_>, tree: Tree) -> Result<(), Defect> {
         if self.bindings.len() >= MOST {
             return Err(Defect::Full);
         }
@@ -369,7 +384,7 @@ impl State {
     }
 
     /// Whether a token may count for a tree: it must not have counted for another.
-    fn check_token(&self, presented: &Presented<'_>, token: TokenKey) -> Result<(), Defect> {
+    fn check_token(&mut self, presented: &Presented<'_>, token: TokenKey) -> Result<(), Defect> {
         if self.used.len() >= MOST_USED {
             return Err(Defect::Full);
         }
@@ -377,21 +392,17 @@ impl State {
         let Some(used) = self.used.get(&token).filter(|used| used.tree.root != tree.root) else {
             return Ok(());
         };
-        if used.live && issuer.elsewhere == Elsewhere::Refuse {
-            tracing::warn!(
-                issuer = %issuer.name, %subject, first = used.tree.root.pid, here = tree.root.pid,
-                "a token that counts for one process tree is presented by another: stolen?"
-            );
-            return Err(Defect::Elsewhere);
-        }
-        if !(used.live || *siblings && used.tree.is_sibling(tree)) {
-            tracing::warn!(
-                issuer = %issuer.name, %subject, here = tree.root.pid,
-                "a token of a process tree that has ended is presented again: stolen?"
-            );
-            return Err(Defect::Replayed);
-        }
-        Ok(())
+        let (first, defect) = match used.live {
+            true if issuer.elsewhere == Elsewhere::Refuse => (Some(used.tree.root.pid), Defect::Elsewhere),
+            false if !(*siblings && used.tree.is_sibling(tree)) => (None, Defect::Replayed),
+            _ => return Ok(()),
+        };
+        let (issuer, subject) = (issuer.name.clone(), subject.clone());
+        let stolen = Stolen { issuer, subject, first, here: tree.root.pid, uid: tree.uid };
+        tracing::warn!("stolen? {stolen}");
+        (self.witness)(&stolen);
+        self.stolen = self.stolen.saturating_add(1);
+        Err(defect)
     }
 
     fn claim_token(&mut self, tree: Tree, (token, forget): Spent) {

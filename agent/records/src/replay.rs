@@ -8,7 +8,10 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::json;
-use tidegate_gate::{Block, Entry, Plain, policy::Effect};
+use tidegate_gate::{
+    Block, Entry, Plain,
+    policy::{Effect, Identity, Unproven},
+};
 
 use crate::{error::StoreError, human::count, line::Line};
 
@@ -127,7 +130,11 @@ impl fmt::Display for Line {
                     f,
                     "{who} ({executable}, pid {}) -> {resource} ({protocol}, {destination})",
                     process.pid
-                )
+                )?;
+                principal.identities.iter().try_for_each(|identity| vouched(f, identity))?;
+                principal.unproven.iter().try_for_each(|Unproven { issuer, why }| {
+                    write!(f, "\n    a token of {} does not count: {}", Plain(issuer), Plain(why))
+                })
             }
             Entry::Action { id, action, text, decision, rule, reason, .. } => {
                 let decision = match decision {
@@ -175,6 +182,17 @@ impl fmt::Display for Line {
             Entry::Close { reason } => write!(f, "closed: {}", Plain(reason)),
         }
     }
+}
+
+/// What an issuer says of who asks.
+fn vouched(f: &mut fmt::Formatter<'_>, identity: &Identity) -> fmt::Result {
+    write!(f, "\n    {} says: {}", Plain(&identity.issuer), Plain(&identity.subject))?;
+    let groups = identity.groups.iter().map(|group| ("group", group.to_string()));
+    let claims = identity
+        .claims
+        .iter()
+        .map(|(name, value)| (&**name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+    groups.chain(claims).try_for_each(|(name, value)| write!(f, ", {}: {}", Plain(name), Plain(&value)))
 }
 
 /// Data of an action.

@@ -105,8 +105,12 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     show_trouble(out, in_force)?;
     show_approvals(out, status)?;
-    let counted: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    writeln!(out, "counted    {}", counted.join(", "))
+    if status.stolen_tokens > 0 {
+        let uses = counted(usize::try_from(status.stolen_tokens).unwrap_or(usize::MAX), "use");
+        writeln!(out, "stolen?    {uses} of tokens that count for others: the host's record says which")?;
+    }
+    let kernel: Vec<_> = status.kernel.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    writeln!(out, "counted    {}", kernel.join(", "))
 }
 
 fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {

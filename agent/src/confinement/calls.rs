@@ -20,6 +20,7 @@ const FILES: &[i64] = &[
     libc::SYS_pwritev,
     libc::SYS_lseek,
     libc::SYS_openat,
+    libc::SYS_openat2,
     libc::SYS_open_by_handle_at,
     libc::SYS_close,
     libc::SYS_close_range,

@@ -22,6 +22,7 @@ mod tests {
 
     use nix::{
         errno::Errno,
+        fcntl::{self, OpenHow, ResolveFlag, openat2},
         sched::{CloneFlags, unshare},
         sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
     };
@@ -63,6 +64,9 @@ mod tests {
         let path = directory.path().join("file");
         confined(move || {
             fs::write(&path, "text").unwrap();
+            // As tokens are read in the root of whoever has them.
+            let how = OpenHow::new().resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+            drop(openat2(fcntl::AT_FDCWD, &path, how).unwrap());
             UdpSocket::bind("127.0.0.1:0").unwrap();
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
             let text = runtime.block_on(async { tokio::fs::read_to_string(path).await.unwrap() });

@@ -1,15 +1,18 @@
 //! Who is asking: jobs with tokens, people at a device flow, and whoever took somebody else's token.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::{PermissionsExt, chown},
     process::{ChildStdin, ChildStdout, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tidegate_tests::{Account, Process, Provider, Ran, World};
 
-use crate::together::eventually;
+use crate::{policy::host_record, together::eventually};
 
 const SIGN_IN: &str = "  - name: sign-in\n    subjects: [ci, ops]\n    resources: [shop]\n";
 const HERE: &str = "psql -XqAt -c \"SELECT 'here'\"";
@@ -27,7 +30,7 @@ fn ask_for(world: &World, who: &str, issuers: &str) -> Result<()> {
     world.agent.ask(&["reload"]).map(drop)
 }
 
-fn jobs(provider: &Provider) -> String {
+pub(crate) fn jobs(provider: &Provider) -> String {
     format!(
         "  jobs:\n    url: {}\n    audience: ci-job\n    ca: {}\n    groups: [groups]\n    \
          tokens: [{{variable: CI_JOB_JWT}}, present]\n",
@@ -178,7 +181,11 @@ fn a_job_with_a_token_gets_in_and_the_same_command_without_it_is_told_how() -> R
 fn forged_expired_and_misdirected_tokens_are_told_apart() -> Result<()> {
     World::with(|world| {
         let (provider, hasty) = (Provider::oidc(LIFETIME)?, Provider::oidc(1)?);
-        let issuers = jobs(&provider) + &jobs(&hasty).replace("  jobs:", "  hasty:").replace("30s", "0s");
+        let strict =
+            jobs(&hasty).replace("  jobs:", "  hasty:").replace("audience", "clock-skew: 0s\n    audience");
+        let issuers = jobs(&provider) + &strict;
+        let minted = Instant::now();
+        let expired = hasty.token("ci-job", "job1")?;
         ask_for(world, "{issuer: jobs}", &issuers)?;
         let refused = |token: &str, words: &str| {
             world.ci.shell(HERE, &[("CI_JOB_JWT", token)])?.complains(&["does not count", words])
@@ -191,7 +198,10 @@ fn forged_expired_and_misdirected_tokens_are_told_apart() -> Result<()> {
         )?;
         refused(&provider.token("other-service", "job1")?, "it is for another audience than \"ci-job\"")?;
         refused(&hasty.token("ci-job", "job1")?, "it is from another issuer")?;
-        refused("not-a-token", "it is not a signed ID token")
+        refused("not-a-token", "it is not a signed ID token")?;
+        ask_for(world, "{issuer: hasty}", &issuers)?;
+        eventually("its second is over", || Ok(minted.elapsed() > Duration::from_secs(2)))?;
+        refused(&expired, "it expired")
     })
 }
 
@@ -220,12 +230,68 @@ fn a_presented_token_counts_for_its_shell_and_a_copy_for_nobody() -> Result<()> 
             let said = thief.run(&format!("CI_JOB_JWT={token} {HERE}"))?;
             ensure!(said.contains("presented first by another process tree"), "{said}");
         }
-        ensure!(world.agent.read_log()?.contains("presented by another: stolen?"), "no event");
+        for uid in [world.ci.uid, world.ops.uid] {
+            eventually("both uses are in the host's record", || {
+                let record = host_record(world)?;
+                let told = record.lines().filter(|line| line.contains("token-elsewhere"));
+                Ok(told.filter(|line| line.contains(&format!("uid {uid}"))).count() >= 2)
+            })?;
+        }
+        let status: serde_json::Value = serde_json::from_str(&world.agent.ask(&["status", "--json"])?)?;
+        ensure!(status["stolen_tokens"].as_u64() >= Some(4), "{status}");
         drop(job);
         let mut later = Shell::open(&world.ci)?;
         eventually("the job's end is seen", || {
             Ok(later.run(&present)?.contains("by a process tree that has ended: get a new one"))
         })?;
+        is_nowhere(world, &token)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_token_in_a_file_counts_for_the_job_that_connects_first_and_only_from_a_file_of_its_own() -> Result<()> {
+    World::with(|world| {
+        let (provider, folder) = (Provider::oidc(LIFETIME)?, tempfile::tempdir()?);
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        let path = folder.path().join("token");
+        let issuers =
+            jobs(&provider).replace("{variable: CI_JOB_JWT}", &format!("{{file: \"{}\"}}", path.display()));
+        ask_for(world, "{issuer: jobs}", &issuers)?;
+        world.ci.shell(HERE, &[])?.complains(&["without an ID token"])?;
+        let token = provider.token("ci-job", "job1")?;
+        fs::write(&path, format!("{token}\n"))?;
+        chown(&path, Some(world.ci.uid), None)?;
+        let closed = "closed to others: chmod 600";
+        world.ci.shell(HERE, &[])?.complains(&[closed])?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+        world.ops.shell(HERE, &[])?.complains(&[closed])?;
+        let mut job = Shell::open(&world.ci)?;
+        ensure!(job.run(HERE)?.trim() == "here", "the job is not known");
+        world.ci.shell(HERE, &[])?.complains(&["presented first by another process tree"])?;
+        is_nowhere(world, &token)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_file_with_a_token_is_presented_and_a_blank_one_is_not() -> Result<()> {
+    World::with(|world| {
+        let (provider, folder) = (Provider::oidc(LIFETIME)?, tempfile::tempdir()?);
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        let path = folder.path().join("token");
+        ask_for(world, "{issuer: jobs}", &jobs(&provider))?;
+        let mut job = Shell::open(&world.ci)?;
+        let present = tidegate(world, &format!("present --token-file {}", path.display()));
+        let said = job.run(&present)?;
+        ensure!(said.contains("token"), "no file: {said}");
+        let token = provider.token("ci-job", "job1")?;
+        for (text, known) in [("\n \n".to_owned(), false), (format!("  {token}\r\n\n"), true)] {
+            fs::write(&path, text)?;
+            let said = job.run(&present)?;
+            ensure!(said.contains("jobs says: \"job1\"") == known, "{said}");
+        }
+        ensure!(job.run(HERE)?.trim() == "here", "the job is not known");
         is_nowhere(world, &token)
     })
 }
@@ -387,6 +453,15 @@ fn a_github_job_is_known_by_its_own_endpoint_and_only_as_itself() -> Result<()> 
             account.shell(script, &variables)
         };
         got_in(run(&world.ci, "token-of-main", HERE)?)?;
+        let listed: Vec<serde_json::Value> =
+            serde_json::from_str(&world.agent.ask(&["sessions", "list", "--json"])?)?;
+        let id = listed.first().and_then(|session| session["id"].as_str()).context("a session")?;
+        let shown = world.agent.ask(&["sessions", "show", id])?;
+        for part in
+            ["github says: repo:acme/shop", "repository: acme/shop", "actor: alice", "workflow: deploy"]
+        {
+            ensure!(shown.contains(part), "no {part:?} in:\n{shown}");
+        }
         run(&world.ci, "token-of-a-branch", HERE)?
             .complains(&["repo:acme/shop:ref:refs/heads/feature", "another `ref`"])?;
         run(&world.ci, "a-guess", HERE)?.complains(&["does not count", "answered 401"])?;

@@ -139,7 +139,7 @@ fn a_connection_from_before_its_user_was_governed_is_ended_and_recorded() -> Res
 }
 
 /// The record of what happened on the host, as it is exported; empty if there is none.
-fn host_record(world: &World) -> Result<String> {
+pub(crate) fn host_record(world: &World) -> Result<String> {
     let listed = world.agent.ask(&["sessions", "list", "--json"])?;
     let listed: Vec<serde_json::Value> = serde_json::from_str(&listed)?;
     let host = listed.iter().find(|session| session["resource"] == "host");

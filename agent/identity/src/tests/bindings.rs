@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_policy::{Elsewhere, Identity, Issuer};
+use tidegate_policy::{Elsewhere, Identity, Issuer, TokenSource};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
@@ -15,9 +15,11 @@ use super::{
     minted::{Signer, claims},
     processes::{Told, UID, id},
 };
-use crate::{Beneficiary, Defect, ProcessId, Registry, Terms, registry::now};
+use crate::{Beneficiary, Defect, ProcessId, Registry, Stolen, Terms, host::Place, registry::now};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+type Seen = Arc<Mutex<Vec<String>>>;
 
 /// An issuer and a host: the first process, a runner (10) that is a service, and a job's shell (20), which has a session of its
 /// own, with a command (30).
@@ -27,6 +29,8 @@ pub(super) struct World {
     pub(super) issuer: Arc<Issuer>,
     pub(super) told: Told,
     pub(super) registry: Registry,
+    /// Tokens that look stolen.
+    pub(super) stolen: Seen,
     directory: TempDir,
 }
 
@@ -46,20 +50,22 @@ impl World {
         told.begin(10, 20);
         told.fork(20, 30);
         let directory = tempfile::tempdir().unwrap();
-        let registry = Self::begin(&told, &directory, &issuer);
-        Self { stub, signer, issuer, told, registry, directory }
+        let stolen = Seen::default();
+        let registry = Self::begin(&told, &directory, &issuer, &stolen);
+        Self { stub, signer, issuer, told, registry, stolen, directory }
     }
 
-    fn begin(told: &Told, directory: &TempDir, issuer: &Arc<Issuer>) -> Registry {
-        let registry = Registry::on(Arc::new(told.clone()), Some(directory.path()), Handle::current());
-        let registry = registry.unwrap();
+    fn begin(told: &Told, directory: &TempDir, issuer: &Arc<Issuer>, stolen: &Seen) -> Registry {
+        let (told, seen) = (Arc::new(told.clone()), stolen.clone());
+        let witness = Box::new(move |stolen: &Stolen| seen.lock().unwrap().push(stolen.to_string()));
+        let registry = Registry::on(told, Some(directory.path()), Handle::current(), witness).unwrap();
         registry.adopt(registry.prepare(std::slice::from_ref(issuer)).unwrap());
         registry
     }
 
     /// As after the agent's end and its next start.
     pub(super) fn restart(&mut self) {
-        self.registry = Self::begin(&self.told, &self.directory, &self.issuer);
+        self.registry = Self::begin(&self.told, &self.directory, &self.issuer, &self.stolen);
     }
 
     pub(super) fn token(&self, subject: &str) -> String {
@@ -272,6 +278,46 @@ async fn a_stolen_token_does_not_count_while_the_first_lives_nor_afterwards() {
     world.told.end(20);
     assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Replayed);
     assert_eq!(world.unproven(50).await, Defect::Replayed.to_string());
+    let seen = world.stolen.lock().unwrap().clone();
+    let elsewhere = "counts for the process tree of pid 20, was used by that of pid 40 uid 61090";
+    let replayed = "counts for a process tree that has ended, was used by that of pid 40 uid 61090";
+    assert!(seen[0].contains("\"job-1\" by ci") && seen[0].ends_with(elsewhere), "{}", seen[0]);
+    assert!(seen[2].ends_with(replayed), "{}", seen[2]);
+    assert_eq!(seen.len(), 4);
+    assert_eq!(world.registry.stolen(), 4);
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_takes_nothing_from_the_others() {
+    let world = World::new().await;
+    // Whoever connects is never spoken to.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", silent.local_addr().unwrap().port());
+    let mut first = issuer(&url, Some(&world.stub));
+    let changed = Arc::make_mut(&mut first);
+    changed.name = "silent".into();
+    changed.tokens = vec![TokenSource::Variable { name: "SILENT_TOKEN".into(), siblings: false }];
+    let unknown = Signer::rsa("unknown").sign(&claims(&first, "job-1"));
+    let (host, witness) = (Arc::new(world.told.clone()), Box::new(|_: &Stolen| ()));
+    let registry = Registry::on(host, None, Handle::current(), witness).unwrap();
+    registry.adopt(registry.prepare(&[first, world.issuer.clone()]).unwrap());
+    let both = [("SILENT_TOKEN", unknown), ("CI_TOKEN", world.token("job-1"))];
+    world.give(30, &both);
+    let asking = registry.clone();
+    let identifying = tokio::spawn(async move { asking.identify(id(30), UID).await });
+    let place = Place::of(&world.told, id(30));
+    let bound = async {
+        while registry.inner.trees.covering(&place, "ci").is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    // Less than an issuer is waited for.
+    tokio::time::timeout(Duration::from_secs(8), bound).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(PATIENCE).await;
+    let identified = identifying.await.unwrap();
+    assert_eq!(subjects(&identified.now.borrow()), ["job-1"]);
+    assert_eq!(&*identified.unproven[0].issuer, "silent");
 }
 
 #[tokio::test]

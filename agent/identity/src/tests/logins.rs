@@ -39,7 +39,8 @@ impl World {
         told.set_uid(10, 0);
         told.set_session(20);
         told.fork(20, 30);
-        let registry = Registry::on(Arc::new(told.clone()), None, Handle::current()).unwrap();
+        let registry =
+            Registry::on(Arc::new(told.clone()), None, Handle::current(), Box::new(|_| ())).unwrap();
         registry.adopt(registry.prepare(&[issuer(&stub.url, Some(&stub))]).unwrap());
         let answers = Arc::new(Mutex::new(Vec::<(u16, Value)>::new()));
         let (answering, url) = (answers.clone(), stub.url.clone());

@@ -1,6 +1,7 @@
 //! Tokens minted with keys of our own, an issuer on loopback, and processes that are only told of.
 
 mod bindings;
+mod browsers;
 mod defects;
 mod issuer;
 mod keyring;

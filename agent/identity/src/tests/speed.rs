@@ -54,7 +54,7 @@ async fn a_connection_hardly_waits_for_its_identity() {
     let signer = Signer::rsa("one");
     let stub = Stub::start(&[&signer]).await;
     let issuer = issuer(&stub.url, Some(&stub));
-    let registry = Registry::new(None, Handle::current()).unwrap();
+    let registry = Registry::new(None, Handle::current(), Box::new(|_| ())).unwrap();
     registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
     let procfs = Arc::new(Procfs::open().unwrap());
     let (mut first, mut bound, mut none) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,8 +1,11 @@
 //! Records are written, read back, listed and shown.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
-use tidegate_gate::{Entry, Records, policy::Effect};
+use tidegate_gate::{
+    Entry, Records,
+    policy::{Effect, Identity, Unproven},
+};
 use tidegate_records::{
     Checkpoint, Expected, Filter, Pace, Reader, Sessions, Settings, Store, StoreError, SyncMode,
     export_asciicast, export_lines, follow, replay, verify,
@@ -255,6 +258,38 @@ fn an_index_that_is_missing_or_of_another_version_is_made_from_the_records() {
     assert_eq!(list(), rebuilt);
     fs::write(&index, "not a database").unwrap();
     assert_eq!(list(), rebuilt);
+}
+
+#[test]
+fn a_replay_shows_who_vouched_for_whoever_asked_and_which_tokens_did_not_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opening = opening("runner", "shop");
+    let Entry::Open { principal, .. } = &mut opening else { panic!("no opening") };
+    let principal = principal.to_mut();
+    let claims = serde_json::json!({"repository": "acme/shop", "protected": true});
+    principal.identities = Arc::new([Identity {
+        issuer: "github".into(),
+        url: "https://token.example".into(),
+        account: None,
+        subject: "repo:acme/\u{1b}shop".into(),
+        groups: vec!["dba".into()],
+        expires: 7,
+        claims: claims.as_object().unwrap().clone(),
+    }]);
+    let why = "it expired 3 s ago".into();
+    principal.unproven = Arc::new([Unproven { issuer: "people".into(), why }]);
+    store(directory.path()).open(opening).unwrap().close("client left");
+    let mut text = Vec::new();
+    replay(Reader::open(&records(directory.path())[0]).unwrap(), &mut text, Pace::Instant).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    for part in [
+        "github says: ",
+        "shop, group: dba, protected: true, repository: acme/shop",
+        "a token of people does not count: it expired 3 s ago",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'));
 }
 
 #[test]

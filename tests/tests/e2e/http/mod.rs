@@ -10,9 +10,10 @@ mod stage;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use tidegate_tests::{Account, ungoverned_uid};
+use tidegate_tests::{Account, Provider, ungoverned_uid};
 
 use self::stage::Stage;
+use crate::identity::{LIFETIME, jobs};
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
@@ -177,6 +178,36 @@ fn the_token_is_worth_nothing_to_whoever_is_governed() -> Result<()> {
         ensure!(
             stranger.shell(&direct, &[])?.clean()? == "not signed in",
             "without the gate there is no token"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_request_is_let_through_for_whom_an_issuer_knows_and_the_same_without_a_token_is_told_how() -> Result<()>
+{
+    Stage::with(|stage| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let read = "  - name: read\n    subjects: [ci]\n";
+        let bundle = stage.agent.read_bundle("bundle.yaml")?;
+        ensure!(bundle.contains(read), "{bundle}");
+        let who = format!("{read}    who: {{issuer: jobs, groups: [dba]}}\n");
+        stage.agent.write_bundle("bundle.yaml", &bundle.replace(read, &who))?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", jobs(&provider));
+        stage.agent.write_bundle("issuers.yaml", &issuers)?;
+        stage.agent.ask(&["reload"])?;
+        let curl = "curl -sS --cacert $CA -w '%{http_code}' $URL/things";
+        for (subject, status) in [("job1-dba", "200"), ("job2-dev", "403")] {
+            let token = provider.token("ci-job", subject)?;
+            stage.agent.secrets().keep("a token", &token);
+            let shown = stage.script(&format!("CI_JOB_JWT={token} {curl}"))?.clean()?;
+            ensure!(shown.ends_with(status), "{subject}: {shown}");
+        }
+        let shown = stage.script(curl)?.clean()?;
+        ensure!(
+            shown.ends_with("403") && shown.contains("have the job set the variable CI_JOB_JWT"),
+            "{shown}"
         );
         Ok(())
     })
