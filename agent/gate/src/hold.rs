@@ -66,7 +66,7 @@ impl Matter {
         Self { exact, particulars: Vec::new() }
     }
 
-    /// What it runs with or in: bound to the answer, and shown through the content masks.
+    /// What it runs with or in: bound to the answer, and shown through the resource's content masks, whomever they are for.
     pub fn with(self, name: impl Into<String>, value: &[u8]) -> Self {
         self.shown_as(name, value, value)
     }
@@ -137,7 +137,9 @@ impl Hold {
     }
 
     fn question(&self, matter: Matter, items: [u8; 32]) -> Question {
-        let shown = |value: &[u8]| match &self.verdict.content {
+        // What approvers may see of the resource nobody knows: what is masked for anybody is masked for them.
+        let mask = self.gate.masked_for_anybody().or_else(|| self.verdict.content.clone());
+        let shown = |value: &[u8]| match &mask {
             Some(mask) => readable(&self.gate.masker().scan(mask, value)),
             None => readable(value),
         };
@@ -149,7 +151,7 @@ impl Hold {
             policy: self.gate.policy_digest(),
             action: self.id,
             name: self.name.into(),
-            text: self.text.clone(),
+            text: shown(self.text.as_bytes()),
             particulars: matter
                 .particulars
                 .iter()
@@ -243,7 +245,10 @@ impl Waiting {
                     self.hold.gate.note(&self.hold.step(&word, by.as_deref(), reason.as_deref(), &self.id));
                     let by = by.map_or_else(String::new, |by| format!(" by {by}"));
                     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-                    return Err(self.ended(&format!("it was {word}{by}{reason}")));
+                    return Err(match &*word {
+                        "expired" => self.ended("nobody answered in time"),
+                        word => self.ended(&format!("it was {word}{by}{reason}")),
+                    });
                 }
             }
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tidegate_policy::{Effect, Held, Identity, Policy, Principal, Resource, Shape, Verdict};
+use tidegate_policy::{ContentMask, Effect, Held, Identity, Policy, Principal, Resource, Shape, Verdict};
 use tokio::sync::watch;
 
 use crate::{
@@ -105,6 +105,11 @@ impl Inner {
 
     pub(crate) fn resource(&self) -> &Resource {
         &self.resource
+    }
+
+    /// What content masks hide of the resource, from whomever.
+    pub(crate) fn masked_for_anybody(&self) -> Option<Arc<ContentMask>> {
+        self.policy.load().masked_for_anybody(&self.resource.name)
     }
 
     pub(crate) fn policy_digest(&self) -> Arc<str> {

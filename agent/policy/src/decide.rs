@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict, Vocabulary,
+    ContentMask, Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict, Vocabulary,
     index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
@@ -169,6 +169,12 @@ impl Engine {
             content: plan::content(&active),
             columns: active.iter().any(|one| one.mask.columns.is_some()),
         }
+    }
+
+    /// What the detectors of all masks on a resource look for, whomever they are for.
+    pub(crate) fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
+        let rules = self.rules.iter().filter(|rule| rule.resources.contains(resource));
+        plan::content(&self.active(rules))
     }
 
     /// Those of these rules that are for this principal.

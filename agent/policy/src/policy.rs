@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles, SourceFile,
-    StandingMasks, Subject, UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load, raw::RawFile,
+    ContentMask, Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles,
+    SourceFile, StandingMasks, Subject, UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load,
+    raw::RawFile,
 };
 
 /// A loaded bundle: everything it says, checked and compiled.
@@ -63,6 +64,11 @@ impl Policy {
     /// The masks of a principal on a resource, whatever it does there.
     pub fn standing_masks(&self, principal: &Principal, resource: &str) -> StandingMasks {
         self.engine.standing_masks(principal, resource)
+    }
+
+    /// What content masks hide of a resource, from whomever: for those of whom nobody knows what they may see.
+    pub fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
+        self.engine.masked_for_anybody(resource)
     }
 
     /// The resource of this name.

@@ -50,6 +50,23 @@ async fn a_held_request_goes_on_when_somebody_says_yes_to_what_they_saw() {
 }
 
 #[tokio::test]
+async fn approvers_see_nothing_that_is_masked_for_anybody() {
+    const CARD: &str = "4111111111111111";
+    let rules = format!(
+        "{RULES}  - {{name: theirs, subjects: [tester], resources: [it], allow: [{{method: PUT}}], masks: [cards]}}\n\
+         masks:\n  cards: {{content: [card], show: {{keep-last: 4}}}}\n"
+    );
+    let stage = Stage::set(&rules, "{}", Reached::Plainly, ok).await;
+    let _client = ask(&stage, &format!("X-Card: {CARD}\r\nContent-Length: 16\r\n\r\n{CARD}")).await;
+    let question = stage.people.question(1).await;
+    assert!(!format!("{question:?}").contains(CARD), "{question:?}");
+    let shown: Vec<_> = question.particulars.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    for part in ["x-card=************1111", "body=************1111"] {
+        assert!(shown.contains(&part.to_owned()), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_runs_by_a_yes_is_cut_off_when_the_yes_is_taken_back() {
     // The upstream answers never.
     let stage = Stage::set(RULES, "{}", Reached::Plainly, |_| String::new()).await;

@@ -92,6 +92,41 @@ async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
     assert_eq!(outcomes(&stage.leaves().await), ["done"; 3]);
 }
 
+/// Cards are masked, for statements that the held one is none of.
+fn masking() -> String {
+    let masks = "masks:\n  numbers: {content: [card], show: {keep-last: 4}}\n";
+    let elsewhere = "
+  - name: theirs
+    subjects: [tester]
+    resources: [it]
+    allow: [{statement: update}]
+    masks: [numbers]
+";
+    holding().replace("masks:\n", masks) + elsewhere
+}
+
+#[tokio::test]
+async fn approvers_see_nothing_that_is_masked_for_anybody_and_answer_for_the_very_bytes() {
+    let mut exact = Vec::new();
+    for card in ["4111111111111111", "4012888888881881"] {
+        let mut stage = Stage::open_under(&masking()).await;
+        let text = format!("delete from customers where id = $1 or card = '{card}'");
+        let sent = [parse("", &text), bound(&[Some(card.as_bytes())])].concat();
+        stage.say(&[sent.clone(), execute(""), sync()].concat()).await;
+        stage.server_gets(&[sent, flush()].concat()).await;
+        let answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+        let question = told(&mut stage, 1).await;
+        assert!(!format!("{question:?}").contains(card), "{question:?}");
+        let shown = format!("************{}", &card[12..]);
+        assert!(question.text.contains(&format!("card = '{shown}'")), "{}", question.text);
+        assert!(question.particulars.contains(&("$1".into(), shown)), "{:?}", question.particulars);
+        exact.push(question.exact);
+    }
+    assert_ne!(exact[0], exact[1], "a yes to the one would let the other run");
+}
+
 #[tokio::test]
 async fn a_statement_that_runs_is_finished_when_its_approval_is_taken_back() {
     let mut stage = open().await;
@@ -116,6 +151,17 @@ async fn a_no_is_an_ordinary_refusal_with_its_reason() {
     stage.rig.people.answer("q1", Step::Refused { word: "denied".into(), by, reason });
     refused(&mut stage, "42501", "approval q1: it was denied by ann: not today").await;
     assert_eq!(steps(&stage), ["asked", "denied"]);
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_is_an_ordinary_refusal_that_says_so() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.people.answer("q1", Step::Refused { word: "expired".into(), by: None, reason: None });
+    refused(&mut stage, "42501", "approval q1: nobody answered in time").await;
+    assert_eq!(steps(&stage), ["asked", "expired"]);
     stage.leaves().await;
 }
 
