@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use aws_lc_rs::digest;
-use tidegate_policy::{Effect, Held, Principal, Shape, Value, Verdict};
+use tidegate_policy::{Effect, Held, Item, Principal, Shape, Value, Verdict};
 
 use crate::{
-    Cause, Entry, Permit, Question, Refusal,
+    Cause, Entry, Parts, Permit, Question, Refusal,
     approvals::{Answer, Inquiry, Step},
     inner::Inner,
 };
@@ -26,7 +25,7 @@ pub struct Hold {
 
 /// What exactly would run, byte for byte, and what approvers see of it beside the recorded text.
 pub struct Matter {
-    exact: digest::Context,
+    exact: Parts,
     particulars: Vec<(String, Vec<u8>)>,
 }
 
@@ -61,8 +60,8 @@ pub struct Approved {
 impl Matter {
     /// Of these very bytes.
     pub fn new(text: &[u8]) -> Self {
-        let mut exact = digest::Context::new(&digest::SHA256);
-        add(&mut exact, text);
+        let mut exact = Parts::new("matter");
+        exact.add(text);
         Self { exact, particulars: Vec::new() }
     }
 
@@ -74,8 +73,7 @@ impl Matter {
     /// The same, where approvers read it better in another form.
     pub fn shown_as(mut self, name: impl Into<String>, exact: &[u8], shown: &[u8]) -> Self {
         let name = name.into();
-        add(&mut self.exact, name.as_bytes());
-        add(&mut self.exact, exact);
+        self.exact.add(&name).add(exact);
         self.particulars.push((name, shown.to_vec()));
         self
     }
@@ -158,7 +156,7 @@ impl Hold {
                 .map(|(name, value)| (name.clone(), shown(value)))
                 .collect(),
             holds: self.verdict.holds.clone(),
-            exact: finish(matter.exact),
+            exact: matter.exact.finish(),
             shape: items,
         }
     }
@@ -341,45 +339,34 @@ fn denied(verdict: &Verdict) -> Refusal {
     Refusal { message: verdict.message.clone(), hint: verdict.hint.clone(), cause: Cause::Policy }
 }
 
-/// Each part after its length, so that no two lists of parts are the same bytes.
-fn add(context: &mut digest::Context, part: &[u8]) {
-    context.update(&(part.len() as u64).to_le_bytes());
-    context.update(part);
-}
-
-fn finish(context: digest::Context) -> [u8; 32] {
-    let digest = context.finish();
-    let mut bytes = [0; 32];
-    // SHA-256 has 32 bytes.
-    bytes.copy_from_slice(digest.as_ref());
-    bytes
-}
-
 /// What the rules see of an action, in short.
 fn items(shape: &Shape) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for item in &shape.items {
-        add(&mut context, b"item");
-        add(&mut context, item.must_name.unwrap_or_default().as_bytes());
-        for (field, value) in &item.fields {
-            add(&mut context, field.as_bytes());
-            match value {
-                Value::Word(word) => add(&mut context, word.as_bytes()),
-                Value::Text(text) => add(&mut context, text.as_bytes()),
-                Value::Named(values) => {
-                    values
-                        .iter()
-                        .flat_map(|(name, value)| [name, value])
-                        .for_each(|part| add(&mut context, part.as_bytes()));
-                }
-                Value::Set(parts) => parts.iter().for_each(|part| add(&mut context, part.as_bytes())),
-                Value::Flag(flag) => add(&mut context, &[u8::from(*flag)]),
-                Value::Number(number) => add(&mut context, &number.to_le_bytes()),
-                Value::Unknown => add(&mut context, b"unknown"),
-            }
+    let mut parts = Parts::new("items");
+    parts.count(shape.items.len());
+    for Item { fields, must_name, .. } in &shape.items {
+        parts.maybe(*must_name).count(fields.len());
+        for (field, value) in fields {
+            parts.add(field);
+            add(&mut parts, value);
         }
     }
-    finish(context)
+    parts.finish()
+}
+
+/// A value after its kind.
+fn add(parts: &mut Parts, value: &Value) {
+    match value {
+        Value::Word(word) => parts.add("word").add(word),
+        Value::Text(text) => parts.add("text").add(&**text),
+        Value::Set(values) => parts.add("set").list(values.iter().map(|value| &**value)),
+        Value::Named(values) => {
+            parts.add("named").count(values.len());
+            values.iter().fold(parts, |parts, (name, value)| parts.add(&**name).add(&**value))
+        }
+        Value::Flag(flag) => parts.add("flag").add([u8::from(*flag)]),
+        Value::Number(number) => parts.add("number").add(number.to_le_bytes()),
+        Value::Unknown => parts.add("unknown"),
+    };
 }
 
 /// A duration in its largest whole unit.
@@ -406,6 +393,32 @@ impl fmt::Debug for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shape_of(values: &[(&'static str, Value)]) -> [u8; 32] {
+        let fields = values.to_vec();
+        items(&Shape { items: vec![Item { fields, ..Item::default() }], ..Shape::default() })
+    }
+
+    #[test]
+    fn actions_that_rules_tell_apart_have_other_digests() {
+        let text = |text: &str| Value::Text(text.into());
+        let set = |parts: &[&str]| Value::Set(parts.iter().map(|part| (*part).into()).collect());
+        let shapes = [
+            shape_of(&[("table", text("a")), ("function", text("b"))]),
+            shape_of(&[("table", set(&["a", "function", "b"]))]),
+            shape_of(&[("table", set(&["a"])), ("function", text("b"))]),
+            shape_of(&[("table", Value::Word("a")), ("function", text("b"))]),
+            shape_of(&[("table", Value::Named(vec![("a".into(), "b".into())]))]),
+            shape_of(&[("table", set(&["a", "b"]))]),
+            shape_of(&[("table", Value::Unknown)]),
+            shape_of(&[("table", text("unknown"))]),
+            shape_of(&[("table", Value::Flag(true))]),
+            shape_of(&[("table", Value::Number(1))]),
+        ];
+        for (number, one) in shapes.iter().enumerate() {
+            assert!(shapes.iter().skip(number + 1).all(|other| other != one), "{number}");
+        }
+    }
 
     #[test]
     fn what_is_no_text_is_shown_whole() {
