@@ -114,6 +114,9 @@ pub struct Event {
     /// Why, as they say.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
+    /// Of a look: what was seen, by its [seal](Inquiry::seal). Nobody is shown it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) seal: Option<String>,
 }
 
 /// How a yes covers somebody who asks the same again.
@@ -213,15 +216,29 @@ impl Inquiry {
         person.is_root(&self.host) || self.asker().is(&person.who()) || self.terms.iter().any(concerned)
     }
 
-    /// Somebody looked at it. False if that is known, or nothing to those who wait.
+    /// Somebody looked at it as it is. False if that is known, or nothing to those who wait.
     pub(crate) fn seen(&mut self, person: &Person, now: Timestamp) -> bool {
-        let by = person.to_string();
-        let known = self.trail.iter().any(|event| event.step == "seen" && event.by.as_ref() == Some(&by));
-        if self.state != State::Waiting || known || !self.may_answer(person) {
+        let seal = self.seal();
+        if self.state != State::Waiting || self.seen_by(person) == Some(&seal) || !self.may_answer(person) {
             return false;
         }
-        self.happened(now, "seen", Some(&by), None);
+        self.happened(now, "seen", Some(&person.to_string()), None);
+        if let Some(look) = self.trail.last_mut() {
+            look.seal = Some(seal);
+        }
         true
+    }
+
+    /// Whether this is another question than somebody looked at last: it was asked again, by another program or account.
+    pub(crate) fn is_another_to(&self, person: &Person) -> bool {
+        self.seen_by(person).is_some_and(|seal| *seal != self.seal())
+    }
+
+    /// The seal of what they looked at last.
+    fn seen_by(&self, person: &Person) -> Option<&String> {
+        let by = person.to_string();
+        let looks = self.trail.iter().rev().filter(|event| event.step == "seen");
+        looks.filter(|look| look.by.as_ref() == Some(&by)).find_map(|look| look.seal.as_ref())
     }
 
     /// Who asked is gone, or wants it no more. A yes that nobody has claimed goes with it. False if it is too late.
@@ -289,6 +306,7 @@ impl Inquiry {
         self.exact.clear();
         self.terms.iter_mut().for_each(|term| term.key.clear());
         self.agreed.iter_mut().for_each(|who| who.may_answer.clear());
+        self.trail.iter_mut().for_each(|event| event.seal = None);
         self
     }
 
@@ -334,6 +352,7 @@ impl Inquiry {
             step: step.into(),
             by: by.map(Into::into),
             reason: reason.map(Into::into),
+            seal: None,
         });
     }
 }

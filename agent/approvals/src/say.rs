@@ -25,13 +25,19 @@ pub struct Answered<'a> {
     pub say: Say,
     /// Why.
     pub reason: Option<&'a str>,
-    /// The [seal](crate::Inquiry::seal) of the question as it was shown: it counts for that and nothing else.
+    /// The [seal](crate::Inquiry::seal) of the question as it was shown: it counts for that and nothing else. Without it, a yes
+    /// counts for what this person looked at last, if they did.
     pub shown: Option<&'a str>,
 }
 
 impl Say {
     /// Everything that can be said.
     pub const ALL: [Self; 5] = [Self::Approve, Self::Deny, Self::BreakGlass, Self::Review, Self::Revoke];
+
+    /// Whether what is asked may run by it.
+    pub(crate) fn lets_run(self) -> bool {
+        matches!(self, Self::Approve | Self::BreakGlass)
+    }
 
     /// Its word on the command line and in forms.
     pub fn word(self) -> &'static str {

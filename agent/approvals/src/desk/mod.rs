@@ -150,7 +150,11 @@ impl Desk {
         let Answered { say, reason, shown } = answered;
         let taken = self
             .change(person, id, |inquiry, now| {
-                if shown.is_some_and(|shown| inquiry.seal() != shown) {
+                let is_another = match shown {
+                    Some(shown) => inquiry.seal() != shown,
+                    None => say.lets_run() && inquiry.is_another_to(person),
+                };
+                if is_another {
                     return Err(Refused::NotShown(inquiry.id.clone()));
                 }
                 inquiry.take(person, say, reason, now)

@@ -75,7 +75,13 @@ fn asker(principal: &Principal) -> Principal {
 
 fn in_short(event: &Event) -> Event {
     let short = |text: &Option<String>| text.as_deref().map(beginning);
-    Event { time: event.time, step: event.step.clone(), by: short(&event.by), reason: short(&event.reason) }
+    Event {
+        time: event.time,
+        step: event.step.clone(),
+        by: short(&event.by),
+        reason: short(&event.reason),
+        seal: None,
+    }
 }
 
 /// Bytes of a character in a JSON text (RFC 8259, section 7).

@@ -81,6 +81,16 @@ pub(crate) async fn who_takes_a_question_up_is_shown(kept: &Kept) {
     let answered = Answered { say: Say::Approve, reason: None, shown: Some(&seal) };
     let refused = after.answer(&ann(), &id, answered).await.unwrap_err().to_string();
     assert!(refused.contains("is not what you were shown"), "{refused}");
+    // Nor does it at the command line, which shows it and takes the answer one after the other; until they look again.
+    let refused = after.approve(&ann(), &id, None).await.unwrap_err().to_string();
+    assert!(refused.contains("look at it again"), "{refused}");
+    let looked = after.show(&ann(), &id).await.unwrap();
+    assert_eq!(looked.principal.process.executable.as_deref(), Some("/tmp/psql"));
+    assert!(
+        !serde_json::to_string(&looked).unwrap().contains(&looked.seal()),
+        "the trail is full of digests"
+    );
+    after.approve(&ann(), &id, None).await.unwrap();
 }
 
 pub(crate) async fn a_withdrawn_question_leaves_no_yes(kept: &Kept) {
