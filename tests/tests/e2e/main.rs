@@ -10,6 +10,7 @@ mod definitions;
 mod drivers;
 mod facts;
 mod failover;
+mod fleet;
 mod http;
 mod identity;
 mod kept_rows;
