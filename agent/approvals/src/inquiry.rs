@@ -198,11 +198,16 @@ impl Inquiry {
 
     /// A question that nobody answered in time has expired, whether or not anybody noticed. True if it has just now.
     pub(crate) fn expire(&mut self, now: Timestamp) -> bool {
-        let due = self.state == State::Waiting && now >= self.expires;
+        let due = self.state != self.state_at(now);
         if due {
             self.settle(State::Expired, self.expires, "expired", None, None);
         }
         due
+    }
+
+    /// What has become of it by now.
+    fn state_at(&self, now: Timestamp) -> State {
+        if self.state == State::Waiting && now >= self.expires { State::Expired } else { self.state }
     }
 
     /// Whether somebody may know of it: who asks, who may answer or act at once, and root of the host.

@@ -13,117 +13,12 @@ use crate::{
 const LONGEST_REASON: usize = 500;
 
 impl Inquiry {
-    /// Somebody says yes.
-    pub(crate) fn approve(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        let who = self.answerer(person, reason, now)?;
-        if let Some(same) = self.agreed.iter().find(|other| other.may_be(&who)) {
-            return Err(same_as(same, &who, Refused::Twice));
-        }
-        self.agreed.push(who);
-        let by = person.to_string();
-        if self.terms.iter().all(|term| self.agreed_to(term) >= term.held.approval.approvers) {
-            self.settle(State::Approved, now, "approved", Some(&by), reason);
-        } else {
-            self.happened(now, "agreed", Some(&by), reason);
-        }
-        Ok(())
-    }
-
-    /// Somebody says no.
-    pub(crate) fn deny(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.answerer(person, reason, now)?;
-        self.settle(State::Denied, now, "denied", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
-    /// Somebody who may acts at once; a review is owed.
-    pub(crate) fn break_glass(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        self.open(now)?;
-        let may = |term: &Term| {
-            let people = term.held.approval.break_glass.as_ref();
-            people.is_some_and(|people| person.is_one_of(people, &self.host))
-        };
-        if !self.terms.iter().all(may) {
-            let named: Vec<String> = self.glass().map(ToString::to_string).collect();
-            let named = if named.is_empty() { String::new() } else { format!(" but {}", named.join(", ")) };
-            return Err(Refused::NoGlass(named));
-        }
-        check_reason(reason, true)?;
-        self.review_owed = true;
-        self.agreed.push(person.who());
-        self.settle(State::Approved, now, "break-glass", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
-    /// Somebody who may have answered looks at what was done at once. Not who did it.
-    pub(crate) fn review(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        if !self.review_owed {
-            return Err(Refused::NothingOwed(self.id.clone()));
-        }
-        let who = person.who();
-        let asker = self.asker();
-        if let Some(same) = self.agreed.iter().chain([&asker]).find(|other| other.may_be(&who)) {
-            return Err(same_as(same, &who, Refused::OwnQuestion(self.asked_people())));
-        }
-        if !self.may_answer(person) {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        check_reason(reason, true)?;
-        self.review_owed = false;
-        self.happened(now, "reviewed", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
-    /// Takes the yes back: from now on it counts for nothing. Those who may answer, who asked, and root may.
-    pub(crate) fn revoke(
-        &mut self,
-        person: &Person,
-        reason: Option<&str>,
-        now: Timestamp,
-    ) -> Result<(), Refused> {
-        check_reason(reason, false)?;
-        self.expire(now);
-        let may = self.may_answer(person)
-            || person.is_root(&self.host)
-            || self.asker().is(&person.who())
-            || self.agreed.iter().any(|other| other.is(&person.who()));
-        if !may {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        if !matches!(self.state, State::Waiting | State::Approved) {
-            return Err(self.settled());
-        }
-        self.settle(State::Revoked, now, "revoked", Some(&person.to_string()), reason);
-        Ok(())
-    }
-
     /// What somebody could say to it now.
     pub fn choices(&self, person: &Person, now: Timestamp) -> Vec<Say> {
-        let may = |say: &Say| self.clone().take(person, *say, Some("because"), now).is_ok();
-        Say::ALL.into_iter().filter(may).collect()
+        Say::ALL.into_iter().filter(|say| self.may(person, *say, now).is_ok()).collect()
     }
 
-    /// Takes what somebody says.
+    /// Takes what somebody says, if they may.
     pub(crate) fn take(
         &mut self,
         person: &Person,
@@ -131,12 +26,102 @@ impl Inquiry {
         reason: Option<&str>,
         now: Timestamp,
     ) -> Result<(), Refused> {
+        self.expire(now);
+        self.may(person, say, now)?;
+        let needed = match say {
+            Say::Approve | Say::Deny => self.needs_reason(),
+            Say::BreakGlass | Say::Review => true,
+            Say::Revoke => false,
+        };
+        check_reason(reason, needed)?;
+        let by = Some(person.to_string());
         match say {
-            Say::Approve => self.approve(person, reason, now),
-            Say::Deny => self.deny(person, reason, now),
-            Say::BreakGlass => self.break_glass(person, reason, now),
-            Say::Review => self.review(person, reason, now),
-            Say::Revoke => self.revoke(person, reason, now),
+            Say::Approve => self.approve(person, by.as_deref(), reason, now),
+            Say::Deny => self.settle(State::Denied, now, "denied", by.as_deref(), reason),
+            Say::BreakGlass => {
+                self.review_owed = true;
+                self.agreed.push(person.who());
+                self.settle(State::Approved, now, "break-glass", by.as_deref(), reason);
+            }
+            Say::Review => {
+                self.review_owed = false;
+                self.happened(now, "reviewed", by.as_deref(), reason);
+            }
+            Say::Revoke => self.settle(State::Revoked, now, "revoked", by.as_deref(), reason),
+        }
+        Ok(())
+    }
+
+    /// That somebody may say this now, whatever their reason.
+    fn may(&self, person: &Person, say: Say, now: Timestamp) -> Result<(), Refused> {
+        match say {
+            Say::Approve => {
+                self.may_be_answered_by(person, now)?;
+                is_none_of(&self.agreed, &person.who(), || Refused::Twice)
+            }
+            Say::Deny => self.may_be_answered_by(person, now),
+            Say::BreakGlass => self.may_be_acted_on_by(person, now),
+            Say::Review => self.may_be_reviewed_by(person),
+            Say::Revoke => self.may_be_revoked_by(person, now),
+        }
+    }
+
+    /// Not by who asks.
+    fn may_be_answered_by(&self, person: &Person, now: Timestamp) -> Result<(), Refused> {
+        self.open(now)?;
+        let own = || Refused::OwnQuestion(self.asked_people());
+        is_none_of([&self.asker()], &person.who(), own)?;
+        if self.may_answer(person) { Ok(()) } else { Err(Refused::NotAsked(self.asked_people())) }
+    }
+
+    /// At once: who asks may, where every rule says so.
+    fn may_be_acted_on_by(&self, person: &Person, now: Timestamp) -> Result<(), Refused> {
+        self.open(now)?;
+        let may = |term: &Term| {
+            let people = term.held.approval.break_glass.as_ref();
+            people.is_some_and(|people| person.is_one_of(people, &self.host))
+        };
+        if self.terms.iter().all(may) {
+            return Ok(());
+        }
+        let named: Vec<String> = self.glass().map(ToString::to_string).collect();
+        let named = if named.is_empty() { String::new() } else { format!(" but {}", named.join(", ")) };
+        Err(Refused::NoGlass(named))
+    }
+
+    /// By somebody who may have answered; not by who did it.
+    fn may_be_reviewed_by(&self, person: &Person) -> Result<(), Refused> {
+        if !self.review_owed {
+            return Err(Refused::NothingOwed(self.id.clone()));
+        }
+        let own = || Refused::OwnQuestion(self.asked_people());
+        is_none_of(self.agreed.iter().chain([&self.asker()]), &person.who(), own)?;
+        if self.may_answer(person) { Ok(()) } else { Err(Refused::NotAsked(self.asked_people())) }
+    }
+
+    /// From then on it counts for nothing. Those who may answer, who asked, and root may.
+    fn may_be_revoked_by(&self, person: &Person, now: Timestamp) -> Result<(), Refused> {
+        let who = person.who();
+        let may = self.may_answer(person)
+            || person.is_root(&self.host)
+            || self.asker().is(&who)
+            || self.agreed.iter().any(|other| other.is(&who));
+        match self.state_at(now) {
+            _ if !may => Err(Refused::NotAsked(self.asked_people())),
+            State::Waiting | State::Approved => Ok(()),
+            state => Err(self.settled(state)),
+        }
+    }
+
+    /// One more yes; it is approved once every term has as many as it asks for.
+    fn approve(&mut self, person: &Person, by: Option<&str>, reason: Option<&str>, now: Timestamp) {
+        let theirs = self.terms.iter().filter(|term| person.is_one_of(&term.held.approval.by, &self.host));
+        let may_answer = theirs.map(|term| term.key.clone()).collect();
+        self.agreed.push(Who { may_answer, ..person.who() });
+        if self.terms.iter().all(|term| self.agreed_to(term) >= term.held.approval.approvers) {
+            self.settle(State::Approved, now, "approved", by, reason);
+        } else {
+            self.happened(now, "agreed", by, reason);
         }
     }
 
@@ -145,51 +130,38 @@ impl Inquiry {
         self.terms.iter().filter_map(|term| term.held.approval.break_glass.as_ref())
     }
 
-    /// That somebody may answer now.
-    fn answerer(&mut self, person: &Person, reason: Option<&str>, now: Timestamp) -> Result<Who, Refused> {
-        self.open(now)?;
-        let mut who = person.who();
-        let asker = self.asker();
-        if asker.may_be(&who) {
-            return Err(same_as(&asker, &who, Refused::OwnQuestion(self.asked_people())));
-        }
-        if !self.may_answer(person) {
-            return Err(Refused::NotAsked(self.asked_people()));
-        }
-        check_reason(reason, self.needs_reason())?;
-        who.may_answer = self
-            .terms
-            .iter()
-            .filter(|term| person.is_one_of(&term.held.approval.by, &self.host))
-            .map(|term| term.key.clone())
-            .collect();
-        Ok(who)
-    }
-
     /// How many have said yes to a term, as far as they are known to be different people.
     fn agreed_to(&self, term: &Term) -> u32 {
         let agreed = self.agreed.iter().filter(|who| who.may_answer.contains(&term.key));
         u32::try_from(told_apart(agreed)).unwrap_or(u32::MAX)
     }
 
-    fn open(&mut self, now: Timestamp) -> Result<(), Refused> {
-        self.expire(now);
-        if self.state == State::Waiting { Ok(()) } else { Err(self.settled()) }
+    fn open(&self, now: Timestamp) -> Result<(), Refused> {
+        match self.state_at(now) {
+            State::Waiting => Ok(()),
+            state => Err(self.settled(state)),
+        }
     }
 
-    fn settled(&self) -> Refused {
+    fn settled(&self, state: State) -> Refused {
         let by = self.trail.iter().rev().find_map(|event| event.by.clone());
-        let by = by.filter(|_| matches!(self.state, State::Approved | State::Denied | State::Revoked));
-        Refused::Settled { id: self.id.clone(), state: self.state, by }
+        let by = by.filter(|_| matches!(state, State::Approved | State::Denied | State::Revoked));
+        Refused::Settled { id: self.id.clone(), state, by }
     }
 }
 
-/// Why one who may be another may not answer: `known` if that is known, else that it could not be told.
-fn same_as(one: &Who, other: &Who, known: Refused) -> Refused {
-    match one.untold_between(other) {
-        Some(uid) if !one.is_by_what_is_told(other) => Refused::MayBeTheirs(uid),
-        _ => known,
-    }
+/// That somebody is none of those who did something already. If they may be one: `known` if that is known, else that it could not
+/// be told.
+fn is_none_of<'a>(
+    those: impl IntoIterator<Item = &'a Who>,
+    who: &Who,
+    known: impl FnOnce() -> Refused,
+) -> Result<(), Refused> {
+    let Some(same) = those.into_iter().find(|other| other.may_be(who)) else { return Ok(()) };
+    Err(match same.untold_between(who) {
+        Some(uid) if !same.is_by_what_is_told(who) => Refused::MayBeTheirs(uid),
+        _ => known(),
+    })
 }
 
 fn check_reason(reason: Option<&str>, needed: bool) -> Result<(), Refused> {
