@@ -15,6 +15,7 @@ mod http;
 mod identity;
 mod kept_rows;
 mod kills;
+mod lineage;
 mod names;
 mod namespaces;
 mod people;

@@ -85,12 +85,14 @@ impl Session {
             return Ok(Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now }));
         }
         if now.shape == prepared.shape {
-            return Ok(prepared);
+            let statements = now.statements;
+            return Ok(Arc::new(Prepared { statements, ..Prepared::clone(&prepared) }));
         }
         let mut either = untraced(&prepared.shape);
         let new = now.shape.items.iter().filter(|item| !prepared.shape.items.contains(item));
         either.items.extend(new.cloned());
-        Ok(Arc::new(Prepared { shape: Arc::new(either), ..Prepared::clone(&prepared) }))
+        let (shape, statements) = (Arc::new(either), now.statements);
+        Ok(Arc::new(Prepared { shape, statements, ..Prepared::clone(&prepared) }))
     }
 
     /// The shape with what EXECUTE and FETCH refer to put in. None: the server has yet to say what a name stands for.

@@ -8,13 +8,14 @@ use pg_query::{
 };
 
 use super::{
+    definition::schema_of,
     expression::inner,
-    flow::Found,
+    flow::{Columns, Found},
     objects::object_word,
     parse::NotUnderstood,
     relation::certain,
     scope::{Range, Scope},
-    statement::Statement,
+    statement::{Created, Effect, Statement},
     tracer::{Key, Result, Tracer},
 };
 
@@ -30,6 +31,7 @@ impl Tracer<'_> {
         }
         let own = Rc::new(range);
         let scope = Scope { statement: "alter", ranges: vec![own.clone()], ..Scope::default() };
+        let (mut created, mut changed) = (Vec::new(), Vec::new());
         for command in &alter.cmds {
             let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
             if command.behavior == DropBehavior::DropCascade as i32 {
@@ -37,11 +39,39 @@ impl Tracer<'_> {
             }
             self.told_by_command(command, &own);
             self.rewritten(command, table, &scope)?;
+            changed.extend(column_changed(command));
             if let Some(definition) = command.def.as_deref() {
                 self.command_definition(definition, table, &own, &scope)?;
+                let sequences = self.sequences_named(definition, table);
+                created.extend(sequences.into_iter().map(|created| Created { shadows: true, ..created }));
             }
         }
-        Ok(self.defined())
+        if !changed.is_empty() {
+            created.extend(self.with_other_columns(table, |columns| columns.without(&changed))?);
+        }
+        let effect = if created.is_empty() { Effect::None } else { Effect::Create(created) };
+        Ok(Statement { effect, ..self.defined() })
+    }
+
+    /// What the session finds by a table's name, and those of its relatives, once its columns are others: the catalog
+    /// doesn't show it before that is committed, and of a temporary table never.
+    pub(super) fn with_other_columns(
+        &mut self,
+        table: &RangeVar,
+        change: impl Fn(Columns) -> Columns,
+    ) -> Result<Vec<Created>> {
+        let candidates = self.candidates(table)?;
+        let relatives = candidates.iter().flat_map(|candidate| &candidate.relatives).filter_map(|relative| {
+            let (schema, name) = relative.split_once('.')?;
+            Some(RangeVar { schemaname: schema.into(), relname: name.into(), ..RangeVar::default() })
+        });
+        let mut created = Vec::new();
+        for table in std::iter::once(table.clone()).chain(relatives) {
+            let columns = change(self.table_range(&table, "alter")?.columns);
+            let (schema, name) = (schema_of(&table), table.relname.as_str().into());
+            created.push(Created { schema, name, columns, view: true, shadows: true });
+        }
+        Ok(created)
     }
 
     /// What a command tells by whether it fails, or takes away by what it leaves.
@@ -135,5 +165,14 @@ impl Tracer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The column that a command adds or drops.
+fn column_changed(command: &AlterTableCmd) -> Option<&str> {
+    match (AlterTableType::try_from(command.subtype), command.def.as_deref().and_then(inner)) {
+        (Ok(AlterTableType::AtAddColumn), Some(NodeEnum::ColumnDef(column))) => Some(&column.colname),
+        (Ok(AlterTableType::AtDropColumn), _) => Some(&command.name),
+        _ => None,
     }
 }

@@ -117,10 +117,10 @@ pub(crate) struct Function {
     pub(crate) volatility: char,
     /// It returns any number of rows.
     pub(crate) returns_set: bool,
-    /// The names of its result's columns, where they are declared.
+    /// The names of its result's columns, where they are declared; empty where PostgreSQL makes one.
     #[serde(default)]
     pub(crate) outputs: Option<Vec<Arc<str>>>,
-    /// It returns one column.
+    /// It returns one column, unless `outputs` says otherwise.
     pub(crate) scalar: bool,
 }
 

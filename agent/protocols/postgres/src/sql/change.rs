@@ -14,6 +14,7 @@ use tidegate_policy::Path;
 use super::{
     expression::inner,
     flow::{Columns, Flow},
+    from::From,
     parse::NotUnderstood,
     predicate,
     relation::certain,
@@ -53,7 +54,7 @@ impl Tracer<'_> {
         if let Some(conflict) = &insert.on_conflict_clause {
             self.on_conflict(conflict, &target, excluded, &with)?;
         }
-        self.returning(insert.returning_clause.as_ref(), &target, Vec::new(), &with)
+        self.returning(insert.returning_clause.as_ref(), &target, From::default(), &with)
     }
 
     /// Notes what is copied into the target's columns by position; what each then holds.
@@ -72,12 +73,14 @@ impl Tracer<'_> {
                 for column in source.list.iter().skip(order.len()) {
                     self.copy(&column.flow, &[]);
                 }
+                filled.rest = filled.rest.map(|_| source.all());
             }
             _ => {
                 let all = source.all();
                 self.copy(&all, &[]);
                 self.spend(all.cost().saturating_mul(filled.list.len()));
                 filled.list.iter_mut().for_each(|column| column.flow = all.clone());
+                filled.rest = filled.rest.map(|_| all);
             }
         }
         filled
@@ -139,7 +142,7 @@ impl Tracer<'_> {
         self.write(&target, []);
         self.assignments(&update.target_list, &target, &scope)?;
         self.deciding(update.where_clause.as_deref(), &scope)?;
-        let returned = self.returning(update.returning_clause.as_ref(), &target, from.ranges, &with)?;
+        let returned = self.returning(update.returning_clause.as_ref(), &target, from, &with)?;
         self.note_condition(update.where_clause.as_deref(), &target, &scope);
         Ok(returned)
     }
@@ -154,7 +157,7 @@ impl Tracer<'_> {
             self.table("delete", table, "write");
         }
         self.deciding(delete.where_clause.as_deref(), &scope)?;
-        let returned = self.returning(delete.returning_clause.as_ref(), &target, from.ranges, &with)?;
+        let returned = self.returning(delete.returning_clause.as_ref(), &target, from, &with)?;
         self.note_condition(delete.where_clause.as_deref(), &target, &scope);
         Ok(returned)
     }
@@ -176,7 +179,7 @@ impl Tracer<'_> {
                 self.note_merged(when, merge.join_condition.as_deref(), &target, &scope);
             }
         }
-        self.returning(merge.returning_clause.as_ref(), &target, source.ranges, &with)
+        self.returning(merge.returning_clause.as_ref(), &target, source, &with)
     }
 
     fn merge_when(&mut self, when: &MergeWhenClause, target: &Target, scope: &Scope<'_>) -> Result<()> {
@@ -232,15 +235,9 @@ impl Tracer<'_> {
         if range.tables.iter().any(|path| &**path == "pg_catalog.pg_settings") {
             return Err(NotUnderstood::new("settings are changed by SET, not by writing to pg_settings"));
         }
-        let mut order = None;
         let candidates = self.candidates(table)?;
-        if let [one] = candidates.as_slice() {
-            order = one.copied.as_ref().map(|_| one.columns.list.iter().map(|c| c.name.clone()).collect());
-        } else if let Some((first, others)) = candidates.split_first()
-            && others.iter().all(|other| other.copied == first.copied)
-        {
-            order = first.copied.clone();
-        }
+        let names = || range.columns.list.iter().map(|column| column.name.clone()).collect();
+        let order = range.columns.are_known().then(names);
         Ok(Target { range, order, certain: certain(&candidates).cloned(), statement })
     }
 
@@ -279,20 +276,17 @@ impl Tracer<'_> {
         &mut self,
         clause: Option<&ReturningClause>,
         target: &Target,
-        others: Vec<Rc<Range>>,
+        others: From,
         with: &Scope<'_>,
     ) -> Result<Columns> {
         let Some(clause) = clause.filter(|clause| !clause.exprs.is_empty()) else {
             return Ok(Columns::default());
         };
-        let own = std::iter::once(target.range.clone());
+        let own = From { star: target.range.columns.clone(), ranges: vec![target.range.clone()] };
         // In a MERGE's `*` the source comes first.
-        let mut ranges: Vec<Rc<Range>> = match target.statement {
-            "merge" => others.into_iter().chain(own).collect(),
-            _ => own.chain(others).collect(),
-        };
-        let mut star = Columns::default();
-        ranges.iter().for_each(|range| star.append(&range.columns));
+        let (mut shown, last) = if target.statement == "merge" { (others, own) } else { (own, others) };
+        shown.add(last);
+        let From { mut ranges, star } = shown;
         let mut versions = vec!["old".to_owned(), "new".to_owned()];
         versions.extend(clause.options.iter().filter_map(|node| match inner(node) {
             Some(NodeEnum::ReturningOption(option)) => Some(option.value.clone()),
@@ -305,6 +299,7 @@ impl Tracer<'_> {
                 alias: alias.into(),
                 columns: target.range.columns.clone(),
                 tables: target.range.tables.clone(),
+                is_table: target.range.is_table,
                 statement: target.statement,
                 ..Range::default()
             })

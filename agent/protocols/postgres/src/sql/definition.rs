@@ -32,6 +32,7 @@ impl Tracer<'_> {
                 self.create_table(create)
             }
             NodeEnum::CreateTableAsStmt(create) => self.create_as(create),
+            NodeEnum::CreateSeqStmt(create) => self.create_sequence(create, node),
             NodeEnum::ViewStmt(view) => self.create_view(view),
             NodeEnum::IndexStmt(index) => self.create_index(index),
             NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
@@ -92,7 +93,7 @@ impl Tracer<'_> {
     }
 
     /// What a table says of its kind: see [`classify`].
-    fn classified(&mut self, node: &NodeEnum) -> Result<Statement> {
+    pub(super) fn classified(&mut self, node: &NodeEnum) -> Result<Statement> {
         let Some(Definition { kind, object, tables, expressions }) = classify(node) else {
             return Err(NotUnderstood::new("the gate doesn't know this kind of statement"));
         };
@@ -133,20 +134,17 @@ impl Tracer<'_> {
     }
 
     /// The item on something that is being created, whose name may not be known yet.
-    fn creation(&mut self, table: &RangeVar, object: &'static str) -> (Option<Arc<str>>, Arc<str>) {
-        let name: Arc<str> = table.relname.as_str().into();
-        let schema: Option<Arc<str>> = match (table.schemaname.as_str(), table.relpersistence.as_str()) {
-            ("", "t") => Some("pg_temp".into()),
-            ("", _) => None,
-            (schema, _) => Some(schema.into()),
-        };
-        let path = format!("{}.{name}", schema.as_deref().unwrap_or("?")).into();
+    fn creation(&mut self, table: &RangeVar, object: &'static str) {
+        let path = format!("{}.{}", schema_of(table).as_deref().unwrap_or("?"), table.relname).into();
         self.item(Key { statement: "create", table: Some(path), object: Some(object), ..Key::default() });
-        (schema, name)
     }
 
-    /// Whether the catalog knows relations of that name, in whichever schema.
-    fn is_in_use(&mut self, name: &Arc<str>) -> bool {
+    /// Whether names that are used may stand for what is created there: the catalog knows relations of that name, in
+    /// whichever schema.
+    pub(super) fn shadows(&mut self, schema: Option<&str>, name: &Arc<str>) -> bool {
+        if schema == Some("pg_temp") {
+            return false;
+        }
         let known = self.catalog.relations(name);
         if known.is_none() {
             self.wanted.relations.insert(name.clone());
@@ -158,11 +156,13 @@ impl Tracer<'_> {
     fn schema_elements(&mut self, create: &CreateSchemaStmt) -> Result<Statement> {
         let mut all = Vec::new();
         for element in &create.schema_elts {
-            if let Effect::Create(mut created) = self.statement(element)?.effect {
+            if let Effect::Create(list) = self.statement(element)?.effect {
                 // A schema that isn't named is called as the role is whose it becomes.
                 let named = Some(create.schemaname.as_str()).filter(|name| !name.is_empty());
-                created.schema = created.schema.or_else(|| named.map(Into::into));
-                all.push(created);
+                all.extend(list.into_iter().map(|created| {
+                    let schema = created.schema.clone().or_else(|| named.map(Into::into));
+                    Created { schema, ..created }
+                }));
             }
         }
         Ok(Statement { effect: Effect::CreateSchema(all), ..self.defined() })
@@ -175,10 +175,11 @@ impl Tracer<'_> {
         columns: Columns,
         view: bool,
     ) -> Statement {
-        let (schema, name) = self.creation(table, object);
+        self.creation(table, object);
         self.ddl = true;
-        let shadows = schema.as_deref() != Some("pg_temp") && self.is_in_use(&name);
-        let effect = Effect::Create(Created { schema, name, columns, view, shadows });
+        let (schema, name) = (schema_of(table), table.relname.as_str().into());
+        let shadows = self.shadows(schema.as_deref(), &name);
+        let effect = Effect::Create(vec![Created { schema, name, columns, view, shadows }]);
         Statement { result: None, effect }
     }
 
@@ -207,7 +208,13 @@ impl Tracer<'_> {
                 self.partitioned(parent)?;
             }
         }
-        Ok(self.created(table, "table", columns, false))
+        let sequences: Vec<Created> =
+            create.table_elts.iter().flat_map(|element| self.sequences_named(element, table)).collect();
+        let mut statement = self.created(table, "table", columns, false);
+        if let Effect::Create(created) = &mut statement.effect {
+            created.extend(sequences);
+        }
+        Ok(statement)
     }
 
     /// The expressions in a column or constraint, and the tables it refers to.
@@ -248,7 +255,7 @@ impl Tracer<'_> {
             let range = self.table_range(table, "select")?;
             range.tables.iter().for_each(|path| self.table("select", path, "read"));
             for name in strings(&constraint.pk_attrs) {
-                if let Found::Certain(flow) = self.column_of(&range, name) {
+                if let Found::Certain(flow) | Found::Perhaps(flow) = self.column_of(&range, name) {
                     self.influence(&flow);
                 }
             }
@@ -413,5 +420,14 @@ impl Tracer<'_> {
             self.deciding(Some(condition), &scope)?;
         }
         Ok(self.defined())
+    }
+}
+
+/// The schema that something is created in, as far as it is written.
+pub(super) fn schema_of(table: &RangeVar) -> Option<Arc<str>> {
+    match (table.schemaname.as_str(), table.relpersistence.as_str()) {
+        ("", "t") => Some("pg_temp".into()),
+        ("", _) => None,
+        (schema, _) => Some(schema.into()),
     }
 }

@@ -146,20 +146,23 @@ impl Tracer<'_> {
     }
 
     fn rows(&mut self, schema: Option<&str>, range: &str, scope: &Scope<'_>) -> Flow {
-        let mut flow = Flow::default();
-        for range in scope.ranges_named(schema, range) {
-            flow.join(&self.whole_row(&range));
+        let ranges = scope.ranges_named(schema, range);
+        if ranges.is_empty() {
+            return self.unknown(range, scope);
         }
+        let mut flow = Flow::default();
+        ranges.iter().for_each(|range| flow.join(&self.whole_row(range)));
         flow.into_computed()
     }
 
-    /// `(row).field`, `array[1]`: a field of a range's row is that column.
+    /// `(row).field`, `array[1]`: a field of a range's row is that column, unless a column goes by the range's name.
     fn indirection(&mut self, indirection: &AIndirection, scope: &Scope<'_>) -> Result<Flow> {
         let arg = indirection.arg.as_deref();
         if let ([field], Some(NodeEnum::ColumnRef(row))) =
             (indirection.indirection.as_slice(), arg.and_then(inner))
             && let (Some(name), [range]) = (string(field), strings(&row.fields).as_slice())
             && row.fields.len() == 1
+            && self.is_row(range, scope)
             && let [range] = scope.ranges_named(None, range).as_slice()
             && let Found::Certain(flow) = self.column_of(range, name)
         {

@@ -48,11 +48,35 @@ impl Flow {
 /// What a column or source that is made costs, in steps: unlike what is only looked at, it takes memory.
 const MADE: usize = 4;
 
-/// A named column of a relation or of a query's result.
+/// What is known of what the server calls a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// By this name: the catalog has it, or it is written out.
+    Known,
+    /// By this name if it is there: not every relation that may be meant has it. Only beside a `rest`.
+    Perhaps,
+    /// By a name of the server's making. It may be any.
+    Unknown,
+}
+
+/// A column of a relation or of a query's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Column {
     pub(super) name: Arc<str>,
+    pub(super) naming: Naming,
     pub(super) flow: Flow,
+}
+
+impl Column {
+    /// Whether the server certainly finds it by this name.
+    fn is_named(&self, name: &str) -> bool {
+        self.naming == Naming::Known && *self.name == *name
+    }
+
+    /// Whether the server may find it by this name.
+    fn may_be_named(&self, name: &str) -> bool {
+        self.naming == Naming::Unknown || *self.name == *name
+    }
 }
 
 /// The columns of a relation or of a query's result.
@@ -60,7 +84,7 @@ pub(crate) struct Column {
 pub(crate) struct Columns {
     /// In order, if `rest` is none.
     pub(super) list: Vec<Column>,
-    /// There may be others, or they may stand in another order: what any of those carries.
+    /// There may be others, or they may stand in another order: what any of those carries. Then no position counts.
     pub(super) rest: Option<Flow>,
 }
 
@@ -69,9 +93,28 @@ pub(super) const MOST_OUTPUTS: usize = 1664;
 
 /// What is known of a column name.
 pub(super) enum Found {
+    /// The server has a column of that name here, and looks no further.
     Certain(Flow),
+    /// It may have one, and looks elsewhere if not.
     Perhaps(Flow),
+    /// It has none.
     No,
+}
+
+impl Naming {
+    /// Of what not every relation has that may be meant.
+    fn unless_known(self) -> Self {
+        if self == Self::Known { Self::Perhaps } else { self }
+    }
+}
+
+/// What carries whatever any of these does; none if there are none.
+fn joined<'f>(flows: impl Iterator<Item = &'f Flow>) -> Option<Flow> {
+    flows.fold(None, |all, flow| {
+        let mut all = all.unwrap_or_default();
+        all.join(flow);
+        Some(all)
+    })
 }
 
 impl Columns {
@@ -79,18 +122,44 @@ impl Columns {
         Self { list: Vec::new(), rest: Some(rest) }
     }
 
+    /// A column whose name is known.
     pub(super) fn push(&mut self, name: impl Into<Arc<str>>, flow: Flow) {
-        self.list.push(Column { name: name.into(), flow });
+        self.push_named(name, Naming::Known, flow);
+    }
+
+    pub(super) fn push_named(&mut self, name: impl Into<Arc<str>>, naming: Naming, flow: Flow) {
+        self.list.push(Column { name: name.into(), naming, flow });
     }
 
     pub(super) fn find(&self, name: &str) -> Found {
-        let mut same = self.list.iter().filter(|column| &*column.name == name).peekable();
-        if same.peek().is_some() {
-            let mut flow = Flow::default();
-            same.for_each(|column| flow.join(&column.flow));
+        // Of several that are certain, the server takes none.
+        let known = self.list.iter().filter(|column| column.is_named(name));
+        if let Some(flow) = joined(known.map(|column| &column.flow)) {
             return Found::Certain(flow);
         }
-        self.rest.clone().map_or(Found::No, |rest| Found::Perhaps(rest.into_computed()))
+        let rest = self.rest.clone().map(Flow::into_computed);
+        let perhaps = self.list.iter().filter(|column| column.may_be_named(name));
+        joined(perhaps.map(|column| &column.flow).chain(&rest)).map_or(Found::No, Found::Perhaps)
+    }
+
+    /// Every column is known by name and position.
+    pub(super) fn are_known(&self) -> bool {
+        self.rest.is_none() && self.list.iter().all(|column| column.naming == Naming::Known)
+    }
+
+    /// The same columns, of which nobody can say where they stand, nor whether there are others.
+    pub(super) fn into_open(mut self) -> Self {
+        self.rest = Some(self.all());
+        self
+    }
+
+    /// The same, and whether there are any of these names isn't known either.
+    pub(super) fn without(self, names: &[&str]) -> Self {
+        let mut columns = self.into_open();
+        for column in columns.list.iter_mut().filter(|column| names.contains(&&*column.name)) {
+            column.naming = column.naming.unless_known();
+        }
+        columns
     }
 
     /// What the row as a whole carries.
@@ -135,19 +204,26 @@ impl Columns {
         }
     }
 
-    /// A relation that is one of two by the same name: values by name.
+    /// A relation that is one of two by the same name: values by name. Where the columns differ, what stands where isn't
+    /// known, and what only one of them has may not be there.
     pub(super) fn unite_by_name(&mut self, other: &Self) {
-        let names =
-            |columns: &Self| columns.list.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+        let names = |columns: &Self| {
+            columns.list.iter().map(|column| (column.name.clone(), column.naming)).collect::<Vec<_>>()
+        };
         if self.rest.is_none() && other.rest.is_none() && names(self) == names(other) {
             return self.unite(other);
         }
         let mut rest = self.all();
         rest.join(&other.all());
+        let has = |columns: &Self, name: &str| columns.list.iter().any(|column| column.is_named(name));
+        for column in self.list.iter_mut().filter(|column| !has(other, &column.name)) {
+            column.naming = column.naming.unless_known();
+        }
         for more in &other.list {
-            match self.list.iter_mut().find(|column| column.name == more.name) {
+            let same = |column: &&mut Column| column.name == more.name && column.naming != Naming::Unknown;
+            match self.list.iter_mut().find(same).filter(|_| more.naming != Naming::Unknown) {
                 Some(column) => column.flow.join(&more.flow),
-                None => self.list.push(more.clone()),
+                None => self.list.push(Column { naming: more.naming.unless_known(), ..more.clone() }),
             }
         }
         self.rest = Some(rest);
@@ -160,13 +236,13 @@ impl Columns {
             self.list = names
                 .iter()
                 .take(MOST_OUTPUTS)
-                .map(|&name| Column { name: name.into(), flow: all.clone() })
+                .map(|&name| Column { name: name.into(), naming: Naming::Known, flow: all.clone() })
                 .collect();
             self.rest = Some(all);
             return self;
         }
         for (column, &name) in self.list.iter_mut().zip(names) {
-            column.name = name.into();
+            (column.name, column.naming) = (name.into(), Naming::Known);
         }
         self
     }

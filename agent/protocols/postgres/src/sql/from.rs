@@ -28,7 +28,8 @@ impl From {
         Self { star: range.columns.clone(), ranges: vec![Rc::new(range)] }
     }
 
-    fn add(&mut self, other: Self) {
+    /// What stands after it.
+    pub(super) fn add(&mut self, other: Self) {
         self.ranges.extend(other.ranges);
         self.star.append(&other.star);
     }
@@ -66,8 +67,10 @@ impl Tracer<'_> {
             Some(NodeEnum::RangeTableSample(sample)) => {
                 let relation = sample.relation.as_deref();
                 let relation = relation.ok_or_else(|| NotUnderstood::new("TABLESAMPLE of nothing"))?;
+                // Whether they see what stands left of them isn't relied upon.
                 for node in sample.args.iter().chain(sample.repeatable.as_deref()) {
                     self.deciding(Some(node), &lateral())?;
+                    self.deciding(Some(node), outer)?;
                 }
                 if let [method] = strings(&sample.method).as_slice() {
                     self.call("select", None, method);
@@ -101,6 +104,13 @@ impl Tracer<'_> {
         self.spend(ranges.len() + left.star.cost() + right.star.cost());
         self.bounded()?;
         let using = self.merged_names(join, &left, &right)?;
+        let is_known = |name: &String| {
+            [&left.star, &right.star].iter().all(|side| matches!(side.find(name), Found::Certain(_)))
+        };
+        let mut are_merged = using.iter().all(is_known);
+        if join.is_natural {
+            are_merged &= left.star.are_known() && right.star.are_known();
+        }
         if !using.is_empty() || join.is_natural {
             self.operator("select", &["="]);
         }
@@ -112,7 +122,10 @@ impl Tracer<'_> {
             self.influence(&flow);
             merged.push(name.as_str(), flow);
         }
-        let star = merge(&left.star, &right.star, &merged);
+        let mut star = merge(&left.star, &right.star, &merged);
+        if !are_merged {
+            star = star.into_open();
+        }
         Ok(match &join.alias {
             Some(alias) => {
                 for range in &ranges {
@@ -135,7 +148,7 @@ impl Tracer<'_> {
         }
         self.spend(left.star.list.len().saturating_mul(right.star.list.len()));
         self.bounded()?;
-        if left.star.rest.is_some() || right.star.rest.is_some() {
+        if !left.star.are_known() || !right.star.are_known() {
             self.influence(&left.star.all());
             self.influence(&right.star.all());
         }
@@ -190,30 +203,31 @@ impl Tracer<'_> {
             return Ok(columns);
         }
         let Some(NodeEnum::FuncCall(call)) = inner(node) else {
-            columns.push(alias.unwrap_or("?column?"), flow);
-            return Ok(columns);
+            // It may be a cast to a composite type.
+            return Ok(Columns::open(flow));
         };
-        match self.declared_outputs(call, scope)?.as_deref() {
-            Some([]) => columns.push(alias.unwrap_or(function_name(call)?.1), flow),
-            Some(outputs) => outputs.iter().for_each(|name| columns.push(name.as_str(), flow.clone())),
-            None => {
-                columns.push(alias.unwrap_or(function_name(call)?.1), flow.clone());
-                columns.rest = Some(flow);
+        let Some(outputs) = self.declared_outputs(call, scope)? else { return Ok(Columns::open(flow)) };
+        let own = alias.unwrap_or(function_name(call)?.1);
+        for (index, name) in outputs.iter().enumerate() {
+            match name.as_str() {
+                "" if outputs.len() == 1 => columns.push(own, flow.clone()),
+                "" => columns.push(format!("column{}", index + 1), flow.clone()),
+                name => columns.push(name, flow.clone()),
             }
         }
         Ok(columns)
     }
 
-    /// The result columns that all functions of the name agree on: none declared means one; none if they differ.
+    /// The names of the result columns that all functions of the name agree on, empty where none is declared; none if they
+    /// differ, or aren't known.
     fn declared_outputs(&mut self, call: &FuncCall, scope: &Scope<'_>) -> Result<Option<Vec<String>>> {
         let (schema, name) = function_name(call)?;
         let Called { candidates, .. } = self.call(scope.statement, schema, name);
         let mut agreed: Option<Vec<String>> = None;
         for function in candidates.iter().filter(|f| schema.is_none_or(|schema| schema == &*f.schema)) {
             let own: Vec<String> = match &function.outputs {
-                Some(outputs) if outputs.len() == 1 => Vec::new(),
                 Some(outputs) => outputs.iter().map(|name| name.to_string()).collect(),
-                None if function.scalar => Vec::new(),
+                None if function.scalar => vec![String::new()],
                 None => return Ok(None),
             };
             if agreed.as_ref().is_some_and(|agreed| *agreed != own) {

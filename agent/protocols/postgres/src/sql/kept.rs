@@ -43,15 +43,10 @@ impl Tracer<'_> {
     fn replaced(&mut self, old: &Candidate, new: &Columns) {
         for (index, column) in old.columns.list.iter().enumerate() {
             let own = format!("{}.{}", old.path, column.name);
-            let (shown, rest) = (new.list.get(index), new.rest.as_ref());
-            let stays = |source: &str| {
-                source == own
-                    || shown
-                        .map(|new| &new.flow)
-                        .into_iter()
-                        .chain(rest)
-                        .any(|flow| flow.sources.contains(source))
-            };
+            // Where it isn't known what stands where, nothing certainly stays.
+            let shown = new.list.get(index).filter(|_| new.rest.is_none());
+            let stays =
+                |source: &str| source == own || shown.is_some_and(|new| new.flow.sources.contains(source));
             let lost = column.flow.sources.iter().filter(|source| !stays(source)).cloned();
             let lost = Flow { computed: column.flow.computed, ..Flow::from_columns(lost) };
             self.copy(&lost, &[]);

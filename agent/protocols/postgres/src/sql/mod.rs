@@ -14,6 +14,11 @@
 //!   touches nothing else is one item with `access: none`.
 //! - An output's sources are all columns whose values it may carry. It is computed unless it is the value itself. What
 //!   can't be followed is untraced, with the reason.
+//! - A name is followed into one place only where it is known that the server finds it there, and nowhere before: among the
+//!   catalog's columns of the one relation that is meant, or by an alias that is written out (see `flow::Naming`). In every
+//!   other case it carries what each place has where the server may look, at each level of queries, and a position counts only
+//!   where all before it are known (`Columns::rest`). So a relation that the session made, dropped or altered is one more that
+//!   a name may mean, and never the only one.
 //! - What the gate doesn't know is refused, not guessed.
 //! - What was understood holds about as many bytes as it says it weighs, and that is bounded.
 //!
@@ -48,6 +53,7 @@ mod query;
 mod redact;
 mod relation;
 mod scope;
+mod sequences;
 mod settings;
 mod shapes;
 mod statement;

@@ -1,11 +1,10 @@
 //! What takes columns out from under the masks that name them: other names, other schemas, other parents. To an account
 //! that such a mask applies to, it is what a copy would be.
 
-use std::sync::Arc;
-
 use pg_query::protobuf::{AlterObjectSchemaStmt, ObjectType, RangeVar, RenameStmt};
 
 use super::{
+    definition::schema_of,
     flow::{Columns, Flow, Found},
     objects::object_word,
     scope::Range,
@@ -57,9 +56,28 @@ impl Tracer<'_> {
         if let Some(moves) = moves {
             let range = self.table_range(table, "alter")?;
             self.leave(&range, moves);
-            effect = new.and_then(|new| moves.names(table, &range, new)).map_or(effect, Effect::Create);
+            effect = match new {
+                Some(new) => Effect::Create(self.renamed(table, range.columns, moves, new)?),
+                None => effect,
+            };
         }
         Ok(Statement { result: None, effect })
+    }
+
+    /// What the session calls it now, which the catalog doesn't show before it is committed, and of a temporary table never:
+    /// a relation with another name, or one whose names of columns may stand for any of them, as several may be swapped.
+    fn renamed(
+        &mut self,
+        table: &RangeVar,
+        columns: Columns,
+        moves: Moves<'_>,
+        new: &str,
+    ) -> Result<Vec<Created>> {
+        if moves.column.is_some() {
+            return self.with_other_columns(table, |columns| Columns::open(columns.all()));
+        }
+        let (schema, name) = (schema_of(table), new.into());
+        Ok(vec![Created { schema, name, columns, view: true, shadows: true }])
     }
 
     /// What a table's columns are masked by they may lose, its relatives' names among it.
@@ -93,28 +111,6 @@ struct Moves<'a> {
     /// One column; all of them, if none.
     column: Option<&'a str>,
     of_a_view: bool,
-}
-
-impl Moves<'_> {
-    /// What the session calls it now, which the catalog doesn't show before it is committed, and of a temporary table never:
-    /// a relation with another name, or a view whose names of columns may stand for any of them. Columns that masks
-    /// name keep their names.
-    fn names(&self, table: &RangeVar, range: &Range, new: &str) -> Option<Created> {
-        let schema = Some(table.schemaname.as_str()).filter(|schema| !schema.is_empty()).map(Into::into);
-        let own: Arc<str> = table.relname.as_str().into();
-        let (name, columns) = match self.column {
-            None => (new.into(), range.columns.clone()),
-            Some(_) if self.of_a_view => {
-                let flow = range.columns.all();
-                let mut columns = Columns::open(flow.clone());
-                let names = range.columns.list.iter().map(|column| column.name.clone());
-                names.chain([new.into()]).for_each(|name| columns.push(name, flow.clone()));
-                (own, columns)
-            }
-            Some(_) => return None,
-        };
-        Some(Created { schema, name, columns, view: true, shadows: true })
-    }
 }
 
 fn is_view(object: i32) -> bool {

@@ -1,4 +1,4 @@
-//! The names that PostgreSQL gives to output columns (`FigureColname` of its parser).
+//! The names that PostgreSQL gives to output columns (`FigureColnameInternal` of its `parse_target.c`).
 
 use std::sync::Arc;
 
@@ -9,40 +9,73 @@ use pg_query::{
 
 use super::{
     expression::inner,
+    flow::Naming,
     tracer::{string, strings},
 };
 
-/// The name of an output column: as given, or as figured from its expression. A name figured wrongly makes the column
-/// unknown to outer queries, which then count every column in sight.
-pub(super) fn output_name(target: &ResTarget) -> Arc<str> {
-    if !target.name.is_empty() {
-        return target.name.as_str().into();
-    }
-    target.val.as_deref().and_then(figured).unwrap_or("?column?").into()
+/// What PostgreSQL calls what has no name.
+const UNNAMED: &str = "?column?";
+
+/// A name that is made from an expression.
+enum Figured<'n> {
+    /// This one, wherever the expression stands.
+    Named(&'n str),
+    /// None of its own: a cast or a CASE around it gives it one, by rules that nothing here relies on.
+    Unnamed,
+    /// One that isn't followed.
+    Unknown,
 }
 
-fn figured(node: &Node) -> Option<&str> {
-    match inner(node)? {
-        NodeEnum::ColumnRef(column) => strings(&column.fields).last().copied(),
-        NodeEnum::AIndirection(row) => {
-            row.indirection.iter().rev().find_map(string).or_else(|| figured(row.arg.as_deref()?))
-        }
-        NodeEnum::FuncCall(call) => strings(&call.funcname).last().copied(),
-        NodeEnum::TypeCast(cast) => cast
-            .arg
-            .as_deref()
-            .and_then(figured)
-            .or_else(|| strings(&cast.type_name.as_ref()?.names).last().copied()),
-        NodeEnum::CollateClause(collate) => figured(collate.arg.as_deref()?),
-        NodeEnum::CaseExpr(case) => case.defresult.as_deref().and_then(figured).or(Some("case")),
+/// The name of an output column: as given, or as figured from its expression.
+pub(super) fn output_name(target: &ResTarget) -> (Arc<str>, Naming) {
+    if !target.name.is_empty() {
+        return (target.name.as_str().into(), Naming::Known);
+    }
+    match target.val.as_deref().map(figured) {
+        Some(Figured::Named(name)) => (name.into(), Naming::Known),
+        Some(Figured::Unnamed) => (UNNAMED.into(), Naming::Known),
+        Some(Figured::Unknown) | None => (UNNAMED.into(), Naming::Unknown),
+    }
+}
+
+fn figured(node: &Node) -> Figured<'_> {
+    let Some(node) = inner(node) else { return Figured::Unknown };
+    match node {
+        NodeEnum::ColumnRef(column) => last(&column.fields),
+        NodeEnum::FuncCall(call) => last(&call.funcname),
+        NodeEnum::AIndirection(row) => match row.indirection.iter().rev().find_map(string) {
+            Some(field) => Figured::Named(field),
+            None => row.arg.as_deref().map_or(Figured::Unknown, figured),
+        },
+        NodeEnum::CollateClause(collate) => collate.arg.as_deref().map_or(Figured::Unknown, figured),
+        NodeEnum::TypeCast(cast) => unless_unnamed(cast.arg.as_deref()),
+        NodeEnum::CaseExpr(case) => unless_unnamed(case.defresult.as_deref()),
         NodeEnum::SubLink(link) => sub_query(link),
-        NodeEnum::AArrayExpr(_) => Some("array"),
-        NodeEnum::RowExpr(_) => Some("row"),
-        NodeEnum::CoalesceExpr(_) => Some("coalesce"),
-        NodeEnum::MinMaxExpr(expr) => Some(minmax(expr)),
-        NodeEnum::GroupingFunc(_) => Some("grouping"),
-        NodeEnum::AExpr(expr) if expr.kind == AExprKind::AexprNullif as i32 => Some("nullif"),
-        _ => None,
+        NodeEnum::AArrayExpr(_) => Figured::Named("array"),
+        NodeEnum::RowExpr(_) => Figured::Named("row"),
+        NodeEnum::CoalesceExpr(_) => Figured::Named("coalesce"),
+        NodeEnum::MinMaxExpr(expr) => Figured::Named(minmax(expr)),
+        NodeEnum::GroupingFunc(_) => Figured::Named("grouping"),
+        NodeEnum::AExpr(expr) if expr.kind == AExprKind::AexprNullif as i32 => Figured::Named("nullif"),
+        NodeEnum::AExpr(_)
+        | NodeEnum::BoolExpr(_)
+        | NodeEnum::NullTest(_)
+        | NodeEnum::BooleanTest(_)
+        | NodeEnum::AConst(_)
+        | NodeEnum::ParamRef(_) => Figured::Unnamed,
+        _ => Figured::Unknown,
+    }
+}
+
+fn last(fields: &[Node]) -> Figured<'_> {
+    strings(fields).last().map_or(Figured::Unknown, |name| Figured::Named(name))
+}
+
+/// What a cast and a CASE are called by, if that has a name.
+fn unless_unnamed(node: Option<&Node>) -> Figured<'_> {
+    match node.map(figured) {
+        Some(Figured::Named(name)) => Figured::Named(name),
+        Some(Figured::Unnamed | Figured::Unknown) | None => Figured::Unknown,
     }
 }
 
@@ -50,26 +83,43 @@ fn minmax(expr: &MinMaxExpr) -> &'static str {
     if expr.op == pg_query::protobuf::MinMaxOp::IsLeast as i32 { "least" } else { "greatest" }
 }
 
-fn sub_query(link: &SubLink) -> Option<&str> {
-    match SubLinkType::try_from(link.sub_link_type).ok()? {
-        SubLinkType::ExistsSublink => Some("exists"),
-        SubLinkType::ArraySublink => Some("array"),
-        SubLinkType::ExprSublink => match inner(link.subselect.as_deref()?)? {
-            NodeEnum::SelectStmt(select) => first_target(select),
-            _ => None,
+fn sub_query(link: &SubLink) -> Figured<'_> {
+    match SubLinkType::try_from(link.sub_link_type) {
+        Ok(SubLinkType::ExistsSublink) => Figured::Named("exists"),
+        Ok(SubLinkType::ArraySublink) => Figured::Named("array"),
+        Ok(SubLinkType::ExprSublink) => match link.subselect.as_deref().and_then(inner) {
+            Some(NodeEnum::SelectStmt(select)) => first_target(select),
+            _ => Figured::Unknown,
         },
-        _ => None,
+        Ok(SubLinkType::AnySublink | SubLinkType::AllSublink) => Figured::Unnamed,
+        _ => Figured::Unknown,
     }
 }
 
-fn first_target(select: &SelectStmt) -> Option<&str> {
+/// The name of a query's first output, which is all that a scalar one has.
+fn first_target(select: &SelectStmt) -> Figured<'_> {
     let mut leftmost = select;
     while let Some(left) = leftmost.larg.as_deref() {
         leftmost = left;
     }
-    match inner(leftmost.target_list.first()?)? {
-        NodeEnum::ResTarget(target) if !target.name.is_empty() => Some(&target.name),
-        NodeEnum::ResTarget(target) => figured(target.val.as_deref()?),
-        _ => None,
+    match leftmost.target_list.first().and_then(inner) {
+        Some(NodeEnum::ResTarget(target)) if !target.name.is_empty() => Figured::Named(&target.name),
+        Some(NodeEnum::ResTarget(target)) if is_star(target) => Figured::Unknown,
+        Some(NodeEnum::ResTarget(target)) => match target.val.as_deref().map(figured) {
+            Some(Figured::Unnamed) => Figured::Named(UNNAMED),
+            Some(own) => own,
+            None => Figured::Unknown,
+        },
+        _ => Figured::Unknown,
     }
+}
+
+/// Whether a target stands for any number of columns: `*`, `t.*`, `(row).*`.
+fn is_star(target: &ResTarget) -> bool {
+    let fields = match target.val.as_deref().and_then(inner) {
+        Some(NodeEnum::ColumnRef(column)) => &column.fields,
+        Some(NodeEnum::AIndirection(row)) => &row.indirection,
+        _ => return false,
+    };
+    matches!(fields.last().and_then(inner), Some(NodeEnum::AStar(_)))
 }

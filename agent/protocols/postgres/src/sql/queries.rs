@@ -59,15 +59,15 @@ SELECT pg_catalog.json_build_object(
   'schema', n.nspname, 'name', p.proname, 'kind', p.prokind, 'volatility', p.provolatile,
   'returns_set', p.proretset,
   'outputs', CASE
-    WHEN p.proargmodes IS NOT NULL AND p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[] THEN
-      (SELECT pg_catalog.json_agg(COALESCE(p.proargnames[i], '') ORDER BY i)
-       FROM pg_catalog.generate_subscripts(p.proargmodes, 1) i WHERE p.proargmodes[i] IN ('o', 'b', 't'))
     WHEN t.typtype = 'c' THEN
       (SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
        WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
+    WHEN p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[]
+      AND (t.typtype NOT IN ('d', 'p') OR p.prorettype = 'pg_catalog.record'::pg_catalog.regtype) THEN
+      (SELECT pg_catalog.json_agg(COALESCE(p.proargnames[i], '') ORDER BY i)
+       FROM pg_catalog.generate_subscripts(p.proargmodes, 1) i WHERE p.proargmodes[i] IN ('o', 'b', 't'))
   END,
-  'scalar', t.typtype <> 'p' AND t.typtype <> 'c' AND (p.proargmodes IS NULL
-    OR NOT p.proargmodes && '{o,b,t}'::pg_catalog.\"char\"[])
+  'scalar', t.typtype NOT IN ('c', 'd', 'p')
 )::pg_catalog.text
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_type t ON t.oid = p.prorettype

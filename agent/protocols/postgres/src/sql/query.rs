@@ -126,7 +126,8 @@ impl Tracer<'_> {
                 None => {
                     Self::fits(columns.list.len() + 1)?;
                     let flow = self.optional(target.val.as_deref(), scope)?;
-                    columns.push(output_name(target), flow);
+                    let (name, naming) = output_name(target);
+                    columns.push_named(name, naming, flow);
                 }
             }
             self.bounded()?;
@@ -180,17 +181,6 @@ impl Tracer<'_> {
         Ok(Some(columns))
     }
 
-    /// Whether the name means a range's row rather than a column of that name.
-    fn is_row(&mut self, name: &str, scope: &Scope<'_>) -> bool {
-        let column = scope.levels().any(|level| {
-            level
-                .ranges
-                .iter()
-                .any(|range| matches!(range.columns.find(name), Found::Certain(_) | Found::Perhaps(_)))
-        });
-        !column && scope.ranges_named(None, name).len() == 1
-    }
-
     fn sorting(&mut self, list: &[Node], columns: &Columns, scope: &Scope<'_>) -> Result<()> {
         for node in list {
             if let Some(NodeEnum::SortBy(sort)) = inner(node) {
@@ -222,16 +212,14 @@ impl Tracer<'_> {
             }
             Some(NodeEnum::ColumnRef(column)) if column.fields.len() == 1 => {
                 let name = strings(&column.fields).first().copied().unwrap_or_default();
-                match columns.find(name) {
-                    Found::Certain(flow) => {
-                        self.influence(&flow);
-                        let known = |range: &Rc<Range>| matches!(range.columns.find(name), Found::Certain(_));
-                        if scope.ranges.iter().any(known) {
-                            self.deciding(Some(node), scope)?;
-                        }
-                        Ok(())
-                    }
-                    _ => self.deciding(Some(node), scope),
+                let found = columns.find(name);
+                let is_output = matches!(found, Found::Certain(_));
+                if let Found::Certain(flow) | Found::Perhaps(flow) = found {
+                    self.influence(&flow);
+                }
+                match is_output && !scope.ranges.iter().any(|range| range.may_have(name)) {
+                    true => Ok(()),
+                    false => self.deciding(Some(node), scope),
                 }
             }
             _ => self.deciding(Some(node), scope),

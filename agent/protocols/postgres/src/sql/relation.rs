@@ -12,6 +12,7 @@ use super::{
     from::named,
     parse::{Limits, NotUnderstood, parse},
     scope::{Range, Scope},
+    sequences::add_implied,
     tracer::{Result, Tracer},
     tree::tree,
 };
@@ -32,8 +33,12 @@ pub(super) struct Candidate {
     pub(super) copied: Option<Vec<Arc<str>>>,
     /// It is a materialized view.
     pub(super) materialized: bool,
+    /// It is known for what holds rows of its own: no view.
+    is_table: bool,
     /// The session created one of that name in a schema it didn't say: the name may stand for that one instead.
     pub(super) elsewhere: bool,
+    /// The tables above and below it, as `schema.name`.
+    pub(super) relatives: Vec<String>,
     /// The columns that decide which partition a row is in.
     pub(super) partitioned_by: Vec<Arc<str>>,
 }
@@ -79,9 +84,10 @@ impl Tracer<'_> {
                 self.columns(statement, &candidate.path, "read", paths);
             }
         }
+        let is_table = candidates.iter().all(|candidate| candidate.is_table);
         let tables = candidates.into_iter().map(|candidate| candidate.path).collect();
         let range = named(table.alias.as_ref(), &table.relname, columns.unwrap_or_default());
-        Ok(Range { schemas, tables, renamed, statement, ..range })
+        Ok(Range { schemas, tables, is_table, renamed, statement, ..range })
     }
 
     /// Every relation that the name may mean, at least one. If the catalog doesn't know any, it is one whose schema is
@@ -103,11 +109,14 @@ impl Tracer<'_> {
                 columns,
                 copied: Some(stored.map(|column| column.name.clone()).collect()),
                 materialized: relation.materialized,
+                is_table: relation.definition.is_none() || relation.materialized,
                 elsewhere: false,
+                relatives: relation.relatives.clone(),
                 partitioned_by: relation.partitioned_by.clone(),
             });
         }
         self.add_created(table, schema, &mut found);
+        add_implied(self.overlay, &table.relname, &mut found);
         if self.overlay.is_incomplete() && !schema.is_some_and(is_system) {
             let reason = "the session created more relations than the gate follows";
             found.push(unknown(schema, &table.relname, Flow::untraced(reason)));
@@ -119,7 +128,8 @@ impl Tracer<'_> {
         Ok(found)
     }
 
-    /// What the session itself created under that name.
+    /// What the session itself created under that name, of which nobody knows whether it is there: it may have failed, or
+    /// be dropped by now, or altered by what comes after it.
     fn add_created(&self, table: &RangeVar, schema: Option<&str>, found: &mut Vec<Candidate>) {
         for created in self.overlay.find(&table.relname) {
             let own = created.schema.as_deref().unwrap_or("?");
@@ -131,24 +141,16 @@ impl Tracer<'_> {
             match found.iter_mut().find(|known| own == "?" || *known.schema == *own) {
                 Some(known) => {
                     known.elsewhere |= own == "?" && schema.is_none();
-                    if created.view {
-                        known.columns.unite_by_name(&created.columns);
-                    } else if created.columns.rest.is_some() {
-                        known.columns.rest.get_or_insert_default();
-                    }
+                    known.is_table &= !created.view;
+                    known.columns.unite_by_name(&created.columns_at(&known.path));
                 }
                 None => {
                     let path: Path = format!("{own}.{}", created.name).into();
-                    let mut columns = created.columns.clone();
-                    if !created.view {
-                        for column in &mut columns.list {
-                            column.flow = Flow::from_columns([format!("{path}.{}", column.name).into()]);
-                        }
-                    }
+                    let columns = created.columns_at(&path);
                     let copied =
                         columns.rest.is_none().then(|| columns.list.iter().map(|c| c.name.clone()).collect());
-                    let schema = own.into();
-                    found.push(Candidate { columns, copied, ..Candidate::new(path, schema) });
+                    let (schema, is_table) = (own.into(), !created.view);
+                    found.push(Candidate { columns, copied, is_table, ..Candidate::new(path, schema) });
                 }
             }
         }
@@ -269,8 +271,17 @@ fn with_query(table: &RangeVar, scope: &Scope<'_>) -> Result<Option<Columns>> {
 
 impl Candidate {
     fn new(path: Path, schema: Arc<str>) -> Self {
-        let (columns, partitioned_by) = (Columns::default(), Vec::new());
-        Self { path, schema, columns, copied: None, materialized: false, elsewhere: false, partitioned_by }
+        Self {
+            path,
+            schema,
+            columns: Columns::default(),
+            copied: None,
+            materialized: false,
+            is_table: false,
+            elsewhere: false,
+            relatives: Vec::new(),
+            partitioned_by: Vec::new(),
+        }
     }
 }
 

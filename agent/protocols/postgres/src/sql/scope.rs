@@ -16,8 +16,10 @@ pub(super) struct Range {
     /// Its schemas, if it goes by its table's own name: `public.t.column` finds it.
     pub(super) schemas: Vec<Arc<str>>,
     pub(super) columns: Columns,
-    /// The tables behind it, if it is no sub-query.
+    /// The tables and views behind it, if it is no sub-query.
     pub(super) tables: Vec<Path>,
+    /// It is a table whichever relation is meant, and no view: it has [`SYSTEM_COLUMNS`].
+    pub(super) is_table: bool,
     /// Its columns bear other names here; all of them were noted as read.
     pub(super) renamed: bool,
     /// The kind of statement that reads it, for items.
@@ -36,8 +38,20 @@ pub(super) struct Scope<'s> {
     pub(super) statement: &'static str,
 }
 
-/// Columns that every table has.
-const SYSTEM_COLUMNS: &[&str] = &["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid", "oid"];
+/// Columns that every table has (`SysAtt` of PostgreSQL's `heap.c`, from version 12 on), and no view, sub-query, function or
+/// join: those may have one of their own by that name, or leave it to an outer query.
+const SYSTEM_COLUMNS: &[&str] = &["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
+impl Range {
+    /// Whether the server may find a column of that name in it.
+    pub(super) fn may_have(&self, name: &str) -> bool {
+        self.has_system_column(name) || !matches!(self.columns.find(name), Found::No)
+    }
+
+    fn has_system_column(&self, name: &str) -> bool {
+        self.is_table && SYSTEM_COLUMNS.contains(&name)
+    }
+}
 
 impl<'s> Scope<'s> {
     pub(super) fn within(parent: &'s Scope<'s>, ranges: Vec<Rc<Range>>) -> Self {
@@ -64,6 +78,10 @@ impl<'s> Scope<'s> {
 
 impl Tracer<'_> {
     /// An unqualified column, or a whole row by its range's name.
+    ///
+    /// The server takes the column of the innermost level that has one (`colNameToVar` of its `parse_relation.c`), and a row
+    /// only if none has. So the search ends where a column is certain, and everything that the server may have found
+    /// before counts as well.
     pub(super) fn unqualified(&mut self, name: &str, scope: &Scope<'_>) -> Flow {
         self.spend(scope.levels().map(|level| 1 + level.ranges.len()).sum());
         let mut perhaps: Option<Flow> = None;
@@ -82,12 +100,25 @@ impl Tracer<'_> {
             }
         }
         let rows = scope.ranges_named(None, name);
-        if !rows.is_empty() {
-            let mut flow = perhaps.unwrap_or_default();
-            rows.iter().for_each(|range| flow.join(&self.whole_row(range)));
-            return flow;
+        if rows.is_empty() && perhaps.is_none() {
+            return self.unknown(name, scope);
         }
-        perhaps.unwrap_or_else(|| self.unknown(name, scope))
+        let unsure = perhaps.is_some() && !SYSTEM_COLUMNS.contains(&name);
+        let mut flow = perhaps.unwrap_or_default();
+        for range in scope.levels().flat_map(|level| &level.ranges).filter(|_| unsure) {
+            flow.join(&gained(range, name));
+        }
+        rows.iter().for_each(|range| flow.join(&self.whole_row(range)));
+        flow
+    }
+
+    /// Whether a name certainly means a range's row, rather than a column.
+    pub(super) fn is_row(&mut self, name: &str, scope: &Scope<'_>) -> bool {
+        self.spend(
+            scope.levels().flat_map(|level| &level.ranges).map(|range| range.columns.list.len()).sum(),
+        );
+        let mut ranges = scope.levels().flat_map(|level| &level.ranges);
+        !ranges.any(|range| range.may_have(name)) && scope.ranges_named(None, name).len() == 1
     }
 
     /// A column with its range's name, or a function called in the notation of a column.
@@ -121,9 +152,8 @@ impl Tracer<'_> {
         self.spend(range.columns.list.len());
         let found = range.columns.find(name);
         match found {
-            Found::No if !range.tables.is_empty() && SYSTEM_COLUMNS.contains(&name) => {
-                Found::Certain(Flow::default())
-            }
+            // In a join, a name alone doesn't find it.
+            Found::No if range.has_system_column(name) => Found::Perhaps(Flow::default()),
             Found::No => Found::No,
             found => {
                 self.read(range, [name]);
@@ -167,7 +197,7 @@ impl Tracer<'_> {
     }
 
     /// A column that the catalog doesn't know: it may carry whatever is in sight.
-    fn unknown(&mut self, name: &str, scope: &Scope<'_>) -> Flow {
+    pub(super) fn unknown(&mut self, name: &str, scope: &Scope<'_>) -> Flow {
         self.doubtful = true;
         let mut flow = Flow::default().into_computed();
         if self.in_view > 0 {
@@ -181,9 +211,14 @@ impl Tracer<'_> {
         flow
     }
 
-    /// The paths that a column would have if the table had gained it since the catalog was read.
+    /// The paths that a column would have if the table had gained it since the catalog was read, which is worth finding out.
     fn missing(&mut self, range: &Range, name: &str) -> Flow {
         self.doubtful = true;
-        Flow::from_columns(range.tables.iter().map(|table| format!("{table}.{name}").into()))
+        gained(range, name)
     }
+}
+
+/// The paths that a column would have if the table had gained it since the catalog was read.
+fn gained(range: &Range, name: &str) -> Flow {
+    Flow::from_columns(range.tables.iter().map(|table| format!("{table}.{name}").into()))
 }

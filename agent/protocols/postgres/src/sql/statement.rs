@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use tidegate_policy::{Shape, Value};
 
-use super::flow::Columns;
+use super::flow::{Columns, Flow};
 
 /// An understood text.
 #[derive(Debug)]
@@ -46,8 +46,9 @@ impl Statement {
         let own = match &self.effect {
             Effect::Prepare { name, inner } | Effect::Declare { name, inner } => name.len() + inner.weight,
             Effect::Execute { name } | Effect::Fetch { name } => name.len(),
-            Effect::Create(created) => created.weight(),
-            Effect::CreateSchema(created) => created.iter().map(Created::weight).sum(),
+            Effect::Create(created) | Effect::CreateSchema(created) => {
+                created.iter().map(Created::weight).sum()
+            }
             Effect::CopyOut(options) => options.types.as_ref().map_or(0, |types| size_of_val(&**types)),
             Effect::None
             | Effect::Set { .. }
@@ -107,8 +108,8 @@ pub(crate) enum Effect {
     Lock,
     /// `PREPARE TRANSACTION`.
     PrepareTransaction,
-    /// Creates a relation, or gives it other names: to be kept in the session's [`Overlay`].
-    Create(Created),
+    /// Creates relations, or gives them or their columns other names: to be kept in the session's [`Overlay`].
+    Create(Vec<Created>),
     /// Creates a schema and these in it: likewise.
     CreateSchema(Vec<Created>),
 }
@@ -162,6 +163,17 @@ pub(crate) struct Created {
 }
 
 impl Created {
+    /// What its columns carry, if it is this relation.
+    pub(super) fn columns_at(&self, path: &str) -> Columns {
+        let mut columns = self.columns.clone();
+        if !self.view {
+            for column in &mut columns.list {
+                column.flow = Flow::from_columns([format!("{path}.{}", column.name).into()]);
+            }
+        }
+        columns
+    }
+
     fn weight(&self) -> usize {
         size_of::<Self>() + self.name.len() + self.columns.weight()
     }
@@ -196,8 +208,7 @@ impl Overlay {
     pub(crate) fn follow(&mut self, statements: &Statements) {
         for statement in &statements.list {
             let created = match &statement.effect {
-                Effect::Create(created) => std::slice::from_ref(created),
-                Effect::CreateSchema(created) => created,
+                Effect::Create(created) | Effect::CreateSchema(created) => created.as_slice(),
                 _ => &[],
             };
             for created in created {
@@ -225,7 +236,9 @@ impl Statements {
     /// alone, changes none.
     pub(crate) fn changes_definitions(&self) -> bool {
         let only_a_table = match self.list.as_slice() {
-            [Statement { effect: Effect::Create(created), .. }] => !created.view && !created.shadows,
+            [Statement { effect: Effect::Create(created), .. }] => {
+                created.iter().all(|created| !created.view && !created.shadows)
+            }
             _ => false,
         };
         self.ddl && !only_a_table

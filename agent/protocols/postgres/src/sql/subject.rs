@@ -138,9 +138,8 @@ impl<'a> Subject<'a> {
         let has = |name: &str| name == "ctid" || !matches!(target.columns.find(name), Found::No);
         match names {
             [name] => {
-                let elsewhere = scope.ranges.iter().any(|range| {
-                    range.alias != target.alias && matches!(range.columns.find(name), Found::Certain(_))
-                });
+                let mut others = scope.ranges.iter().filter(|range| range.alias != target.alias);
+                let elsewhere = others.any(|range| range.may_have(name));
                 (has(name) && !elsewhere).then(|| Column::unqualified(name))
             }
             [.., range, name] if **range == *target.alias && has(name) => Some(Column::unqualified(name)),

@@ -205,7 +205,10 @@ impl Tracer<'_> {
         let given: Vec<Arc<str>> = strings(&copy.attlist).into_iter().map(Into::into).collect();
         let mut all: Option<Columns> = None;
         for candidate in self.candidates(table)? {
-            let names = if given.is_empty() { candidate.copied.clone() } else { Some(given.clone()) };
+            let names = match given.is_empty() {
+                true => candidate.copied.clone().filter(|_| candidate.columns.are_known()),
+                false => Some(given.clone()),
+            };
             let mut columns = Columns::default();
             match &names {
                 Some(names) => {
@@ -268,7 +271,13 @@ impl Tracer<'_> {
         }
         self.absorb_shape(&inner.shape);
         let lineage = Lineage { outputs: vec![Output::default()], untraced: None };
-        Ok(Statement { result: Some(self.result(lineage)), effect: Effect::None })
+        // With ANALYZE, it creates what the statement does.
+        let created = inner.list.iter().find_map(|statement| match &statement.effect {
+            Effect::Create(created) => Some(created.clone()),
+            _ => None,
+        });
+        let effect = created.map_or(Effect::None, Effect::Create);
+        Ok(Statement { result: Some(self.result(lineage)), effect })
     }
 
     fn prepare(&mut self, prepare: &PrepareStmt) -> Result<Statement> {

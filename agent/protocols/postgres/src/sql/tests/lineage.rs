@@ -2,10 +2,10 @@
 
 use super::*;
 
-const EMAIL: &str = "public.customers.email";
+pub(super) const EMAIL: &str = "public.customers.email";
 
 /// How each output of the first result carries the e-mail: `-` not, `p` plainly, `c` computed; `?` untraced.
-fn carried(text: &str) -> String {
+pub(super) fn carried(text: &str) -> String {
     let statements = understood(text, &shop());
     let lineage = statements.shape.results.first().unwrap_or_else(|| panic!("{text} has no result"));
     if lineage.untraced.is_some() {
@@ -139,7 +139,7 @@ fn outputs_carry_what_they_come_from() {
     }
 }
 
-fn paths(list: &[tidegate_policy::Path]) -> Vec<&str> {
+pub(super) fn paths(list: &[tidegate_policy::Path]) -> Vec<&str> {
     list.iter().map(|path| &**path).collect()
 }
 

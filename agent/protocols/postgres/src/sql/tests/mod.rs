@@ -1,6 +1,7 @@
 //! Statements against a small shop.
 
 mod kept;
+mod levels;
 mod lineage;
 mod server;
 mod statements;
@@ -52,6 +53,9 @@ const FUNCTIONS: &[(&str, &str, char)] = &[
     ("pg_catalog", "rank", 'w'),
     ("pg_catalog", "row_to_json", 's'),
     ("pg_catalog", "generate_series", 'i'),
+    ("pg_catalog", "jsonb_array_elements", 'i'),
+    ("pg_catalog", "unnest", 'i'),
+    ("pg_catalog", "ts_stat_like", 'i'),
     ("pg_catalog", "now", 's'),
     ("pg_catalog", "set_config", 'v'),
     ("pg_catalog", "pg_notify", 'v'),
@@ -95,8 +99,13 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
         .map(|(schema, name, volatility)| {
             let (kind, volatility) =
                 if matches!(volatility, 'a' | 'w' | 'o') { (*volatility, 'i') } else { ('f', *volatility) };
+            let outputs = match *name {
+                "jsonb_array_elements" => Some(["value"].as_slice()),
+                "ts_stat_like" => Some(["word", ""].as_slice()),
+                _ => None,
+            };
             serde_json::json!({"schema": schema, "name": name, "kind": kind, "volatility": volatility,
-                "returns_set": *name == "generate_series", "outputs": null, "scalar": true})
+                "returns_set": *name == "generate_series", "outputs": outputs, "scalar": *name != "unnest"})
             .to_string()
         })
         .collect();

@@ -2,8 +2,13 @@
 
 use std::process::Command;
 
+use pg_query::NodeEnum;
+
 use super::{
-    super::{FUNCTIONS, RELATIONS, SETUP, TYPES, catalog::CatalogRequest, names_parameter},
+    super::{
+        FUNCTIONS, RELATIONS, SETUP, TYPES, catalog::CatalogRequest, flow::Naming, names::output_name,
+        names_parameter,
+    },
     statements::words,
     *,
 };
@@ -174,4 +179,106 @@ fn a_view_that_was_replaced_is_younger_than_rows_that_were_not_refreshed() {
     assert!(!is_traced(), "replaced again");
     run("refresh materialized view concurrently masked.stands");
     assert!(is_traced(), "refreshed concurrently");
+}
+
+/// Outputs without a name.
+const UNNAMED: &[&str] = &[
+    "1",
+    "'a'",
+    "NULL",
+    "1 + 1",
+    "relname || 'a'",
+    "relname IS NULL",
+    "NOT true",
+    "true AND true",
+    "1 IN (1)",
+    "1 = ANY ('{1}')",
+    "1 IN (SELECT 1)",
+    "1 = ALL (SELECT 1)",
+    "relname",
+    "(relname)",
+    "c.relname",
+    "relname COLLATE \"C\"",
+    "relname::text",
+    "relname::text::varchar",
+    "CAST(oid AS text)",
+    "1::text",
+    "1::int4::text",
+    "'1'::float",
+    "int '1'",
+    "now()::date",
+    "(1 + 1)::text COLLATE \"C\"",
+    "lower(relname)",
+    "pg_catalog.lower(relname)",
+    "lower(relname)::text",
+    "relacl[1]",
+    "(relacl::text[])[1]",
+    "(ARRAY[1])[1]",
+    "(c).relname",
+    "ROW(1)",
+    "(1, 2)",
+    "ARRAY[1]",
+    "ARRAY[1]::text[]",
+    "ARRAY(SELECT 1)",
+    "EXISTS (SELECT 1)",
+    "(SELECT 1)",
+    "(SELECT 1)::text",
+    "(SELECT relname)",
+    "(SELECT 1 AS a)",
+    "(SELECT 1 AS a UNION SELECT 2 AS b LIMIT 1)",
+    "(SELECT 1::text)",
+    "(SELECT s.* FROM (SELECT 1 AS a) s)",
+    "(SELECT * FROM (SELECT 1 AS a) s)",
+    "(VALUES (1))",
+    "((SELECT (SELECT 1 AS a)))",
+    "CASE WHEN true THEN 1 END",
+    "CASE WHEN true THEN 1 ELSE 2 END",
+    "CASE WHEN true THEN 'a' ELSE relname END",
+    "CASE WHEN true THEN 'a' ELSE 'b'::text END",
+    "CASE WHEN true THEN 'a' ELSE lower('a') END::varchar",
+    "COALESCE(relname, 'a')",
+    "COALESCE(relname, 'a')::text",
+    "NULLIF(relname, 'a')",
+    "GREATEST(1, 2)",
+    "LEAST(1, 2)",
+    "current_user",
+    "current_date",
+    "CURRENT_TIMESTAMP(0)",
+    "EXTRACT(year FROM now())",
+    "SUBSTRING('a' FROM 1)",
+    "TRIM('a')",
+    "POSITION('a' IN 'b')",
+    "now() AT TIME ZONE 'UTC'",
+    "'a' IS NORMALIZED",
+    "'a' LIKE 'b' ESCAPE 'c'",
+    "1 BETWEEN 0 AND 2",
+    "count(*) OVER ()",
+    "xmlforest(1 AS a)",
+    "xmlelement(name a)",
+    "interval '1' day",
+    "-1",
+    "$$a$$::\"char\"",
+];
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn a_name_that_the_gate_makes_of_an_expression_is_the_servers() {
+    let mut unknown = Vec::new();
+    for expression in UNNAMED {
+        let text = format!("SELECT {expression} FROM pg_catalog.pg_class c LIMIT 1");
+        let shown = Command::new("psql").args(["-XAq", "-c", &text]).output().expect("psql runs");
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let parsed = parse(&text, &Limits::default()).unwrap();
+        let Some(NodeEnum::SelectStmt(select)) = parsed.statements[0].stmt.as_ref().unwrap().node.as_ref()
+        else {
+            panic!("{text}")
+        };
+        let Some(NodeEnum::ResTarget(target)) = &select.target_list[0].node else { panic!("{text}") };
+        let (name, naming) = output_name(target);
+        match naming {
+            Naming::Known => assert_eq!(Some(&*name), shown.lines().next(), "{expression}"),
+            _ => unknown.push(*expression),
+        }
+    }
+    assert!(unknown.len() < UNNAMED.len() / 3, "{unknown:?}");
 }

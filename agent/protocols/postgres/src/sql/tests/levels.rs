@@ -1,0 +1,230 @@
+//! Where the server finds what a name means, among levels of queries and relations of one name. Each case is a way to have
+//! a masked value found where the gate doesn't look.
+
+use super::{
+    lineage::{EMAIL, carried, paths},
+    *,
+};
+
+/// Whether the first result may carry the e-mail.
+fn may_carry(statements: &Statements) -> bool {
+    let result = &statements.shape.results[0];
+    result.untraced.is_some() || result.outputs.iter().any(|output| paths(&output.sources).contains(&EMAIL))
+}
+
+#[test]
+fn a_name_that_an_inner_query_may_lack_is_an_outer_one_as_well() {
+    for text in [
+        // No table has it, no view has any system column, and no join shows those of its sides.
+        "select (select oid from customers limit 1) from (select email as oid from customers) o",
+        "select (select ctid from mails limit 1) from (select email as ctid from customers) o",
+        "select (select xmin from orders a join orders b on true limit 1) from (select email as xmin from customers) o",
+        "select (select ctid from (select 1) i) from (select email as ctid from customers) o",
+        // A cast names what has no name, and CASE goes before it.
+        "select (select int4 from (select 1::int4::text) i) from (select email as int4 from customers) o",
+        "select (select text from (select case when true then 'a' else 'b'::text end) i) \
+         from (select email as text from customers) o",
+        "select (select c from (select c.* from orders c) i limit 1) from (select email as c from customers) o",
+        "select (select c from (select (select c.* from notes c)) i) from (select email as c from customers) o",
+        // A function's column goes by its parameter's name before its alias.
+        "select (select x from jsonb_array_elements('[1]') as x) from (select email as x from customers) o",
+        "select (select x from unnest('a:1'::tsvector) as x) from (select email as x from customers) o",
+        "select (select x from cast('(1,2)' as notes) as x) from (select email as x from customers) o",
+        // One of two tables of that name has it.
+        "select (select y from (select 1) one left join twice on true) from (select email as y from customers) o",
+        "select (select y from (select * from twice) i limit 1) from (select email as y from customers) o",
+        "select (select y from nowhere limit 1) from (select email as y from customers) o",
+    ] {
+        assert!(may_carry(&understood(text, &shop())), "{text}");
+    }
+}
+
+#[test]
+fn a_name_that_the_gate_does_not_know_is_an_inner_one_as_well() {
+    for text in [
+        "select (select column1 from (select (values (c.email)) from customers c) i limit 1) from (select 1 as column1) o",
+        "select (select x from (select (select s.* from (select email as x from customers) s)) i) from (select 1 as x) o",
+        "select (select xmlforest from (select xmlforest(email) from customers) i) from (select 1 as xmlforest) o",
+        "select (select column2 from ts_stat_like((select email from customers))) from (select 1 as column2) o",
+    ] {
+        assert!(may_carry(&understood(text, &shop())), "{text}");
+    }
+}
+
+#[test]
+fn a_column_goes_before_a_row_of_its_name() {
+    let row = "(select p as c from (select email as id from customers) p) s, (select 1 as id) c";
+    for text in [format!("select (c).id from {row}"), format!("select (c).* from {row}")] {
+        assert!(may_carry(&understood(&text, &shop())), "{text}");
+    }
+    assert_eq!(carried("select (c).email from customers c, (select 1 as d) s"), "p");
+}
+
+#[test]
+fn an_oracle_and_a_copy_by_such_a_name_are_told() {
+    let text = "select 1 from (select email as oid from customers) o where exists (select 1 from orders where oid like '4%')";
+    assert!(paths(&understood(text, &shop()).shape.influences).contains(&EMAIL));
+    let text =
+        "update notes set body = (select oid from notes limit 1) from (select email as oid from customers) o";
+    assert!(paths(&understood(text, &shop()).shape.copied).contains(&EMAIL));
+    let text = "select 1 from (select length(email) as x from customers) o, lateral \
+        (select 1 from (select 2 as x) i, notes tablesample system (x)) s";
+    assert!(paths(&understood(text, &shop()).shape.influences).contains(&EMAIL));
+}
+
+#[test]
+fn what_stands_behind_an_unknown_number_of_columns_is_not_known_by_its_place() {
+    for text in [
+        "select d from (select * from jsonb_array_elements('[1]') as email natural join customers) x (a, b, c, d)",
+        "select c from (select * from unnest('a:1'::tsvector) u natural join customers) x (a, b, c)",
+        "select d from (select * from cast('(1,2)' as notes) n, customers) x (a, b, c, d)",
+        "select f from (select * from twice right join customers p on true) x (a, b, c, d, e, f)",
+        "select c from (select * from (select 1::int) i natural join customers) x (a, b, c)",
+        "select d from (select * from (select 1::int) i join customers using (id)) x (a, b, c, d)",
+        "with u as (update orders set total = 1 from customers a join customers b using (id) returning *) \
+         select i from u t (a, b, c, d, e, f, g, h, i)",
+        "with u as (delete from orders using customers a join customers b using (id) returning *) \
+         select i from u t (a, b, c, d, e, f, g, h, i)",
+    ] {
+        assert!(may_carry(&understood(text, &shop())), "{text}");
+    }
+}
+
+/// What a session made that these texts ran in, and then asks.
+fn after(made: &[&str], text: &str) -> Arc<Statements> {
+    let catalog = shop();
+    let mut overlay = Overlay::default();
+    for made in made {
+        overlay.follow(&attempt(made, &catalog, &overlay).unwrap_or_else(|error| panic!("{made}: {error}")));
+    }
+    attempt(text, &catalog, &overlay).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn a_table_that_a_session_makes_anew_or_alters_may_have_other_columns() {
+    for made in [
+        [
+            "create temp table notes (id int, body text, more text)",
+            "create temp table notes (id int, body text)",
+        ],
+        ["create temp table notes (id int)", "drop table notes"],
+        ["create temp table notes (id int, body text)", "alter table notes drop column body"],
+        ["create temp table notes (id int, body text)", "alter table pg_temp.notes add column more text"],
+        ["select 1", "alter table notes add column more text"],
+        ["select 1", "alter table public.notes drop column body"],
+        ["select 1", "create table notes (id int)"],
+        ["select 1", "create temp view notes as select 1 as id"],
+        ["select 1", "create temp sequence notes"],
+        [
+            "select 1",
+            "create temp table t (id int generated always as identity (sequence name pg_temp.notes))",
+        ],
+        [
+            "create temp table t (id int)",
+            "alter table t alter id add generated always as identity (sequence name notes)",
+        ],
+        ["select 1", "explain analyze create temp table notes as select 1 as id"],
+        ["select 1", "explain analyze select 1 as id into temp notes"],
+        ["create temp table t (id int)", "alter table t rename to notes"],
+    ] {
+        // Each number of columns that may stand before the e-mail.
+        for place in ["c", "d", "e", "f", "g"] {
+            let text = format!(
+                "select {place} from (select * from notes right join customers p on true) x (a, b, c, d, e, f, g)"
+            );
+            assert!(may_carry(&after(&made, &text)), "{made:?}; {text}");
+        }
+    }
+    let shadowed = "select (select body from notes limit 1) from (select email as body from customers) o";
+    for made in [
+        "create temp table notes (id int)",
+        "alter table notes drop column body",
+        "alter table notes rename column body to text",
+    ] {
+        assert!(may_carry(&after(&[made], shadowed)), "{made}");
+    }
+    let child = "select (select secret from child limit 1) from (select email as secret from customers) o";
+    for made in ["alter table parent drop column secret", "alter table parent rename column secret to x"] {
+        assert!(may_carry(&after(&[made], child)), "{made}");
+    }
+    let made = "create temp table a (b serial)";
+    let text = "select b from (select * from a_b_seq1, customers) x (a, b)";
+    assert!(may_carry(&after(&[made], text)));
+}
+
+#[test]
+fn rows_are_not_kept_by_their_place_in_a_table_whose_columns_are_not_known() {
+    let text = "insert into public.customers select id, name, email, card from customers";
+    let copied = |made: &[&str]| paths(&after(made, text).shape.copied).contains(&EMAIL);
+    assert!(copied(&["alter table public.customers add column more text"]));
+    assert!(!copied(&["create temp table other (id int)"]));
+    let text = "copy public.notes to stdout";
+    assert!(after(&["alter table public.notes drop column body"], text).shape.results[0].untraced.is_some());
+}
+
+#[test]
+fn who_makes_the_same_table_again_reads_it_as_before() {
+    let made = ["create temp table t (id int, body text)"; 2];
+    let shape = after(&made, "select * from t, notes").shape.clone();
+    assert_eq!(shape.results[0].untraced, None);
+    assert_eq!(shape.results[0].outputs.len(), 4);
+    let made = ["create table public.notes (id int, body text)"];
+    assert_eq!(after(&made, "select * from notes").shape.results[0].untraced, None);
+}
+
+#[test]
+fn usual_queries_with_inner_queries_are_followed() {
+    for (text, expected) in [
+        ("select id, (select c.email from customers c where c.id = o.customer) from orders o", "-p"),
+        (
+            "select id, (select email from customers c where c.id = customer) as mail from orders order by id",
+            "-p",
+        ),
+        (
+            "select id, (select count(*) from orders where customer = c.id) from customers c order by name",
+            "--",
+        ),
+        ("select o.id, (select max(total) from orders i where i.customer = o.customer) from orders o", "--"),
+        (
+            "select c.id, c.email from customers c where exists (select 1 from orders o where o.customer = c.id)",
+            "-p",
+        ),
+        ("select id, email from customers where id in (select customer from orders where total > 5)", "-p"),
+        (
+            "select name from customers c where not exists (select from orders where customer = c.id and total > 1)",
+            "-",
+        ),
+        (
+            "select c.name, last.total from customers c left join lateral \
+             (select total from orders o where o.customer = c.id order by o.id desc limit 1) last on true",
+            "--",
+        ),
+        (
+            "select c.id, n.total from customers c cross join lateral (select max(total) as total from orders where customer = c.id) n",
+            "--",
+        ),
+        ("select id, n from customers, generate_series(1, 3) as n", "--"),
+        ("select id, value from notes, jsonb_array_elements(body::jsonb) as item", "--"),
+        ("select id, item from notes n, jsonb_array_elements(n.body::jsonb) as item", "--"),
+        ("select c.name from customers c where c.id = any (select x from unnest('{1,2}'::int[]) as x)", "-"),
+        (
+            "with top as (select customer, max(total) from orders group by customer) \
+          select email, max from customers join top on top.customer = customers.id order by max desc",
+            "p-",
+        ),
+        (
+            "select ctid, tableoid::regclass, id from customers where id = (select max(id) from customers)",
+            "---",
+        ),
+        ("select id, coalesce(name, '') from customers order by id", "--"),
+        (
+            "update orders o set total = 1 from customers c where c.id = o.customer returning o.id, c.email",
+            "-p",
+        ),
+    ] {
+        assert_eq!(carried(text), expected, "{text}");
+        let shape = understood(text, &shop()).shape.clone();
+        assert!(!paths(&shape.influences).contains(&EMAIL) && shape.untraced.is_none(), "{text}");
+        assert!(!paths(&shape.computed).contains(&EMAIL), "{text}");
+    }
+}
