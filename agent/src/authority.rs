@@ -131,7 +131,7 @@ impl Authority {
         if let Some(name) = names.iter().find(|name| !is_within(name)) {
             return Err(AuthorityError::Outside { name: name.clone(), within: self.within.clone() });
         }
-        let leaf = Leaf::new(self.clone(), sans(names, addresses)?)?;
+        let leaf = Leaf::new(self.clone(), sans(names, addresses)?, SystemTime::now)?;
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| AuthorityError::Mint(error.to_string()))?
@@ -179,6 +179,7 @@ struct Leaf {
     authority: Arc<Authority>,
     names: Vec<SanType>,
     current: ArcSwap<Minted>,
+    now: fn() -> SystemTime,
 }
 
 struct Minted {
@@ -187,9 +188,13 @@ struct Minted {
 }
 
 impl Leaf {
-    fn new(authority: Arc<Authority>, names: Vec<SanType>) -> Result<Self, AuthorityError> {
-        let minted = authority.mint(&names, SystemTime::now())?;
-        Ok(Self { authority, names, current: ArcSwap::from_pointee(minted) })
+    fn new(
+        authority: Arc<Authority>,
+        names: Vec<SanType>,
+        now: fn() -> SystemTime,
+    ) -> Result<Self, AuthorityError> {
+        let minted = authority.mint(&names, now())?;
+        Ok(Self { authority, names, current: ArcSwap::from_pointee(minted), now })
     }
 
     fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
@@ -213,7 +218,7 @@ impl Leaf {
 
 impl ResolvesServerCert for Leaf {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.at(SystemTime::now()))
+        Some(self.at((self.now)()))
     }
 }
 
@@ -337,11 +342,16 @@ fn set_validity(params: &mut CertificateParams, now: SystemTime, life: Duration)
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        sync::atomic::{AtomicU32, Ordering},
+    };
 
     use rustls::{
         ClientConfig, RootCertStore,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
+        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        time_provider::TimeProvider,
     };
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -353,9 +363,31 @@ pub(crate) mod tests {
         server: Arc<ServerConfig>,
         name: &str,
     ) -> Result<(), String> {
+        shown(directory, server, name, 0).await.map(drop)
+    }
+
+    /// A clock that is so many days ahead.
+    #[derive(Debug)]
+    struct Ahead(u64);
+
+    impl TimeProvider for Ahead {
+        fn current_time(&self) -> Option<UnixTime> {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            Some(UnixTime::since_unix_epoch(now + DAY * u32::try_from(self.0).ok()?))
+        }
+    }
+
+    /// The certificate that such a client is shown, and accepts so many days from now.
+    async fn shown(
+        directory: &Path,
+        server: Arc<ServerConfig>,
+        name: &str,
+        days: u64,
+    ) -> Result<CertificateDer<'static>, String> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(certificate_path(directory)).unwrap()).unwrap();
-        let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_details(provider, Arc::new(Ahead(days)))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
@@ -366,7 +398,9 @@ pub(crate) mod tests {
             TlsConnector::from(Arc::new(client)).connect(name, near),
             TlsAcceptor::from(server).accept(far)
         );
-        connected.map(drop).map_err(|error| error.to_string())
+        let connected = connected.map_err(|error| error.to_string())?;
+        let certificates = connected.get_ref().1.peer_certificates().unwrap_or_default();
+        Ok(certificates.first().ok_or("no certificate")?.clone().into_owned())
     }
 
     #[tokio::test]
@@ -409,7 +443,8 @@ pub(crate) mod tests {
             let error = authority.server_config(&[outside.into()], &[], &[]).err().unwrap().to_string();
             assert!(error.contains("at or below internal"), "{error}");
             // Whoever has the key gets no further: clients refuse what it signs.
-            let leaf = Leaf::new(authority.clone(), sans(&[outside.into()], &[]).unwrap()).unwrap();
+            let leaf =
+                Leaf::new(authority.clone(), sans(&[outside.into()], &[]).unwrap(), SystemTime::now).unwrap();
             let mut forged = ServerConfig::clone(&server);
             forged.cert_resolver = Arc::new(leaf);
             assert!(handshake(directory.path(), Arc::new(forged), outside).await.is_err(), "{outside}");
@@ -455,12 +490,34 @@ pub(crate) mod tests {
     fn a_leaf_renews_itself_before_it_ends() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open(directory.path(), "host", &[]).unwrap());
-        let leaf = Leaf::new(authority, sans(&[], &[]).unwrap()).unwrap();
+        let leaf = Leaf::new(authority, sans(&[], &[]).unwrap(), SystemTime::now).unwrap();
         let now = SystemTime::now();
         let first = leaf.at(now);
         assert!(Arc::ptr_eq(&first, &leaf.at(now + LEAF_LIFE / 2)));
         let renewed = leaf.at(now + LEAF_LIFE * 3 / 4);
         assert!(!Arc::ptr_eq(&first, &renewed));
         assert!(Arc::ptr_eq(&renewed, &leaf.at(now + LEAF_LIFE)));
+    }
+
+    #[tokio::test]
+    async fn clients_are_shown_the_renewed_leaf_by_the_configuration_that_they_were_shown_the_old_one_by() {
+        static PASSED: AtomicU32 = AtomicU32::new(0);
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open(directory.path(), "host", &[]).unwrap());
+        let names = sans(&["db.internal".into()], &[]).unwrap();
+        let clock = || SystemTime::now() + DAY * PASSED.load(Ordering::Relaxed);
+        let mut config =
+            ServerConfig::clone(&authority.server_config(&["db.internal".into()], &[], &[]).unwrap());
+        config.cert_resolver = Arc::new(Leaf::new(authority, names, clock).unwrap());
+        let config = Arc::new(config);
+        let shown = |days| shown(directory.path(), config.clone(), "db.internal", days);
+        let first = shown(0).await.unwrap();
+        assert_eq!(shown(4).await.unwrap(), first);
+        let over = shown(8).await.unwrap_err();
+        assert!(over.contains("expired"), "a leaf ends: {over}");
+        PASSED.store(5, Ordering::Relaxed);
+        let renewed = shown(8).await.unwrap();
+        assert_ne!(renewed, first);
+        assert_eq!(shown(5).await.unwrap(), renewed);
     }
 }

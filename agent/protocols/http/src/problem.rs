@@ -135,6 +135,8 @@ impl Problem {
     /// The trailers-only form: `grpc-status` and `grpc-message` among the headers.
     fn grpc(&self, headers: &mut HeaderMap) {
         let code = match self.status {
+            // Not for ever, as what is denied is: clients may ask again.
+            StatusCode::FORBIDDEN if self.approval.is_some() => "14",
             StatusCode::FORBIDDEN => "7",
             StatusCode::TOO_MANY_REQUESTS => "8",
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
@@ -143,6 +145,10 @@ impl Problem {
         };
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert("grpc-status", HeaderValue::from_static(code));
+        if let Some(seconds) = self.retry_after {
+            // As gRPC's own retries have it (gRFC A6).
+            headers.insert("grpc-retry-pushback-ms", seconds.saturating_mul(1000).into());
+        }
         let hint = self.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
         let message = crate::target::encoded(format!("{}{hint}", self.detail).as_bytes());
         if let Ok(message) = HeaderValue::from_str(&message) {

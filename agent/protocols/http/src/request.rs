@@ -17,6 +17,7 @@ use crate::{
     target::{self, Authority, Query},
     vocabulary,
     websocket::Offer,
+    wire::{MOST_FIELDS, WireError},
 };
 
 /// A request as it came in, whatever the version.
@@ -94,6 +95,10 @@ impl Asked {
     pub(crate) fn understand(self, way: &Way, options: &Options) -> Result<Understood, Problem> {
         let bad =
             |why: &str| Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"));
+        if self.headers.len() > MOST_FIELDS {
+            let error = WireError::TooLarge;
+            return Err(Problem::new(error.status(), error.to_string()));
+        }
         let Some(method) = vocabulary::method(&self.method) else {
             let detail = format!("the gate does not pass on the method {}", self.method);
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));

@@ -136,6 +136,16 @@ fn text_is_masked_wherever_its_body_is_cut() {
 }
 
 #[test]
+fn of_a_page_what_can_be_read_as_it_stands_is_masked() {
+    let page = "<p>card <b>4111111111111111</b>, <a href=\"mailto:ada@example.com\">mail</a></p>\n";
+    let whole =
+        shown(&verdict("", "card, email"), &mut headers("text/html; charset=utf-8"), page.as_bytes(), 7);
+    let whole = whole.unwrap();
+    assert!(!whole.contains("411111111111") && !whole.contains("ada@"), "{whole}");
+    assert!(whole.starts_with("<p>card <b>") && whole.ends_with("\">mail</a></p>\n"), "{whole}");
+}
+
+#[test]
 fn an_event_is_shown_when_it_is_whole_and_not_later() {
     let (verdict, masker) = (verdict("", "email"), masker());
     let masks = Masks::of(&verdict, &masker).unwrap();

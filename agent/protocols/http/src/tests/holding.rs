@@ -109,3 +109,20 @@ async fn a_body_that_nobody_could_be_shown_is_not_asked_about() {
     assert!(heard(&mut client).await.starts_with("HTTP/1.1 413"));
     assert_eq!(stage.people.asked(), 0);
 }
+
+#[tokio::test]
+async fn a_call_of_grpc_that_waits_may_be_made_again_and_one_that_is_denied_may_not() {
+    let rules = RULES.replace("{method: DELETE}", "{path: \"/pkg.Service/Wait\"}")
+        + "  - {name: no, subjects: [tester], resources: [it], deny: [{path: \"/pkg.Service/No\"}]}\n";
+    let stage = Stage::set(&rules, "{wait: 0}", Reached::Plainly, ok).await;
+    let call = |path: &str| {
+        let more = "Content-Type: application/grpc\r\nContent-Length: 0\r\n";
+        stage.request(&format!("POST {path}"), more)
+    };
+    let waits = stage.told(&call("/pkg.Service/Wait")).await;
+    assert!(waits.contains("grpc-status: 14\r\ngrpc-retry-pushback-ms: 5000\r\n"), "{waits}");
+    assert!(waits.contains("grpc-message: waits%20for%20approval%20q1"), "{waits}");
+    let denied = stage.told(&call("/pkg.Service/No")).await;
+    assert!(denied.contains("grpc-status: 7\r\n") && !denied.contains("pushback"), "{denied}");
+    assert!(stage.received().is_empty());
+}

@@ -4,6 +4,7 @@ mod attacks;
 mod bodies;
 mod coming_back;
 mod contract;
+mod h2_tricks;
 mod holding;
 mod oauth2;
 mod records;

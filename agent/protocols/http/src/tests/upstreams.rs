@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::stage::{HOST, PATIENCE, Reached, Stage, ok, whole};
+use super::stage::{Authority, HOST, PATIENCE, Reached, Stage, accept, ok, whole};
 
 const RULES: &str = r#"
 rules:
@@ -42,6 +42,42 @@ async fn a_certificate_that_another_authority_signed_signs_nobody_in() {
     let heard = get(&stage, HOST).await;
     assert!(heard.starts_with("HTTP/1.1 502") && !heard.contains("certificate"), "{heard}");
     assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn an_upstream_that_another_authority_vouches_for_gets_no_request() {
+    let serving = |listener, _, received| {
+        // With a certificate of the right name, of an authority that nobody trusts.
+        let impostor = Authority::new().server(HOST, &[b"http/1.1"]);
+        tokio::spawn(accept(listener, Some(impostor.into()), ok, received))
+    };
+    let stage = Stage::serving(RULES, "{hosts: [it.test]}", Reached::AsNamed(HOST), serving).await;
+    let stage = stage.signs_in(None, "hunter2hunter2");
+    let heard = get(&stage, HOST).await;
+    assert!(heard.starts_with("HTTP/1.1 502") && !heard.contains("certificate"), "{heard}");
+    assert!(stage.received().is_empty());
+}
+
+/// How the upstream sees the gate's credential, and what the client had of the same kind.
+async fn seen(options: &str, own: &str) -> String {
+    let stage = Stage::set(RULES, options, Reached::Plainly, ok).await.signs_in(None, "hunter2hunter2");
+    let own = format!("{own}\r\nAuthorization: Bearer mine\r\n");
+    let heard = stage.told(&stage.request("GET /open/x", &own)).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+    stage.received().remove(0)
+}
+
+#[tokio::test]
+async fn a_session_signs_in_by_a_field_of_its_own_or_a_cookie() {
+    let by_header = seen("{sign-in: {header: X-Key}}", "X-Key: mine").await;
+    assert!(by_header.contains("x-key: hunter2hunter2\r\n"), "{by_header}");
+    let by_cookie = seen("{sign-in: {cookie: sid}}", "Cookie: a=1; sid=mine").await;
+    assert!(by_cookie.contains("cookie: sid=hunter2hunter2\r\n"), "{by_cookie}");
+    let beside = seen("{sign-in: {cookie: sid}, pass: [cookie]}", "Cookie: a=1; sid=mine").await;
+    assert!(beside.contains("cookie: a=1; sid=hunter2hunter2\r\n"), "{beside}");
+    for request in [by_header, by_cookie, beside] {
+        assert!(!request.contains("mine"), "{request}");
+    }
 }
 
 /// Answers one request on each connection, and closes it.

@@ -8,7 +8,7 @@ use super::WireError;
 /// Most bytes of a head.
 pub(super) const LARGEST: usize = 64 * 1024;
 /// Most header fields.
-pub(super) const MOST_FIELDS: usize = 128;
+pub(crate) const MOST_FIELDS: usize = 128;
 /// Longest method.
 const LONGEST_METHOD: usize = 32;
 

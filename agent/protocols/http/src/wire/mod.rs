@@ -7,7 +7,7 @@ mod head;
 mod write;
 
 pub(crate) use body::{Decoded, Decoder};
-pub(crate) use head::{Framing, Head, HeadReader, content_length};
+pub(crate) use head::{Framing, Head, HeadReader, MOST_FIELDS, content_length};
 pub(crate) use write::{Length, chunk, last_chunk, response_head};
 
 use thiserror::Error;
