@@ -1,6 +1,7 @@
 //! What every protocol must hold, whatever it speaks: each function is one promise, for a protocol's tests to call
 //! with its own [`Words`], on a runtime of several threads.
 
+mod holds;
 mod people;
 mod rig;
 
@@ -15,6 +16,12 @@ use tokio::{
 };
 
 use crate::{BoxFuture, Protocol};
+pub use holds::{
+    a_client_that_goes_away_takes_its_question_back,
+    a_held_action_waits_for_a_yes_and_goes_on_in_its_connection,
+    a_held_action_without_a_yes_is_refused_and_the_session_goes_on,
+    an_agent_that_stops_leaves_a_question_standing, what_an_identity_lets_do_ends_with_it,
+};
 pub use people::People;
 pub use rig::{Memory, PATIENCE, Rig};
 
@@ -28,7 +35,7 @@ pub type Upstream = fn(TcpStream, mpsc::UnboundedSender<Vec<u8>>) -> BoxFuture<'
 pub struct Words {
     /// The protocol.
     pub protocol: Arc<dyn Protocol>,
-    /// A bundle with a resource named `it` at `127.0.0.1:{port}` and a subject named `tester`.
+    /// A bundle with a resource named `it` at `127.0.0.1:{port}`, a subject named `tester`, and an issuer named `people`.
     pub bundle: &'static str,
     /// What a client opens with; the bundle allows it.
     pub sign_in: Vec<u8>,
@@ -40,6 +47,10 @@ pub struct Words {
     pub forbidden: (Vec<u8>, &'static [u8]),
     /// An action that a rule of the bundle lets through once an hour, and a part of it by which the upstream knows it.
     pub limited: (Vec<u8>, &'static [u8]),
+    /// An action that waits for people, and a part of it by which the upstream knows it.
+    pub held: (Vec<u8>, &'static [u8]),
+    /// An action that is only allowed to whom the issuer `people` knows, likewise.
+    pub vouched: (Vec<u8>, &'static [u8]),
     /// Plays the upstream.
     pub upstream: Upstream,
     /// Whether what the client got ends in a session that waits for the next action.

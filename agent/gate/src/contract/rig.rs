@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use tidegate_policy::{Policy, Principal, SourceFile, Vocabulary};
+use tidegate_policy::{Identity, Policy, Principal, SourceFile, Vocabulary};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, watch},
@@ -34,13 +34,21 @@ pub struct Rig {
     pub people: People,
     /// The session itself.
     pub session: JoinHandle<Result<(), ServeError>>,
+    agent: Agent,
+    vocabulary: &'static Vocabulary,
+}
+
+/// What sessions are opened with.
+struct Agent {
     server: Arc<dyn Server>,
     address: SocketAddr,
-    vocabulary: &'static Vocabulary,
     policy: Arc<ArcSwap<Policy>>,
     changes: watch::Sender<u64>,
     stopping: watch::Sender<Stopping>,
+    identities: watch::Sender<Arc<[Identity]>>,
     rates: Arc<Rates>,
+    memory: Memory,
+    people: People,
 }
 
 impl Rig {
@@ -49,64 +57,63 @@ impl Rig {
     pub async fn set(protocol: &dyn Protocol, bundle: &str, memory: Memory) -> (Self, TcpListener) {
         let listener = bind().await;
         let address = listener.local_addr().expect("a bound listener has an address");
-        let policy = load(bundle, address, protocol.vocabulary());
-        let resource = policy.resources.first().expect("the bundle has a resource").clone();
-        let server = protocol.configure(&resource).expect("the resource can be served");
-        let policy = Arc::new(ArcSwap::from_pointee(policy));
-        let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(Stopping::No));
-        let (people, rates) = (People::default(), Arc::default());
-        let (client, session) =
-            serve(&server, address, &policy, (&changes, &stopping), (&memory, &people, &rates)).await;
         let vocabulary = protocol.vocabulary();
-        (
-            Self {
-                client,
-                memory,
-                people,
-                session,
-                server,
-                address,
-                vocabulary,
-                policy,
-                changes,
-                stopping,
-                rates,
-            },
-            listener,
-        )
+        let policy = load(bundle, address, vocabulary);
+        let resource = policy.resources.first().expect("the bundle has a resource").clone();
+        let people = People::default();
+        let agent = Agent {
+            server: protocol.configure(&resource).expect("the resource can be served"),
+            address,
+            policy: Arc::new(ArcSwap::from_pointee(policy)),
+            changes: watch::Sender::new(0),
+            stopping: watch::Sender::new(Stopping::No),
+            identities: watch::Sender::default(),
+            rates: Arc::default(),
+            memory: memory.clone(),
+            people: people.clone(),
+        };
+        let (client, session) = agent.serve().await;
+        (Self { client, memory, people, session, agent, vocabulary }, listener)
     }
 
     /// A second connection to the same resource; its session is recorded in the same memory.
     pub async fn connect(&self) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
-        serve(
-            &self.server,
-            self.address,
-            &self.policy,
-            (&self.changes, &self.stopping),
-            (&self.memory, &self.people, &self.rates),
-        )
-        .await
+        self.agent.serve().await
     }
 
     /// Replaces the bundle.
     pub fn reload(&self, bundle: &str) {
-        self.policy.store(Arc::new(load(bundle, self.address, self.vocabulary)));
-        self.changes.send_modify(|changes| *changes += 1);
+        self.agent.policy.store(Arc::new(load(bundle, self.agent.address, self.vocabulary)));
+        self.agent.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// From now on the issuer `people` says that the client is these, and nobody else.
+    pub fn identify(&self, subjects: &[&str]) {
+        let identity = |subject: &&str| Identity {
+            issuer: "people".into(),
+            url: "https://people.example".into(),
+            account: None,
+            subject: (*subject).into(),
+            groups: Vec::new(),
+            expires: i64::MAX,
+            claims: serde_json::Map::new(),
+        };
+        self.agent.identities.send_replace(subjects.iter().map(identity).collect());
     }
 
     /// Where the resource is: what clients call it by, where their protocol says so.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.agent.address.port()
     }
 
     /// Asks the agent to stop.
     pub fn stop(&self) {
-        self.stopping.send_replace(Stopping::Asked);
+        self.agent.stopping.send_replace(Stopping::Asked);
     }
 
     /// The grace of the agent that was asked to stop is over.
     pub fn grace_ends(&self) {
-        self.stopping.send_replace(Stopping::Now);
+        self.agent.stopping.send_replace(Stopping::Now);
     }
 }
 
@@ -122,31 +129,28 @@ fn load(bundle: &str, address: SocketAddr, vocabulary: &'static Vocabulary) -> P
     Policy::load(&[file], &[vocabulary]).expect("the bundle loads")
 }
 
-async fn serve(
-    server: &Arc<dyn Server>,
-    address: SocketAddr,
-    policy: &Arc<ArcSwap<Policy>>,
-    (changes, stopping): (&watch::Sender<u64>, &watch::Sender<Stopping>),
-    (memory, people, rates): (&Memory, &People, &Arc<Rates>),
-) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
-    let (client, stream) = pair().await;
-    let resource = policy.load().resources.first().expect("the bundle has a resource").clone();
-    let gate = Gate::open(Opening {
-        origin: Origin { destination: address, socket: None, principal: tester() },
-        identified: Identified::nobody(),
-        resource,
-        policy: policy.clone(),
-        changes: changes.subscribe(),
-        stopping: stopping.subscribe(),
-        credentials: Arc::new(NoSecrets),
-        records: Arc::new(memory.clone()),
-        approvals: Arc::new(people.clone()),
-        rates: rates.clone(),
-        masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
-        tier: "full".into(),
-    });
-    let gate = gate.expect("the record opens");
-    (client, tokio::spawn(server.clone().serve(ClientIo { stream: stream.into(), tls: no_tls() }, gate)))
+impl Agent {
+    async fn serve(&self) -> (TcpStream, JoinHandle<Result<(), ServeError>>) {
+        let (client, stream) = pair().await;
+        let resource = self.policy.load().resources.first().expect("the bundle has a resource").clone();
+        let gate = Gate::open(Opening {
+            origin: Origin { destination: self.address, socket: None, principal: tester() },
+            identified: Identified { now: self.identities.subscribe(), unproven: Arc::default() },
+            resource,
+            policy: self.policy.clone(),
+            changes: self.changes.subscribe(),
+            stopping: self.stopping.subscribe(),
+            credentials: Arc::new(NoSecrets),
+            records: Arc::new(self.memory.clone()),
+            approvals: Arc::new(self.people.clone()),
+            rates: self.rates.clone(),
+            masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
+            tier: "full".into(),
+        });
+        let gate = gate.expect("the record opens");
+        let client_io = ClientIo { stream: stream.into(), tls: no_tls() };
+        (client, tokio::spawn(self.server.clone().serve(client_io, gate)))
+    }
 }
 
 /// Records kept in memory, as the lines they would be.

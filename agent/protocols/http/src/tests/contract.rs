@@ -21,6 +21,8 @@ resources:
     protocol: http
     addresses: ["127.0.0.1:{port}"]
     tls: {mode: disable}
+issuers:
+  people: {url: "https://people.example", audience: contract, tokens: [present]}
 rules:
   - name: open
     subjects: [tester]
@@ -31,6 +33,16 @@ rules:
     resources: [it]
     allow: [{path: /limited}]
     rate: 1/h
+  - name: ask
+    subjects: [tester]
+    resources: [it]
+    hold: [{path: /held}]
+    approve: {by: {users: [ann]}}
+  - name: vouched
+    subjects: [tester]
+    resources: [it]
+    who: {issuer: people}
+    allow: [{path: /vouched}]
 "#;
 
 fn request(method: &str, path: &str, more: &str) -> Vec<u8> {
@@ -46,6 +58,8 @@ fn words() -> Words {
         allowed: (request("GET", "/open/permitted", ""), b"/open/permitted"),
         forbidden: (request("GET", "/unmentionable", ""), b"unmentionable"),
         limited: (request("GET", "/limited", ""), b"/limited"),
+        held: (request("GET", "/held", ""), b"/held"),
+        vouched: (request("GET", "/vouched", ""), b"/vouched"),
         upstream: play,
         is_ready: |heard| whole(heard).is_some_and(|length| length == heard.len()),
         is_refusal: |heard| {
@@ -63,6 +77,8 @@ fn with_bodies() -> Words {
         allowed: (post("/open/x", "permitted"), b"permitted"),
         forbidden: (post("/closed", "unmentionable"), b"unmentionable"),
         limited: (post("/limited", "now and then"), b"now and then"),
+        held: (post("/held", "held back"), b"held back"),
+        vouched: (post("/vouched", "vouched for"), b"vouched for"),
         ..words()
     }
 }
@@ -92,6 +108,11 @@ holds! {
     what_is_over_its_rate_is_refused_and_the_session_goes_on
     an_abort_closes_the_record_once
     a_client_that_leaves_closes_the_record_once
+    a_held_action_waits_for_a_yes_and_goes_on_in_its_connection
+    a_held_action_without_a_yes_is_refused_and_the_session_goes_on
+    a_client_that_goes_away_takes_its_question_back
+    an_agent_that_stops_leaves_a_question_standing
+    what_an_identity_lets_do_ends_with_it
 }
 
 /// A server that is content with everything.

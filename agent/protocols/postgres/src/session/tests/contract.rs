@@ -25,6 +25,8 @@ resources:
     addresses: ["127.0.0.1:{port}"]
     tls: {mode: disable}
     credential: any
+issuers:
+  people: {url: "https://people.example", audience: contract, tokens: [present]}
 rules:
   - name: sign-in
     subjects: [tester]
@@ -35,6 +37,16 @@ rules:
     resources: [it]
     allow: [{statement: [show]}]
     rate: 1/h
+  - name: ask
+    subjects: [tester]
+    resources: [it]
+    hold: [{statement: [notify]}]
+    approve: {by: {users: [ann]}}
+  - name: vouched
+    subjects: [tester]
+    resources: [it]
+    who: {issuer: people}
+    allow: [{statement: [listen]}]
 "#;
 
 fn words() -> Words {
@@ -46,6 +58,8 @@ fn words() -> Words {
         allowed: (query("select 'permitted'"), b"permitted"),
         forbidden: (query("drop table t -- unmentionable"), b"unmentionable"),
         limited: (query("show lc_collate"), b"lc_collate"),
+        held: (query("notify held_back"), b"held_back"),
+        vouched: (query("listen vouched_for"), b"vouched_for"),
         upstream: play,
         is_ready: |heard| heard.ends_with(b"Z\0\0\0\x05I"),
         is_refusal: |heard| {
@@ -60,6 +74,8 @@ fn pipelined() -> Words {
         allowed: (extended("select 1"), b"E\0\0\0\x09\0\0\0\0\0"),
         forbidden: (extended("drop table t -- unmentionable"), b"unmentionable"),
         limited: (extended("show lc_collate"), b"E\0\0\0\x09\0\0\0\0\0"),
+        held: (extended("notify held_back"), b"E\0\0\0\x09\0\0\0\0\0"),
+        vouched: (extended("listen vouched_for"), b"E\0\0\0\x09\0\0\0\0\0"),
         ..words()
     }
 }
@@ -89,6 +105,11 @@ holds! {
     what_is_over_its_rate_is_refused_and_the_session_goes_on
     an_abort_closes_the_record_once
     a_client_that_leaves_closes_the_record_once
+    a_held_action_waits_for_a_yes_and_goes_on_in_its_connection
+    a_held_action_without_a_yes_is_refused_and_the_session_goes_on
+    a_client_that_goes_away_takes_its_question_back
+    an_agent_that_stops_leaves_a_question_standing
+    what_an_identity_lets_do_ends_with_it
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
