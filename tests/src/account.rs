@@ -5,7 +5,7 @@ use std::{
     io::Write,
     net::SocketAddr,
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -127,6 +127,14 @@ impl Account {
         self.transcribe(&ran.stdout);
         self.transcribe(&ran.stderr);
         Ok(ran)
+    }
+
+    /// Runs a client to its end that [`command`](Self::command) began.
+    pub fn output(&self, command: &mut Command) -> Result<Output> {
+        let output = command.output().with_context(|| format!("starting {command:?}"))?;
+        self.transcribe(&String::from_utf8_lossy(&output.stdout));
+        self.transcribe(&String::from_utf8_lossy(&output.stderr));
+        Ok(output)
     }
 
     /// Adds what a client printed that was run in another way.

@@ -47,11 +47,11 @@ pub(crate) fn approvals(world: &World, who: &Account, arguments: &[&str]) -> Res
     let runtime = world.agent.runtime();
     let mut command = who.command(told.get_program());
     command.arg("approvals").args(arguments).arg("--runtime").arg(runtime);
-    said(&mut command)
+    said(who, &mut command)
 }
 
-fn said(command: &mut Command) -> Result<(bool, String)> {
-    let output = command.output()?;
+fn said(who: &Account, command: &mut Command) -> Result<(bool, String)> {
+    let output = who.output(command)?;
     let text = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8(text)?))
 }

@@ -364,8 +364,8 @@ fn startup_options_lead_to_no_other_database_or_protocol() -> Result<()> {
             "-f i",
         ] {
             let mut command = world.ci.command("psql");
-            let output =
-                command.env("PGOPTIONS", options).args(["-XqAtc", "SELECT current_database()"]).output()?;
+            command.env("PGOPTIONS", options).args(["-XqAtc", "SELECT current_database()"]);
+            let output = world.ci.output(&mut command)?;
             ensure!(!output.status.success(), "{options}: {}", String::from_utf8_lossy(&output.stdout));
         }
         Ok(())

@@ -50,7 +50,7 @@ impl Cgroup {
             "echo $$ >{} && exec setpriv --reuid {uid} --regid {uid} --clear-groups psql -XqAt -c \"{HERE}\" 2>&1",
             procs.display()
         );
-        let output = account.command("sh").args(["-c", &script]).uid(0).gid(0).output()?;
+        let output = account.output(account.command("sh").args(["-c", &script]).uid(0).gid(0))?;
         Ok(String::from_utf8(output.stdout)?)
     }
 }

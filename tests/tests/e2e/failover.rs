@@ -43,10 +43,8 @@ fn a_client_with_several_hosts_finds_the_server_that_takes_writes() -> Result<()
         let answers = |wanted: &str| -> Result<String> {
             let mut command = world.ci.command("psql");
             command.env("PGHOST", "127.0.0.1,127.0.0.1").env("PGPORT", format!("{},{}", ports[0], ports[1]));
-            let output = command
-                .env("PGTARGETSESSIONATTRS", wanted)
-                .args(["-XqAtc", "SELECT inet_server_port()"])
-                .output()?;
+            command.env("PGTARGETSESSIONATTRS", wanted).args(["-XqAtc", "SELECT inet_server_port()"]);
+            let output = world.ci.output(&mut command)?;
             ensure!(output.status.success(), "{wanted}: {}", String::from_utf8_lossy(&output.stderr));
             Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
         };

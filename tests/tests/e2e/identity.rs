@@ -64,6 +64,7 @@ fn is_nowhere(world: &World, token: &str) -> Result<()> {
 
 /// A shell that stays open in a session of its own, as a job's or a person's does.
 pub(crate) struct Shell {
+    account: Account,
     process: Process,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -76,7 +77,15 @@ impl Shell {
         let mut process = Process::start(&mut command)?;
         let stdin = process.child().stdin.take().context("stdin")?;
         let stdout = BufReader::new(process.child().stdout.take().context("stdout")?);
-        Ok(Self { process, stdin, stdout })
+        Ok(Self { account: account.clone(), process, stdin, stdout })
+    }
+
+    /// Reads a line; empty at the end.
+    fn read(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        self.account.transcribe(&line);
+        Ok(line)
     }
 
     /// Runs a command; what it printed, its errors too.
@@ -95,10 +104,9 @@ impl Shell {
     /// The address that a login shows, with the code in it.
     pub(crate) fn address(&mut self) -> Result<String> {
         loop {
-            let mut line = String::new();
-            let length = self.stdout.read_line(&mut line)?;
+            let line = self.read()?;
             ensure!(
-                length > 0 && !line.contains("---") && !line.starts_with("tidegate:"),
+                !line.is_empty() && !line.contains("---") && !line.starts_with("tidegate:"),
                 "no login: {line}"
             );
             if let Some(address) = line.strip_prefix("or open ") {
@@ -111,8 +119,8 @@ impl Shell {
     pub(crate) fn until(&mut self, text: &str) -> Result<String> {
         let mut printed = String::new();
         loop {
-            let mut line = String::new();
-            if self.stdout.read_line(&mut line)? == 0 {
+            let line = self.read()?;
+            if line.is_empty() {
                 let mut complaints = String::new();
                 self.process.child().stderr.take().context("stderr")?.read_to_string(&mut complaints)?;
                 bail!("the shell ended: {printed}{complaints}");
@@ -126,8 +134,8 @@ impl Shell {
 
     /// The next line.
     pub(crate) fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(self.stdout.read_line(&mut line)? > 0, "the shell ended");
+        let line = self.read()?;
+        ensure!(!line.is_empty(), "the shell ended");
         Ok(line)
     }
 

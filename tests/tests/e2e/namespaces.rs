@@ -57,7 +57,7 @@ impl Linked {
             .env("PGHOST", world.server.address.ip().to_string())
             .env("PGPORT", world.server.address.port().to_string())
             .envs([("PGDATABASE", "shop"), ("PGUSER", "app"), ("PGPASSWORD", "not-the-password")]);
-        Ok(command.output()?)
+        world.ci.output(&mut command)
     }
 }
 
@@ -117,7 +117,7 @@ fn a_rootless_namespace_is_served_too() -> Result<()> {
         let card = printed("psql gets in", || {
             let mut command = world.ci.command("unshare");
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-            Ok(command.args(["-Urn", "sh", "-c", &script]).output()?)
+            world.ci.output(command.args(["-Urn", "sh", "-c", &script]))
         })?;
         ensure!(card.ends_with("1111") && !card.starts_with("4111"), "{card}");
         Ok(())

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use tidegate_tests::{Account, World, governed_uid};
+use tidegate_tests::{Account, NameServer, World, governed_uid};
 
 use crate::together::{Session, eventually};
 
@@ -34,6 +34,51 @@ fn a_destination_that_nothing_declares_is_refused_with_eperm() -> Result<()> {
             (world.ci.python(&script)?.clean()?, world.stranger.python(&script)?.clean()?);
         ensure!(governed == "EPERM", "a governed account: {governed}");
         ensure!(ungoverned == "connected", "an ungoverned one: {ungoverned}");
+        Ok(())
+    })
+}
+
+/// Where an account gets by itself.
+fn reaches(account: &Account, host: &str, port: u16) -> Result<String> {
+    let script = include_str!("../../clients/reach.py").replace("127.0.0.1", host);
+    account.python(&script.replace("{port}", &port.to_string()))?.clean()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_the_bundle_passes_by_address_network_or_name_is_reached_by_its_subjects_alone() -> Result<()> {
+    World::with(|world| {
+        let elsewhere = TcpListener::bind(("127.9.0.1", 0))?;
+        let port = elsewhere.local_addr()?.port();
+        let another = TcpListener::bind(("127.9.0.1", 0))?;
+        let other_port = another.local_addr()?.port();
+        let names = NameServer::start()?;
+        names.set("mirror.test", &[elsewhere.local_addr()?.ip()]);
+        let dns = format!("dns: {{servers: [{}]}}\nresources:\n", names.address.ip());
+        for (to, host) in [
+            (format!("127.9.0.1:{port}"), "127.9.0.1"),
+            ("127.9.0.0/16".to_owned(), "127.9.0.1"),
+            (format!("127.9.0.0/16:{port}"), "127.9.0.1"),
+            (format!("mirror.test:{port}"), "mirror.test"),
+        ] {
+            world.change_bundle("resources:\n", &dns)?;
+            world.agent.ask(&["reload"])?;
+            ensure!(
+                reaches(&world.ci, "127.9.0.1", port)? == "EPERM",
+                "{to}: it is reached before it is passed"
+            );
+            let passes = format!("passes:\n  - {{subjects: [ci], to: [\"{to}\"]}}\n{dns}");
+            world.change_bundle("resources:\n", &passes)?;
+            world.agent.ask(&["reload"])?;
+            let reached = reaches(&world.ci, host, port)?;
+            ensure!(reached == "connected", "{to}: {reached}");
+            let by_others = reaches(&world.ops, host, port)?;
+            ensure!(by_others == "EPERM", "{to}: another subject: {by_others}");
+            if to.ends_with(&port.to_string()) {
+                let beside = reaches(&world.ci, host, other_port)?;
+                ensure!(beside == "EPERM", "{to}: port {other_port}: {beside}");
+            }
+        }
         Ok(())
     })
 }

@@ -45,7 +45,7 @@ fn a_pooler_in_session_mode_is_an_upstream_like_any_other() -> Result<()> {
         let psql = |script: &str| {
             let mut command = world.ci.command("psql");
             command.env("PGPORT", &port).args(["-XqAt", "-v", "VERBOSITY=verbose", "-c", script]);
-            command.output().context("psql")
+            world.ci.output(&mut command)
         };
         let shown = psql("SELECT card_number FROM customers WHERE id = 1")?;
         let card = String::from_utf8(shown.stdout)?;
@@ -67,7 +67,7 @@ fn a_pooler_in_transaction_mode_serves_transactions_and_keeps_nothing_of_the_gat
     World::with(|world| {
         let pooler = Pooler::start(world, "transaction")?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, pooler.port));
-        let ci = Account::new(world.ci.uid, address, "any");
+        let ci = Account::new(world.ci.uid, address, "any").transcribed(world.agent.transcript());
         let shown = ci.psql("SELECT card_number FROM customers WHERE id = 1")?.clean()?;
         ensure!(shown == "************1111", "{shown}");
         let ran = ci.psql(

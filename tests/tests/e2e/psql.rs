@@ -14,7 +14,8 @@ fn a_wrong_password_or_none_gets_in() -> Result<()> {
     World::with(|world| {
         ensure!(world.ci.psql("SELECT 1")?.clean()? == "1", "a wrong password");
         let mut without = world.ci.command("psql");
-        let output = without.env_remove("PGPASSWORD").args(["-XqAtw", "-c", "SELECT 2"]).output()?;
+        without.env_remove("PGPASSWORD").args(["-XqAtw", "-c", "SELECT 2"]);
+        let output = world.ci.output(&mut without)?;
         ensure!(output.stdout == b"2\n", "no password: {output:?}");
         Ok(())
     })
@@ -131,8 +132,26 @@ fn ctrl_c_cancels_its_own_statement_and_no_other() -> Result<()> {
         psql.signal(Signal::SIGINT)?;
         let stderr = psql.child().stderr.take().context("stderr")?;
         let complaint = std::io::read_to_string(stderr)?;
+        world.ci.transcribe(&complaint);
         ensure!(complaint.contains("57014"), "not cancelled: {complaint}");
         ensure!(bystander.ask("SELECT 'unharmed'")? == "unharmed", "another session was hit");
         eventually("nothing runs upstream", || Ok(world.server.sql("shop", running)? == "0"))
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_a_client_sets_when_it_connects_is_in_force() -> Result<()> {
+    World::with(|world| {
+        let script = "psql -XqAt -c 'SHOW statement_timeout' -c 'SHOW search_path' -c 'SHOW application_name' \
+                      -c 'SHOW TimeZone' -c 'SHOW lock_timeout' -c 'SHOW client_encoding'";
+        let variables = [
+            ("PGOPTIONS", "-c statement_timeout=7s -csearch_path=store --lock-timeout=8s"),
+            ("PGAPPNAME", "deploy 7"),
+            ("PGTZ", "Asia/Tokyo"),
+        ];
+        let shown = world.ci.shell(script, &variables)?.clean()?;
+        ensure!(shown.lines().eq(["7s", "store", "deploy 7", "Asia/Tokyo", "8s", "UTF8"]), "{shown}");
+        Ok(())
     })
 }

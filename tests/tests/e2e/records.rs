@@ -72,14 +72,11 @@ fn psql_in(world: &World, place: &Place, statements: &[&str]) -> Result<()> {
     for statement in statements {
         command.args(["-c", statement]);
     }
-    let output = command.output()?;
-    for printed in [&output.stdout, &output.stderr] {
-        world.ci.transcribe(&String::from_utf8_lossy(printed));
-    }
+    world.ci.output(&mut command)?;
     Ok(())
 }
 
-/// The lines of the only session's record.
+/// The lines of the record of the account's only session.
 fn only_record(world: &World) -> Result<Vec<Value>> {
     world.none_is_open()?;
     let list: Value =
@@ -166,4 +163,40 @@ fn a_record_says_who_asked_what_was_decided_and_what_became_of_it() -> Result<()
         ensure!(lines.last().is_some_and(|line| line["type"] == "close"), "it has no end");
         Ok(())
     })
+}
+
+/// A client that says something else than a client should, where it is signed in and where it isn't.
+const RUDE: &str = r#"
+import os, socket, struct
+def start():
+    stream = socket.create_connection((os.environ["PGHOST"], int(os.environ["PGPORT"])), timeout=60)
+    body = struct.pack("!HH", 3, 0) + b"user\0app\0database\0shop\0\0"
+    stream.sendall(struct.pack("!I", len(body) + 4) + body)
+    heard = b""
+    while b"Z\0\0\0\5I" not in heard: heard += stream.recv(4096)
+    return stream
+stream = start()
+stream.sendall({bytes})
+heard = b""
+while part := stream.recv(4096): heard += part
+print("told" if b"08P01" in heard else heard)
+"#;
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_record_ends_with_the_reason_of_an_end_that_nobody_asked_for() -> Result<()> {
+    for (bytes, reason) in
+        [(r#"b"!\0\0\0\4""#, "client: '!' is no message type"), (r#"b"d\0\0\0\4Q\0\0\0\3""#, "client: ")]
+    {
+        World::with(|world| {
+            let said = world.ci.python(&RUDE.replace("{bytes}", bytes))?.clean()?;
+            ensure!(said == "told", "{bytes}: {said}");
+            let lines = only_record(world)?;
+            let last = lines.last().context("it is empty")?;
+            let told = last["reason"].as_str().context("no reason")?;
+            ensure!(last["type"] == "close" && told.contains(reason), "{bytes}: {last}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }

@@ -158,3 +158,21 @@ async fn a_change_of_definitions_does_not_wait_for_it_and_counts_for_it() {
     drop(turn);
     stage.server_gets(&query(&text)).await;
 }
+
+#[tokio::test]
+async fn a_text_that_differs_in_its_literals_alone_is_not_read_again() {
+    let mut stage = Stage::open().await;
+    let text = |card: &str| {
+        format!("select id from customers where card = '{card}' or card in ({})", ["'x'"; 1200].join(", "))
+    };
+    let first = query(&text("4111"));
+    stage.say(&first).await;
+    stage.server_gets(&first).await;
+    stage.answer(&[complete("SELECT 0"), ready()].concat()).await;
+    stage.client_gets(&[complete("SELECT 0"), ready()].concat()).await;
+    // From now on nothing of this length is read for this account.
+    let _turn = READERS.of(ACCOUNT).await;
+    let again = query(&text("4222"));
+    stage.say(&again).await;
+    stage.server_gets(&again).await;
+}
