@@ -71,6 +71,15 @@ pub(crate) enum Misunderstood {
     TimeLimit,
 }
 
+/// By which word of the catalog a text is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// What is remembered.
+    Remembered,
+    /// What it says when it is asked for this text.
+    Now,
+}
+
 /// What a text does.
 #[derive(Debug, Clone)]
 pub(crate) struct Understood {
@@ -189,16 +198,17 @@ impl Database {
         text: Arc<str>,
         overlay: Arc<Overlay>,
         gate: Gate,
+        facts: Word,
         until: tokio::time::Instant,
     ) -> Result<Understood, Misunderstood> {
         let reading = async {
             if text.len() <= sql::SHORT {
-                match self.read(&text, &overlay, &gate, FEW_STEPS).await {
+                match self.read(&text, &overlay, &gate, facts, FEW_STEPS).await {
                     Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
                     read => return read,
                 }
             }
-            self.clone().read_aside(text, overlay, gate, until).await
+            self.clone().read_aside(text, overlay, gate, facts, until).await
         };
         timeout_at(until, reading).await.unwrap_or(Err(Misunderstood::TimeLimit))
     }
@@ -210,6 +220,7 @@ impl Database {
         text: Arc<str>,
         overlay: Arc<Overlay>,
         gate: Gate,
+        facts: Word,
         until: tokio::time::Instant,
     ) -> Result<Understood, Misunderstood> {
         let turn = READERS.of(gate.principal().process.account()).await;
@@ -217,7 +228,7 @@ impl Database {
             let _turn = turn;
             let reading = async {
                 let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
-                self.read(&text, &overlay, &gate, sql::WORK).await
+                self.read(&text, &overlay, &gate, facts, sql::WORK).await
             };
             // Whoever waits for it may have left.
             let reading = async { timeout_at(until, reading).await };
@@ -233,20 +244,26 @@ impl Database {
         text: &str,
         overlay: &Overlay,
         gate: &Gate,
+        facts: Word,
         steps: usize,
     ) -> Result<Understood, Misunderstood> {
         let parsed = sql::parse(text, &self.limits)?;
-        let (mut renewed, mut turn) = (None, None);
+        let own = Catalog::default();
+        let (catalog, mut renewed) = match facts {
+            Word::Remembered => (&self.facts.catalog, None),
+            Word::Now => (&own, Some(false)),
+        };
+        let mut turn = None;
         // Each time that the catalog is asked, the text is followed once before that, and once when its turn has come.
         for _ in 0..2 * ROUNDS {
             let generation = self.facts.generation();
-            match sql::resolve_within(steps, &parsed, &self.facts.catalog, overlay)? {
+            match sql::resolve_within(steps, &parsed, catalog, overlay)? {
                 Resolved::Known(statements) if statements.doubtful && renewed.is_none() => {
                     renewed = Some(self.facts.renew(Instant::now()));
                 }
                 Resolved::Known(statements) => {
                     // What isn't there may be by now: that is looked for the next time.
-                    if overlay.is_empty() && renewed != Some(false) {
+                    if overlay.is_empty() && facts == Word::Remembered && renewed != Some(false) {
                         self.facts.shapes.insert(text, &statements, generation);
                     }
                     return Ok(Understood { statements, generation });
@@ -256,7 +273,7 @@ impl Database {
                     turn = Some(self.turns.of(gate.principal().process.account()).await);
                 }
                 Resolved::Needs(request) => {
-                    self.look_up(&request, generation, gate).await?;
+                    self.look_up(&request, catalog, gate).await?;
                     turn = None;
                 }
             }
@@ -268,19 +285,17 @@ impl Database {
     async fn look_up(
         &self,
         request: &CatalogRequest,
-        generation: u64,
+        catalog: &Catalog,
         gate: &Gate,
     ) -> Result<(), Misunderstood> {
+        let generation = catalog.generation();
         let mut line = self.line.lock().await;
         let rows = Rows {
             relations: self.rows(&mut line, sql::RELATIONS, &request.relations, gate).await?,
             functions: self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?,
             types: self.rows(&mut line, sql::TYPES, &request.types, gate).await?,
         };
-        self.facts
-            .catalog
-            .learn(generation, request, &rows)
-            .map_err(|error| Misunderstood::Catalog(error.to_string()))
+        catalog.learn(generation, request, &rows).map_err(|error| Misunderstood::Catalog(error.to_string()))
     }
 
     /// Asks over the line that is open, or a fresh one: a line that lay idle may be gone without a word. A line

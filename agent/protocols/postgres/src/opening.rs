@@ -12,7 +12,7 @@ use crate::{
     PostgresServer,
     cancel::{CancelKey, Interrupt, Target},
     replication::{self, Replication},
-    session::{Place, Session, sqlstate},
+    session::{Place, STANDBY, Session, sqlstate},
     shown::error_fields,
     sql,
     startup::{self, ClientStream, Start},
@@ -80,7 +80,9 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     }
     let database = server.database(address, &parameters.database);
     let settings = parameters.settings();
-    let place = Place { database, user, settings, interrupt };
+    let standby =
+        signed_in.parameters.iter().any(|(name, value)| name == STANDBY.as_bytes() && value == b"on");
+    let place = Place { database, user, settings, interrupt, standby };
     let upstream = (signed_in.io, signed_in.leftover.to_vec());
     let session = Session::new(gate.clone(), (client, &early), upstream, place, cancel_key, &greeting);
     Ok(Opened::Session(Box::new(session)))

@@ -16,7 +16,7 @@ use super::{
     results::Results,
 };
 use crate::{
-    database::Understood,
+    database::{Understood, Word},
     definitions::Changing,
     sql::{self, Effect, Statements},
 };
@@ -57,7 +57,7 @@ impl Session {
         name: &Name,
         prepared: Arc<Prepared>,
     ) -> Result<Arc<Prepared>, Stop> {
-        if name.0 == Space::Portals || prepared.generation == self.database.generation() {
+        if name.0 == Space::Portals || self.is_current(&prepared) {
             return Ok(prepared);
         }
         let Understood { statements: whole, generation } = self.understood(&prepared.text).await?;
@@ -70,13 +70,18 @@ impl Session {
         Ok(fresh)
     }
 
+    /// The catalog says what it said when this was understood, as far as that counts.
+    fn is_current(&self, prepared: &Prepared) -> bool {
+        self.word() == Word::Remembered && prepared.generation == self.database.generation()
+    }
+
     /// What a portal does, now that it runs.
     ///
     /// What EXECUTE and FETCH name may stand for something else by now. The server reads a utility statement only now, by
     /// names that it has looked up before, or not: where that makes a difference, nobody can say what it does.
     pub(super) async fn as_it_runs(&mut self, prepared: Arc<Prepared>) -> Result<Arc<Prepared>, Stop> {
         let names = prepared.statements.refer_to_names();
-        let is_late = prepared.statements.late && prepared.generation != self.database.generation();
+        let is_late = prepared.statements.late && !self.is_current(&prepared);
         if !names && !is_late {
             return Ok(prepared);
         }

@@ -97,6 +97,10 @@ impl Session {
     /// Nothing more is taken from the client until the server has answered all that it owes, or the message can go on.
     fn wait(&mut self) {
         self.waiting = true;
+        if !self.is_understanding() {
+            // That may take long, and what was understood is then to be understood anew.
+            self.understanding = None;
+        }
         if !self.owed.is_empty() && !self.is_understanding() {
             self.flush();
         }

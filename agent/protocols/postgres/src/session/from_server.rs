@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// What a server reports of whether it is a standby (from 14 on).
+pub(crate) const STANDBY: &str = "in_hot_standby";
+
 impl Session {
     /// Takes in what was read from the server; whole spans that nothing changes are passed on in one piece.
     pub(super) fn take_from_server(&mut self) -> Result<(), ServeError> {
@@ -378,6 +381,11 @@ impl Session {
         let status = backend::ParameterStatus::parse(body).map_err(upstream)?;
         let (name, value) =
             (status.name.to_str().map_err(upstream)?, status.value.to_str().map_err(upstream)?);
+        if name == STANDBY {
+            self.standby = value == "on";
+            // What was read from it as a standby counts no more, nor the other way round.
+            self.database.definitions().changed();
+        }
         sql::setting_is_safe(name, value)
             .map_err(|why| ServeError::Upstream(format!("the server now has {name} = {value}: {why}")))
     }

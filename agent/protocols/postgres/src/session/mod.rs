@@ -29,7 +29,6 @@ use tidegate_gate::{
     policy::{ContentMask, Verdict},
 };
 
-pub(crate) use self::refuse::{last_words, sqlstate};
 use self::{
     changes::Changes,
     ending::{Ending, Phase},
@@ -40,6 +39,10 @@ use self::{
     names::Names,
     redefining::Redefining,
     understanding::Understanding,
+};
+pub(crate) use self::{
+    from_server::STANDBY,
+    refuse::{last_words, sqlstate},
 };
 use crate::{
     cancel::{CancelKey, Interrupt},
@@ -62,6 +65,8 @@ pub(crate) struct Place {
     pub(crate) settings: Vec<(String, String)>,
     /// How cancel requests reach what waits for a person.
     pub(crate) interrupt: Interrupt,
+    /// The server replays what another one does.
+    pub(crate) standby: bool,
 }
 
 /// One session, signed in on both sides.
@@ -70,6 +75,8 @@ pub(crate) struct Session {
     client: Link<ClientStream>,
     server: Link<UpstreamStream>,
     database: Arc<Database>,
+    /// The server replays what another one does.
+    standby: bool,
     user: Arc<str>,
     interrupt: Interrupt,
     /// Kept for as long as the session may be cancelled.
@@ -182,6 +189,7 @@ impl Session {
             client,
             server: Link::new(server.0, &server.1),
             database: place.database,
+            standby: place.standby,
             user: place.user,
             interrupt: place.interrupt,
             cancel_key,

@@ -22,7 +22,7 @@ use super::{
     refuse::{self, Refused},
 };
 use crate::{
-    database::{Misunderstood, UNDERSTANDING, Understood},
+    database::{Misunderstood, UNDERSTANDING, Understood, Word},
     definitions::Changing,
     sql,
 };
@@ -56,15 +56,16 @@ struct Waits {
 impl Session {
     /// What a text does. It waits where that isn't known, and can't be at once.
     pub(super) async fn understood(&mut self, text: &str) -> Result<Understood, Stop> {
-        let generation = self.database.generation();
-        if self.overlay.is_empty()
+        let (generation, word) = (self.database.generation(), self.word());
+        if word == Word::Remembered
+            && self.overlay.is_empty()
             && let Some(statements) = self.database.known(text, generation)
         {
             return Ok(Understood { statements, generation });
         }
         let read = match self.was_read(text, generation) {
             Some(read) => Some(read),
-            None => self.begin_to_read(text).await,
+            None => self.begin_to_read(text, word).await,
         };
         // Others need not doubt for a change that waits again, or comes to nothing.
         if !matches!(read, Some(Ok(_))) && self.changing.as_ref().is_some_and(Changing::is_only_announced) {
@@ -89,12 +90,19 @@ impl Session {
         read.find(|(of, read)| **of == *text && is_current(read)).map(|(_, read)| read.clone())
     }
 
+    /// By which word of the catalog this session's texts are understood. A standby replays changes of definitions that went to
+    /// another server, whenever it likes: where columns are masked, nothing that was read from it counts for the next text.
+    pub(super) fn word(&self) -> Word {
+        if self.standby && self.gate.standing_masks().columns { Word::Now } else { Word::Remembered }
+    }
+
     /// None: that takes a while, for which the message waits.
-    async fn begin_to_read(&mut self, text: &str) -> Option<Result<Understood, Refused>> {
+    async fn begin_to_read(&mut self, text: &str, word: Word) -> Option<Result<Understood, Refused>> {
         let (text, since): (Arc<str>, _) = (text.into(), Instant::now());
         let left = self.understanding.as_ref().map_or(UNDERSTANDING, |understanding| understanding.left);
         let (database, overlay, gate) = (self.database.clone(), self.overlay.clone(), self.gate.clone());
-        let mut reading: Reading = Box::pin(database.understand(text.clone(), overlay, gate, since + left));
+        let mut reading: Reading =
+            Box::pin(database.understand(text.clone(), overlay, gate, word, since + left));
         let begun = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
         if let Poll::Ready(read) = begun {
             return Some(read.map_err(Refused::from));

@@ -15,4 +15,5 @@ mod replication;
 mod rogue_client;
 mod rogue_server;
 mod stage;
+mod standby;
 mod understanding;

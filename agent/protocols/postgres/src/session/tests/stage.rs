@@ -1,6 +1,12 @@
 //! A signed-in session with the test as its client and as its server.
 
-use std::mem;
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::BytesMut;
 use tidegate_gate::{
@@ -66,6 +72,7 @@ pub(super) struct Stage {
     /// Process id and secret that the client was given.
     pub(super) key: (u32, Vec<u8>),
     catalog: JoinHandle<()>,
+    asked: Arc<AtomicUsize>,
     cancels: mpsc::UnboundedReceiver<Vec<u8>>,
     arrivals: mpsc::UnboundedReceiver<TcpStream>,
 }
@@ -102,18 +109,25 @@ impl Stage {
     }
 
     /// The server lets it in.
-    pub(super) async fn sign_in(mut rig: Rig, listener: TcpListener) -> Self {
-        let server = Self::greet(&listener, &greeting()).await;
+    pub(super) async fn sign_in(rig: Rig, listener: TcpListener) -> Self {
+        Self::sign_in_to(rig, listener, &greeting()).await
+    }
+
+    /// The server lets it in with these words.
+    pub(super) async fn sign_in_to(mut rig: Rig, listener: TcpListener, greeting: &[u8]) -> Self {
+        let server = Self::greet(&listener, greeting).await;
         let heard = read_until_ready(&mut rig.client).await;
         let key = heard.iter().find(|(tag, _)| *tag == b'K').map(|(_, body)| body.clone()).unwrap();
         let key = (u32::from_be_bytes(key[..4].try_into().unwrap()), key[4..].to_vec());
         let (cancelled, cancels) = mpsc::unbounded_channel();
         let (arrived, arrivals) = mpsc::unbounded_channel();
+        let asked = Arc::new(AtomicUsize::new(0));
         Self {
             rig,
             server,
             key,
-            catalog: tokio::spawn(catalog(listener, cancelled, arrived)),
+            catalog: tokio::spawn(catalog(listener, cancelled, arrived, asked.clone())),
+            asked,
             cancels,
             arrivals,
         }
@@ -193,6 +207,11 @@ impl Stage {
     /// The next cancel request that reached the server.
     pub(super) async fn cancelled(&mut self) -> Vec<u8> {
         within(self.cancels.recv()).await.unwrap()
+    }
+
+    /// How many questions about the catalog were answered.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 
     /// No cancel request has reached the server.
@@ -333,9 +352,10 @@ async fn catalog(
     listener: TcpListener,
     cancelled: mpsc::UnboundedSender<Vec<u8>>,
     arrived: mpsc::UnboundedSender<TcpStream>,
+    answered: Arc<AtomicUsize>,
 ) {
     while let Ok((mut stream, _)) = listener.accept().await {
-        let (cancelled, arrived) = (cancelled.clone(), arrived.clone());
+        let (cancelled, arrived, answered) = (cancelled.clone(), arrived.clone(), answered.clone());
         tokio::spawn(async move {
             let Ok(length) = stream.read_u32().await else { return };
             let packet = read(&mut stream, length as usize - 4).await;
@@ -361,7 +381,10 @@ async fn catalog(
                         return std::future::pending().await;
                     }
                     tag::EXECUTE => stream.write_all(&found(&asked, &names)).await.unwrap(),
-                    tag::SYNC => stream.write_all(&ready()).await.unwrap(),
+                    tag::SYNC => {
+                        answered.fetch_add(1, Ordering::SeqCst);
+                        stream.write_all(&ready()).await.unwrap();
+                    }
                     _ => {}
                 }
             }
