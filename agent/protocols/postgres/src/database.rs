@@ -25,8 +25,8 @@ use crate::{
     upstream::UpstreamSettings,
 };
 
-/// How long the catalog's word counts. Definitions that change through the gate count at once; those that others
-/// change, within this time.
+/// How long the catalog's word counts, at the most. Definitions that change through the gate count at once; those that
+/// others change, within this time.
 pub(crate) const AGE: Duration = Duration::from_secs(30);
 
 /// For how long the catalog counts as just read: what a text names and isn't there is looked for anew no sooner.
@@ -95,6 +95,8 @@ pub(crate) struct Database {
     name: Arc<str>,
     settings: Arc<UpstreamSettings>,
     limits: Limits,
+    /// How long the catalog's word counts.
+    age: Duration,
     facts: Arc<Facts>,
     /// Whose turn it is to look something up: of one account it is one text's, so that whoever asks for what takes long, or
     /// fails, holds up the others by one answer at the most.
@@ -125,12 +127,12 @@ impl Facts {
     }
 
     /// Changes whenever something that was understood before must be understood anew.
-    fn generation(&self) -> u64 {
+    fn generation(&self, age: Duration, now: Instant) -> u64 {
         let mut since = self.since();
         let changes = self.definitions.changes();
-        if since.1 != changes || since.0.elapsed() > AGE {
+        if since.1 != changes || now.saturating_duration_since(since.0) > age {
             self.catalog.clear();
-            *since = (Instant::now(), changes);
+            *since = (now, changes);
         }
         self.catalog.generation()
     }
@@ -157,9 +159,18 @@ impl Database {
         name: Arc<str>,
         settings: Arc<UpstreamSettings>,
         limits: Limits,
+        age: Duration,
         facts: Arc<Facts>,
     ) -> Self {
-        Self { name, settings, limits, facts, turns: Turns::new(1, 1), line: tokio::sync::Mutex::default() }
+        Self {
+            name,
+            settings,
+            limits,
+            age,
+            facts,
+            turns: Turns::new(1, 1),
+            line: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Its name.
@@ -184,7 +195,7 @@ impl Database {
 
     /// Changes whenever something that was understood before must be understood anew.
     pub(crate) fn generation(&self) -> u64 {
-        self.facts.generation()
+        self.facts.generation(self.age, Instant::now())
     }
 
     /// What a text does at this generation, if that is remembered.
@@ -256,7 +267,7 @@ impl Database {
         let mut turn = None;
         // Each time that the catalog is asked, the text is followed once before that, and once when its turn has come.
         for _ in 0..2 * ROUNDS {
-            let generation = self.facts.generation();
+            let generation = self.generation();
             match sql::resolve_within(steps, &parsed, catalog, overlay)? {
                 Resolved::Known(statements) if statements.doubtful && renewed.is_none() => {
                     renewed = Some(self.facts.renew(Instant::now()));
@@ -346,15 +357,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_catalog_counts_for_as_long_as_the_resource_says() {
+        let facts = Facts::new(Arc::default());
+        let begun = facts.since().0;
+        let generation = facts.generation(AGE, begun);
+        let later = begun + Duration::from_secs(2);
+        assert_eq!(facts.generation(AGE, later), generation);
+        assert_ne!(facts.generation(Duration::from_secs(1), later), generation);
+    }
+
+    #[test]
     fn what_is_not_there_clears_the_catalog_for_all_no_more_than_once_a_second() {
         let facts = Facts::new(Arc::default());
-        let generation = facts.generation();
         let begun = facts.since().0;
+        let generation = facts.generation(AGE, begun);
         assert!(!facts.renew(begun + FRESH));
-        assert_eq!(facts.generation(), generation);
+        assert_eq!(facts.generation(AGE, begun), generation);
         let later = begun + FRESH + Duration::from_millis(1);
         assert!(facts.renew(later));
-        assert_ne!(facts.generation(), generation);
+        assert_ne!(facts.generation(AGE, begun), generation);
         assert!(!facts.renew(later));
     }
 }

@@ -164,7 +164,8 @@ impl PostgresServer {
         }
         let facts = self.databases.find(address, &place.1, &self.resource);
         let (settings, limits) = (self.settings.clone(), self.options.limits());
-        let database = Arc::new(Database::new(place.1.clone(), settings, limits, facts));
+        let age = self.options.catalog_age();
+        let database = Arc::new(Database::new(place.1.clone(), settings, limits, age, facts));
         known.insert(place, database.clone());
         database
     }

@@ -1,10 +1,12 @@
 //! A PostgreSQL resource's own options.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidegate_gate::{ConfigError, options, policy::Resource};
 
-use crate::sql::Limits;
+use crate::{database::AGE, sql::Limits};
 
 /// The `options:` of a resource.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -19,6 +21,25 @@ pub(crate) struct Options {
     channel_binding: ChannelBinding,
     /// As libpq's `sslnegotiation`.
     ssl_negotiation: SslNegotiation,
+    /// For how many seconds the catalog's word counts where definitions are changed around the gate.
+    catalog_age: Option<CatalogAge>,
+}
+
+/// From a second to [`AGE`].
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+struct CatalogAge(Duration);
+
+impl TryFrom<u64> for CatalogAge {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        let most = AGE.as_secs();
+        match seconds {
+            seconds if (1..=most).contains(&seconds) => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(format!("catalog-age is 1 to {most} seconds")),
+        }
+    }
 }
 
 /// How TLS begins.
@@ -61,7 +82,7 @@ impl Options {
         options(
             written,
             "longest-statement (bytes), max-protocol-version (\"3.0\" or \"3.2\"), channel-binding (prefer or require), \
-             ssl-negotiation (postgres or direct)",
+             ssl-negotiation (postgres or direct), catalog-age (seconds)",
         )
     }
 
@@ -81,6 +102,11 @@ impl Options {
     /// TLS begins with the first byte.
     pub(crate) fn begins_with_tls(&self) -> bool {
         self.ssl_negotiation == SslNegotiation::Direct
+    }
+
+    /// For how long the catalog's word counts.
+    pub(crate) fn catalog_age(&self) -> Duration {
+        self.catalog_age.map_or(AGE, |age| age.0)
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -104,5 +130,15 @@ mod tests {
         let error = read(r#"{"max-protocol-version": "3.1"}"#).unwrap_err();
         assert_eq!(error.option.as_deref(), Some("max-protocol-version"));
         assert!(error.message.contains(r#"max-protocol-version ("3.0" or "3.2")"#), "{error}");
+    }
+
+    #[test]
+    fn the_catalog_counts_for_half_a_minute_or_less() {
+        assert_eq!(read("{}").unwrap().catalog_age(), AGE);
+        assert_eq!(read(r#"{"catalog-age": 2}"#).unwrap().catalog_age(), Duration::from_secs(2));
+        for wrong in ["0", "31", "\"2s\""] {
+            let error = read(&format!(r#"{{"catalog-age": {wrong}}}"#)).unwrap_err();
+            assert_eq!(error.option.as_deref(), Some("catalog-age"), "{wrong}: {error}");
+        }
     }
 }
