@@ -7,7 +7,7 @@ use tidegate_policy::{Effect, Held, Item, Principal, Shape, Value, Verdict};
 use crate::{
     Cause, Entry, Parts, Permit, Question, Refusal,
     approvals::{Answer, Inquiry, Step},
-    inner::Inner,
+    inner::{Inner, refused},
 };
 
 /// An action that the policy holds. It is in the record; nobody was asked yet.
@@ -267,7 +267,7 @@ impl Waiting {
     fn is_allowed_now(&self) -> Result<bool, Refusal> {
         let verdict = self.hold.gate.verdict_now(&self.hold.shape);
         match verdict.effect {
-            Effect::Deny => Err(denied(&verdict)),
+            Effect::Deny => Err(refused(&verdict)),
             Effect::Hold => Ok(false),
             Effect::Allow => Ok(true),
         }
@@ -305,7 +305,7 @@ impl Approved {
         let verdict = hold.gate.verdict_now(shape);
         let met = |held: &Held| hold.verdict.holds.contains(held);
         let changed = match verdict.effect {
-            Effect::Deny => return Err(denied(&verdict)),
+            Effect::Deny => return Err(refused(&verdict)),
             Effect::Hold if !yes || !verdict.holds.iter().all(met) => Some("the policy"),
             _ if items(shape) != asked => Some("what it does"),
             _ if !same(&hold.gate.principal(), &hold.principal) => Some("who asks"),
@@ -333,10 +333,6 @@ fn readable(value: &[u8]) -> String {
 fn same(one: &Principal, other: &Principal) -> bool {
     let one = one.identities.iter().map(|identity| (&identity.issuer, &identity.subject));
     one.eq(other.identities.iter().map(|identity| (&identity.issuer, &identity.subject)))
-}
-
-fn denied(verdict: &Verdict) -> Refusal {
-    Refusal { message: verdict.message.clone(), hint: verdict.hint.clone(), cause: Cause::Policy }
 }
 
 /// What the rules see of an action, in short.

@@ -15,6 +15,11 @@ use crate::line::{Link, Stamp};
 /// How often a record that is written to is looked after: whether its file was removed.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Bytes that may wait for the flusher.
+const MOST_PENDING: usize = 64 * 1024;
+/// Capacity that an idle record keeps, in bytes.
+const KEPT_CAPACITY: usize = 4 * 1024;
+
 /// A record's file and what waits to be written to it. Once a write failed the chain is dead: it takes one closing
 /// line at most.
 #[derive(Debug)]
@@ -153,8 +158,3 @@ impl Chain {
         self.dead = Some(error);
     }
 }
-
-/// Bytes that may wait for the flusher.
-const MOST_PENDING: usize = 64 * 1024;
-/// Capacity that an idle record keeps, in bytes.
-const KEPT_CAPACITY: usize = 4 * 1024;

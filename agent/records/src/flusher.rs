@@ -9,6 +9,9 @@ use std::{
 
 use crate::chain::Chain;
 
+/// How long a note waits for company.
+const DELAY: Duration = Duration::from_millis(100);
+
 /// A chain that its session and the flusher share.
 pub(crate) type SharedChain = Arc<Mutex<Chain>>;
 
@@ -92,6 +95,3 @@ impl Shared {
         }
     }
 }
-
-/// How long a note waits for company.
-const DELAY: Duration = Duration::from_millis(100);

@@ -24,6 +24,37 @@ use crate::{
     summary::SessionSummary,
 };
 
+const SCHEMA: &str = "
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, start INTEGER NOT NULL, ended INTEGER, subjects TEXT NOT NULL, user TEXT,
+        uid INTEGER NOT NULL, pid INTEGER NOT NULL, executable TEXT, resource TEXT NOT NULL, protocol TEXT NOT NULL,
+        destination TEXT NOT NULL, actions INTEGER NOT NULL, refused INTEGER NOT NULL, rows INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, reason TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE progress (bytes INTEGER NOT NULL) STRICT;
+    INSERT INTO progress VALUES (0);
+";
+/// A session that has ended does not open again: the queue and the log may tell of it in either order.
+const PUT: &str = "
+    INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, actions = excluded.actions, refused = excluded.refused,
+        rows = excluded.rows, bytes = excluded.bytes, reason = excluded.reason
+    WHERE ended IS NULL";
+const SELECT: &str = "
+    SELECT id, start, ended, subjects, user, uid, pid, executable, resource, protocol, destination, actions, refused,
+        rows, bytes, reason
+    FROM sessions";
+const MATCHES: &str = "
+    (?1 IS NULL OR EXISTS (SELECT 1 FROM json_each(subjects) WHERE value = ?1))
+    AND (?2 IS NULL OR user = ?2) AND (?3 IS NULL OR resource = ?3)
+    AND (?4 IS NULL OR start >= ?4) AND (?5 IS NULL OR start < ?5)
+    AND (NOT ?6 OR refused > 0 OR ended IS NULL) AND (NOT ?7 OR ended IS NULL)";
+/// Raised whenever the schema changes.
+const VERSION: i64 = 1;
+/// Summaries that may wait for the index.
+const QUEUE: usize = 1024;
+const BUSY: Duration = Duration::from_secs(5);
+
 /// Which sessions to list. The default is all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
@@ -348,34 +379,3 @@ fn summary(row: &Row<'_>) -> Result<SessionSummary, rusqlite::Error> {
         reason: row.get(15)?,
     })
 }
-
-const SCHEMA: &str = "
-    CREATE TABLE sessions (
-        id TEXT PRIMARY KEY, start INTEGER NOT NULL, ended INTEGER, subjects TEXT NOT NULL, user TEXT,
-        uid INTEGER NOT NULL, pid INTEGER NOT NULL, executable TEXT, resource TEXT NOT NULL, protocol TEXT NOT NULL,
-        destination TEXT NOT NULL, actions INTEGER NOT NULL, refused INTEGER NOT NULL, rows INTEGER NOT NULL,
-        bytes INTEGER NOT NULL, reason TEXT
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE progress (bytes INTEGER NOT NULL) STRICT;
-    INSERT INTO progress VALUES (0);
-";
-/// A session that has ended does not open again: the queue and the log may tell of it in either order.
-const PUT: &str = "
-    INSERT INTO sessions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, actions = excluded.actions, refused = excluded.refused,
-        rows = excluded.rows, bytes = excluded.bytes, reason = excluded.reason
-    WHERE ended IS NULL";
-const SELECT: &str = "
-    SELECT id, start, ended, subjects, user, uid, pid, executable, resource, protocol, destination, actions, refused,
-        rows, bytes, reason
-    FROM sessions";
-const MATCHES: &str = "
-    (?1 IS NULL OR EXISTS (SELECT 1 FROM json_each(subjects) WHERE value = ?1))
-    AND (?2 IS NULL OR user = ?2) AND (?3 IS NULL OR resource = ?3)
-    AND (?4 IS NULL OR start >= ?4) AND (?5 IS NULL OR start < ?5)
-    AND (NOT ?6 OR refused > 0 OR ended IS NULL) AND (NOT ?7 OR ended IS NULL)";
-/// Raised whenever the schema changes.
-const VERSION: i64 = 1;
-/// Summaries that may wait for the index.
-const QUEUE: usize = 1024;
-const BUSY: Duration = Duration::from_secs(5);

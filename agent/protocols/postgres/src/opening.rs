@@ -188,18 +188,17 @@ impl<'a> Parameters<'a> {
 
     /// The settings among them.
     fn settings(&self) -> Vec<(String, String)> {
-        let named = self.all.iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "database");
-        named.chain(&self.settings).cloned().collect()
+        self.named().chain(&self.settings).cloned().collect()
+    }
+
+    /// The settings that have a parameter of their own.
+    fn named(&self) -> impl Iterator<Item = &(String, String)> {
+        self.all.iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "database")
     }
 
     /// What the server is told.
     fn passed(&self) -> Vec<(String, String)> {
-        let mut passed: Vec<_> = self
-            .all
-            .iter()
-            .filter(|(name, _)| !OWN.contains(&name.as_str()) && name != "database")
-            .cloned()
-            .collect();
+        let mut passed: Vec<_> = self.named().cloned().collect();
         passed.push(("database".into(), self.database.clone()));
         passed.push(("client_encoding".into(), "UTF8".into()));
         // Whatever the role or the database sets: the gate reads strings this way.

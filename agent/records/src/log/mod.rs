@@ -29,6 +29,10 @@ use crate::{
     store::SyncMode,
 };
 
+/// Shortest time between two checkpoints.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// The log of one store. Dropping it signs what is pending.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -319,7 +323,3 @@ impl Found {
         days
     }
 }
-
-/// Shortest time between two checkpoints.
-const SHORTEST_REST: Duration = Duration::from_millis(100);
-const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);

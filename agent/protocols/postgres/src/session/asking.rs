@@ -11,7 +11,7 @@ use super::{
     Session,
     expect::Run,
     holding::Stop,
-    names::{Known, Name, Parameters, Preparation, Prepared, Space},
+    names::{Known, Name, Preparation, Prepared, Space},
     refuse::{self, Refused},
     results::Results,
 };
@@ -36,18 +36,8 @@ impl Session {
             }
         }
         let shape = self.link(&statements).ok_or(Stop::Waits)?;
-        let (text, parameters, moment) = (text.into(), Parameters::None, self.changes.moment());
-        Ok(Prepared {
-            statements,
-            shape,
-            text,
-            generation,
-            moment,
-            bound: None,
-            parameters,
-            preparation: None,
-            in_doubt: false,
-        })
+        let understood = Prepared::new(statements, text.into(), generation, self.changes.moment());
+        Ok(Prepared { shape, ..understood })
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -242,17 +232,9 @@ impl Session {
         for statement in &prepared.statements.list {
             if let Some((name, inner)) = given(&statement.effect) {
                 let bound = (name.0 == Space::Portals).then(|| self.changes.moment());
-                let inner = Prepared {
-                    statements: inner.clone(),
-                    shape: inner.shape.clone(),
-                    text: prepared.text.clone(),
-                    generation: prepared.generation,
-                    moment: prepared.moment,
-                    bound,
-                    parameters: prepared.parameters.clone(),
-                    preparation: None,
-                    in_doubt: prepared.in_doubt,
-                };
+                let (statements, shape) = (inner.clone(), inner.shape.clone());
+                let inner =
+                    Prepared { statements, shape, bound, preparation: None, ..Prepared::clone(prepared) };
                 if let Err(stop) = self.give_name(&name, inner) {
                     self.settle_names(&names, false);
                     return Err(stop);

@@ -429,22 +429,10 @@ impl Session {
     async fn function_call(&mut self, body: &[u8], message: &[u8]) -> Result<bool, ServeError> {
         let call = FunctionCall::parse(body).map_err(client)?;
         self.begin_unread();
-        let statements = sql::function_call();
         let text = format!("function call, oid {}", call.function).into();
+        let called = Prepared::new(sql::function_call(), text, 0, self.changes.moment());
         let parameters = Parameters::seen(call.argument_formats, call.arguments);
-        let shape = statements.shape.clone();
-        let moment = self.changes.moment();
-        let prepared = Prepared {
-            shape,
-            statements,
-            text,
-            generation: 0,
-            moment,
-            bound: None,
-            parameters,
-            preparation: None,
-            in_doubt: false,
-        };
+        let prepared = Prepared { parameters, ..called };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {
                 run.failed("42501");

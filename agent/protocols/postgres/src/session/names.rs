@@ -68,6 +68,21 @@ pub(super) struct Parameter {
 }
 
 impl Prepared {
+    /// Statements as they were just understood, neither bound nor given a name.
+    pub(super) fn new(statements: Arc<Statements>, text: Arc<str>, generation: u64, moment: u64) -> Self {
+        Self {
+            shape: statements.shape.clone(),
+            statements,
+            text,
+            generation,
+            moment,
+            bound: None,
+            in_doubt: false,
+            parameters: Parameters::None,
+            preparation: None,
+        }
+    }
+
     /// About how many bytes it holds. What several names share counts for each.
     fn weight(&self) -> usize {
         let linked = match Arc::ptr_eq(&self.shape, &self.statements.shape) {
@@ -297,18 +312,7 @@ mod tests {
     }
 
     fn prepared(text: &str) -> Arc<Prepared> {
-        let statements = crate::sql::function_call();
-        Arc::new(Prepared {
-            shape: statements.shape.clone(),
-            statements,
-            text: text.into(),
-            generation: 0,
-            moment: 0,
-            bound: None,
-            in_doubt: false,
-            parameters: Parameters::None,
-            preparation: None,
-        })
+        Arc::new(Prepared::new(crate::sql::function_call(), text.into(), 0, 0))
     }
 
     fn stands_for(names: &Names, wanted: &str) -> Option<String> {
