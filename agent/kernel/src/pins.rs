@@ -63,8 +63,12 @@ impl Pins {
     }
 
     /// Whether anything may be attached by pins of this directory.
-    pub fn exist(root: &Path) -> bool {
-        root.exists()
+    ///
+    /// # Errors
+    ///
+    /// The caller may not look there: only root may.
+    pub fn exist(root: &Path) -> Result<bool, KernelError> {
+        root.try_exists().map_err(failed(root))
     }
 
     /// Takes everything down: what was governed no longer is.

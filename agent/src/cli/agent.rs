@@ -58,7 +58,10 @@ impl Asked {
 pub(super) fn detach(config: &Config) -> Result<Exit> {
     let pins = &config.pins;
     let mut out = io::stdout().lock();
-    if !Pins::exist(pins) {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("only root may free the governed: nothing was changed");
+    }
+    if !Pins::exist(pins)? {
         writeln!(out, "nothing is attached: there is no {}", pins.display())?;
         return Ok(Exit::Done);
     }

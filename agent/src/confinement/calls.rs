@@ -176,7 +176,7 @@ const OLDER: &[i64] = &[
 const OLDER: &[i64] = &[];
 
 /// Families of sockets: Unix, IPv4, IPv6 and netlink.
-const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+pub(super) const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Commands of bpf(2) on maps that are open (include/uapi/linux/bpf.h): look up, update, delete, next key, look up and
 /// delete, information. No program is loaded, attached, pinned or opened after the start.

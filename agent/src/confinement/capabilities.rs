@@ -3,7 +3,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 
 /// What is needed after the start.
-const KEPT: [(Capability, &str); 6] = [
+pub(super) const KEPT: [(Capability, &str); 6] = [
     (Capability::CAP_BPF, "reading and writing the programs' maps"),
     (Capability::CAP_NET_ADMIN, "destroying sockets that were open before their process was governed"),
     (Capability::CAP_SYS_ADMIN, "entering the network namespaces of governed processes"),

@@ -2,6 +2,8 @@
 
 mod calls;
 mod capabilities;
+#[cfg(test)]
+mod unit;
 
 use nix::sys::prctl;
 

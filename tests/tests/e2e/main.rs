@@ -7,6 +7,7 @@ mod attacks;
 mod bad_days;
 mod confinement;
 mod definitions;
+mod detach;
 mod drivers;
 mod facts;
 mod failover;
