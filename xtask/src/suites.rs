@@ -36,7 +36,9 @@ pub(crate) enum Suite {
 
 /// What a test needs that can only run in a virtual machine, on a kernel of the matrix that the agent runs on.
 pub(crate) const GUEST: &str = "a guest";
-/// As above, but on a kernel that is too old for the agent.
+/// What a test needs that runs natively and, for what this host may lack, in such a machine too.
+pub(crate) const ROOT_AND_GUEST: &str = "root and a guest";
+/// What a test needs that can only run in one on a kernel that is too old for the agent.
 pub(crate) const OLD_GUEST: &str = "an old guest";
 
 /// What tests are run with.
@@ -341,6 +343,8 @@ mod tests {
     fn only_tests_that_need_something_are_run_with_privilege() {
         assert_eq!(needs("test a::b ... ignored, needs root: cargo xtask test e2e"), Some(("a::b", "root")));
         assert_eq!(needs("test a::b ... ignored, needs a guest"), Some(("a::b", GUEST)));
+        let both = needs("test a::b ... ignored, needs root and a guest: cargo xtask test");
+        assert_eq!(both, Some(("a::b", ROOT_AND_GUEST)));
         assert_eq!(needs("test a::c ... ignored, a measurement"), None);
         assert_eq!(needs("test a::d ... ok"), None);
     }

@@ -11,7 +11,7 @@ use tidegate_attacks::{ATTACKS, Row, Target, When};
 use crate::stage::Stage;
 
 #[test]
-#[ignore = "needs root: cargo xtask test e2e"]
+#[ignore = "needs root and a guest: cargo xtask test"]
 fn nothing_but_what_is_known_to_be_open_gets_past_a_live_agent() -> Result<()> {
     let mut stage = Stage::new()?;
     stage.start_agent()?;
@@ -23,7 +23,7 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_live_agent() -> Result<()> {
 }
 
 #[test]
-#[ignore = "needs root: cargo xtask test e2e"]
+#[ignore = "needs root and a guest: cargo xtask test"]
 fn nothing_but_what_is_known_to_be_open_gets_past_a_killed_agent() -> Result<()> {
     let mut stage = Stage::new()?;
     stage.start_agent()?;
