@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use tidegate_dns::{Directory, LONGEST_TTL, Standing};
 use tidegate_kernel::{Destination, Learned, PassRule, Rules};
 use tidegate_policy::{Dns, Host, NamePattern, Policy};
+use tokio::{sync::Mutex, task::spawn_blocking};
 
 use crate::{origins::Enforcer, routes::Resolved};
 
@@ -99,7 +100,7 @@ struct Table {
     /// Whoever only reads waits for nobody: a change may wait for the kernel.
     state: ArcSwap<State>,
     /// Held by whoever changes it.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -115,13 +116,30 @@ type Addresses = BTreeMap<(Arc<str>, IpAddr), Instant>;
 impl Names {
     /// None yet.
     pub(crate) fn new(enforcer: Arc<dyn Enforcer>) -> Self {
-        Self(Arc::new(Table { enforcer, state: ArcSwap::default(), turn: Mutex::default() }))
+        Self(Arc::new(Table { enforcer, state: ArcSwap::default(), turn: Arc::default() }))
     }
 
     /// Puts a bundle's rules into the kernel together with what is still known of its names. On an error the old ones
     /// count on.
-    pub(crate) fn install(&self, uses: Uses, mut rules: Rules) -> Result<(), String> {
-        let _turn = self.turn();
+    pub(crate) async fn install(&self, uses: Uses, rules: Rules) -> Result<(), String> {
+        self.change(move |names| names.replace(uses, rules)).await
+    }
+
+    /// Makes one change after the other, off the threads that serve. Whoever waits for a turn has none of the few threads for
+    /// what blocks: connections' origins are found on these.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let (names, turn) = (self.clone(), self.0.turn.clone().lock_owned().await);
+        let changed = spawn_blocking(move || {
+            let _turn = turn;
+            change(&names)
+        });
+        changed.await.unwrap_or_else(|_| Err("the agent is stopping".into()))
+    }
+
+    fn replace(&self, uses: Uses, mut rules: Rules) -> Result<(), String> {
         let learned = kept(&uses, &self.0.state.load().learned);
         rules.learned = destinations(&uses, &learned);
         self.0.enforcer.enforce(&rules)?;
@@ -147,16 +165,13 @@ impl Names {
     pub(crate) async fn forget(self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            let names = self.clone();
-            let swept = tokio::task::spawn_blocking(move || names.sweep()).await;
-            if let Ok(Err(error)) = swept {
+            if let Err(error) = self.change(Self::sweep).await {
                 tracing::error!(error, "addresses that no name has any more stay reachable for now");
             }
         }
     }
 
     fn sweep(&self) -> Result<(), String> {
-        let _turn = self.turn();
         let state = self.0.state.load();
         let learned = kept(&state.uses, &state.learned);
         if learned.len() == state.learned.len() {
@@ -171,14 +186,8 @@ impl Names {
         self.0.state.store(Arc::new(State { uses: state.uses.clone(), learned }));
     }
 
-    /// What is in the table is whole at any time.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.0.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes a name's addresses reachable.
     fn take(&self, name: &str, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
-        let _turn = self.turn();
         let state = self.0.state.load();
         if !state.uses.is_destination(name) {
             return Ok(addresses);
@@ -256,11 +265,9 @@ impl Directory for Names {
     }
 
     async fn learn(&self, name: &str, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, String> {
-        let (names, name) = (self.clone(), name.to_owned());
+        let name = name.to_owned();
         // The kernel is asked, perhaps while a bundle is being put in force.
-        tokio::task::spawn_blocking(move || names.take(&name, addresses))
-            .await
-            .unwrap_or_else(|_| Err("the agent is stopping".into()))
+        self.change(move |names| names.take(&name, addresses)).await
     }
 }
 
@@ -405,6 +412,33 @@ mod tests {
         std::fs::write(world.bundle.path().join("bundle.yaml"), BUNDLE).unwrap();
         world.reloader().reload().await.unwrap();
         assert!(world.in_force.route(destination).is_none());
+    }
+
+    #[test]
+    fn names_that_wait_for_a_bundle_leave_threads_for_others() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build();
+        runtime.unwrap().block_on(async {
+            let world = world().await;
+            let mut held = world.enforcer.hold();
+            let reloader = world.reloader();
+            let reloading = tokio::spawn(async move { reloader.reload().await });
+            held.reached().await;
+            let learning: Vec<_> = (0..20)
+                .map(|last| {
+                    let names = world.in_force.names().clone();
+                    tokio::spawn(async move { names.learn("localhost", vec![[10, 0, 0, last].into()]).await })
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            let other = tokio::time::timeout(Duration::from_secs(20), spawn_blocking(|| ())).await;
+            drop(held);
+            assert!(other.is_ok(), "nothing that blocks could be done");
+            reloading.await.unwrap().unwrap();
+            for learned in learning {
+                learned.await.unwrap().unwrap();
+            }
+        });
     }
 
     #[tokio::test]

@@ -127,10 +127,15 @@ impl Loader {
 
 impl Candidate {
     /// Puts it in force as the first one, for all that runs already too. Nothing is redirected before this returns.
-    pub(crate) fn begin(self, enforcer: Arc<dyn Enforcer>, registry: &Registry) -> Result<InForce, Error> {
+    pub(crate) async fn begin(
+        self,
+        enforcer: Arc<dyn Enforcer>,
+        registry: &Registry,
+    ) -> Result<InForce, Error> {
         let names = Names::new(enforcer);
-        names.install(self.uses, self.rules).map_err(Error::Kernel)?;
-        let trouble = names.enforcer().catch_up();
+        names.install(self.uses, self.rules).await.map_err(Error::Kernel)?;
+        let enforcer = names.enforcer().clone();
+        let trouble = off_thread(move || enforcer.catch_up()).await;
         if !trouble.is_empty() {
             return Err(Error::Kernel(trouble.join("; ")));
         }
@@ -246,8 +251,7 @@ impl Reloader {
     async fn try_reload(&self) -> Result<Summary, Error> {
         let Candidate { policy, issuers, routes, rules, uses, upstream } =
             Box::pin(self.loader.load()).await?;
-        let names = self.in_force.names.clone();
-        off_thread(move || names.install(uses, rules).map_err(Error::Kernel)).await?;
+        self.in_force.names.install(uses, rules).await.map_err(Error::Kernel)?;
         // From here on nothing fails.
         self.in_force.replace(policy, routes, upstream);
         self.loader.registry.adopt(issuers);

@@ -68,7 +68,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let (connections, elsewhere) = mpsc::channel(WAITING);
     let mut listeners = listen(&config, kept, &mut kernel, &connections).await?;
     listeners.also(elsewhere);
-    let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &opened.registry)?);
+    let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &opened.registry).await?);
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
     let (stopping, stopped) = watch::channel(Stopping::No);

@@ -393,7 +393,7 @@ impl World {
         let registry = Registry::new(None, tokio::runtime::Handle::current(), Box::new(|_| ())).unwrap();
         let candidate =
             loader(bundle.path(), credentials.path(), &authority, &registry).load().await.unwrap();
-        let in_force = Arc::new(candidate.begin(enforcer.clone(), &registry).unwrap());
+        let in_force = Arc::new(candidate.begin(enforcer.clone(), &registry).await.unwrap());
         Self {
             state,
             bundle,

@@ -90,7 +90,8 @@ impl Rulebook {
 
     /// Whether anybody is governed, by this agent's rules or by those of an earlier one.
     pub(crate) fn governs(&self) -> Result<bool, KernelError> {
-        Ok(lock(&self.written).tables.active()? != 0 || !lock(&self.turn).others.is_empty())
+        let others = !lock(&self.turn).others.is_empty();
+        Ok(others || lock(&self.written).tables.active()? != 0)
     }
 
     /// Has older sockets ended by these from now on.
