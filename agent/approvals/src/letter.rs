@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Event, Inquiry};
+use crate::{Event, Inquiry, store::StoreError};
 
 /// One event to be sent to one receiver; kept until it was taken, or given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,28 +124,39 @@ impl Told {
 }
 
 impl Audience {
-    /// What is told of events, by this host's agent.
-    pub(crate) fn letters(&self, host: &Arc<str>, inquiry: &Inquiry, events: &[Event]) -> Vec<Letter> {
+    /// What is told of events, by this host's agent. Without it they must not happen: somebody would never hear of them.
+    pub(crate) fn letters(
+        &self,
+        host: &Arc<str>,
+        inquiry: &Inquiry,
+        events: &[Event],
+    ) -> Result<Vec<Letter>, StoreError> {
         let mut letters = Vec::new();
         for event in events {
             for (hook, wanted) in &self.hooks {
                 if wanted.iter().any(|told| told.step() == event.step) {
-                    letters.extend(self.letter(host, hook, inquiry, event));
+                    letters.push(self.letter(host, hook, inquiry, event)?);
                 }
             }
         }
-        letters
+        Ok(letters)
     }
 
-    /// None without randomness: an id that is not unique would be taken for a repetition.
-    fn letter(&self, host: &Arc<str>, hook: &Arc<str>, inquiry: &Inquiry, event: &Event) -> Option<Letter> {
+    /// Not without randomness: an id that is not unique would be taken for a repetition.
+    fn letter(
+        &self,
+        host: &Arc<str>,
+        hook: &Arc<str>,
+        inquiry: &Inquiry,
+        event: &Event,
+    ) -> Result<Letter, StoreError> {
         let mut random = [0; 16];
-        rand::fill(&mut random).ok()?;
+        rand::fill(&mut random).map_err(|_| StoreError::new("there is no randomness for a letter's id"))?;
         let id = format!("msg_{}", hex::encode(random));
         let page = self.page.as_ref().map(|page| format!("{page}{}", inquiry.id));
         let body = body(&id, page, inquiry, event);
         let written = event.time.as_millisecond();
-        Some(Letter {
+        Ok(Letter {
             id,
             host: host.clone(),
             hook: hook.clone(),

@@ -161,7 +161,7 @@ impl Desk {
         let most = Most { all, of_account, a_minute };
         for _ in 0..ATTEMPTS {
             asked.id = id()?;
-            let letters = self.0.audience.letters(&self.0.host, &asked, &asked.trail);
+            let letters = self.0.audience.letters(&self.0.host, &asked, &asked.trail).map_err(failed)?;
             let Some(waits) = self.wait_for(&asked, &asked.session) else { continue };
             match self.0.store.insert(&asked, most, &letters).await.map_err(failed)? {
                 Inserted::Done => {

@@ -1,6 +1,7 @@
 //! Where questions come in and people answer them.
 
 mod asking;
+mod letters;
 mod rounds;
 mod state;
 mod waiting;
@@ -92,11 +93,6 @@ impl Desk {
         }
         desk.0.home.spawn(rounds::tidy(Arc::downgrade(&desk.0)));
         desk
-    }
-
-    /// Where questions are kept.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.0.store
     }
 
     /// Whether people can be asked, and all that was asked be read.

@@ -59,7 +59,7 @@ impl Inner {
             let mut after = before.clone();
             let outcome = change(&mut after, self.clock.now());
             if after != before {
-                if !self.store.replace(&after, &self.letters(&before, &after)).await? {
+                if !self.store.replace(&after, &self.letters(&before, &after)?).await? {
                     continue;
                 }
                 after.version += 1;
@@ -122,7 +122,7 @@ impl Inner {
     }
 
     /// What the change from one to the other tells the outside.
-    pub(super) fn letters(&self, before: &Inquiry, after: &Inquiry) -> Vec<Letter> {
+    fn letters(&self, before: &Inquiry, after: &Inquiry) -> Result<Vec<Letter>, StoreError> {
         let new = after.trail.get(before.trail.len()..).unwrap_or_default();
         self.audience.letters(&self.host, after, new)
     }

@@ -57,8 +57,8 @@ impl Sender {
     async fn send_due(&self, desk: &Desk, changes: &mut watch::Receiver<u64>) -> Result<Pause, StoreError> {
         loop {
             changes.mark_unchanged();
-            let now = Timestamp::now();
-            let letters = desk.store().letters(desk.host(), &self.hook.name, now, BATCH).await?;
+            let now = desk.now();
+            let letters = desk.letters(&self.hook.name, now, BATCH).await?;
             let mut sent = 0;
             for letter in letters.iter().take_while(|letter| letter.is_due(now)) {
                 if sent > 0 && changes.has_changed().unwrap_or(false) {
@@ -80,14 +80,13 @@ impl Sender {
 
     /// Tries a letter once, unless it was taken back. For how long the receiver is to be left alone, if it does not answer.
     async fn attempt(&self, desk: &Desk, letter: &Letter) -> Result<Option<Duration>, StoreError> {
-        let store = desk.store();
         let (hook, question) = (&*self.hook.name, &*letter.question);
-        if !store.attempt(&letter.id).await? {
+        if !desk.attempt(letter).await? {
             return Ok(None);
         }
-        let Err(failed) = self.deliver(letter).await else {
+        let Err(failed) = self.deliver(letter, desk.now()).await else {
             tracing::debug!(hook, question, letter = letter.id, "told");
-            store.postpone(&letter.id, None).await?;
+            desk.done_with(letter).await?;
             return Ok(None);
         };
         let wait = self.wait(letter.attempts);
@@ -95,20 +94,19 @@ impl Sender {
             NotTaken::Refused(why) => (why, None),
             NotTaken::Away(why) => (why, Some(wait.min(self.retries.pause))),
         };
-        let now = Timestamp::now();
-        let next = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+        let next = desk.now().checked_add(wait).unwrap_or(Timestamp::MAX);
         let end = i64::try_from(self.retries.end.as_millis()).unwrap_or(i64::MAX);
-        let given_up = next.as_millisecond().saturating_sub(letter.written) > end;
-        if given_up {
+        if next.as_millisecond().saturating_sub(letter.written) > end {
             tracing::error!(hook, question, letter = letter.id, why, "a letter was given up");
+            desk.done_with(letter).await?;
         } else {
             tracing::warn!(hook, question, letter = letter.id, why, again_in = ?wait, "a letter was not taken");
+            desk.put_off(letter, next).await?;
         }
-        store.postpone(&letter.id, (!given_up).then_some(next)).await?;
         Ok(pause)
     }
 
-    async fn deliver(&self, letter: &Letter) -> Result<(), NotTaken> {
+    async fn deliver(&self, letter: &Letter, now: Timestamp) -> Result<(), NotTaken> {
         if letter.body.is_null() {
             return Err(NotTaken::Refused("what is kept of it can't be read".into()));
         }
@@ -120,7 +118,7 @@ impl Sender {
             Format::Teams => words::teams(&letter.body),
         };
         let body = body.to_string().into_bytes();
-        let time = Timestamp::now().as_second();
+        let time = now.as_second();
         let mut headers = vec![("webhook-id", letter.id.clone()), ("webhook-timestamp", time.to_string())];
         headers.extend(key.map(|key| ("webhook-signature", key.sign(&letter.id, time, &body))));
         let answer = self.https.post_json(url, &headers, body).await.map_err(NotTaken::Away)?;

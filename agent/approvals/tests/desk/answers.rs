@@ -223,7 +223,7 @@ pub(crate) async fn a_question_tells_nobody_what_its_masks_hide(kept: &Kept) {
     let desk = desk(&kept.store);
     let two = Approval { approvers: 2, ..terms() };
     let waits = ask(&desk, question("s", vec![held("ask", two)], (1, 1))).await;
-    let kept = desk.store().load(waits.id()).await.unwrap().unwrap();
+    let kept = kept.store.load(waits.id()).await.unwrap().unwrap();
     let kept_text = serde_json::to_value(&kept).unwrap();
     let shown = [
         desk.show(&ann(), waits.id()).await.unwrap(),

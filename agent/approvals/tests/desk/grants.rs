@@ -110,7 +110,7 @@ pub(crate) async fn whoever_relies_on_a_yes_is_told_that_it_was_taken_back(kept:
     let (relied, other) = (&ids[..1], &ids[1]);
     let relies = async {
         let revocation = desk.revoked(relied).await;
-        let inquiry = desk.store().load(&ids[0]).await.unwrap().unwrap();
+        let inquiry = kept.store.load(&ids[0]).await.unwrap().unwrap();
         assert_eq!(inquiry.state, State::Revoked, "told before it was so");
         revocation
     };
