@@ -282,7 +282,74 @@ fn shortened(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use tidegate_approvals::Person;
+    use tidegate_gate::{Answer as Answered, Approvals as _, Question};
+    use tidegate_policy::{Approval, Held, Identity, People, Principal, Process, Scope, Sessions};
+
     use super::*;
+    use crate::test_support::World;
+
+    fn asked() -> Question {
+        let job = Identity {
+            issuer: "github".into(),
+            url: "https://token.actions.githubusercontent.com".into(),
+            account: None,
+            subject: "repo:acme/shop:ref:refs/heads/main".into(),
+            groups: Vec::new(),
+            expires: i64::MAX,
+            claims: [("repository".to_owned(), "acme/shop\nrule       none".into())].into_iter().collect(),
+        };
+        let process = Process { pid: 7, uid: 1000, user: Some("ci".into()), ..Process::default() };
+        let by = People { users: vec!["ann".into()], ..People::default() };
+        let approval = Approval {
+            by,
+            approvers: 1,
+            scope: Scope::Action,
+            wait: Duration::from_secs(60),
+            grant: None,
+            sessions: Sessions::One,
+            reason: false,
+            break_glass: None,
+        };
+        Question {
+            session: "s".into(),
+            principal: Principal { process, identities: [job].into(), ..Principal::default() },
+            resource: "shop".into(),
+            protocol: "postgres".into(),
+            policy: "digest".into(),
+            action: 1,
+            name: "statement".into(),
+            text: "DELETE FROM orders\nquestion   none".into(),
+            particulars: vec![("$1".into(), "7".into())],
+            holds: vec![Held { rule: "ask".into(), what: "".into(), approval: Arc::new(approval) }],
+            exact: [1; 32],
+            shape: [1; 32],
+        }
+    }
+
+    #[tokio::test]
+    async fn an_approver_sees_what_will_run_for_whom_and_from_which_job() {
+        let desk = World::new().await.desk();
+        let Answered::Waits(waits) = desk.put(asked()).await.unwrap() else { panic!("nobody was asked") };
+        let root = Person { host: "host".into(), uid: Some(0), ..Person::default() };
+        let question = desk.show(&root, waits.id()).await.unwrap();
+        let shown = Whole(&question).to_string();
+        for line in [
+            "asks       ci (repo:acme/shop:ref:refs/heads/main of github) on host",
+            "vouched    repo:acme/shop:ref:refs/heads/main of github",
+            "rule       ask: by user ann; counts for this action, once",
+            "    with $1: 7",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "no {line:?} in:\n{shown}");
+        }
+        assert!(shown.contains("           repository: \"acme/shop"), "{shown}");
+        // Nothing that others wrote passes for the agent's own words.
+        for word in ["rule ", "question "] {
+            assert_eq!(shown.lines().filter(|line| line.starts_with(word)).count(), 1, "{shown}");
+        }
+    }
 
     #[test]
     fn a_long_text_is_cut_in_a_list_and_says_so() {

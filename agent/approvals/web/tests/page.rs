@@ -114,8 +114,9 @@ impl World {
             break_glass: None,
         };
         let process = Process { pid: 7, uid: 1000, user: Some("ci".into()), ..Process::default() };
-        let principal =
-            Principal { process, identities: [identity("ci-dba")].into(), ..Principal::default() };
+        let mut job = identity("ci-dba");
+        job.claims.insert("repository".into(), "acme/<shop>".into());
+        let principal = Principal { process, identities: [job].into(), ..Principal::default() };
         let question = Question {
             session: "s".into(),
             principal,
@@ -257,6 +258,9 @@ async fn an_approver_sees_exactly_what_will_run_and_approves_it() {
         "with database",
         "ask: by group dba",
         "ann-dba",
+        "ci-dba",
+        "repository",
+        "acme/&lt;shop&gt;",
     ] {
         assert!(page.body.contains(part), "no {part:?} in {}", page.body);
     }
