@@ -144,6 +144,11 @@ impl Cluster {
         command
     }
 
+    /// From its next start on it is a standby, of nobody, until it is promoted.
+    pub fn follow(&self) -> Result<()> {
+        write_private(&self.data.join("standby.signal"), "", &self.owner)
+    }
+
     fn initialise(&self, options: &Options) -> Result<()> {
         DirBuilder::new().mode(0o700).create(&self.data)?;
         chown(&self.data, Some(self.owner.uid.as_raw()), Some(self.owner.gid.as_raw()))?;

@@ -1,7 +1,7 @@
 //! A resource of several servers, of which one takes writes.
 
 use anyhow::{Result, ensure};
-use tidegate_tests::{Cluster, Options, World};
+use tidegate_tests::{BY_COLUMNS_ALONE, Cluster, Options, World};
 
 use crate::together::{Session, eventually};
 
@@ -56,6 +56,38 @@ fn a_client_with_several_hosts_finds_the_server_that_takes_writes() -> Result<()
         ensure!(complaint.is_empty() || complaint.contains("57P01"), "{complaint}");
         takes_writes(&standby, true)?;
         ensure!(answers("read-write")? == ports[0].to_string(), "the one that was promoted");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_standby_shows_columns_masked_and_is_promoted_under_way() -> Result<()> {
+    World::with(|world| {
+        world.server.stop()?;
+        world.server.follow()?;
+        world.server.launch()?;
+        world.change_bundle_in(&BY_COLUMNS_ALONE)?;
+        world.agent.ask(&["reload"])?;
+        let card = "SELECT card_number FROM customers WHERE id = 1";
+        let mut session = Session::open(&world.ci)?;
+        ensure!(session.ask("SHOW in_hot_standby")? == "on");
+        session.say(&format!("PREPARE cards AS {card}"))?;
+        for query in [card, "EXECUTE cards", card] {
+            let shown = session.ask(query)?;
+            ensure!(shown == "************1111", "{query}: {shown}");
+        }
+        world
+            .ci
+            .psql("SELECT reverse(card_number) FROM customers")?
+            .refused_by_the_gate(&["mask \"cards\""])?;
+        world.server.sql("postgres", "SELECT pg_promote()")?;
+        eventually("it is promoted", || Ok(session.ask("SHOW in_hot_standby")? == "off"))?;
+        for query in [card, "EXECUTE cards"] {
+            let shown = session.ask(query)?;
+            ensure!(shown == "************1111", "{query}: {shown}");
+        }
+        ensure!(session.ask("UPDATE orders SET quantity = 2 WHERE id = 1 RETURNING quantity")? == "2");
         Ok(())
     })
 }
