@@ -32,9 +32,9 @@ impl Session {
                 if !run.is_cut() {
                     let error = Refused { hint: Some(HINT.into()), ..Refused::new("54000", message) };
                     run.cut(error.error_response(&session));
-                    self.cancel_due = true;
+                    self.output.cancel_due = true;
                 }
-                self.dropping = header.size();
+                self.output.dropping = header.size();
                 Ok(())
             }
             _ => Err(self.beyond(message)),
@@ -48,7 +48,9 @@ impl Session {
 
     /// Has the server cancel what was cut, if that is still to be done.
     pub(super) async fn cancel_cut(&mut self) -> Result<(), ServeError> {
-        if mem::take(&mut self.cancel_due) && !matches!(timeout(CANCEL, self.cancel()).await, Ok(Ok(()))) {
+        if mem::take(&mut self.output.cancel_due)
+            && !matches!(timeout(CANCEL, self.cancel()).await, Ok(Ok(())))
+        {
             return Err(self.outrun());
         }
         Ok(())

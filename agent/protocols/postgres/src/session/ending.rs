@@ -62,7 +62,7 @@ impl Session {
     /// What the server owes is fetched: the client's own Sync or Flush is not taken any more.
     fn stop(&mut self) {
         self.phase = Phase::Stopping;
-        if self.body.is_none() {
+        if self.input.body.is_none() {
             self.flush();
         }
     }
@@ -89,7 +89,7 @@ impl Session {
 
     /// What the client is told last, unless it is in the middle of a message.
     pub(super) fn farewell(&mut self, code: &str, message: &str, hint: Option<&str>) {
-        if self.passing == 0 && !self.told {
+        if self.output.passing == 0 && !self.told {
             refuse::fatal(&mut self.client.outbound, code, message, hint);
         }
     }

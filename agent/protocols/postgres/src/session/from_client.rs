@@ -6,7 +6,7 @@ use bytes::Buf;
 use tidegate_gate::{Decision, ServeError};
 
 use super::{
-    Session, asking,
+    Session, Waits, asking,
     ending::Phase,
     expect::Expect,
     holding::Stop,
@@ -50,11 +50,11 @@ impl Session {
         let mut input = mem::take(&mut self.client.inbound);
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-            if let Some(body) = self.body {
+            if let Some(body) = self.input.body {
                 at += self.pass_body(body, rest);
                 continue;
             }
-            if self.phase != Phase::Serving && !self.copying_in {
+            if self.phase != Phase::Serving && !self.input.copying_in {
                 break;
             }
             let Some(header) = wire::header(rest).map_err(client)? else { break };
@@ -69,9 +69,7 @@ impl Session {
                 }
             }
             // An answer is for the message that it was waited for with, and for no other.
-            self.holding = None;
-            self.redefining = None;
-            self.understanding = None;
+            self.waits = Waits::default();
             if self.ended || self.server.is_full() {
                 break;
             }
@@ -87,8 +85,8 @@ impl Session {
             self.server.outbound.extend_from_slice(now);
         }
         let left = body.left - now.len();
-        self.body = (left > 0).then_some(Body { left, ..body });
-        if self.body.is_none() && self.phase != Phase::Serving && !self.copying_in {
+        self.input.body = (left > 0).then_some(Body { left, ..body });
+        if self.input.body.is_none() && self.phase != Phase::Serving && !self.input.copying_in {
             self.flush();
         }
         now.len()
@@ -96,10 +94,10 @@ impl Session {
 
     /// Nothing more is taken from the client until the server has answered all that it owes, or the message can go on.
     fn wait(&mut self) {
-        self.waiting = true;
+        self.input.waiting = true;
         if !self.is_understanding() {
             // That may take long, and what was understood is then to be understood anew.
-            self.understanding = None;
+            self.waits.understanding = None;
         }
         if !self.owed.is_empty() && !self.is_understanding() {
             self.flush();
@@ -112,10 +110,10 @@ impl Session {
             self.ended = true;
             return Ok(Taken::Whole(size.min(rest.len())));
         }
-        if self.skipping && header.tag != tag::SYNC {
+        if self.input.skipping && header.tag != tag::SYNC {
             return Ok(self.stream(size, false));
         }
-        if self.copying_in {
+        if self.input.copying_in {
             return self.copy_message(header, rest);
         }
         // What others wait for comes to its end before anything is added to it.
@@ -155,7 +153,7 @@ impl Session {
 
     /// The message's bytes go their way unseen as they come.
     fn stream(&mut self, size: usize, passes: bool) -> Taken {
-        self.body = Some(Body { left: size, passes });
+        self.input.body = Some(Body { left: size, passes });
         Taken::Streams
     }
 
@@ -175,7 +173,7 @@ impl Session {
         match header.tag {
             tag::SYNC | tag::FLUSH => frontend::empty(body).map_err(client)?,
             tag::COPY_DONE | tag::COPY_FAIL => {
-                self.copying_in = false;
+                self.input.copying_in = false;
                 self.server.outbound.extend_from_slice(message);
                 if self.phase != Phase::Serving {
                     // The Sync that would fetch the server's answer is not taken any more.
@@ -195,7 +193,7 @@ impl Session {
         match tag {
             tag::SYNC => {
                 frontend::empty(body).map_err(client)?;
-                self.skipping = false;
+                self.input.skipping = false;
                 self.names.next_stretch();
                 self.owed.push(Expect::Sync);
             }
@@ -467,7 +465,7 @@ impl Session {
             self.names.next_stretch();
         } else {
             write::parse(&mut self.server.outbound, refuse::STANDIN_NAME, refuse::STANDIN, &[]);
-            self.skipping = true;
+            self.input.skipping = true;
         }
         self.owed.push(Expect::Refused { error: refused.error_response(self.gate.session()), ready });
     }

@@ -33,23 +33,23 @@ impl Session {
         let mut input = mem::take(&mut self.server.inbound);
         let (mut at, mut clean) = (0, 0);
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-            if self.passing > 0 {
-                let passed = self.passing.min(rest.len());
-                self.passing -= passed;
+            if self.output.passing > 0 {
+                let passed = self.output.passing.min(rest.len());
+                self.output.passing -= passed;
                 at += passed;
                 continue;
             }
-            if self.dropping > 0 {
+            if self.output.dropping > 0 {
                 self.client.outbound.extend_from_slice(input.get(clean..at).unwrap_or_default());
-                let dropped = self.dropping.min(rest.len());
-                self.dropping -= dropped;
+                let dropped = self.output.dropping.min(rest.len());
+                self.output.dropping -= dropped;
                 at += dropped;
                 clean = at;
                 continue;
             }
             let Some(header) = wire::header(rest).map_err(upstream)? else { break };
             if self.passes(&header) {
-                self.passing = header.size();
+                self.output.passing = header.size();
                 continue;
             }
             if header.size() > WHOLE {
@@ -216,7 +216,7 @@ impl Session {
                 run.results.next_statement();
             }
             Some(Expect::Execute(_)) => {
-                self.executed = true;
+                self.transaction.executed = true;
                 if let Some(Expect::Execute(run)) = self.owed.pop() {
                     self.settle(run, true);
                 }
@@ -235,7 +235,7 @@ impl Session {
             Some(Expect::Sync) => {}
             _ => return Err(unexpected(tag::READY_FOR_QUERY)),
         }
-        self.copying_in = false;
+        self.input.copying_in = false;
         self.transaction_status(status);
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Session {
         }
         self.changes.undone();
         self.told = fatal;
-        self.copying_in = false;
+        self.input.copying_in = false;
         let cut = self.running().and_then(|run| run.cut.take()).filter(|_| !fatal);
         let code = if cut.is_some() { "54000".to_owned() } else { code };
         if let Some(run) = self.running() {
@@ -322,7 +322,7 @@ impl Session {
 
     /// After an error in the extended flow the server answers nothing up to the next Sync, which may be yet to come.
     fn skip_to_sync(&mut self, code: &str) {
-        self.skipping |= !self.owed.has_sync();
+        self.input.skipping |= !self.owed.has_sync();
         for skipped in self.owed.skip_to_sync() {
             match skipped {
                 Expect::Query(mut run) | Expect::Execute(mut run) | Expect::FunctionCall(mut run) => {
@@ -393,7 +393,7 @@ impl Session {
     fn copies_in(&mut self) -> Result<(), ServeError> {
         let run = self.running().filter(|run| run.results.copies_in());
         run.ok_or_else(|| unexpected(tag::COPY_IN_RESPONSE))?.described();
-        self.copying_in = true;
+        self.input.copying_in = true;
         Ok(())
     }
 

@@ -67,11 +67,11 @@ impl From<Refused> for Stop {
 impl Session {
     /// The permit for what was understood, or what stands in its way.
     pub(super) async fn permitted(&mut self, prepared: &Prepared) -> Result<Permit, Stop> {
-        match self.holding.take().map(|holding| *holding) {
+        match self.waits.holding.take().map(|holding| *holding) {
             Some(Holding::Answered(answer)) => {
                 return Ok(answer?.permit(&prepared.shape).map_err(Refused::from)?);
             }
-            waits => self.holding = waits.map(Box::new),
+            waits => self.waits.holding = waits.map(Box::new),
         }
         // Nobody is asked about what the server may skip after an error that it still owes.
         let held =
@@ -96,7 +96,7 @@ impl Session {
                 let notice = notice(&waiting.told());
                 let answer: Answer = Box::pin(answer(waiting, self.interrupt.arm()));
                 let answer = Mutex::new(answer);
-                self.holding = Some(Box::new(Holding::Waits { answer, notice }));
+                self.waits.holding = Some(Box::new(Holding::Waits { answer, notice }));
                 Err(Stop::Waits)
             }
         }
@@ -172,13 +172,13 @@ impl Session {
     }
 
     pub(super) fn is_holding(&self) -> bool {
-        matches!(self.holding.as_deref(), Some(Holding::Waits { .. }))
+        matches!(self.waits.holding.as_deref(), Some(Holding::Waits { .. }))
     }
 
     /// Tells the client that it waits, once no message of the server's is half told.
     pub(super) fn tell_held(&mut self) {
-        if self.passing == 0
-            && let Some(Holding::Waits { notice, .. }) = self.holding.as_deref_mut()
+        if self.output.passing == 0
+            && let Some(Holding::Waits { notice, .. }) = self.waits.holding.as_deref_mut()
         {
             self.client.outbound.append(notice);
         }
@@ -186,7 +186,7 @@ impl Session {
 
     /// Ready when a person has answered.
     pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(holding) = self.holding.as_deref_mut() else { return Poll::Pending };
+        let Some(holding) = self.waits.holding.as_deref_mut() else { return Poll::Pending };
         let Holding::Waits { answer, .. } = holding else { return Poll::Pending };
         let answer = answer.get_mut().unwrap_or_else(PoisonError::into_inner);
         let answer = ready!(answer.as_mut().poll(context));

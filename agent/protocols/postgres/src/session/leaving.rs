@@ -61,7 +61,7 @@ impl Session {
     }
 
     fn is_within_message(&self) -> bool {
-        self.body.is_some_and(|body| body.passes)
+        self.input.body.is_some_and(|body| body.passes)
     }
 
     /// Waits for what the server still owes, and has it cancelled where that takes long: before the goodbye, behind which
@@ -70,7 +70,7 @@ impl Session {
         if self.owed.is_empty() {
             return Last::Answered;
         }
-        let awaits_more = self.is_within_message() || self.copying_in;
+        let awaits_more = self.is_within_message() || self.input.copying_in;
         if is_left && !awaits_more {
             if self.owed.is_unflushed() {
                 self.flush();

@@ -87,26 +87,9 @@ pub(crate) struct Session {
     overlay: Arc<Overlay>,
     /// What it has changed of itself.
     changes: Changes,
-    /// The client's message that goes its way unheld.
-    body: Option<Body>,
-    /// Bytes of the server's message that pass unseen.
-    passing: usize,
-    /// Bytes of the server's message that nobody gets.
-    dropping: usize,
-    /// What runs is to be cancelled: see [`cut`].
-    cancel_due: bool,
-    /// After a refusal in the extended flow, the client's messages count for nothing up to its next Sync.
-    skipping: bool,
-    /// The client's next message depends on what the server still owes.
-    waiting: bool,
-    /// The client's next message waits until it is understood, or has been.
-    understanding: Option<Box<Understanding>>,
-    /// The client's next message waits for a person, or its answer is there.
-    holding: Option<Box<Holding>>,
-    /// The client's input was left lying because the server's side was full.
-    left_lying: bool,
-    /// The server takes copy data.
-    copying_in: bool,
+    input: Input,
+    output: Output,
+    waits: Waits,
     /// How far the session's end has come, if nobody but the agent ends it.
     phase: Phase,
     /// The client has been told already why the session ends.
@@ -115,27 +98,68 @@ pub(crate) struct Session {
     ended: bool,
     /// Definitions change in the transaction that is open: nobody can see yet what they will be.
     changing: Option<Changing>,
-    /// The client's next message changes definitions, and waits until it may.
-    redefining: Option<Box<Redefining>>,
     /// What the definitions are to statements that the server has yet to read.
     reader: Reader,
-    /// A transaction is open, or has failed.
-    in_transaction: bool,
-    /// An Execute was answered since the server was last ready: a transaction is open that it has yet to speak of.
-    executed: bool,
-    /// What the transaction that is open has touched.
-    transaction: Touched,
+    transaction: Transaction,
     /// Of what was decided last, what counts for errors and notices between actions.
     last: Shown,
 }
 
-/// What an error that ends a transaction may show: deferred constraints speak of any row that it changed.
+/// How far what the client sends is taken in.
 #[derive(Default)]
-struct Touched {
-    withhold_errors: bool,
+struct Input {
+    /// The message that goes its way unheld.
+    body: Option<Body>,
+    /// After a refusal in the extended flow, messages count for nothing up to the next Sync.
+    skipping: bool,
+    /// The next message waits: for what the server still owes, or see [`Waits`].
+    waiting: bool,
+    /// Some of it was left lying because the server's side was full.
+    left_lying: bool,
+    /// The server takes copy data.
+    copying_in: bool,
+}
+
+/// How the server's message at hand is passed on.
+#[derive(Default)]
+struct Output {
+    /// Bytes of it that pass unseen.
+    passing: usize,
+    /// Bytes of it that nobody gets.
+    dropping: usize,
+    /// What runs is to be cancelled: see [`cut`].
+    cancel_due: bool,
+}
+
+/// What the client's next message waits for beside the server's answers, or has waited for. It is for that message alone.
+#[derive(Default)]
+struct Waits {
+    /// To be understood.
+    understanding: Option<Box<Understanding>>,
+    /// For a person's answer.
+    holding: Option<Box<Holding>>,
+    /// To change definitions, or for the end of somebody's change.
+    redefining: Option<Box<Redefining>>,
+}
+
+/// The transaction that is open, if one is.
+#[derive(Default)]
+struct Transaction {
+    /// One is open, or has failed.
+    is_open: bool,
+    /// An Execute was answered since the server was last ready: one is open that it has yet to speak of.
+    executed: bool,
     /// Others see what it defined only from its end on: what was looked up before says nothing of that.
     redefined: bool,
+    /// What an error that ends it may show: deferred constraints speak of any row that it changed.
+    withhold_errors: bool,
     content: Option<Arc<ContentMask>>,
+}
+
+impl Transaction {
+    fn is_under_way(&self) -> bool {
+        self.is_open || self.executed
+    }
 }
 
 /// How errors and notices that belong to an action are shown.
@@ -197,25 +221,15 @@ impl Session {
             names: Names::default(),
             overlay: Arc::default(),
             changes,
-            body: None,
-            passing: 0,
-            dropping: 0,
-            cancel_due: false,
-            skipping: false,
-            waiting: false,
-            understanding: None,
-            holding: None,
-            left_lying,
-            copying_in: false,
+            input: Input { left_lying, ..Input::default() },
+            output: Output::default(),
+            waits: Waits::default(),
             phase: Phase::Serving,
             told: false,
             ended: false,
             changing: None,
-            redefining: None,
             reader,
-            in_transaction: false,
-            executed: false,
-            transaction: Touched::default(),
+            transaction: Transaction::default(),
             last: Shown::default(),
         }
     }
@@ -240,13 +254,13 @@ impl Session {
                 Turn::Server => {
                     self.take_from_server()?;
                     self.cancel_cut().await?;
-                    if self.waits_for_server() && (self.owed.is_empty() || self.copying_in) {
-                        self.waiting = false;
+                    if self.waits_for_server() && (self.owed.is_empty() || self.input.copying_in) {
+                        self.input.waiting = false;
                         self.serve_client().await?;
                     }
                 }
                 Turn::Answered => {
-                    self.waiting = false;
+                    self.input.waiting = false;
                     self.serve_client().await?;
                 }
                 Turn::Told => {}
@@ -273,7 +287,7 @@ impl Session {
 
     /// The client's next message waits for nothing but the server.
     fn waits_for_server(&self) -> bool {
-        self.waiting && !self.is_understanding() && !self.is_holding() && !self.is_redefining()
+        self.input.waiting && !self.is_understanding() && !self.is_holding() && !self.is_redefining()
     }
 
     /// Has the server say what it keeps to itself.
@@ -284,7 +298,7 @@ impl Session {
 
     async fn serve_client(&mut self) -> Result<(), ServeError> {
         self.take_from_client().await?;
-        self.left_lying = self.server.is_full() && !self.client.inbound.is_empty();
+        self.input.left_lying = self.server.is_full() && !self.client.inbound.is_empty();
         Ok(())
     }
 
@@ -304,10 +318,10 @@ impl Session {
             if let Poll::Ready(turn) = self.poll_server(context) {
                 return Poll::Ready(turn);
             }
-            if is_stopping && self.owed.is_empty() && self.passing == 0 {
+            if is_stopping && self.owed.is_empty() && self.output.passing == 0 {
                 return Poll::Ready(Ok(Turn::Idle));
             }
-            if (!is_stopping || self.copying_in || self.body.is_some())
+            if (!is_stopping || self.input.copying_in || self.input.body.is_some())
                 && let Poll::Ready(turn) = self.poll_client(context)
             {
                 return Poll::Ready(Ok(turn));
@@ -346,10 +360,10 @@ impl Session {
     }
 
     fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
-        if self.waiting || self.server.is_full() {
+        if self.input.waiting || self.server.is_full() {
             return self.poll_departure(context);
         }
-        if self.left_lying {
+        if self.input.left_lying {
             return Poll::Ready(Turn::Client);
         }
         self.client.poll_fill(context).map(|read| match read {
@@ -363,7 +377,7 @@ impl Session {
         while !self.client.holds_much() {
             match self.client.poll_fill(context) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Turn::ClientGone),
-                Poll::Ready(Ok(_)) => self.left_lying = true,
+                Poll::Ready(Ok(_)) => self.input.left_lying = true,
                 Poll::Pending => break,
             }
         }
@@ -376,9 +390,9 @@ impl Session {
 
     /// The server's word on the transaction: at its end, what it redefined holds for everyone.
     fn transaction_status(&mut self, status: TransactionStatus) {
-        self.in_transaction = status != TransactionStatus::Idle;
-        self.executed = false;
-        if self.in_transaction {
+        self.transaction.is_open = status != TransactionStatus::Idle;
+        self.transaction.executed = false;
+        if self.transaction.is_open {
             return;
         }
         if mem::take(&mut self.transaction).redefined {

@@ -105,7 +105,7 @@ impl Session {
         if !self.owed.is_empty() {
             return Err(Stop::Waits);
         }
-        if let Some(Redefining::Failed(why)) = self.redefining.take().map(|redefining| *redefining) {
+        if let Some(Redefining::Failed(why)) = self.waits.redefining.take().map(|redefining| *redefining) {
             // Without a word of a change to come, a lock is a lock like any other.
             let goes_on = !changes && why.code != refuse::QUERY_CANCELED;
             return if goes_on { Ok(()) } else { Err(self.refusal(prepared, why)) };
@@ -123,7 +123,7 @@ impl Session {
     /// What is in doubt only because of somebody else's change waits for its end, if it matters, for as long as that is
     /// likely to be of use.
     pub(super) fn clear_up(&mut self, prepared: &Prepared, doubted: &Prepared) -> Result<(), Stop> {
-        if let Some(Redefining::Doubts) = self.redefining.as_deref() {
+        if let Some(Redefining::Doubts) = self.waits.redefining.as_deref() {
             return Ok(());
         }
         if self.changing.is_some()
@@ -133,7 +133,7 @@ impl Session {
         {
             return Ok(());
         }
-        if let Some(Redefining::Failed(why)) = self.redefining.take().map(|redefining| *redefining) {
+        if let Some(Redefining::Failed(why)) = self.waits.redefining.take().map(|redefining| *redefining) {
             return Err(self.refusal(prepared, why));
         }
         let (limit, definitions) = (DOUBT.of(self), self.database.definitions().clone());
@@ -156,13 +156,15 @@ impl Session {
         });
         let patience = Mutex::new(Some(Box::pin(sleep(PATIENCE))));
         let waiting = Waiting { end: Mutex::new(end), patience, notice: Vec::new(), changes };
-        self.redefining = Some(Box::new(Redefining::Waits(waiting)));
+        self.waits.redefining = Some(Box::new(Redefining::Waits(waiting)));
         Stop::Waits
     }
 
     /// Ready when the message goes on, or the client is to be told that it waits.
     pub(super) fn poll_redefining(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
-        let Some(Redefining::Waits(waiting)) = self.redefining.as_deref_mut() else { return Poll::Pending };
+        let Some(Redefining::Waits(waiting)) = self.waits.redefining.as_deref_mut() else {
+            return Poll::Pending;
+        };
         let end = waiting.end.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Poll::Ready(end) = end.as_mut().poll(context) {
             let next = match end {
@@ -174,7 +176,7 @@ impl Session {
                 Ok(End::Unsettled) => Some(Redefining::Doubts),
                 Err(why) => Some(Redefining::Failed(why)),
             };
-            self.redefining = next.map(Box::new);
+            self.waits.redefining = next.map(Box::new);
             return Poll::Ready(Turn::Answered);
         }
         let patience = waiting.patience.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -196,13 +198,13 @@ impl Session {
 
     /// The client's message waits for others.
     pub(super) fn is_redefining(&self) -> bool {
-        matches!(self.redefining.as_deref(), Some(Redefining::Waits(_)))
+        matches!(self.waits.redefining.as_deref(), Some(Redefining::Waits(_)))
     }
 
     /// Tells the client that it waits, once no message of the server's is half told.
     pub(super) fn tell_redefining(&mut self) {
-        if self.passing == 0
-            && let Some(Redefining::Waits(waiting)) = self.redefining.as_deref_mut()
+        if self.output.passing == 0
+            && let Some(Redefining::Waits(waiting)) = self.waits.redefining.as_deref_mut()
         {
             self.client.outbound.append(&mut waiting.notice);
         }
@@ -212,7 +214,7 @@ impl Session {
     pub(super) fn must_hurry(&self, context: &Context<'_>) -> bool {
         self.reader.poll_wanted(context)
             && match self.passing_body() {
-                None => !self.copying_in && self.owed.is_unflushed(),
+                None => !self.input.copying_in && self.owed.is_unflushed(),
                 Some(_) => self.owed.ends_with_unread_bind(),
             }
     }
@@ -232,7 +234,7 @@ impl Session {
 
     /// What the server is in the middle of: nothing else can be sent to it.
     fn passing_body(&self) -> Option<Body> {
-        self.body.filter(|body| body.passes)
+        self.input.body.filter(|body| body.passes)
     }
 
     /// Whether the locks that a statement takes may be for a change of definitions: only who may change those tables puts
@@ -267,7 +269,7 @@ fn as_if(item: &Item, kind: &'static str) -> Item {
 
 impl Limits {
     fn of(&self, session: &Session) -> Duration {
-        if session.in_transaction || session.executed { self.in_transaction } else { self.alone }
+        if session.transaction.is_under_way() { self.in_transaction } else { self.alone }
     }
 }
 

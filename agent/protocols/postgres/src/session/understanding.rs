@@ -83,7 +83,7 @@ impl Session {
 
     /// What was read for the same message before, if the catalog still says the same.
     fn was_read(&self, text: &str, generation: u64) -> Option<Result<Understood, Refused>> {
-        let mut read = self.understanding.as_ref()?.read.iter();
+        let mut read = self.waits.understanding.as_ref()?.read.iter();
         let is_current = |read: &Result<Understood, Refused>| {
             read.as_ref().map_or(true, |understood| understood.generation == generation)
         };
@@ -99,7 +99,8 @@ impl Session {
     /// None: that takes a while, for which the message waits.
     async fn begin_to_read(&mut self, text: &str, word: Word) -> Option<Result<Understood, Refused>> {
         let (text, since): (Arc<str>, _) = (text.into(), Instant::now());
-        let left = self.understanding.as_ref().map_or(UNDERSTANDING, |understanding| understanding.left);
+        let left =
+            self.waits.understanding.as_ref().map_or(UNDERSTANDING, |understanding| understanding.left);
         let (database, overlay, gate) = (self.database.clone(), self.overlay.clone(), self.gate.clone());
         let mut reading: Reading =
             Box::pin(database.understand(text.clone(), overlay, gate, word, since + left));
@@ -110,13 +111,13 @@ impl Session {
         let patience = Mutex::new(Some(Box::pin(sleep(PATIENCE))));
         let waits = Waits { text, since, reading: Mutex::new(reading), patience, cancelled: None };
         let new = || Box::new(Understanding { read: Vec::new(), waits: None, left });
-        self.understanding.get_or_insert_with(new).waits = Some(waits);
+        self.waits.understanding.get_or_insert_with(new).waits = Some(waits);
         None
     }
 
     /// Ready when the message that waits is to be taken anew, or the server is to answer meanwhile.
     pub(super) fn poll_understanding(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
-        let Some(understanding) = self.understanding.as_deref_mut() else { return Poll::Pending };
+        let Some(understanding) = self.waits.understanding.as_deref_mut() else { return Poll::Pending };
         let Some(waits) = &mut understanding.waits else { return Poll::Pending };
         let reading = waits.reading.get_mut().unwrap_or_else(PoisonError::into_inner);
         let read = match reading.as_mut().poll(context) {
@@ -148,6 +149,6 @@ impl Session {
 
     /// The client's message waits until it is understood.
     pub(super) fn is_understanding(&self) -> bool {
-        self.understanding.as_ref().is_some_and(|understanding| understanding.waits.is_some())
+        self.waits.understanding.as_ref().is_some_and(|understanding| understanding.waits.is_some())
     }
 }
