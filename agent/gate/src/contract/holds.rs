@@ -24,14 +24,15 @@ pub async fn a_held_action_waits_for_a_yes_and_goes_on_in_its_connection(words: 
 /// A held action that nobody says yes to never arrives and is refused in the protocol's own terms, with what became of the
 /// question; the session goes on.
 pub async fn a_held_action_without_a_yes_is_refused_and_the_session_goes_on(words: Words) {
-    for (word, by) in [("denied", Some("ann")), ("expired", None)] {
+    for (word, by, told) in [("denied", Some("ann"), "denied"), ("expired", None, "nobody answered in time")]
+    {
         let mut stage = Stage::holding(&words).await;
         let ((_, marker), (allowed, known_by)) = (&words.held, &words.allowed);
         let refused = Step::Refused { word: word.into(), by: by.map(Into::into), reason: None };
         stage.rig.people.answer("q1", refused);
         let heard = stage.hear(&words).await;
         assert!((words.is_refusal)(&heard), "not a refusal: {}", heard.escape_ascii());
-        assert!(contains(&heard, word.as_bytes()), "it is not told of: {}", heard.escape_ascii());
+        assert!(contains(&heard, told.as_bytes()), "it is not told of: {}", heard.escape_ascii());
         let received = stage.upstream_gets_within(SILENCE).await;
         assert!(!contains(&received, marker), "it arrived: {}", received.escape_ascii());
         stage.say(allowed).await;
