@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aya::maps::MapData;
 use aya::programs::loaded_programs;
 use nix::sys::socket::{setsockopt, sockopt::Linger};
-use tidegate_kernel::Kernel;
+use tidegate_kernel::{Kernel, LAYOUT};
 
 use crate::common::{GOVERNED, Gate, TestPins, UNGOVERNED, passes};
 
@@ -23,6 +23,9 @@ const ROUNDS: &str = "TIDEGATE_SPEED_ROUNDS";
 const CONNECTS: &str = "TIDEGATE_SPEED_CONNECTS";
 /// Where the client connects.
 const TO: &str = "TIDEGATE_SPEED_TO";
+
+/// The program that hand-offs are offered and ended by.
+const SOCK_OPS: &str = "tcp_event";
 
 /// Bytes that the client sends over one connection.
 const SENT: usize = 256 << 20;
@@ -122,41 +125,74 @@ fn map_memory(folder: &Path) -> u64 {
     bytes
 }
 
+/// What one round measured.
+struct Round {
+    without: Measured,
+    with: Measured,
+    /// Without the program that the kernel tells of every connection's states.
+    fewer: Measured,
+    passed: Measured,
+    loaded: Duration,
+    adopted: Duration,
+}
+
+impl Round {
+    /// What comes first changes from round to round: whatever else the machine does, or warms up to, is in each.
+    async fn of(number: usize, copied: &Copied, server: SocketAddr) -> Self {
+        let bare = || copied.measure(UNGOVERNED, server);
+        let even = number.is_multiple_of(2);
+        let early = even.then(bare);
+        let (pins, begun) = (TestPins::new(), Instant::now());
+        let kernel = Kernel::load(pins.hold()).unwrap();
+        let loaded = begun.elapsed();
+        let gate = Gate::with(kernel, pins, |_| passes("127.0.0.1", server.port(), "governed")).await;
+        let governed = || copied.measure(GOVERNED, server);
+        let (with, passed) = if even {
+            (bare(), governed())
+        } else {
+            let passed = governed();
+            (bare(), passed)
+        };
+        std::fs::remove_file(gate.pins_path().join(LAYOUT).join("links").join(SOCK_OPS)).unwrap();
+        let fewer = bare();
+        let (pins, begun) = (gate.die(), Instant::now());
+        let kernel = Kernel::load(pins.hold()).unwrap();
+        let adopted = begun.elapsed();
+        assert!(kernel.adopted());
+        drop((kernel, pins));
+        Self { without: early.unwrap_or_else(bare), with, fewer, passed, loaded, adopted }
+    }
+
+    /// What a connect costs more than without any programs, in percent.
+    fn more(&self, measured: Measured) -> f64 {
+        100.0 * (measured.connect / self.without.connect - 1.0)
+    }
+}
+
 #[tokio::test]
 #[ignore = "a measurement: cargo xtask bench kernel"]
 async fn what_the_programs_cost() {
     let (server, copied) = (serve(), Copied::new());
-    let (mut without, mut with, mut direct, mut passed) = (vec![], vec![], vec![], vec![]);
-    let (mut loaded, mut adopted) = (vec![], vec![]);
-    let seconds = |duration: Duration| duration.as_secs_f64();
-    for _ in 0..setting(ROUNDS, 5) {
-        without.push(copied.measure(UNGOVERNED, server));
-        let pins = TestPins::new();
-        let begun = Instant::now();
-        let kernel = Kernel::load(pins.hold()).unwrap();
-        loaded.push(seconds(begun.elapsed()));
-        let gate = Gate::with(kernel, pins, |_| passes("127.0.0.1", server.port(), "governed")).await;
-        with.push(copied.measure(UNGOVERNED, server));
-        direct.push(copied.measure(UNGOVERNED, server));
-        passed.push(copied.measure(GOVERNED, server));
-        let pins = gate.die();
-        let begun = Instant::now();
-        let kernel = Kernel::load(pins.hold()).unwrap();
-        adopted.push(seconds(begun.elapsed()));
-        assert!(kernel.adopted());
-        drop(kernel);
+    let mut rounds = Vec::new();
+    for number in 0..setting(ROUNDS, 5) {
+        rounds.push(Round::of(number, &copied, server).await);
     }
-    let of = |all: &[Measured], part: fn(&Measured) -> f64| median(all.iter().map(part).collect());
-    let connect = |all: &[Measured]| of(all, |one| one.connect) / 1e3;
-    let rate = |all: &[Measured]| of(all, |one| one.rate) / f64::from(1 << 20);
-    println!("| connect, nobody governed, no programs | {:.1} µs |", connect(&without));
-    println!("| connect of the ungoverned, with the programs | {:.1} µs |", connect(&with));
-    println!("| that costs | {:+.1} % |", 100.0 * (connect(&with) / connect(&without) - 1.0));
-    println!("| connect of a governed process to what is passed | {:.1} µs |", connect(&passed));
-    println!("| data of the ungoverned | {:.0} MB/s |", rate(&direct));
-    println!("| data of a governed process to what is passed | {:.0} MB/s |", rate(&passed));
-    println!("| loading and attaching anew | {:.0} ms |", 1e3 * median(loaded));
-    println!("| loading and taking over | {:.0} ms |", 1e3 * median(adopted));
+    let of = |part: &dyn Fn(&Round) -> f64| median(rounds.iter().map(part).collect());
+    let connect = |part: fn(&Round) -> Measured| of(&|round| part(round).connect / 1e3);
+    let rate = |part: fn(&Round) -> Measured| of(&|round| part(round).rate / f64::from(1 << 20));
+    println!("| connect, nobody governed, no programs | {:.1} µs |", connect(|round| round.without));
+    println!("| connect of the ungoverned, with the programs | {:.1} µs |", connect(|round| round.with));
+    println!("| that costs | {:+.1} % |", of(&|round| round.more(round.with)));
+    println!(
+        "| connect of the ungoverned, with all but `{SOCK_OPS}` | {:.1} µs |",
+        connect(|round| round.fewer)
+    );
+    println!("| that costs, with all but `{SOCK_OPS}` | {:+.1} % |", of(&|round| round.more(round.fewer)));
+    println!("| connect of a governed process to what is passed | {:.1} µs |", connect(|round| round.passed));
+    println!("| data of the ungoverned | {:.0} MB/s |", rate(|round| round.with));
+    println!("| data of a governed process to what is passed | {:.0} MB/s |", rate(|round| round.passed));
+    println!("| loading and attaching anew | {:.0} ms |", of(&|round| 1e3 * round.loaded.as_secs_f64()));
+    println!("| loading and taking over | {:.0} ms |", of(&|round| 1e3 * round.adopted.as_secs_f64()));
     sizes();
 }
 
