@@ -99,7 +99,7 @@ pub(crate) struct Database {
     age: Duration,
     facts: Arc<Facts>,
     /// Whose turn it is to look something up: of one account it is one text's, so that whoever asks for what takes long, or
-    /// fails, holds up the others by one answer at the most.
+    /// fails, holds up the others by one look-up at the most.
     turns: Turns,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
 }

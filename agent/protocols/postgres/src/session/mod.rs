@@ -8,6 +8,7 @@ mod expect;
 mod from_client;
 mod from_server;
 mod holding;
+mod intake;
 mod leaving;
 mod link;
 mod names;
@@ -33,8 +34,8 @@ use self::{
     changes::Changes,
     ending::{Ending, Phase},
     expect::Owed,
-    from_client::Body,
     holding::Holding,
+    intake::Body,
     link::Link,
     names::Names,
     redefining::Redefining,

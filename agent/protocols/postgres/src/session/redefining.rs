@@ -19,8 +19,8 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{
     Session, Turn,
     asking::recorded,
-    from_client::Body,
     holding::Stop,
+    intake::Body,
     names::Prepared,
     refuse::{self, Refused},
 };
