@@ -33,7 +33,7 @@ pub(crate) struct Uses {
     /// Names that are answered without being destinations.
     dns: Dns,
     /// What is a resource's since the bundle was loaded.
-    declared: Vec<(IpNet, u16, Arc<str>)>,
+    declared: Vec<Declared>,
     /// What is passed, likewise.
     passed: Vec<(IpNet, Option<u16>)>,
 }
@@ -45,9 +45,14 @@ impl Uses {
         for resource in &policy.resources {
             for address in &resource.addresses {
                 let Some(port) = address.port else { continue };
-                let nets = resolved.nets(&address.host).into_iter();
-                uses.declared.extend(nets.map(|net| (net, port, resource.name.clone())));
-                if let Host::Name(name) = &address.host {
+                let name = match &address.host {
+                    Host::Name(name) => Some(name),
+                    Host::Net(_) => None,
+                };
+                let declared =
+                    |net| Declared { net, port, resource: resource.name.clone(), name: name.cloned() };
+                uses.declared.extend(resolved.nets(&address.host).into_iter().map(declared));
+                if let Some(name) = name {
                     uses.resources.entry(name.clone()).or_default().push((port, resource.name.clone()));
                 }
             }
@@ -83,9 +88,22 @@ impl Uses {
 
     /// The resource that the rules as loaded make of a destination.
     fn declared(&self, address: IpAddr, port: u16) -> Option<&Arc<str>> {
-        let found = self.declared.iter().find(|(net, own, _)| *own == port && net.contains(&address));
-        found.map(|(.., resource)| resource)
+        self.declared_at(address, port).next().map(|found| &found.resource)
     }
+
+    fn declared_at(&self, address: IpAddr, port: u16) -> impl Iterator<Item = &Declared> {
+        self.declared.iter().filter(move |one| one.port == port && one.net.contains(&address))
+    }
+}
+
+/// Addresses of a resource since the bundle was loaded.
+#[derive(Debug)]
+struct Declared {
+    net: IpNet,
+    port: u16,
+    resource: Arc<str>,
+    /// The name that had them; none where the bundle has the addresses themselves.
+    name: Option<Arc<str>>,
 }
 
 /// A port, or any, and the subjects that reach it.
@@ -159,6 +177,21 @@ impl Names {
         let names = state.learned.keys().filter(|(_, known)| *known == address);
         let mut uses = names.filter_map(|(name, _)| state.uses.resources.get(name)).flatten();
         uses.find(|(port, _)| *port == destination.port()).map(|(_, resource)| resource.clone())
+    }
+
+    /// The names that have a destination: by what they were told for, or had when the bundle was loaded. None where the bundle
+    /// has the address itself, which is then everything that its resource is called.
+    pub(crate) fn of(&self, destination: SocketAddr) -> Option<Arc<[Arc<str>]>> {
+        let state = self.0.state.load();
+        let (address, port) = (destination.ip().to_canonical(), destination.port());
+        let declared = state.uses.declared_at(address, port).map(|one| one.name.clone());
+        let mut names = declared.collect::<Option<BTreeSet<Arc<str>>>>()?;
+        let has_port = |name: &Arc<str>| {
+            state.uses.resources.get(name).is_some_and(|uses| uses.iter().any(|(own, _)| *own == port))
+        };
+        let learned = state.learned.keys().filter(|(name, known)| *known == address && has_port(name));
+        names.extend(learned.map(|(name, _)| name.clone()));
+        Some(names.into_iter().collect())
     }
 
     /// Forgets what nobody was told of late, from time to time, until dropped.
@@ -363,6 +396,40 @@ mod tests {
         let net: IpNet = "10.0.0.5/32".parse().unwrap();
         assert_eq!(learned.resources, [Destination { net, port: 7 }]);
         assert_eq!((learned.passes[0].net, learned.passes[0].port), (net, Some(443)));
+    }
+
+    #[tokio::test]
+    async fn an_address_has_the_names_that_it_was_told_for_or_every_one_where_the_bundle_has_it() {
+        let declared = |net: &str, port, name: Option<&str>| Declared {
+            net: net.parse().unwrap(),
+            port,
+            resource: "it".into(),
+            name: name.map(Into::into),
+        };
+        let resources = [("a.test", 7), ("b.test", 7), ("c.test", 8)];
+        let uses = Uses {
+            resources: resources.map(|(name, port)| (name.into(), vec![(port, "it".into())])).into(),
+            declared: vec![
+                declared("10.0.0.1/32", 7, Some("a.test")),
+                declared("10.0.0.2/32", 7, Some("a.test")),
+                declared("10.0.0.2/31", 7, None),
+            ],
+            ..Uses::default()
+        };
+        let names = Names::new(World::new().await.enforcer.clone());
+        names.install(uses, Rules::default()).await.unwrap();
+        let of = |destination: &str| {
+            let names = names.of(destination.parse().unwrap());
+            names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(of("10.0.0.1:7").as_deref(), Some("a.test"));
+        assert_eq!(of("10.0.0.2:7"), None, "the bundle has it");
+        for name in ["b.test", "c.test"] {
+            names.learn(name, addresses(&["10.0.0.1", "10.0.0.5"])).await.unwrap();
+        }
+        assert_eq!(of("10.0.0.1:7").as_deref(), Some("a.test b.test"), "and not what is at another port");
+        assert_eq!(of("10.0.0.5:7").as_deref(), Some("b.test"));
+        assert_eq!(of("[::ffff:10.0.0.5]:8").as_deref(), Some("c.test"));
     }
 
     #[tokio::test]

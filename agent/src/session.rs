@@ -48,8 +48,8 @@ pub(crate) struct Sessions {
 
 /// What a connection is for.
 enum Opened {
-    /// A resource.
-    Resource(Arc<Route>, Gate),
+    /// A resource, and the names that its address has, where it has some.
+    Resource(Arc<Route>, Gate, Option<Arc<[Arc<str>]>>),
     /// DNS, whichever server was meant.
     Questions(Box<Origin>),
 }
@@ -73,9 +73,9 @@ impl Sessions {
                     drop(sessions);
                     access.ended(Box::pin(async move { dns.serve_connection(stream, *origin).await }).await);
                 }
-                Ok(Opened::Resource(route, gate)) => {
+                Ok(Opened::Resource(route, gate, names)) => {
                     drop(sessions);
-                    let client = ClientIo { stream, tls: route.tls(gate.destination().ip()) };
+                    let client = ClientIo { stream, tls: route.tls(gate.destination().ip()), names };
                     let served = route.server.clone().serve(client, gate);
                     drop(route);
                     access.ended(served.await);
@@ -116,6 +116,9 @@ impl Sessions {
             origin.principal.process.executable_sha256 = digest.await;
         }
         let socket = origin.socket.clone();
+        // A Unix socket is its resource's, whatever that is called.
+        let is_named = socket.is_none();
+        let names = is_named.then(|| self.in_force.names().of(origin.destination)).flatten();
         let identified = self.identities.identities(&origin.principal.process).await;
         let gate = Gate::open(Opening {
             origin,
@@ -138,7 +141,7 @@ impl Sessions {
         }
         self.live.count_served();
         access.opened(gate.clone());
-        Ok(Opened::Resource(route, gate))
+        Ok(Opened::Resource(route, gate, names))
     }
 
     /// The resource that was asked for, and where its server is: a Unix socket says the one, an address the other.

@@ -40,6 +40,9 @@ pub struct ClientIo {
     pub stream: Stream,
     /// What to answer TLS with: a leaf for this resource, minted by the host's own authority.
     pub tls: Arc<rustls::ServerConfig>,
+    /// The names among the resource's addresses that the destination was told for; none where the bundle has the destination
+    /// itself, so that it is whatever the resource is called.
+    pub names: Option<Arc<[Arc<str>]>>,
 }
 
 impl fmt::Debug for ClientIo {

@@ -148,7 +148,7 @@ impl Agent {
             tier: "full".into(),
         });
         let gate = gate.expect("the record opens");
-        let client_io = ClientIo { stream: stream.into(), tls: no_tls() };
+        let client_io = ClientIo { stream: stream.into(), tls: no_tls(), names: None };
         (client, tokio::spawn(self.server.clone().serve(client_io, gate)))
     }
 }

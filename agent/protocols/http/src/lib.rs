@@ -138,7 +138,12 @@ impl Server for HttpServer {
             }
             let mut session = Session {
                 share: self.shares.of(gate.principal().process.account()),
-                way: Way { tls: self.settings.is_tls(), server_name: None, destination: gate.destination() },
+                way: Way {
+                    tls: self.settings.is_tls(),
+                    server_name: None,
+                    destination: gate.destination(),
+                    names: client.names,
+                },
                 gate,
                 server: self,
                 lines: Lines::default(),

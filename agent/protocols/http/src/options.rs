@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::{
     oauth2::Grant,
+    request::Way,
     sigv4::Scope,
     target::{self, Authority, Tolerated},
 };
@@ -27,6 +28,8 @@ const LONGEST_WAIT: u64 = 3600;
 pub(crate) struct Options {
     /// What clients may call it, apart from its addresses.
     pub(crate) hosts: BTreeSet<Arc<str>>,
+    /// Those of them that it has beside its addresses'.
+    pub(crate) added: BTreeSet<Arc<str>>,
     pub(crate) sign_in: SignIn,
     /// The client's own header fields that go upstream although they are credentials.
     pub(crate) pass: Vec<HeaderName>,
@@ -169,8 +172,10 @@ impl Options {
                 "options: S3 reads an encoded slash as a slash: a rule on one path would be for another";
             return Err(ConfigError::in_option("tolerate", message));
         }
+        let added = added(&raw.hosts)?;
         Ok(Self {
-            hosts: hosts(resource, &raw.hosts)?,
+            hosts: hosts(resource, &added),
+            added,
             sign_in,
             pass: raw.pass.iter().map(|name| field(name, "pass")).collect::<Result<_, _>>()?,
             tolerated: Tolerated {
@@ -184,14 +189,14 @@ impl Options {
         })
     }
 
-    /// Whether a client may call the resource this: by a name that it has, or by the very address that it connected to.
-    pub(crate) fn knows(&self, host: &Authority, destination: std::net::IpAddr) -> bool {
-        match host.address() {
-            Some(address) => {
-                address.to_canonical() == destination.to_canonical() || self.hosts.contains(&host.host)
-            }
-            None => self.hosts.contains(&host.host),
+    /// Whether a client may call the resource this on its way to it: by the very address that it connected to, by a name that
+    /// was told for that address, or by one that the options add.
+    pub(crate) fn knows(&self, host: &Authority, way: &Way) -> bool {
+        if host.address().is_some_and(|own| own.to_canonical() == way.destination.ip().to_canonical()) {
+            return true;
         }
+        let is_there = way.names.as_ref().is_none_or(|names| names.contains(&host.host));
+        self.added.contains(&host.host) || is_there && self.hosts.contains(&host.host)
     }
 }
 
@@ -207,19 +212,20 @@ fn field(name: &str, of: &str) -> Result<HeaderName, ConfigError> {
 }
 
 /// The names among the resource's addresses, and those that its options add.
-fn hosts(resource: &Resource, more: &[String]) -> Result<BTreeSet<Arc<str>>, ConfigError> {
-    let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
-    for address in &resource.addresses {
-        if let Host::Name(name) = &address.host {
-            hosts.insert(name.clone());
-        }
-    }
-    for name in more {
-        let wrong = || ConfigError::in_option("hosts", format!("options: {name:?} in hosts is no host name"));
-        let known = target::name(name).ok_or_else(wrong)?;
-        hosts.insert(known.into());
-    }
-    Ok(hosts)
+fn hosts(resource: &Resource, added: &BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+    let named = resource.addresses.iter().filter_map(|address| match &address.host {
+        Host::Name(name) => Some(name),
+        Host::Net(_) => None,
+    });
+    named.chain(added).cloned().collect()
+}
+
+/// Names that the options add.
+fn added(names: &[String]) -> Result<BTreeSet<Arc<str>>, ConfigError> {
+    let wrong = |name: &String| {
+        ConfigError::in_option("hosts", format!("options: {name:?} in hosts is no host name"))
+    };
+    names.iter().map(|name| Ok(target::name(name).ok_or_else(|| wrong(name))?.into())).collect()
 }
 
 fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, ConfigError> {

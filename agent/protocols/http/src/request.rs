@@ -45,6 +45,8 @@ pub(crate) struct Way {
     pub(crate) server_name: Option<Arc<str>>,
     /// Where it meant to connect.
     pub(crate) destination: SocketAddr,
+    /// The names that were told to have that address; none where the bundle has it.
+    pub(crate) names: Option<Arc<[Arc<str>]>>,
 }
 
 /// A request that can be decided.
@@ -221,9 +223,9 @@ impl Asked {
                 authority.host
             ));
         }
-        if !options.knows(&authority, way.destination.ip()) {
+        if !options.knows(&authority, way) {
             return misdirected(format!(
-                "{:?} is no name of the resource at {}",
+                "{:?} is no name that the resource has at {}",
                 authority.host, way.destination
             ));
         }

@@ -218,6 +218,7 @@ mod tests {
         let credential = Credential { token, ..Credential::default() };
         let options = Options {
             hosts: BTreeSet::new(),
+            added: BTreeSet::new(),
             sign_in: SignIn::Fitting,
             pass: Vec::new(),
             tolerated: Tolerated::default(),

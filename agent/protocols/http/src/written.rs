@@ -81,7 +81,7 @@ fn addressed(
     let authority = if authority.is_empty() { format!("{first}:{port}") } else { authority.to_owned() };
     let tls = resource.tls.mode != Some(TlsMode::Disable);
     Ok((
-        Way { tls, server_name: None, destination: (destination, port).into() },
+        Way { tls, server_name: None, destination: (destination, port).into(), names: None },
         scheme,
         authority,
         path.to_owned(),

@@ -79,6 +79,24 @@ async fn a_path_in_disguise_is_refused() {
     assert_eq!(refused, 15, "each attempt is in the record");
 }
 
+/// A rule for one of a resource's names is not for the server that has another of them.
+#[tokio::test]
+async fn a_name_is_asked_for_where_it_was_told_to_be() {
+    let mut stage = Stage::set(RULES, "{hosts: [it.test]}", Reached::Plainly, ok).await;
+    for (told, host, status) in [
+        (None, "one.test", "200"),
+        (None, "two.test", "200"),
+        (Some("one.test"), "one.test", "200"),
+        (Some("one.test"), "two.test", "421"),
+        (Some("one.test"), "127.0.0.1", "200"),
+        (Some("one.test"), "it.test", "200"),
+    ] {
+        stage.names = told.map(|name| [name.into()].into());
+        let heard = stage.told(&stage.request("GET /open/x", "").replace("127.0.0.1", host)).await;
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{told:?} {host}: {heard}");
+    }
+}
+
 /// One name's permission is not for another name's server.
 #[tokio::test]
 async fn a_request_to_another_host_than_the_connection_s_is_refused() {

@@ -47,6 +47,8 @@ pub(super) struct Stage {
     changes: watch::Sender<u64>,
     stopping: watch::Sender<Stopping>,
     rates: Arc<Rates>,
+    /// What its address was told for.
+    pub(super) names: Option<Arc<[Arc<str>]>>,
     server: Arc<dyn tidegate_gate::Server>,
     credential: Credential,
     authority: Authority,
@@ -159,7 +161,7 @@ impl Stage {
         let rules = rules.to_owned();
         let text = format!(
             "tidegate: 1\nname: stage\nsubjects:\n  tester: {{users: [\"0\"]}}\nresources:\n  it:\n    \
-             protocol: http\n    addresses: [\"127.0.0.1:{port}\"]\n    tls: {tls}\n    credential: it\n    \
+             protocol: http\n    addresses: [\"127.0.0.1:{port}\", \"one.test:{port}\", \"two.test:{port}\"]\n    tls: {tls}\n    credential: it\n    \
              options: {options}\n"
         );
         let policy = load(&text, &rules);
@@ -177,6 +179,7 @@ impl Stage {
             port,
             received,
             rates: Arc::default(),
+            names: None,
             policy: Arc::new(arc_swap::ArcSwap::from_pointee(policy)),
             changes: watch::Sender::new(0),
             stopping: watch::Sender::new(Stopping::No),
@@ -254,7 +257,7 @@ impl Stage {
             tier: "full".into(),
         });
         let tls = self.authority.server(HOST, crate::ALPN);
-        let io = ClientIo { stream: accepted.unwrap().0.into(), tls };
+        let io = ClientIo { stream: accepted.unwrap().0.into(), tls, names: self.names.clone() };
         (client.unwrap(), tokio::spawn(self.server.clone().serve(io, gate.unwrap())))
     }
 
