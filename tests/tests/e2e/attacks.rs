@@ -40,6 +40,8 @@ pub(crate) const PEEKING: &[&str] = &[
     "SELECT array_agg(card_number) FROM customers",
     "SELECT x FROM customers c, LATERAL (SELECT c.card_number || '' AS x) l",
     "SELECT (SELECT c FROM customers c WHERE id = 1)::text",
+    "SELECT (SELECT int4 FROM (SELECT 1::int4::text) i) FROM (SELECT card_number AS int4 FROM customers) o",
+    "SELECT (c).card_number FROM (SELECT k AS c FROM customers k) s, (SELECT 'x' AS card_number) c",
     // By which rows there are, and in which order.
     "SELECT id FROM customers WHERE (customers).card_number LIKE '4%'",
     "SELECT * FROM customers ORDER BY 4",
@@ -158,6 +160,34 @@ const LOOKING: &[(&str, &[&str])] = &[
     ("COPY customers (card_number, email) TO STDOUT (FORMAT binary)", BOTH),
     ("COPY (SELECT email, card_number FROM customers) TO STDOUT (DELIMITER '*')", BOTH),
     ("SELECT card_number FROM customers WHERE id = 1 \\gdesc", &["card_number|text"]),
+    // Inner queries have no column of that name, whatever it looks like.
+    (
+        "SELECT (SELECT oid FROM customers LIMIT 1) FROM (SELECT card_number AS oid FROM customers) o",
+        &["1111"],
+    ),
+    (
+        "SELECT (SELECT ctid FROM pg_settings LIMIT 1) FROM (SELECT card_number AS ctid FROM customers) o",
+        &["1111"],
+    ),
+    (
+        "SELECT (SELECT xmin FROM orders a JOIN orders b ON true LIMIT 1) FROM (SELECT card_number AS xmin FROM customers) o",
+        &["1111"],
+    ),
+    (
+        "SELECT (SELECT x FROM jsonb_array_elements('[1]') AS x) FROM (SELECT card_number AS x FROM customers) o",
+        &["1111"],
+    ),
+    // They have one, though nothing gave it that name.
+    (
+        "SELECT (SELECT column1 FROM (SELECT (VALUES (c.card_number)) FROM customers c WHERE c.id = 1) i) \
+         FROM (SELECT 1 AS column1) o",
+        &["1111"],
+    ),
+    (
+        "WITH u AS (UPDATE orders SET quantity = 1 FROM customers a JOIN customers b USING (id) \
+         WHERE orders.id = 1 AND a.id = 1 RETURNING *) SELECT h, k FROM u t (a, b, c, d, e, f, g, h, i, j, k)",
+        &["1111"],
+    ),
     (
         "SELECT email FROM customers WHERE id = 1 UNION ALL SELECT card_number FROM customers WHERE id = 1",
         &["tok_"],

@@ -84,7 +84,8 @@ const NAMES: &[&str] = &[
     "jsonb_array_elements_text",
 ];
 
-const ALIASES: &[&str] = &["p", "q", "o", "name", "x", "ctid", "value", "text", "notes"];
+const ALIASES: &[&str] =
+    &["p", "q", "o", "name", "x", "ctid", "value", "text", "notes", "\"coalesce\"", "unnest"];
 
 /// Tables, and functions with what they give: fewer of those than of others, as all of them give little to follow.
 const TABLES: &[(&str, &[&str])] = &[
@@ -119,6 +120,9 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("lower('A')", &["lower"]),
     ("current_user", &["current_user"]),
     ("coalesce('a', 'b')", &["coalesce"]),
+    ("coalesce(card, 'b')", &["coalesce"]),
+    ("unnest(array[card])", &["unnest"]),
+    ("ROWS FROM (coalesce(card, 'b'), lower(name))", &["coalesce", "lower"]),
     ("cast('(1,2,3)' as public.notes)", &["id", "note", "x"]),
     ("ROWS FROM (lower('A'), upper('b'))", &["lower", "upper"]),
     ("json_populate_record(null::public.notes, '{}')", &["id", "note", "x"]),
@@ -180,29 +184,68 @@ impl Maker {
         list.get(self.below(list.len())).cloned().unwrap_or_default()
     }
 
-    /// One of three shapes: anything; an outer column by a name that an inner query may have; every position of `*`.
+    /// Anything; an outer column by a name that an inner query may have; every position of `*`, of what a change returns, too;
+    /// anything through a view; and what changes rows.
     fn statement(&mut self) -> String {
         self.levels.clear();
         self.with.clear();
-        match self.below(10) {
-            0..=3 => self.query(3, None).0,
-            4..=6 => {
-                let (name, alias) = (self.one_of(NAMES), self.one_of(ALIASES));
-                self.levels.push(vec![Range { alias: alias.into(), names: vec![name.into()] }]);
-                let inner = self.source(2, &[]);
-                format!(
-                    "SELECT (SELECT {name} FROM {} LIMIT 1) FROM (SELECT card AS {name} FROM people) {alias}",
-                    inner.text
-                )
-            }
-            _ => {
+        match self.below(20) {
+            0..=5 => self.query(3, None).0,
+            6..=10 => self.correlated(),
+            11..=16 => {
                 let join = self.joined(2, &[]);
                 let beside = if self.percent(60) { " RIGHT JOIN public.people w ON true" } else { "" };
-                let names =
-                    (0..3 + self.below(6)).map(|index| format!("f{index}")).collect::<Vec<_>>().join(", ");
+                let names = self.positions();
                 format!("SELECT {names} FROM (SELECT * FROM {}{beside}) z ({names})", join.text)
             }
+            17 => {
+                let (join, names) = (self.joined(1, &[]), self.positions());
+                let change = "UPDATE wide SET a = 'a'";
+                format!(
+                    "WITH u AS ({change} FROM {} WHERE wide.a = 'a' RETURNING *) SELECT {names} FROM u z ({names})",
+                    join.text
+                )
+            }
+            18 if self.percent(50) => format!("COPY ({}) TO STDOUT", self.query(2, None).0),
+            18 => self.copy(),
+            _ => {
+                let query = if self.percent(50) { self.query(2, None).0 } else { self.correlated() };
+                let name = self.one_of(NAMES);
+                let shown = if self.percent(50) { "*" } else { name };
+                format!("DROP VIEW IF EXISTS g;\nCREATE TEMP VIEW g AS {query};\nSELECT {shown} FROM g")
+            }
         }
+    }
+
+    fn correlated(&mut self) -> String {
+        let (inner, outer) = self.inner_and_outer();
+        format!("SELECT {inner} FROM {outer}")
+    }
+
+    /// An inner query for a name, and an outer one that has it.
+    fn inner_and_outer(&mut self) -> (String, String) {
+        let (name, alias) = (self.one_of(NAMES), self.one_of(ALIASES));
+        self.levels.push(vec![Range { alias: alias.into(), names: vec![name.into()] }]);
+        let inner = self.joined(2, &[]).text;
+        (
+            format!("(SELECT {name} FROM {inner} LIMIT 1)"),
+            format!("(SELECT card AS {name} FROM people) {alias}"),
+        )
+    }
+
+    /// What would keep a masked value in a column without a mask, if it ran.
+    fn copy(&mut self) -> String {
+        if self.percent(50) {
+            let (inner, outer) = self.inner_and_outer();
+            return format!("UPDATE wide SET b = {inner} FROM {outer} WHERE wide.a = 'a'");
+        }
+        let (join, names) = (self.joined(2, &[]), self.positions());
+        let table = self.one_of(&["wide (a, b, c)", "wide", "notes", "public.notes", "t"]);
+        format!("INSERT INTO {table} SELECT f0, f1, f2 FROM (SELECT * FROM {}) z ({names})", join.text)
+    }
+
+    fn positions(&mut self) -> String {
+        (0..3 + self.below(6)).map(|index| format!("f{index}")).collect::<Vec<_>>().join(", ")
     }
 
     /// A query, and what its columns may be called.
@@ -305,7 +348,8 @@ impl Maker {
             let (range, alias) = self.alias(names);
             return Source { text: format!("{text}{ordinality} {alias}"), ranges: vec![range] };
         }
-        let alias = text.rsplit('.').next().unwrap_or(text).split('(').next().unwrap_or(text).to_owned();
+        let alias = names.first().filter(|_| text.ends_with(')')).cloned();
+        let alias = alias.unwrap_or_else(|| text.rsplit('.').next().unwrap_or(text).to_owned());
         Source { text: format!("{text}{ordinality}"), ranges: vec![Range { alias, names }] }
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, RangeVar},
+    protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, RangeVar, TypeName},
 };
 
 use super::{
@@ -14,9 +14,9 @@ use super::{
     objects::object_word,
     parse::NotUnderstood,
     relation::certain,
-    scope::{Range, Scope},
+    scope::{Range, Scope, gained},
     statement::{Created, Effect, Statement},
-    tracer::{Key, Result, Tracer},
+    tracer::{Key, Result, Tracer, string},
 };
 
 impl Tracer<'_> {
@@ -47,7 +47,11 @@ impl Tracer<'_> {
             }
         }
         if !changed.is_empty() {
-            created.extend(self.with_other_columns(table, |columns| columns.without(&changed))?);
+            let change = |own: Range| {
+                let with = |columns: Columns, name: &&str| columns.with_or_without(name, gained(&own, name));
+                changed.iter().fold(own.columns.clone(), with)
+            };
+            created.extend(self.with_other_columns(table, change)?);
         }
         let effect = if created.is_empty() { Effect::None } else { Effect::Create(created) };
         Ok(Statement { effect, ..self.defined() })
@@ -58,7 +62,7 @@ impl Tracer<'_> {
     pub(super) fn with_other_columns(
         &mut self,
         table: &RangeVar,
-        change: impl Fn(Columns) -> Columns,
+        change: impl Fn(Range) -> Columns,
     ) -> Result<Vec<Created>> {
         let candidates = self.candidates(table)?;
         let relatives = candidates.iter().flat_map(|candidate| &candidate.relatives).filter_map(|relative| {
@@ -67,7 +71,7 @@ impl Tracer<'_> {
         });
         let mut created = Vec::new();
         for table in std::iter::once(table.clone()).chain(relatives) {
-            let columns = change(self.table_range(&table, "alter")?.columns);
+            let columns = change(self.table_range(&table, "alter")?);
             let (schema, name) = (schema_of(&table), table.relname.as_str().into());
             created.push(Created { schema, name, columns, view: true, shadows: true });
         }
@@ -92,17 +96,25 @@ impl Tracer<'_> {
         }
     }
 
-    /// A column takes values that are made from others of its row, as by an `UPDATE`.
+    /// A column takes values that are made from others of its row, or from its own by a cast, as by an `UPDATE`.
     fn rewritten(&mut self, command: &AlterTableCmd, table: &RangeVar, scope: &Scope<'_>) -> Result<()> {
-        let made_from =
-            match (AlterTableType::try_from(command.subtype), command.def.as_deref().and_then(inner)) {
+        let definition = command.def.as_deref();
+        let (made_from, is_cast) =
+            match (AlterTableType::try_from(command.subtype), definition.and_then(inner)) {
                 (Ok(AlterTableType::AtAlterColumnType), Some(NodeEnum::ColumnDef(column))) => {
-                    column.raw_default.as_deref()
+                    (column.raw_default.as_deref(), !column.type_name.as_ref().is_some_and(takes_any_text))
                 }
-                (Ok(AlterTableType::AtSetExpression), Some(_)) => command.def.as_deref(),
-                _ => None,
+                (Ok(AlterTableType::AtSetExpression), Some(_)) => (definition, false),
+                _ => return Ok(()),
             };
-        let flow = self.optional(made_from, scope)?;
+        let own = scope.ranges.first().map(|own| own.columns.find(&command.name));
+        let mut flow = match (made_from, own) {
+            (None, Some(Found::Certain(own) | Found::Perhaps(own))) => own,
+            _ => self.optional(made_from, scope)?,
+        };
+        if is_cast {
+            flow = flow.into_computed();
+        }
         let candidates = self.candidates(table)?;
         let own = certain(&candidates).map(|table| format!("{table}.{}", command.name).into());
         self.copy(&flow, own.as_slice());
@@ -166,6 +178,12 @@ impl Tracer<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a text stays as it is when it becomes one of this type.
+fn takes_any_text(name: &TypeName) -> bool {
+    let is_text = matches!(name.names.last().and_then(string), Some("text" | "varchar"));
+    is_text && name.typmods.is_empty() && name.array_bounds.is_empty()
 }
 
 /// The column that a command adds or drops.

@@ -128,7 +128,7 @@ impl Tracer<'_> {
         for column in columns.list.iter().filter(|column| counts(&column.name)) {
             self.influence(&column.flow);
         }
-        if let Some(rest) = &columns.rest {
+        if let Some(rest) = columns.rest.as_ref().filter(|_| !columns.all_named) {
             self.influence(rest);
         }
     }

@@ -139,17 +139,17 @@ impl Tracer<'_> {
         self.item(Key { statement: "create", table: Some(path), object: Some(object), ..Key::default() });
     }
 
-    /// Whether names that are used may stand for what is created there: the catalog knows relations of that name, in
-    /// whichever schema.
+    /// Whether names that are used may stand for what is created there: the catalog knows relations of that name in other
+    /// schemas, or, where none is written, in any. Where the schema has one itself, nothing is created.
     pub(super) fn shadows(&mut self, schema: Option<&str>, name: &Arc<str>) -> bool {
         if schema == Some("pg_temp") {
             return false;
         }
-        let known = self.catalog.relations(name);
-        if known.is_none() {
+        let Some(known) = self.catalog.relations(name) else {
             self.wanted.relations.insert(name.clone());
-        }
-        known.is_some_and(|known| !known.is_empty())
+            return false;
+        };
+        known.iter().any(|relation| schema != Some(&*relation.schema))
     }
 
     /// What `CREATE SCHEMA` makes in the schema.

@@ -86,6 +86,8 @@ pub(crate) struct Columns {
     pub(super) list: Vec<Column>,
     /// There may be others, or they may stand in another order: what any of those carries. Then no position counts.
     pub(super) rest: Option<Flow>,
+    /// Beside a `rest`: no column goes by a name that isn't in the list.
+    pub(super) all_named: bool,
 }
 
 /// How many outputs a query may have (`MaxTupleAttributeNumber` of PostgreSQL's htup_details.h).
@@ -119,7 +121,7 @@ fn joined<'f>(flows: impl Iterator<Item = &'f Flow>) -> Option<Flow> {
 
 impl Columns {
     pub(super) fn open(rest: Flow) -> Self {
-        Self { list: Vec::new(), rest: Some(rest) }
+        Self { rest: Some(rest), ..Self::default() }
     }
 
     /// A column whose name is known.
@@ -137,7 +139,7 @@ impl Columns {
         if let Some(flow) = joined(known.map(|column| &column.flow)) {
             return Found::Certain(flow);
         }
-        let rest = self.rest.clone().map(Flow::into_computed);
+        let rest = self.rest.clone().filter(|_| !self.all_named).map(Flow::into_computed);
         let perhaps = self.list.iter().filter(|column| column.may_be_named(name));
         joined(perhaps.map(|column| &column.flow).chain(&rest)).map_or(Found::No, Found::Perhaps)
     }
@@ -147,18 +149,23 @@ impl Columns {
         self.rest.is_none() && self.list.iter().all(|column| column.naming == Naming::Known)
     }
 
-    /// The same columns, of which nobody can say where they stand, nor whether there are others.
+    /// The same columns, of which nobody can say where they stand.
     pub(super) fn into_open(mut self) -> Self {
-        self.rest = Some(self.all());
+        (self.all_named, self.rest) = (self.has_all_names(), Some(self.all()));
         self
     }
 
-    /// The same, and whether there are any of these names isn't known either.
-    pub(super) fn without(self, names: &[&str]) -> Self {
+    fn has_all_names(&self) -> bool {
+        self.rest.is_none() || self.all_named
+    }
+
+    /// The same, and whether there is one of this name isn't known either; if it is new, it carries this.
+    pub(super) fn with_or_without(self, name: &str, new: Flow) -> Self {
         let mut columns = self.into_open();
-        for column in columns.list.iter_mut().filter(|column| names.contains(&&*column.name)) {
-            column.naming = column.naming.unless_known();
-        }
+        columns.list.iter_mut().filter(|column| column.is_named(name)).for_each(|column| {
+            column.naming = Naming::Perhaps;
+        });
+        columns.push_named(name, Naming::Perhaps, new);
         columns
     }
 
@@ -184,6 +191,7 @@ impl Columns {
 
     /// Columns that stand after these.
     pub(super) fn append(&mut self, other: &Self) {
+        self.all_named = self.has_all_names() && other.has_all_names();
         self.list.extend(other.list.iter().cloned());
         if let Some(rest) = &other.rest {
             self.rest.get_or_insert_default().join(rest);
@@ -195,7 +203,7 @@ impl Columns {
         if self.rest.is_some() || other.rest.is_some() || self.list.len() != other.list.len() {
             let mut rest = self.all();
             rest.join(&other.all());
-            self.rest = Some(rest.clone());
+            (self.all_named, self.rest) = (self.has_all_names(), Some(rest.clone()));
             self.list.iter_mut().for_each(|column| column.flow = rest.clone());
             return;
         }
@@ -226,7 +234,7 @@ impl Columns {
                 None => self.list.push(Column { naming: more.naming.unless_known(), ..more.clone() }),
             }
         }
-        self.rest = Some(rest);
+        (self.all_named, self.rest) = (self.has_all_names() && other.has_all_names(), Some(rest));
     }
 
     /// The first columns bear these names. The server refuses more of them than there can be columns.
@@ -238,7 +246,7 @@ impl Columns {
                 .take(MOST_OUTPUTS)
                 .map(|&name| Column { name: name.into(), naming: Naming::Known, flow: all.clone() })
                 .collect();
-            self.rest = Some(all);
+            (self.all_named, self.rest) = (false, Some(all));
             return self;
         }
         for (column, &name) in self.list.iter_mut().zip(names) {

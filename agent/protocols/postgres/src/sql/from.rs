@@ -10,6 +10,7 @@ use pg_query::{
 use super::{
     expression::{function_name, inner},
     flow::{Columns, Flow, Found},
+    names::expression_name,
     parse::NotUnderstood,
     scope::{Range, Scope},
     tracer::{Called, Result, Tracer, strings},
@@ -160,7 +161,7 @@ impl Tracer<'_> {
         let mut columns = Columns::default();
         let single = function.functions.len() == 1;
         let alias = function.alias.as_ref().map(|alias| alias.aliasname.as_str());
-        let mut first = None;
+        let mut name = None;
         for node in &function.functions {
             let Some(NodeEnum::List(pair)) = inner(node) else {
                 return Err(NotUnderstood::new("a function in FROM of a kind that the gate doesn't know"));
@@ -173,13 +174,19 @@ impl Tracer<'_> {
                 _ if single => function.coldeflist.as_slice(),
                 _ => &[],
             };
-            first = first.or_else(|| inner(call).and_then(call_name));
+            name = name.or_else(|| Some(expression_name(call)));
             columns.append(&self.function_columns(call, declared, alias.filter(|_| single), scope)?);
         }
         if function.ordinality {
             columns.push("ordinality", Flow::default());
         }
-        Ok(From::one(named(function.alias.as_ref(), first.unwrap_or_default(), columns)))
+        let name = name.flatten();
+        if name.is_none() && function.alias.is_none() {
+            return Err(NotUnderstood::new(
+                "the gate doesn't know what the server calls an expression in FROM: give it an alias",
+            ));
+        }
+        Ok(From::one(named(function.alias.as_ref(), name.unwrap_or_default(), columns)))
     }
 
     fn function_columns(
@@ -313,16 +320,10 @@ fn merge(left: &Columns, right: &Columns, merged: &Columns) -> Columns {
             .cloned()
             .collect(),
         rest: side.rest.clone(),
+        all_named: side.all_named,
     };
     let mut all = merged.clone();
     all.append(&without(left));
     all.append(&without(right));
     all
-}
-
-fn call_name(node: &NodeEnum) -> Option<&str> {
-    match node {
-        NodeEnum::FuncCall(call) => strings(&call.funcname).last().copied(),
-        _ => None,
-    }
 }

@@ -74,7 +74,7 @@ impl Tracer<'_> {
         new: &str,
     ) -> Result<Vec<Created>> {
         if moves.column.is_some() {
-            return self.with_other_columns(table, |columns| Columns::open(columns.all()));
+            return self.with_other_columns(table, |own| Columns::open(own.columns.all()));
         }
         let (schema, name) = (schema_of(table), new.into());
         Ok(vec![Created { schema, name, columns, view: true, shadows: true }])

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{AExprKind, MinMaxExpr, Node, ResTarget, SelectStmt, SubLink, SubLinkType},
+    protobuf::{
+        AExprKind, MinMaxExpr, Node, ResTarget, SelectStmt, SqlValueFunction, SqlValueFunctionOp, SubLink,
+        SubLinkType,
+    },
 };
 
 use super::{
@@ -38,6 +41,14 @@ pub(super) fn output_name(target: &ResTarget) -> (Arc<str>, Naming) {
     }
 }
 
+/// What a function in a FROM clause is called without an alias, if that is known.
+pub(super) fn expression_name(node: &Node) -> Option<&str> {
+    match figured(node) {
+        Figured::Named(name) => Some(name),
+        Figured::Unnamed | Figured::Unknown => None,
+    }
+}
+
 fn figured(node: &Node) -> Figured<'_> {
     let Some(node) = inner(node) else { return Figured::Unknown };
     match node {
@@ -55,6 +66,7 @@ fn figured(node: &Node) -> Figured<'_> {
         NodeEnum::RowExpr(_) => Figured::Named("row"),
         NodeEnum::CoalesceExpr(_) => Figured::Named("coalesce"),
         NodeEnum::MinMaxExpr(expr) => Figured::Named(minmax(expr)),
+        NodeEnum::SqlvalueFunction(value) => value_function(value).map_or(Figured::Unknown, Figured::Named),
         NodeEnum::GroupingFunc(_) => Figured::Named("grouping"),
         NodeEnum::AExpr(expr) if expr.kind == AExprKind::AexprNullif as i32 => Figured::Named("nullif"),
         NodeEnum::AExpr(_)
@@ -81,6 +93,24 @@ fn unless_unnamed(node: Option<&Node>) -> Figured<'_> {
 
 fn minmax(expr: &MinMaxExpr) -> &'static str {
     if expr.op == pg_query::protobuf::MinMaxOp::IsLeast as i32 { "least" } else { "greatest" }
+}
+
+fn value_function(value: &SqlValueFunction) -> Option<&'static str> {
+    use SqlValueFunctionOp as Op;
+    Some(match Op::try_from(value.op).ok()? {
+        Op::SvfopCurrentDate => "current_date",
+        Op::SvfopCurrentTime | Op::SvfopCurrentTimeN => "current_time",
+        Op::SvfopCurrentTimestamp | Op::SvfopCurrentTimestampN => "current_timestamp",
+        Op::SvfopLocaltime | Op::SvfopLocaltimeN => "localtime",
+        Op::SvfopLocaltimestamp | Op::SvfopLocaltimestampN => "localtimestamp",
+        Op::SvfopCurrentRole => "current_role",
+        Op::SvfopCurrentUser => "current_user",
+        Op::SvfopUser => "user",
+        Op::SvfopSessionUser => "session_user",
+        Op::SvfopCurrentCatalog => "current_catalog",
+        Op::SvfopCurrentSchema => "current_schema",
+        Op::SqlvalueFunctionOpUndefined => return None,
+    })
 }
 
 fn sub_query(link: &SubLink) -> Figured<'_> {

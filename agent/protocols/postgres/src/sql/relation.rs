@@ -182,7 +182,7 @@ impl Tracer<'_> {
 
     fn view(&mut self, view: &Relation, definition: &str) -> Result<Columns> {
         if self.kept_since.is_some_and(|kept_since| !was_the_same(view, kept_since)) {
-            let why = "it was replaced or refreshed after the rows of a materialized view were kept, which a REFRESH would renew";
+            let why = "it was replaced, refreshed or altered after the rows of a materialized view were kept, which a REFRESH would renew";
             return Ok(self.untraceable(view, why));
         }
         let key = (view.oid, self.kept_since.filter(|_| !view.materialized));

@@ -219,6 +219,6 @@ impl Tracer<'_> {
 }
 
 /// The paths that a column would have if the table had gained it since the catalog was read.
-fn gained(range: &Range, name: &str) -> Flow {
+pub(super) fn gained(range: &Range, name: &str) -> Flow {
     Flow::from_columns(range.tables.iter().map(|table| format!("{table}.{name}").into()))
 }

@@ -45,6 +45,10 @@ fn a_name_that_the_gate_does_not_know_is_an_inner_one_as_well() {
         "select (select column1 from (select (values (c.email)) from customers c) i limit 1) from (select 1 as column1) o",
         "select (select x from (select (select s.* from (select email as x from customers) s)) i) from (select 1 as x) o",
         "select (select xmlforest from (select xmlforest(email) from customers) i) from (select 1 as xmlforest) o",
+        "select (select coalesce.coalesce from customers, lateral coalesce(email, 'a') limit 1) \
+         from (select 1 as coalesce) coalesce",
+        "select (select coalesce.lower from customers, lateral rows from (coalesce(email, 'a'), lower(email)) limit 1) \
+         from (select 1 as lower) coalesce",
         "select (select column2 from ts_stat_like((select email from customers))) from (select 1 as column2) o",
     ] {
         assert!(may_carry(&understood(text, &shop())), "{text}");
@@ -58,6 +62,16 @@ fn a_column_goes_before_a_row_of_its_name() {
         assert!(may_carry(&understood(&text, &shop())), "{text}");
     }
     assert_eq!(carried("select (c).email from customers c, (select 1 as d) s"), "p");
+}
+
+#[test]
+fn an_expression_in_from_that_the_server_names_is_refused_without_an_alias() {
+    let is_refused = |text: &str| attempt(text, &shop(), &Overlay::default()).is_err();
+    assert!(is_refused(
+        "select xmlconcat.x from (select email as x from customers) xmlconcat, xmlconcat(null)"
+    ));
+    assert!(!is_refused("select * from xmlconcat(null) as x"));
+    assert!(!is_refused("select * from current_user"));
 }
 
 #[test]
@@ -170,6 +184,25 @@ fn who_makes_the_same_table_again_reads_it_as_before() {
     assert_eq!(shape.results[0].outputs.len(), 4);
     let made = ["create table public.notes (id int, body text)"];
     assert_eq!(after(&made, "select * from notes").shape.results[0].untraced, None);
+}
+
+#[test]
+fn what_is_known_by_name_stays_so_when_no_position_is() {
+    let plain = |made: &[&str], text: &str| {
+        let shape = after(made, text).shape.clone();
+        let result = &shape.results[0];
+        result.untraced.is_none() && result.outputs.iter().all(|output| !output.computed)
+    };
+    let made = ["alter table customers add column more text"];
+    assert!(plain(&made, "select id, name, email, more from customers where more = 'a'"));
+    assert!(plain(
+        &["create table if not exists customers (id int, name text)"],
+        "select name, card from customers"
+    ));
+    assert!(plain(&[], "select y from twice where x = 'a'"));
+    assert!(!plain(&made, "select * from customers"));
+    assert!(!plain(&["alter table customers rename column name to x"], "select x from customers"));
+    assert!(!plain(&["create temp table customers (like notes)"], "select card from customers"));
 }
 
 #[test]
