@@ -274,6 +274,30 @@ fn a_yes_does_not_count_for_the_same_bytes_under_another_search_path() -> Result
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn no_yes_lets_a_cursor_choose_the_row_that_is_deleted() -> Result<()> {
+    const BY_CURSOR: &str = "DELETE FROM store.wishes WHERE CURRENT OF c";
+    World::with(|world| {
+        hold(world, "wait: 10m, grant: 10m")?;
+        let mut session = Session::open(&world.ci)?;
+        session.say("BEGIN")?;
+        session.say("DECLARE c CURSOR FOR SELECT id FROM store.wishes FOR UPDATE")?;
+        ensure!(session.ask("FETCH c")? == "1", "the cursor stands on no row");
+        session.say(BY_CURSOR)?;
+        session.say("ROLLBACK")?;
+        ensure!(session.ask("SELECT 'here'")? == "here", "the session is gone");
+        let complaints = session.end()?;
+        for part in ["nobody can be shown which row", "name the row by its key"] {
+            ensure!(complaints.contains(part), "no {part:?} in:\n{complaints}");
+        }
+        let (_, listed) = approvals(world, &world.ops, &["list", "--json"])?;
+        ensure!(!listed.contains("CURRENT OF"), "somebody was asked: {listed}");
+        ensure!(wishes(world)? == "2", "it ran");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_cancel_from_psql_takes_the_question_back() -> Result<()> {
     World::with(|world| {
         hold(world, "wait: 10m")?;

@@ -105,6 +105,7 @@ impl Session {
     /// What exactly would run: the text, what its names stand for, its parameters, and where: in which database, as
     /// whom, and by what the session has changed of itself.
     fn matter(&self, prepared: &Prepared) -> Result<Matter, Refused> {
+        names_its_rows(prepared)?;
         let matter = Matter::new(prepared.text.as_bytes())
             .with("database", self.database.name().as_bytes())
             .with("signed in as", self.user.as_bytes());
@@ -112,6 +113,7 @@ impl Session {
         let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
         for name in names {
             if let Known::As(meant) = self.names.known(name.0, &name.1) {
+                names_its_rows(&meant)?;
                 let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
                 matter = self.since_prepared(matter.with(label, meant.text.as_bytes()), &meant)?;
                 matter = meant.parameters.told(matter)?;
@@ -202,6 +204,19 @@ fn only_prepares(prepared: &Prepared) -> Option<Prepared> {
     let items = prepared.shape.items.iter().filter(own).cloned().collect();
     let shape = Arc::new(Shape { items, ..Shape::clone(&prepared.shape) });
     Some(Prepared { shape, ..Prepared::clone(prepared) })
+}
+
+/// Refuses what changes the row that a cursor stands on: the same bytes change another row after the next FETCH, and
+/// nobody can be shown which.
+fn names_its_rows(prepared: &Prepared) -> Result<(), Refused> {
+    match prepared.statements.by_cursor {
+        false => Ok(()),
+        true => Err(Refused::new(
+            "42501",
+            "this needs an approval, and nobody can be shown which row a cursor stands on (WHERE CURRENT OF): name \
+             the row by its key",
+        )),
+    }
 }
 
 /// What rules see of it, each once: `delete store.wishes`.

@@ -41,11 +41,14 @@ impl Tracer<'_> {
             | NodeEnum::ParamRef(_)
             | NodeEnum::SetToDefault(_)
             | NodeEnum::SqlvalueFunction(_)
-            | NodeEnum::CurrentOfExpr(_)
             | NodeEnum::MergeSupportFunc(_)
             | NodeEnum::String(_)
             | NodeEnum::Integer(_)
             | NodeEnum::Float(_) => Ok(Flow::default()),
+            NodeEnum::CurrentOfExpr(_) => {
+                self.by_cursor = true;
+                Ok(Flow::default())
+            }
             NodeEnum::ColumnRef(column) => self.column(&column.fields, scope),
             NodeEnum::CollateClause(collate) => self.optional(collate.arg.as_deref(), scope),
             NodeEnum::NamedArgExpr(named) => self.optional(named.arg.as_deref(), scope),

@@ -22,6 +22,8 @@ pub(crate) struct Statements {
     pub(crate) suspect: bool,
     /// It calls `set_config`: what is set may be computed.
     pub(crate) computes_settings: bool,
+    /// It changes the row that a cursor stands on (`WHERE CURRENT OF`): which one that is, its text doesn't tell.
+    pub(crate) by_cursor: bool,
     /// The server looks up what it names when it runs, even if it was bound before.
     pub(crate) late: bool,
     /// Once it ran, the catalog must be forgotten.

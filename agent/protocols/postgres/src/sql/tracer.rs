@@ -32,6 +32,7 @@ pub(super) struct Tracer<'a> {
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
     pub(super) computes_settings: bool,
+    pub(super) by_cursor: bool,
     pub(super) late: bool,
     pub(super) doubtful: bool,
     /// Inside a view's definition, whose conditions and items, but for the functions it calls, are its owner's.
@@ -98,6 +99,7 @@ impl<'a> Tracer<'a> {
             literals_matter: false,
             ddl: false,
             computes_settings: false,
+            by_cursor: false,
             late: false,
             doubtful: false,
             in_view: 0,
@@ -177,6 +179,7 @@ impl<'a> Tracer<'a> {
             suspect: self.suspect,
             ddl: self.ddl,
             computes_settings: self.computes_settings,
+            by_cursor: self.by_cursor,
             late: self.late,
             doubtful: self.doubtful,
         }

@@ -307,6 +307,7 @@ impl Tracer<'_> {
         self.doubtful |= apart.doubtful;
         self.ddl |= apart.ddl;
         self.computes_settings |= apart.computes_settings;
+        self.by_cursor |= apart.by_cursor;
         Ok(Arc::new(apart.finish(vec![statement])?))
     }
 

@@ -351,6 +351,26 @@ async fn who_prepares_and_executes_asks_once_and_for_another_meaning_again() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_about_the_row_that_a_cursor_stands_on() {
+    const WHY: &str = "this needs an approval, and nobody can be shown which row a cursor stands on (WHERE CURRENT \
+                       OF): name the row by its key";
+    let mut stage = open().await;
+    stage.say(&query("delete from customers where current of c")).await;
+    refused(&mut stage, "42501", WHY).await;
+    stage.say(&query("with gone as (delete from customers where current of c returning 1) table gone")).await;
+    refused(&mut stage, "42501", WHY).await;
+    let prepare = query("prepare p as delete from customers where current of c");
+    stage.say(&prepare).await;
+    stage.server_gets(&prepare).await;
+    stage.answer(&[complete("PREPARE"), ready()].concat()).await;
+    stage.client_gets(&[complete("PREPARE"), ready()].concat()).await;
+    stage.say(&query("execute p")).await;
+    refused(&mut stage, "42501", WHY).await;
+    assert_eq!(stage.rig.people.asked(), 0);
+    stage.leaves().await;
+}
+
+#[tokio::test]
 async fn what_is_prepared_beside_something_else_is_held_with_it() {
     let mut stage = open().await;
     stage.say(&query("prepare p as delete from customers; execute p")).await;
