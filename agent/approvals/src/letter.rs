@@ -49,10 +49,10 @@ impl Letter {
         (now.as_millisecond(), latest.as_millisecond())
     }
 
-    /// Whether it is to be tried now.
+    /// Whether it is to be tried now, as it is if it never was, whatever the clock said then.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         let (now, latest) = Self::due_between(now);
-        self.due <= now || self.due > latest
+        self.attempts == 0 || self.due <= now || self.due > latest
     }
 }
 

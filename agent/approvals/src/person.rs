@@ -36,8 +36,9 @@ pub struct Who {
     pub host: Arc<str>,
     /// User id.
     pub uid: Option<u32>,
-    /// Whether that account's name is among `accounts`, or it is known to have none. Not noted by earlier versions.
-    #[serde(default)]
+    /// Whether that account's name is among `accounts`, or it is known to have none. Not noted by earlier versions,
+    /// some of which can't read that it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub named: Option<bool>,
     /// Issuer, by its URL, and subject of each identity.
     pub subjects: Vec<(Arc<str>, Arc<str>)>,
@@ -236,6 +237,8 @@ mod tests {
         assert!(!kept(r#"["ann", "7"]"#).may_be(&login));
         assert_eq!(kept(r#"["7"]"#).untold_between(&login), Some(7));
         assert_eq!(login.untold_between(&kept(r#"["7"]"#)), Some(7));
+        // And is written as it was.
+        assert!(!serde_json::to_string(&kept(r#"["7"]"#)).unwrap().contains("named"));
     }
 
     #[test]

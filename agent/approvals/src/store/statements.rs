@@ -53,10 +53,10 @@ pub(super) const INSERT_LETTER: &str = "insert into tidegate_letters \
 /// Takes back what has not been told yet; whom, by name, it would have been.
 pub(super) const UNSAY: &str = "delete from tidegate_letters \
     where host = $1 and question = $2 and event = 'asked' and attempts = 0 returning hook";
-/// What is due later than any letter is put off was put off by a clock that was ahead: it is due.
+/// What was never tried is due, and what is due later than any letter is put off: it was by a clock that was ahead.
 pub(super) const LETTERS: &str = "select id, host, hook, question, principal, urgent, answered, event, body, written, \
     due, attempts from tidegate_letters where host = $1 and hook = $2 \
-    order by case when due <= $3 or due > $4 then 0 else due end, urgent desc, \
+    order by case when due <= $3 or due > $4 or attempts = 0 then 0 else due end, urgent desc, \
     row_number() over (partition by principal order by due, written, id), due, written, id limit $5";
 pub(super) const ATTEMPT: &str = "update tidegate_letters set attempts = attempts + 1 where id = $1";
 pub(super) const POSTPONE: &str = "update tidegate_letters set due = $1 where id = $2";
