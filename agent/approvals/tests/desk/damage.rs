@@ -160,6 +160,68 @@ async fn nobody_waits_for_a_database_that_hangs_for_longer_than_one_attempt() {
 
 #[tokio::test]
 #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn a_database_that_is_read_but_takes_nothing_is_told_until_it_does() {
+    let mut settings = fleet().await;
+    settings.connection.application_name(format!("hangs_{}", std::process::id()));
+    let store: Arc<dyn Store> = Arc::new(Postgres::open(settings.clone()).unwrap());
+    let desk = desk(&store);
+    let asked = |number| question("s", vec![held("ask", terms())], (number, 1));
+    ask(&desk, asked(1)).await;
+    let superuser = superuser(&settings.connection).await;
+    let schema = settings.connection.get_options().unwrap().rsplit('=').next().unwrap();
+    let lock = format!("begin; lock table {schema}.tidegate_questions in share mode");
+    superuser.batch_execute(&lock).await.unwrap();
+    let refused = desk.put(asked(2)).await.err().unwrap().to_string();
+    assert!(refused.contains("does not answer"), "{refused}");
+    for _ in 0..5 {
+        // As often as it is read.
+        store.changed(None).await.unwrap();
+        assert!(desk.health().trouble.is_some(), "what is read says that people can be asked");
+    }
+    let left = format!(
+        "select pid from pg_stat_activity where application_name = 'hangs_{}' and wait_event_type = 'Lock' \
+        and query like '%values ($1, $2%'",
+        std::process::id()
+    );
+    let waits = async || superuser.query(&left, &[]).await.unwrap().len();
+    assert_eq!(waits().await, 1);
+    eventually("the server leaves it", async || waits().await == 0).await;
+    assert!(desk.health().trouble.is_some());
+    superuser.batch_execute("rollback").await.unwrap();
+    eventually("nobody needs to ask for it to be over", async || desk.health().trouble.is_none()).await;
+    ask(&desk, asked(3)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn a_database_that_refuses_what_is_written_is_told_until_it_takes_it() {
+    let settings = fleet().await;
+    let store: Arc<dyn Store> = Arc::new(Postgres::open(settings.clone()).unwrap());
+    let desk = desk(&store);
+    let asked = |number| question("s", vec![held("ask", terms())], (number, 1));
+    ask(&desk, asked(1)).await;
+    let superuser = superuser(&settings.connection).await;
+    let schema = settings.connection.get_options().unwrap().rsplit('=').next().unwrap();
+    let full = format!(
+        "create function {schema}.full() returns trigger language plpgsql as \
+        $$ begin raise exception 'no space left on device'; end $$; \
+        create trigger a_full before insert on {schema}.tidegate_questions execute function {schema}.full()"
+    );
+    superuser.batch_execute(&full).await.unwrap();
+    let refused = desk.put(asked(2)).await.err().unwrap().to_string();
+    assert!(refused.contains("no space left on device"), "{refused}");
+    eventually("it is told", async || desk.health().trouble.is_some()).await;
+    let why = desk.health().trouble.unwrap().why.to_string();
+    assert!(why.contains("no space left on device"), "{why}");
+    superuser.batch_execute(&format!("drop function {schema}.full cascade")).await.unwrap();
+    eventually("nobody needs to ask for it to be over", async || desk.health().trouble.is_none()).await;
+    let rows = format!("select count(*) from {schema}.tidegate_questions");
+    let count: i64 = superuser.query_one(&rows, &[]).await.unwrap().get(0);
+    assert_eq!(count, 1, "what was tried is left");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
 async fn a_password_that_was_changed_counts_at_the_next_connection() {
     let mut settings = fleet().await;
     let role = format!("fleet_{}", std::process::id());

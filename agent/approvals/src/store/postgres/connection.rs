@@ -1,11 +1,7 @@
 //! Connections to the fleet's database. None is needed to begin: whoever comes while it is away is told so.
 
-use std::{
-    sync::{Arc, Mutex as Blocking, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use tidegate_gate::Credentials;
 use tokio::{
     runtime::Handle,
@@ -14,13 +10,19 @@ use tokio::{
 };
 use tokio_postgres::{Client, Config, Transaction, config::SslMode};
 
-use super::{tables, tls::Tls};
-use crate::store::{StoreError, Trouble};
+use super::{
+    tables,
+    tls::Tls,
+    trouble::{self, Troubles},
+};
+use crate::store::StoreError;
 
 /// How long one transaction may take, and how long its turn may be waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How much longer the server goes on with a statement.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// For how long a database that was away is taken to be so, and how soon it is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+pub(super) const AGAIN: Duration = Duration::from_secs(2);
 
 /// Where the database is, and who signs in.
 #[derive(Clone)]
@@ -40,14 +42,24 @@ pub(super) struct Database {
     settings: Settings,
     tls: Tls,
     /// Where its connections live: those that ask come from threads that end.
-    home: Handle,
-    trouble: Blocking<Option<Trouble>>,
+    pub(super) home: Handle,
+    pub(super) troubles: Troubles,
 }
 
 /// One connection, in the order in which it is asked for.
 pub(super) struct Line {
     database: Arc<Database>,
+    purpose: Purpose,
     slot: Mutex<Slot>,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// Questions and answers.
+    Asking,
+    /// Lists, letters, and what happens elsewhere, which is looked for all the time: nothing but reads.
+    Listing,
 }
 
 #[derive(Default)]
@@ -83,37 +95,12 @@ pub(super) struct Preparation(watch::Receiver<Prepared>);
 impl Database {
     pub(super) fn new(settings: Settings) -> Result<Arc<Self>, StoreError> {
         let tls = Tls::new(settings.ca.as_deref())?;
-        Ok(Arc::new(Self { settings, tls, home: Handle::current(), trouble: Blocking::default() }))
+        Ok(Arc::new(Self { settings, tls, home: Handle::current(), troubles: Troubles::default() }))
     }
 
-    /// Since when nobody gets through to it, if nobody does.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// It was, or was not, there.
-    fn note(&self, outcome: Result<(), &StoreError>) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match (outcome, &mut *trouble) {
-            (Ok(()), None) => {}
-            (Ok(()), known @ Some(_)) => {
-                tracing::info!("the database of approvals is there again: people can be asked");
-                *known = None;
-            }
-            (Err(why), None) => {
-                tracing::error!(%why, "people can't be asked until the database of approvals is there");
-                *trouble = Some(Trouble { since: Timestamp::now(), why: why.clone() });
-            }
-            (Err(why), Some(known)) => {
-                if known.why.to_string() != why.to_string() {
-                    tracing::error!(%why, "people still can't be asked");
-                    known.why = why.clone();
-                }
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Client, StoreError> {
+    /// Connects. The server ends a statement that takes longer than this and a little more, by when nobody waits for it any more:
+    /// it doesn't see that they are gone while it waits for a lock or a standby.
+    pub(super) async fn connect(&self, longest: Duration) -> Result<Client, StoreError> {
         let Settings { connection, credentials, credential, .. } = &self.settings;
         let mut config = connection.clone();
         let credential = credentials.credential(credential).await.map_err(StoreError::new)?;
@@ -135,11 +122,13 @@ impl Database {
         };
         // It ends with the client, and what is wrong with it shows up there.
         drop(driven);
+        let limit = longest.saturating_add(GRACE).as_millis();
+        client.batch_execute(&format!("set statement_timeout = {limit}")).await?;
         Ok(client)
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {
-        let connected = timeout(PATIENCE, self.connect()).await;
+        let connected = timeout(PATIENCE, self.connect(tables::PATIENCE)).await;
         let mut client = connected.unwrap_or_else(|_| Err(no_answer()))?;
         tables::migrate(&mut client).await
     }
@@ -156,7 +145,7 @@ impl Preparation {
                     () = told.closed() => return,
                     outcome = database.prepare() => outcome,
                 };
-                database.note(outcome.as_ref().map(|&()| ()));
+                database.troubles.note_asking(outcome.as_ref().map(|&()| ()));
                 let done = outcome.is_ok();
                 told.send_replace(outcome.map_or_else(Prepared::Failed, |()| Prepared::Yes));
                 if done {
@@ -181,8 +170,8 @@ impl Preparation {
 }
 
 impl Line {
-    pub(super) fn new(database: &Arc<Database>) -> Self {
-        Self { database: database.clone(), slot: Mutex::default() }
+    pub(super) fn new(database: &Arc<Database>, purpose: Purpose) -> Self {
+        Self { database: database.clone(), purpose, slot: Mutex::default() }
     }
 
     /// Runs a transaction. While the database is away nobody waits for longer than one attempt takes, however many come.
@@ -202,14 +191,35 @@ impl Line {
         match done.unwrap_or_else(|_| Err(Attempt::Away(no_answer()))) {
             Ok((done, client)) => {
                 *slot = Slot { client: Some(client), away: None };
-                self.database.note(Ok(()));
+                self.note(Ok(()));
                 Ok(done)
             }
-            Err(Attempt::Failed(why)) => Err(why),
+            Err(Attempt::Failed(why)) => {
+                self.note(Err(&Attempt::Failed(why.clone())));
+                Err(why)
+            }
             Err(Attempt::Away(why)) => {
                 slot.away = Some((Instant::now(), why.clone()));
-                self.database.note(Err(&why));
+                self.note(Err(&Attempt::Away(why.clone())));
                 Err(why)
+            }
+        }
+    }
+
+    /// What an attempt says of the database. Of what it refused one question may be the cause: a write that nobody asked for tells.
+    fn note(&self, outcome: Result<(), &Attempt>) {
+        let troubles = &self.database.troubles;
+        match (self.purpose, outcome) {
+            (Purpose::Asking, Ok(())) => {}
+            (Purpose::Asking, Err(attempt)) => {
+                if let Attempt::Away(why) = attempt {
+                    troubles.note_asking(Err(why));
+                }
+                trouble::probe(&self.database);
+            }
+            (Purpose::Listing, Ok(())) => troubles.note_listing(Ok(())),
+            (Purpose::Listing, Err(Attempt::Away(why) | Attempt::Failed(why))) => {
+                troubles.note_listing(Err(why))
             }
         }
     }
@@ -225,7 +235,7 @@ async fn attempt<T>(
         let is_kept = kept.is_some();
         let mut client = match kept.take() {
             Some(client) => client,
-            None => database.connect().await.map_err(Attempt::Away)?,
+            None => database.connect(PATIENCE).await.map_err(Attempt::Away)?,
         };
         let transaction = match client.transaction().await {
             Ok(transaction) => transaction,
@@ -246,7 +256,7 @@ async fn attempt<T>(
     }
 }
 
-fn no_answer() -> StoreError {
+pub(super) fn no_answer() -> StoreError {
     StoreError::new("the database does not answer")
 }
 

@@ -3,6 +3,7 @@
 mod connection;
 mod tables;
 mod tls;
+mod trouble;
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +12,7 @@ use tidegate_gate::BoxFuture;
 use tokio_postgres::{Transaction, types::ToSql};
 
 pub use self::connection::Settings;
-use self::connection::{Database, Line, Preparation};
+use self::connection::{Database, Line, Preparation, Purpose};
 use super::{
     Changed, Health, Inserted, Listed, Most, Row, STRAY, Store, StoreError, Unreadable, heard, is_taken_back,
     judge, keys, lost, read, sorted, statements as sql_of,
@@ -19,8 +20,8 @@ use super::{
 use crate::{Inquiry, Letter};
 
 /// How long before a look a change may have been made that it is the first to see, in milliseconds: its transaction has to end
-/// first, and a little more.
-const LATE: i64 = 15_000;
+/// first, by the server's limit if nobody waits for it any more, and a little more.
+const LATE: i64 = 25_000;
 const NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000 as bigint)";
 const CHANGED_SINCE: &str = "select id, version from tidegate_questions where changed > $1";
 
@@ -45,8 +46,8 @@ impl Postgres {
         let database = Database::new(settings)?;
         Ok(Self {
             preparation: Preparation::begin(database.clone()),
-            asking: Line::new(&database),
-            listing: Line::new(&database),
+            asking: Line::new(&database, Purpose::Asking),
+            listing: Line::new(&database, Purpose::Listing),
             database,
             unreadable: Unreadable::default(),
         })
@@ -272,7 +273,7 @@ impl Store for Postgres {
     }
 
     fn health(&self) -> Health {
-        Health { trouble: self.database.trouble(), unreadable: self.unreadable.count() }
+        Health { trouble: self.database.troubles.known(), unreadable: self.unreadable.count() }
     }
 }
 

@@ -9,7 +9,7 @@ use super::ids;
 use crate::store::{Row, StoreError, schema, statements as sql_of};
 
 /// How long one step may take: others of the fleet may have to end first.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Two agents that begin at once would both find the tables missing. That they are there already is nothing to note.
 const LOCK: &str = "set local client_min_messages = warning; select pg_advisory_xact_lock(7423611)";
 const IS_THERE: &str = "select cast(count(to_regclass('tidegate_questions')) as bigint)";
