@@ -233,8 +233,16 @@ impl Session {
             if let Some((name, inner)) = given(&statement.effect) {
                 let bound = (name.0 == Space::Portals).then(|| self.changes.moment());
                 let (statements, shape) = (inner.clone(), inner.shape.clone());
-                let inner =
-                    Prepared { statements, shape, bound, preparation: None, ..Prepared::clone(prepared) };
+                // The types of its own parameters are in the text.
+                let types = Arc::default();
+                let inner = Prepared {
+                    statements,
+                    shape,
+                    bound,
+                    types,
+                    preparation: None,
+                    ..Prepared::clone(prepared)
+                };
                 if let Err(stop) = self.give_name(&name, inner) {
                     self.settle_names(&names, false);
                     return Err(stop);

@@ -78,6 +78,7 @@ impl Session {
             true => Ok(None),
             false => self.gate.foresee(&prepared.shape).map(Some).map_err(Refused::from),
         };
+        prepared.types = parse.parameter_types.iter().collect();
         if let Ok(Some(verdict)) = &foreseen {
             prepared.preparation = Some(Arc::new(self.preparation(&prepared, verdict)));
         }
@@ -216,7 +217,7 @@ impl Session {
         self.begin_unread();
         let text = format!("function call, oid {}", call.function).into();
         let called = Prepared::new(sql::function_call(), text, 0, self.changes.moment());
-        let parameters = Parameters::seen(call.argument_formats, call.arguments);
+        let parameters = Parameters::seen(call.argument_formats, call.arguments, &[]);
         let prepared = Prepared { parameters, ..called };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {

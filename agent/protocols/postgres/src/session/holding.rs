@@ -21,6 +21,7 @@ use super::{
     asking::referred,
     names::{Known, Parameter, Parameters, Prepared},
     refuse::{self, Refused},
+    typed,
 };
 use crate::{
     sql::{Effect, Statement},
@@ -34,6 +35,9 @@ use crate::{
 
 /// Parameters of more bytes than this are more than a person can be shown.
 const SHOWN: usize = 64 * 1024;
+
+/// In place of a type's oid: the server infers the type.
+const OPEN: u32 = 0;
 
 type Answer = Pin<Box<dyn Future<Output = Result<Approved, Refused>> + Send>>;
 
@@ -116,6 +120,10 @@ impl Session {
                 names_its_rows(&meant)?;
                 let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
                 matter = self.since_prepared(matter.with(label, meant.text.as_bytes()), &meant)?;
+                if !meant.types.is_empty() {
+                    let label = format!("{} takes", String::from_utf8_lossy(&name.1));
+                    matter = matter.with(label, types_of(&meant).as_bytes());
+                }
                 matter = meant.parameters.told(matter)?;
             }
         }
@@ -170,7 +178,7 @@ impl Session {
         }
         let Some(body) = rest.get(HEADER_BYTES..header.size()) else { return Ok(None) };
         let bind = Bind::parse(body).map_err(|error| Refused::new("08P01", error.to_string()))?;
-        Ok(Some(Parameters::seen(bind.parameter_formats, bind.parameters)))
+        Ok(Some(Parameters::seen(bind.parameter_formats, bind.parameters, &prepared.types)))
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -219,6 +227,12 @@ fn names_its_rows(prepared: &Prepared) -> Result<(), Refused> {
     }
 }
 
+/// The types that a Parse fixed, in order.
+fn types_of(prepared: &Prepared) -> String {
+    let name = |&oid: &u32| if oid == OPEN { "any".to_owned() } else { typed::name(oid) };
+    prepared.types.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// What rules see of it, each once: `delete store.wishes`.
 fn deeds(shape: &Shape) -> String {
     let mut deeds: Vec<String> = Vec::new();
@@ -257,16 +271,17 @@ fn notice(told: &Refusal) -> Vec<u8> {
 }
 
 impl Parameters {
-    /// All of them, with the formats that they are written in.
-    pub(super) fn seen(formats: Formats<'_>, values: Values<'_>) -> Self {
+    /// All of them, with the formats that they are written in and the types that a Parse fixed for the first of them.
+    pub(super) fn seen(formats: Formats<'_>, values: Values<'_>, types: &[u32]) -> Self {
         let each = values.iter().enumerate().map(|(index, value)| Parameter {
             value: value.map(Into::into),
             binary: formats.of(index) == Some(Format::Binary),
+            type_oid: types.get(index).copied().unwrap_or(OPEN),
         });
         Self::Seen(each.collect())
     }
 
-    /// Adds them to what approvers see. A binary value is shown in hexadecimal.
+    /// Adds them to what approvers see.
     fn told(&self, mut matter: Matter) -> Result<Matter, Refused> {
         let all = match self {
             Self::None => return Ok(matter),
@@ -277,16 +292,42 @@ impl Parameters {
             Self::Seen(all) => all,
         };
         for (index, parameter) in all.iter().enumerate() {
-            let label = format!("${}", index + 1);
-            let kind: &[u8] = if parameter.binary { b"binary " } else { b"text " };
-            let exact = parameter.value.as_deref().map(|value| [kind, value].concat());
-            let shown = match (parameter.value.as_deref(), parameter.binary) {
-                (None, _) => b"NULL".to_vec(),
-                (Some(value), false) => value.to_vec(),
-                (Some(value), true) => format!("\\x{}", hex::encode(value)).into_bytes(),
-            };
-            matter = matter.shown_as(label, exact.as_deref().unwrap_or(b"null"), &shown);
+            let label = format!("${}{}", index + 1, parameter.kind());
+            matter = matter.shown_as(label, &parameter.exact(), &parameter.shown());
         }
         Ok(matter)
+    }
+}
+
+impl Parameter {
+    /// Its type, as far as that decides what its bytes stand for. Text whose type is open is read as a literal is.
+    fn kind(&self) -> String {
+        match (self.type_oid, self.binary) {
+            (OPEN, false) => String::new(),
+            (OPEN, true) => " (binary, as the server takes it)".to_owned(),
+            (oid, _) => format!(" ({})", typed::name(oid)),
+        }
+    }
+
+    /// What an answer counts for: the same bytes of another type are another value.
+    fn exact(&self) -> Vec<u8> {
+        let format = match (&self.value, self.binary) {
+            (None, _) => "null",
+            (Some(_), true) => "binary",
+            (Some(_), false) => "text",
+        };
+        let head = format!("{format} {} ", self.type_oid);
+        [head.as_bytes(), self.value.as_deref().unwrap_or_default()].concat()
+    }
+
+    /// A binary value that can't be read is shown in hexadecimal.
+    fn shown(&self) -> Vec<u8> {
+        match (self.value.as_deref(), self.binary) {
+            (None, _) => b"NULL".to_vec(),
+            (Some(value), false) => value.to_vec(),
+            (Some(value), true) => typed::value(self.type_oid, value)
+                .unwrap_or_else(|| format!("\\x{}", hex::encode(value)))
+                .into_bytes(),
+        }
     }
 }

@@ -16,6 +16,7 @@ mod redefining;
 mod refuse;
 mod results;
 mod transcript;
+mod typed;
 mod understanding;
 
 use std::{

@@ -41,6 +41,8 @@ pub(super) struct Prepared {
     pub(super) bound: Option<u64>,
     /// Of a portal: definitions were being changed when it was bound.
     pub(super) in_doubt: bool,
+    /// Of what a Parse gave: its parameters' types by oid as far as the client fixed them; 0 leaves one to the server.
+    pub(super) types: Arc<[u32]>,
     /// What it runs with.
     pub(super) parameters: Parameters,
     /// Of what a Parse gave: the record's trace of it.
@@ -65,6 +67,8 @@ pub(super) struct Parameter {
     pub(super) value: Option<Box<[u8]>>,
     /// It is in the type's binary format.
     pub(super) binary: bool,
+    /// Its type by oid; 0 where the client leaves that to the server.
+    pub(super) type_oid: u32,
 }
 
 impl Prepared {
@@ -78,6 +82,7 @@ impl Prepared {
             moment,
             bound: None,
             in_doubt: false,
+            types: Arc::default(),
             parameters: Parameters::None,
             preparation: None,
         }
@@ -89,7 +94,8 @@ impl Prepared {
             true => 0,
             false => self.shape.weight(),
         };
-        size_of::<Self>() + self.text.len() + self.parameters.size() + self.statements.weight + linked
+        let own = self.text.len() + size_of_val(&*self.types) + self.parameters.size();
+        size_of::<Self>() + own + self.statements.weight + linked
     }
 }
 

@@ -7,6 +7,7 @@ mod endings;
 mod flows;
 mod holding;
 mod leaving;
+mod parameters;
 mod parts;
 mod pressure;
 mod random;

@@ -1,0 +1,72 @@
+//! What parameters are, to who answers for a statement that runs with them.
+
+use super::{
+    holding::{holding, told},
+    stage::*,
+};
+use crate::wire::{Format, frontend::Kind, write};
+
+/// A Parse that fixes the type of its parameter, and a Bind with these bytes in binary.
+fn typed(types: &[u32], bytes: &[u8]) -> Vec<u8> {
+    let text = b"delete from customers where id > $1";
+    said(|out| {
+        write::parse(out, b"", text, types);
+        write::bind(out, b"", b"", &[Format::Binary], &[Some(bytes)], &[]);
+    })
+}
+
+#[tokio::test]
+async fn a_yes_does_not_count_for_the_same_bytes_as_another_type() {
+    let mut stage = Stage::open_under(&holding()).await;
+    let cases: [(&[u32], _, _); 4] = [
+        (&[23], "$1 (int4)", "1073741824"),
+        (&[700], "$1 (float4)", "2"),
+        (&[1700], "$1 (numeric)", "\\x40000000"),
+        (&[], "$1 (binary, as the server takes it)", "\\x40000000"),
+    ];
+    for (number, (types, label, shown)) in (1..).zip(cases) {
+        let prepared = typed(types, &[0x40, 0, 0, 0]);
+        stage.say(&[prepared.clone(), execute(""), sync()].concat()).await;
+        stage.server_gets(&[prepared, flush()].concat()).await;
+        let answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+        let question = told(&mut stage, number).await;
+        assert_eq!(question.particulars[2], (label.to_owned(), shown.to_owned()));
+        stage.rig.people.grant(&question);
+        stage.rig.people.approve(&format!("q{number}"));
+        stage.server_gets(&[execute(""), sync()].concat()).await;
+        let answer = [complete("DELETE 0"), ready()].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+    }
+    drop(stage);
+}
+
+#[tokio::test]
+async fn a_yes_to_an_execute_does_not_count_where_the_statement_takes_another_type() {
+    let mut stage = Stage::open_under(&holding()).await;
+    for (number, (oid, name)) in (1..).zip([(25, "text"), (1042, "bpchar")]) {
+        let text = b"delete from customers where card = $1";
+        let prepare = said(|out| write::parse(out, b"p", text, &[oid]));
+        stage.say(&[prepare.clone(), sync()].concat()).await;
+        stage.server_gets(&[prepare, sync()].concat()).await;
+        stage.answer(&[acknowledged(b'1'), ready()].concat()).await;
+        stage.client_gets(&[acknowledged(b'1'), ready()].concat()).await;
+        let run = query("execute p ('1 ')");
+        stage.say(&run).await;
+        let question = told(&mut stage, number).await;
+        assert!(question.particulars.contains(&("p takes".into(), name.into())), "{question:?}");
+        stage.rig.people.grant(&question);
+        stage.rig.people.approve(&format!("q{number}"));
+        stage.server_gets(&run).await;
+        stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+        stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+        let close = [close(Kind::Statement, "p"), sync()].concat();
+        stage.say(&close).await;
+        stage.server_gets(&close).await;
+        stage.answer(&[acknowledged(b'3'), ready()].concat()).await;
+        stage.client_gets(&[acknowledged(b'3'), ready()].concat()).await;
+    }
+    drop(stage);
+}
