@@ -136,10 +136,12 @@ impl Tracer<'_> {
             }
             Some(NodeEnum::Constraint(_)) => self.table_element(definition, scope)?,
             Some(NodeEnum::RangeVar(other)) => {
+                self.unsettles = true;
                 self.whole_table("alter", other)?;
                 self.leaves(own);
             }
             Some(NodeEnum::PartitionCmd(command)) => {
+                self.unsettles = true;
                 if let Some(other) = &command.name {
                     self.whole_table("alter", other)?;
                     let part = self.table_range(other, "alter")?;

@@ -6,8 +6,8 @@ use pg_query::{
     NodeEnum,
     protobuf::{
         ClusterStmt, ConstrType, Constraint, CreateSchemaStmt, CreateStatsStmt, CreateStmt,
-        CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, RangeVar,
-        SelectStmt,
+        CreateTableAsStmt, DropBehavior, DropStmt, IndexStmt, IntoClause, Node, ObjectType, OnCommitAction,
+        RangeVar, SelectStmt,
     },
 };
 
@@ -186,6 +186,7 @@ impl Tracer<'_> {
     fn create_table(&mut self, create: &CreateStmt) -> Result<Statement> {
         let table = create.relation.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
         let mut columns = Columns::default();
+        self.unsettles |= create.oncommit == OnCommitAction::OncommitDrop as i32;
         let mut known = create.inh_relations.is_empty() && create.of_typename.is_none();
         for element in &create.table_elts {
             match inner(element) {
@@ -334,6 +335,7 @@ impl Tracer<'_> {
     fn store(&mut self, columns: Columns, into: &IntoClause, object: &'static str) -> Result<Statement> {
         let table = into.rel.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
         self.copy(&columns.all(), &[]);
+        self.unsettles |= into.on_commit == OnCommitAction::OncommitDrop as i32;
         let mut columns = columns.renamed(&strings(&into.col_names));
         columns.list.iter_mut().for_each(|column| column.flow = Flow::default());
         columns.rest = columns.rest.map(|_| Flow::default());
@@ -389,6 +391,7 @@ impl Tracer<'_> {
 
     /// The item on whatever hangs on what a statement names: which tables, only the server knows.
     pub(super) fn cascade(&mut self, statement: &'static str, access: Option<&'static str>) {
+        self.unsettles |= statement != "truncate";
         self.item(Key { statement, table: Some("?.?".into()), access, ..Key::default() });
     }
 
@@ -428,6 +431,14 @@ pub(super) fn schema_of(table: &RangeVar) -> Option<Arc<str>> {
     match (table.schemaname.as_str(), table.relpersistence.as_str()) {
         ("", "t") => Some("pg_temp".into()),
         ("", _) => None,
-        (schema, _) => Some(schema.into()),
+        (schema, _) => Some(schema_named(schema).into()),
+    }
+}
+
+/// The schema that goes by this name: that of the session's temporary relations has two.
+pub(super) fn schema_named(name: &str) -> &str {
+    match name.strip_prefix("pg_temp_") {
+        Some(number) if number.bytes().all(|byte| byte.is_ascii_digit()) => "pg_temp",
+        _ => name,
     }
 }

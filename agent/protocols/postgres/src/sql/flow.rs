@@ -69,7 +69,7 @@ pub(crate) struct Column {
 
 impl Column {
     /// Whether the server certainly finds it by this name.
-    fn is_named(&self, name: &str) -> bool {
+    pub(super) fn is_named(&self, name: &str) -> bool {
         self.naming == Naming::Known && *self.name == *name
     }
 
@@ -142,6 +142,12 @@ impl Columns {
         let rest = self.rest.clone().filter(|_| !self.all_named).map(Flow::into_computed);
         let perhaps = self.list.iter().filter(|column| column.may_be_named(name));
         joined(perhaps.map(|column| &column.flow).chain(&rest)).map_or(Found::No, Found::Perhaps)
+    }
+
+    /// The server certainly finds one column of that name here, and which one it is is known.
+    pub(super) fn has_one(&self, name: &str) -> bool {
+        let mut perhaps = self.list.iter().filter(|column| column.may_be_named(name));
+        perhaps.next().is_some_and(|column| column.is_named(name)) && perhaps.next().is_none()
     }
 
     /// Every column is known by name and position.

@@ -105,9 +105,7 @@ impl Tracer<'_> {
         self.spend(ranges.len() + left.star.cost() + right.star.cost());
         self.bounded()?;
         let using = self.merged_names(join, &left, &right)?;
-        let is_known = |name: &String| {
-            [&left.star, &right.star].iter().all(|side| matches!(side.find(name), Found::Certain(_)))
-        };
+        let is_known = |name: &String| [&left.star, &right.star].iter().all(|side| side.has_one(name));
         let mut are_merged = using.iter().all(is_known);
         if join.is_natural {
             are_merged &= left.star.are_known() && right.star.are_known();
@@ -316,7 +314,7 @@ fn merge(left: &Columns, right: &Columns, merged: &Columns) -> Columns {
         list: side
             .list
             .iter()
-            .filter(|column| !merged.list.iter().any(|m| m.name == column.name))
+            .filter(|column| !merged.list.iter().any(|merged| column.is_named(&merged.name)))
             .cloned()
             .collect(),
         rest: side.rest.clone(),

@@ -89,7 +89,8 @@ impl Tracer<'_> {
             }
         }
         let columns = all.unwrap_or_default();
-        self.sorting(&select.sort_clause, &columns, with)?;
+        let own = Range { alias: "*VALUES*".into(), columns: columns.clone(), ..Range::default() };
+        self.sorting(&select.sort_clause, &columns, &Scope::within(with, vec![Rc::new(own)]))?;
         Ok(columns)
     }
 

@@ -7,6 +7,7 @@ use tidegate_policy::Path;
 
 use super::{
     catalog::Relation,
+    definition::schema_named,
     expression::inner,
     flow::{Columns, Flow},
     from::named,
@@ -93,7 +94,7 @@ impl Tracer<'_> {
     /// Every relation that the name may mean, at least one. If the catalog doesn't know any, it is one whose schema is
     /// as written or `?`, and whose columns can't be traced.
     pub(super) fn candidates(&mut self, table: &RangeVar) -> Result<Vec<Candidate>> {
-        let schema = Some(table.schemaname.as_str()).filter(|schema| !schema.is_empty());
+        let schema = Some(schema_named(&table.schemaname)).filter(|schema| !schema.is_empty());
         let fits = |own: &str| schema.is_none_or(|schema| schema == own);
         let Some(known) = self.catalog.relations(&table.relname) else {
             self.wanted.relations.insert(table.relname.as_str().into());
@@ -142,11 +143,11 @@ impl Tracer<'_> {
                 Some(known) => {
                     known.elsewhere |= own == "?" && schema.is_none();
                     known.is_table &= !created.view;
-                    known.columns.unite_by_name(&created.columns_at(&known.path));
+                    known.columns.unite_by_name(&self.overlay.columns(created, &known.path));
                 }
                 None => {
                     let path: Path = format!("{own}.{}", created.name).into();
-                    let columns = created.columns_at(&path);
+                    let columns = self.overlay.columns(created, &path);
                     let copied =
                         columns.rest.is_none().then(|| columns.list.iter().map(|c| c.name.clone()).collect());
                     let (schema, is_table) = (own.into(), !created.view);

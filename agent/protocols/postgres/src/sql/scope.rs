@@ -95,7 +95,9 @@ impl Tracer<'_> {
                 }
             }
             if let Some(mut flow) = certain {
-                perhaps.iter().for_each(|other| flow.join(other));
+                // What carries nothing makes nothing of it.
+                let carries = |other: &&Flow| !other.sources.is_empty() || other.untraced.is_some();
+                perhaps.iter().filter(carries).for_each(|other| flow.join(other));
                 return flow;
             }
         }

@@ -8,7 +8,7 @@ use pg_query::{
 };
 
 use super::{
-    definition::schema_of,
+    definition::{schema_named, schema_of},
     expression::inner,
     flow::{Columns, Flow},
     parse::NotUnderstood,
@@ -41,7 +41,7 @@ impl Tracer<'_> {
             let Some(NodeEnum::DefElem(option)) = inner(option) else { continue };
             let Some(NodeEnum::List(names)) = option.arg.as_deref().and_then(inner) else { continue };
             match *strings(&names.items).as_slice() {
-                [.., schema, name] => created.push(self.sequence(Some(schema.into()), name)),
+                [.., schema, name] => created.push(self.sequence(Some(schema_named(schema).into()), name)),
                 [name] => created.push(self.sequence(schema_of(table), name)),
                 [] => {}
             }

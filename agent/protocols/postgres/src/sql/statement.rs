@@ -28,6 +28,9 @@ pub(crate) struct Statements {
     pub(crate) late: bool,
     /// Once it ran, the catalog must be forgotten.
     pub(crate) ddl: bool,
+    /// Columns of relations that it doesn't name may come or go: by CASCADE, with a table whose rows are their type and that
+    /// is dropped at COMMIT, or with those of a parent.
+    pub(crate) unsettles: bool,
     /// It names a column that the catalog doesn't know: worth forgetting the catalog and resolving once more.
     /// The shape is sound as it is; the server will most likely answer with an error. Not to be remembered.
     pub(crate) doubtful: bool,
@@ -166,7 +169,7 @@ pub(crate) struct Created {
 
 impl Created {
     /// What its columns carry, if it is this relation.
-    pub(super) fn columns_at(&self, path: &str) -> Columns {
+    fn columns_at(&self, path: &str) -> Columns {
         let mut columns = self.columns.clone();
         if !self.view {
             for column in &mut columns.list {
@@ -190,6 +193,8 @@ impl Created {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overlay {
     created: HashMap<Arc<str>, Vec<Created>>,
+    /// Its columns may be others by now.
+    unsettled: bool,
     count: usize,
     weight: usize,
 }
@@ -208,6 +213,7 @@ impl Overlay {
 
     /// Takes in what the statements of a text that may run create.
     pub(crate) fn follow(&mut self, statements: &Statements) {
+        self.unsettled |= statements.unsettles;
         for statement in &statements.list {
             let created = match &statement.effect {
                 Effect::Create(created) | Effect::CreateSchema(created) => created.as_slice(),
@@ -226,6 +232,12 @@ impl Overlay {
     /// There are relations that aren't in it.
     pub(super) fn is_incomplete(&self) -> bool {
         self.count > MOST || self.weight > MOST_BYTES
+    }
+
+    /// What the columns of one of them carry, if it is this relation.
+    pub(super) fn columns(&self, created: &Created, path: &str) -> Columns {
+        let columns = created.columns_at(path);
+        if self.unsettled { Columns::open(columns.all()) } else { columns }
     }
 
     pub(super) fn find(&self, name: &str) -> &[Created] {

@@ -306,6 +306,7 @@ impl Tracer<'_> {
         self.wanted.append(std::mem::take(&mut apart.wanted));
         self.doubtful |= apart.doubtful;
         self.ddl |= apart.ddl;
+        self.unsettles |= apart.unsettles;
         self.computes_settings |= apart.computes_settings;
         self.by_cursor |= apart.by_cursor;
         Ok(Arc::new(apart.finish(vec![statement])?))

@@ -81,6 +81,13 @@ fn an_oracle_and_a_copy_by_such_a_name_are_told() {
     let text =
         "update notes set body = (select oid from notes limit 1) from (select email as oid from customers) o";
     assert!(paths(&understood(text, &shop()).shape.copied).contains(&EMAIL));
+    for sorted in ["column1 || ''", "\"*VALUES*\".column1"] {
+        let text = format!(
+            "select s.column2 from customers c, (select 'x' as column1) o, (select 'y' as column1) \"*VALUES*\", \
+             lateral (values (c.email, 'less'), ('a', 'more') order by {sorted} limit 1) s"
+        );
+        assert!(paths(&understood(&text, &shop()).shape.influences).contains(&EMAIL), "{text}");
+    }
     let text = "select 1 from (select length(email) as x from customers) o, lateral \
         (select 1 from (select 2 as x) i, notes tablesample system (x)) s";
     assert!(paths(&understood(text, &shop()).shape.influences).contains(&EMAIL));
@@ -95,6 +102,8 @@ fn what_stands_behind_an_unknown_number_of_columns_is_not_known_by_its_place() {
         "select f from (select * from twice right join customers p on true) x (a, b, c, d, e, f)",
         "select c from (select * from (select 1::int) i natural join customers) x (a, b, c)",
         "select d from (select * from (select 1::int) i join customers using (id)) x (a, b, c, d)",
+        "select x.c from ((select 1 as \"?column?\", 'x'::text) l join \
+         (select 1 as \"?column?\", email, name from customers) r using (\"?column?\")) x (a, b, c)",
         "with u as (update orders set total = 1 from customers a join customers b using (id) returning *) \
          select i from u t (a, b, c, d, e, f, g, h, i)",
         "with u as (delete from orders using customers a join customers b using (id) returning *) \
@@ -140,6 +149,13 @@ fn a_table_that_a_session_makes_anew_or_alters_may_have_other_columns() {
         ["select 1", "explain analyze create temp table notes as select 1 as id"],
         ["select 1", "explain analyze select 1 as id into temp notes"],
         ["create temp table t (id int)", "alter table t rename to notes"],
+        ["create temp table notes (id int, body text)", "create table pg_temp_3.notes (id int)"],
+        ["create temp table notes (id int, body text)", "alter table pg_temp_3.notes drop column body"],
+        ["create temp table x (q int) on commit drop", "create temp table notes (id int, body x)"],
+        ["create temp table notes (id int, body x)", "drop table x cascade"],
+        ["create temp table notes (id int, body x)", "drop type x cascade"],
+        ["create temp table notes (id int, body x)", "drop owned by app"],
+        ["create temp table notes (id int, body text)", "alter table notes inherit parent"],
     ] {
         // Each number of columns that may stand before the e-mail.
         for place in ["c", "d", "e", "f", "g"] {
@@ -149,6 +165,10 @@ fn a_table_that_a_session_makes_anew_or_alters_may_have_other_columns() {
             assert!(may_carry(&after(&made, &text)), "{made:?}; {text}");
         }
     }
+    let made = ["create temp table notes (id int, body text)", "create table pg_temp_3.notes (id int)"];
+    let text =
+        "select e from (select * from pg_temp.notes right join public.customers p on true) v (a, b, c, d, e)";
+    assert!(may_carry(&after(&made, text)));
     let shadowed = "select (select body from notes limit 1) from (select email as body from customers) o";
     for made in [
         "create temp table notes (id int)",
@@ -250,6 +270,10 @@ fn usual_queries_with_inner_queries_are_followed() {
             "---",
         ),
         ("select id, coalesce(name, '') from customers order by id", "--"),
+        (
+            "select id, email from customers join unnest('{1,2}'::int[]) with ordinality u(id, ord) using (id) order by ord",
+            "-p",
+        ),
         (
             "update orders o set total = 1 from customers c where c.id = o.customer returning o.id, c.email",
             "-p",
