@@ -213,14 +213,26 @@ async fn collected(source: &mut impl Source, most: usize) -> Result<Option<Bytes
 fn matter(understood: &Understood, body: &Bytes) -> Matter {
     let query = understood.query.as_deref().unwrap_or_default();
     let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
-    let mut matter = Matter::new(line.as_bytes());
-    for (name, value) in &understood.headers {
-        let shown =
-            if forward::is_secret(name, value) { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
-        matter = matter.shown_as(name.as_str(), value.as_bytes(), shown);
-    }
+    let matter = with_headers(Matter::new(line.as_bytes()), understood);
     match body.is_empty() {
         true => matter,
         false => matter.with("body", body),
     }
+}
+
+/// What exactly a message would be, and over which WebSocket: what it was asked for with may say what the message is done to.
+pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood) -> Matter {
+    let query = over.query.as_deref().unwrap_or_default();
+    let line = format!("{} {} {query}", over.authority, over.path);
+    let shown = over.text.lines().next().unwrap_or_default();
+    let matter = Matter::new(text.as_bytes()).with("message", message);
+    with_headers(matter.shown_as("websocket", line.as_bytes(), shown.as_bytes()), over)
+}
+
+fn with_headers(matter: Matter, understood: &Understood) -> Matter {
+    understood.headers.iter().fold(matter, |matter, (name, value)| {
+        let shown =
+            if forward::is_secret(name, value) { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
+        matter.shown_as(name.as_str(), value.as_bytes(), shown)
+    })
 }

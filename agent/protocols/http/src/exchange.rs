@@ -200,7 +200,7 @@ impl Session {
     /// Sends what is permitted, and shows what comes back.
     async fn carry(
         &self,
-        understood: Box<Understood>,
+        mut understood: Box<Understood>,
         permit: Permit,
         whole: Option<Bytes>,
         source: &mut impl Source,
@@ -210,8 +210,8 @@ impl Session {
         let carried = match carried {
             Ok(Answered::Shown) => Ok(None),
             Ok(Answered::Switched(headers, upstream)) => {
-                let (host, path) = (understood.authority.host, understood.path.into());
-                return Ok(Some(Box::new(Switched { headers, upstream, permit, host, path })));
+                understood.room = None;
+                return Ok(Some(Box::new(Switched { headers, upstream, permit, asked: understood })));
             }
             Err(NotSent::Told(problem)) => {
                 permit.so_far(|outcome| outcome.error = Some(problem.status.as_str().to_owned()));

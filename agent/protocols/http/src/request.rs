@@ -141,6 +141,9 @@ impl Asked {
             })?,
             None => Payload::Plain,
         };
+        if let Some(offer) = &offer {
+            offer.keep_protocols(&mut headers);
+        }
         let length = match &payload {
             Payload::Chunked { length, .. } => Some(*length),
             _ => self.length,

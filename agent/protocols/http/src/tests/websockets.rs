@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 use tidegate_gate::Step;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,6 +17,7 @@ use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async, client_async,
     tungstenite::{
         Message,
+        client::IntoClientRequest,
         handshake::server::{ErrorResponse, Request, Response},
         protocol::{
             CloseFrame,
@@ -45,14 +47,25 @@ masks:
   people: {columns: [body.owner], content: [card], show: {keep-last: 4}}
 "#;
 
+const DEPLOY: &str = r#"
+  - name: deploy
+    subjects: [tester]
+    resources: [it]
+    hold: [{action: message, to: server, body: {op: deploy}}]
+    approve: {by: {users: [ann]}}
+"#;
+
 /// A server that says back what it hears; what it heard goes to `received`.
 async fn echo(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let received = received.clone();
         tokio::spawn(async move {
             #[expect(clippy::result_large_err, reason = "the library's own signature")]
-            let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            let note = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
                 received.lock().unwrap().push(format!("{:?}", request.headers()));
+                if let Some(protocol) = request.headers().get(SEC_WEBSOCKET_PROTOCOL) {
+                    response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+                }
                 Ok(response)
             };
             let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
@@ -82,9 +95,28 @@ async fn stage() -> Stage {
     .await
 }
 
+/// The same with one more rule.
+async fn holding(rule: &str, options: &str) -> Stage {
+    let rules = RULES.replace("\nmasks:\n", &format!("{rule}masks:\n"));
+    let serving = |listener, _, received| tokio::spawn(echo(listener, received));
+    Stage::serving(&rules, options, Reached::Plainly, serving).await
+}
+
 async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
+    connect_with(stage, "", &[]).await
+}
+
+async fn connect_with(
+    stage: &Stage,
+    query: &str,
+    fields: &[(&'static str, &str)],
+) -> WebSocketStream<TcpStream> {
     let (stream, _) = stage.connect().await;
-    client_async(format!("ws://127.0.0.1:{}/live", stage.port), stream).await.unwrap().0
+    let mut request = format!("ws://127.0.0.1:{}/live{query}", stage.port).into_client_request().unwrap();
+    for (name, value) in fields {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    client_async(request, stream).await.unwrap().0
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -196,16 +228,7 @@ async fn a_rule_must_name_the_websocket_and_its_messages() {
 
 #[tokio::test]
 async fn a_message_waits_for_somebody_and_what_comes_back_meanwhile_does_not() {
-    let held = r#"
-  - name: deploy
-    subjects: [tester]
-    resources: [it]
-    hold: [{action: message, to: server, body: {op: deploy}}]
-    approve: {by: {users: [ann]}}
-"#;
-    let rules = RULES.replace("\nmasks:\n", &format!("{held}masks:\n"));
-    let serving = |listener, _, received| tokio::spawn(echo(listener, received));
-    let stage = Stage::serving(&rules, "{}", Reached::Plainly, serving).await;
+    let stage = holding(DEPLOY, "{}").await;
     let mut socket = connect(&stage).await;
     for text in [r#"{"op": "look"}"#, r#"{"op": "deploy"}"#] {
         socket.send(Message::text(text)).await.unwrap();
@@ -221,6 +244,51 @@ async fn a_message_waits_for_somebody_and_what_comes_back_meanwhile_does_not() {
     let (code, why) = closed(&mut socket).await;
     assert!(code == 1008 && why.contains("it was denied by ann"), "{code} {why}");
     assert_eq!(messages(&stage).len(), 2);
+}
+
+#[tokio::test]
+async fn a_yes_to_a_message_counts_over_a_websocket_that_was_asked_for_with_the_same_and_no_other() {
+    const PAY: &str = r#"{"op": "deploy"}"#;
+    const TEST: &[(&str, &str)] =
+        &[("x-tenant", "test"), ("x-csrf-token", "s3cret"), ("sec-websocket-protocol", "v1")];
+    let stage = holding(DEPLOY, "{wait: 0}").await;
+    let asks = async |query: &str, fields| {
+        let mut socket = connect_with(&stage, query, fields).await;
+        socket.send(Message::text(PAY)).await.unwrap();
+        closed(&mut socket).await.0
+    };
+    assert_eq!(asks("?room=test&access_token=s3cret", TEST).await, 1008);
+    let question = stage.people.question(1).await;
+    let shown = format!("{:?}", question.particulars);
+    assert!(["/live?room=test&", "x-tenant", "v1", "deploy"].iter().all(|it| shown.contains(it)), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    stage.people.grant(&question);
+    let others: [(&str, &[(&str, &str)]); 5] = [
+        ("?room=prod&access_token=s3cret", TEST),
+        ("?room=test&access_token=other", TEST),
+        ("?room=test&access_token=s3cret", &[("x-tenant", "prod"), TEST[1], TEST[2]]),
+        ("?room=test&access_token=s3cret", &[TEST[0], ("x-csrf-token", "other"), TEST[2]]),
+        ("?room=test&access_token=s3cret", &[TEST[0], TEST[1], ("sec-websocket-protocol", "v2")]),
+    ];
+    for (query, fields) in others {
+        assert_eq!(asks(query, fields).await, 1008, "{query} {fields:?}");
+    }
+    assert_eq!((stage.people.asked(), messages(&stage)), (6, Vec::new()));
+    let mut socket = connect_with(&stage, "?room=test&access_token=s3cret", TEST).await;
+    socket.send(Message::text(PAY)).await.unwrap();
+    assert_eq!(next(&mut socket).await, Message::text(PAY));
+}
+
+#[tokio::test]
+async fn a_yes_to_a_websocket_counts_when_its_client_asks_again_with_another_key() {
+    let stage =
+        holding(&DEPLOY.replace("message, to: server, body: {op: deploy}", "websocket"), "{wait: 0}").await;
+    let (stream, _) = stage.connect().await;
+    let refused = client_async(format!("ws://127.0.0.1:{}/live", stage.port), stream).await.unwrap_err();
+    assert!(refused.to_string().contains("403"), "{refused}");
+    stage.people.grant(&stage.people.question(1).await);
+    connect(&stage).await;
+    assert_eq!(stage.people.asked(), 1);
 }
 
 #[tokio::test]

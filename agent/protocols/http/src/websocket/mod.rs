@@ -55,20 +55,24 @@ impl Offer {
         Ok(Some(Self { accept, key: STANDARD.encode(nonce), protocols }))
     }
 
+    /// Removes what is this one handshake's own, such as its key: a client that asks again for the same asks the same.
+    pub(crate) fn keep_protocols(&self, headers: &mut HeaderMap) {
+        strip(headers);
+        if !self.protocols.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&self.protocols.join(", "))
+        {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+    }
+
     /// Adds what asks the upstream for it, in place of what the client asked with.
     pub(crate) fn ask(&self, headers: &mut HeaderMap) {
-        strip(headers);
+        self.keep_protocols(headers);
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        let mut add = |name: HeaderName, text: &str| {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(name, value);
-            }
-        };
-        add(header::SEC_WEBSOCKET_KEY, &self.key);
-        if !self.protocols.is_empty() {
-            add(header::SEC_WEBSOCKET_PROTOCOL, &self.protocols.join(", "));
+        if let Ok(key) = HeaderValue::from_str(&self.key) {
+            headers.insert(header::SEC_WEBSOCKET_KEY, key);
         }
     }
 

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tidegate_gate::{
-    Action, Cause, Decision, Hold, Matter, Outcome, Permit, Put, Refusal, ServeError,
+    Action, Cause, Decision, Hold, Outcome, Permit, Put, Refusal, ServeError,
     policy::{Item, Shape, Value},
 };
 use tokio::{
@@ -24,7 +24,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{answer::cannot_be_masked, exchange::Session, fields, shown::Masks, target, transcript};
+use crate::{
+    answer::cannot_be_masked, deciding::message_matter, exchange::Session, fields, request::Understood,
+    shown::Masks, target, transcript,
+};
 
 /// Most bytes of a message.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -42,8 +45,8 @@ pub(crate) struct Switched {
     pub(crate) upstream: Upgraded,
     /// Of the upgrade.
     pub(crate) permit: Permit,
-    pub(crate) host: Arc<str>,
-    pub(crate) path: Arc<str>,
+    /// What it was asked for with.
+    pub(crate) asked: Box<Understood>,
 }
 
 /// Whom a message is for.
@@ -68,14 +71,14 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Switched { upstream, permit, host, path, .. } = switched;
+        let Switched { upstream, permit, asked, .. } = switched;
         let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
         let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
         let upstream =
             WebSocketStream::from_raw_socket(TokioIo::new(upstream), Role::Client, Some(config)).await;
         let (mut to_client, mut from_client) = client.split();
         let (mut to_server, mut from_server) = upstream.split();
-        let place = Place { session: self, host, path };
+        let place = Place { session: self, asked };
         let count = |note: fn(&mut Outcome) -> &mut u64| {
             let permit = &permit;
             move |bytes| permit.so_far(|outcome| *note(outcome) += bytes)
@@ -113,8 +116,7 @@ async fn say(sink: &mut (impl Sink<Message> + Unpin), code: CloseCode, reason: &
 /// Where messages are exchanged.
 struct Place<'a> {
     session: &'a Session,
-    host: Arc<str>,
-    path: Arc<str>,
+    asked: Box<Understood>,
 }
 
 impl Place<'_> {
@@ -189,7 +191,7 @@ impl Place<'_> {
     async fn permit(&self, to: To, word: &'static str, payload: &Bytes) -> Result<Permit, Closing> {
         let gate = &self.session.gate;
         let mut shape = self.shape(to, word, payload.len());
-        let (host, path) = (&self.host, &self.path);
+        let (host, path) = (&self.asked.authority.host, &self.asked.path);
         let text = format!("message {word} to {}, {host} {path}, {} bytes", to.word(), payload.len());
         if gate.depends_on("body", &shape) {
             let read = match word {
@@ -223,7 +225,7 @@ impl Place<'_> {
         if payload.len() > SHOWN {
             return Err(Closing::policy("this needs an approval, and is longer than anybody can be shown"));
         }
-        let matter = Matter::new(text.as_bytes()).with("message", payload);
+        let matter = message_matter(text, payload, &self.asked);
         let refused = |refusal: Refusal| Closing::refused(&refusal);
         let mut waiting = match hold.put(matter).await.map_err(refused)? {
             Put::Permit(permit) => return Ok(permit),
@@ -244,8 +246,8 @@ impl Place<'_> {
             ("action", Value::Word("message")),
             ("message", Value::Word(word)),
             ("to", Value::Word(to.word())),
-            ("host", Value::Text(self.host.clone())),
-            ("path", Value::Text(target::as_rules_see(&self.path).into())),
+            ("host", Value::Text(self.asked.authority.host.clone())),
+            ("path", Value::Text(target::as_rules_see(&self.asked.path).into())),
             ("size", Value::Number(i64::try_from(bytes).unwrap_or(i64::MAX))),
         ];
         Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
