@@ -35,6 +35,8 @@ pub struct Login {
     pub shape: Arc<Shape>,
     /// What is recorded: the names the client gave, never what it authenticated with.
     pub text: String,
+    /// As in [`Action`].
+    pub count: u32,
 }
 
 /// Something that a principal wants to do.
@@ -46,6 +48,8 @@ pub struct Action<'a> {
     pub shape: &'a Arc<Shape>,
     /// What is recorded.
     pub text: &'a str,
+    /// How many things it does at once, for rates; 0 for what goes on with or ends what was counted.
+    pub count: u32,
 }
 
 /// A connection to the upstream, and what to sign in with. Only [`Gate::admit`], [`Gate::upstream`] and [`Gate::consult`]
@@ -113,7 +117,7 @@ impl Gate {
     ///
     /// The permit is to be settled when the upstream has taken the credential, or has not.
     pub async fn admit(&self, login: Login) -> Result<(Upstream, Permit), Refusal> {
-        let action = Action { name: login.name, shape: &login.shape, text: &login.text };
+        let action = Action { name: login.name, shape: &login.shape, text: &login.text, count: login.count };
         let permit = match self.ask(action).await {
             Decision::Permit(permit) => permit,
             Decision::Hold(hold) => match hold.put(Matter::new(login.text.as_bytes())).await? {
@@ -201,8 +205,10 @@ impl Gate {
         let policy = self.0.policy.load_full();
         let mut verdict = self.0.verdict(&policy, action.shape);
         let mut cause = Cause::Policy;
-        if let Err(over) = self.0.rates.take(&verdict.limits, &self.0.principal(), Instant::now()) {
-            cause = Cause::Rate(over.again);
+        if let Err(over) =
+            self.0.rates.take(action.count, &verdict.limits, &self.0.principal(), Instant::now())
+        {
+            cause = over.again.map_or(Cause::TooMany, Cause::Rate);
             verdict = Arc::new(over.refused(&verdict));
         }
         match self.0.record_action(&policy, &action, &verdict) {
@@ -241,7 +247,7 @@ impl Gate {
             record_data: None,
             limits: Vec::new(),
         };
-        let action = Action { name, shape: &Arc::default(), text };
+        let action = Action { name, shape: &Arc::default(), text, count: 0 };
         if let Err(error) = self.0.record_action(&policy, &action, &verdict) {
             tracing::error!(session = %self.0.session, %error, "a refusal was not recorded");
         }

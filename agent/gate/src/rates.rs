@@ -60,8 +60,10 @@ struct Window {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Over {
     pub(crate) limit: Limit,
-    /// After how long it lets through one more.
-    pub(crate) again: Duration,
+    /// How many things it was asked for at once.
+    pub(crate) count: u32,
+    /// After how long it lets through so many; none if it never does.
+    pub(crate) again: Option<Duration>,
 }
 
 impl Default for Rates {
@@ -71,24 +73,33 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Counts an action, if all limits leave room for it; else it counts for none.
-    pub(crate) fn take(&self, limits: &[Limit], principal: &Principal, now: Instant) -> Result<(), Over> {
-        if limits.is_empty() {
+    /// Counts an action that does so many things, if all limits leave room for all of them; else it counts for none.
+    pub(crate) fn take(
+        &self,
+        count: u32,
+        limits: &[Limit],
+        principal: &Principal,
+        now: Instant,
+    ) -> Result<(), Over> {
+        if count == 0 || limits.is_empty() {
             return Ok(());
         }
         let since = now.saturating_duration_since(self.since);
         let mut counted = lock(&self.counted);
         for limit in limits {
+            let Some(most) = limit.rate.count.checked_sub(count) else {
+                return Err(Over { limit: limit.clone(), count, again: None });
+            };
             let window = counted.window(limit, principal, (now, since));
             // Too many are counted: who is not yet must wait until others need no counting.
-            let wait = window.map_or(Some(SWEEP), |window| window.wait(limit.rate.count, since));
-            if let Some(again) = wait {
-                return Err(Over { limit: limit.clone(), again });
+            let wait = window.map_or(Some(SWEEP), |window| window.wait(most, since));
+            if wait.is_some() {
+                return Err(Over { limit: limit.clone(), count, again: wait });
             }
         }
         for limit in limits {
             if let Some(window) = counted.window(limit, principal, (now, since)) {
-                window.add(since);
+                window.add(count, since);
             }
         }
         Ok(())
@@ -122,13 +133,22 @@ impl Over {
     /// What was allowed or held, refused for now.
     pub(crate) fn refused(&self, verdict: &Verdict) -> Verdict {
         let (rule, rate) = (&self.limit.rule, self.limit.rate);
-        let seconds = self.again.as_nanos().div_ceil(1_000_000_000);
+        let (message, hint) = match self.again {
+            Some(again) => (
+                format!("rule {rule:?} lets through {rate}, and no more for now"),
+                format!("ask again in {} s", again.as_nanos().div_ceil(1_000_000_000)),
+            ),
+            None => (
+                format!("rule {rule:?} lets through {rate}, and this is {} at once", self.count),
+                "send fewer at once".to_owned(),
+            ),
+        };
         Verdict {
             effect: Effect::Deny,
             rule: Some(rule.clone()),
             holds: Vec::new(),
-            message: format!("rule {rule:?} lets through {rate}, and no more for now").into(),
-            hint: Some(format!("ask again in {seconds} s").into()),
+            message: message.into(),
+            hint: Some(hint.into()),
             limits: Vec::new(),
             ..verdict.clone()
         }
@@ -164,25 +184,25 @@ impl Window {
         self
     }
 
-    fn add(&mut self, since: Duration) {
+    fn add(&mut self, added: u32, since: Duration) {
         let now = part(self.per, since);
-        self.sum += 1;
+        self.sum += u64::from(added);
         match self.parts.back_mut() {
             // A part of later: two that ask at once may come here in another order.
-            Some((number, count)) if *number >= now => *count = count.saturating_add(1),
-            _ => self.parts.push_back((now, 1)),
+            Some((number, count)) if *number >= now => *count = count.saturating_add(added),
+            _ => self.parts.push_back((now, added)),
         }
     }
 
-    /// After how long there is room for one more of so many; none if there is.
+    /// After how long no more than so many are counted; none if it is so now.
     fn wait(&self, most: u32, since: Duration) -> Option<Duration> {
         let mut left = self.sum;
-        if left < u64::from(most) {
+        if left <= u64::from(most) {
             return None;
         }
         let frees = self.parts.iter().find(|(_, count)| {
             left -= u64::from(*count);
-            left < u64::from(most)
+            left <= u64::from(most)
         });
         let (number, _) = frees?;
         Some(begins(self.per, number + PARTS + 1).saturating_sub(since))
@@ -224,7 +244,7 @@ mod tests {
     }
 
     fn is_let(rates: &Rates, limits: &[Limit], who: &Principal, after: Duration) -> bool {
-        rates.take(limits, who, rates.since + after).is_ok()
+        rates.take(1, limits, who, rates.since + after).is_ok()
     }
 
     #[test]
@@ -250,14 +270,14 @@ mod tests {
     fn who_is_told_when_to_come_again_is_let_through_then_and_not_before() {
         let (rates, limits) = (Rates::default(), [limit("r", 2, MINUTE)]);
         let at = |seconds| rates.since + Duration::from_secs(seconds);
-        rates.take(&limits, &account(1), at(7)).unwrap();
-        rates.take(&limits, &account(1), at(20)).unwrap();
-        let over = rates.take(&limits, &account(1), at(30)).unwrap_err();
-        assert!((37..=39).contains(&over.again.as_secs()), "{over:?}");
-        let just_before = at(30) + over.again - Duration::from_nanos(1);
-        rates.take(&limits, &account(1), just_before).unwrap_err();
-        rates.take(&limits, &account(1), at(30) + over.again).unwrap();
-        rates.take(&limits, &account(1), at(30) + over.again).unwrap_err();
+        rates.take(1, &limits, &account(1), at(7)).unwrap();
+        rates.take(1, &limits, &account(1), at(20)).unwrap();
+        let over = rates.take(1, &limits, &account(1), at(30)).unwrap_err();
+        assert!((37..=39).contains(&over.again.unwrap().as_secs()), "{over:?}");
+        let just_before = at(30) + over.again.unwrap() - Duration::from_nanos(1);
+        rates.take(1, &limits, &account(1), just_before).unwrap_err();
+        rates.take(1, &limits, &account(1), at(30) + over.again.unwrap()).unwrap();
+        rates.take(1, &limits, &account(1), at(30) + over.again.unwrap()).unwrap_err();
     }
 
     #[test]
@@ -301,11 +321,24 @@ mod tests {
         let both = [limit("many", 2, MINUTE), limit("one", 1, MINUTE)];
         assert!(is_let(&rates, &both, &account(1), Duration::ZERO));
         for _ in 0..3 {
-            let over = rates.take(&both, &account(1), rates.since).unwrap_err();
+            let over = rates.take(1, &both, &account(1), rates.since).unwrap_err();
             assert_eq!(&*over.limit.rule, "one");
         }
         assert!(is_let(&rates, &both[..1], &account(1), Duration::ZERO));
         assert!(!is_let(&rates, &both[..1], &account(1), Duration::ZERO));
+    }
+
+    #[test]
+    fn what_does_several_things_at_once_is_let_through_whole_or_not_at_all() {
+        let (rates, limits) = (Rates::default(), [limit("r", 3, MINUTE)]);
+        let take = |count| rates.take(count, &limits, &account(1), rates.since);
+        let never = take(4).unwrap_err();
+        assert_eq!((never.count, never.again), (4, None));
+        take(2).unwrap();
+        assert!(take(2).unwrap_err().again.is_some_and(|again| again >= MINUTE));
+        take(1).unwrap();
+        take(1).unwrap_err();
+        take(0).unwrap();
     }
 
     #[test]

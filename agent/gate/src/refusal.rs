@@ -28,6 +28,8 @@ pub enum Cause {
     Approvals,
     /// A rule lets through no more for now, and one more after this time.
     Rate(Duration),
+    /// It does more at once than a rule ever lets through.
+    TooMany,
     /// The agent is stopping.
     Shutdown,
 }

@@ -28,7 +28,8 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<(Permit, Option<Bytes>), NotSent> {
         let whole = self.read_first(understood, source, responder).await?;
-        let action = Action { name: understood.action(), shape: &understood.shape, text: &understood.text };
+        let (name, shape, text) = (understood.action(), &understood.shape, &*understood.text);
+        let action = Action { name, shape, text, count: 1 };
         let permit = match (self.gate.ask(action).await, &whole) {
             (Decision::Permit(permit), _) => permit,
             (Decision::Refuse(refusal), _) => return Err(refusal.into()),

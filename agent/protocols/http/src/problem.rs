@@ -52,7 +52,7 @@ impl Problem {
         let status = match refusal.cause {
             Cause::Policy => StatusCode::FORBIDDEN,
             Cause::Credential | Cause::Upstream => StatusCode::BAD_GATEWAY,
-            Cause::Rate(_) => StatusCode::TOO_MANY_REQUESTS,
+            Cause::Rate(_) | Cause::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Cause::Record | Cause::Approvals | Cause::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
         };
         let retry_after = match refusal.cause {

@@ -141,7 +141,8 @@ impl PostgresServer {
         }
         let item = Item { fields: vec![("action", Value::Word("cancel"))], must_name: None };
         let shape = Arc::new(Shape { items: vec![item], ..Shape::default() });
-        let wish = Login { name: "cancel", shape, text: format!("session {}", target.session) };
+        let text = format!("session {}", target.session);
+        let wish = Login { name: "cancel", shape, text, count: 0 };
         let Ok((upstream, permit)) = gate.admit(wish).await else { return Ok(()) };
         if upstream.address != target.address {
             gate.event("cancel-elsewhere", "the session to cancel is at another address of the resource");

@@ -37,7 +37,8 @@ pub(crate) enum Opened {
 pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> Result<Opened, ServeError> {
     let mut client = start.io;
     let parameters = Parameters::of(&start.parameters);
-    let login = Login { name: "login", shape: Arc::new(parameters.shape()), text: parameters.text() };
+    let shape = Arc::new(parameters.shape());
+    let login = Login { name: "login", shape, text: parameters.text(), count: 1 };
     if let Some((code, why)) = parameters.objection(gate, &login.shape) {
         gate.refuse("login", &parameters.text(), &why);
         tell(&mut client, &ErrorFields::new("FATAL", code, &why)).await;

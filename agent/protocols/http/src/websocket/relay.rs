@@ -207,7 +207,7 @@ impl Place<'_> {
             }
         }
         let shape = Arc::new(shape);
-        match gate.ask(Action { name: "message", shape: &shape, text: &text }).await {
+        match gate.ask(Action { name: "message", shape: &shape, text: &text, count: 1 }).await {
             Decision::Permit(permit) => Ok(permit),
             Decision::Refuse(refusal) => Err(Closing::refused(&refusal)),
             Decision::Hold(hold) => self.held(hold, &shape, &text, payload).await,
@@ -284,7 +284,7 @@ impl Closing {
         let hint = refusal.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
         let code = match refusal.cause {
             Cause::Policy => CloseCode::Policy,
-            Cause::Rate(_) => CloseCode::Again,
+            Cause::Rate(_) | Cause::TooMany => CloseCode::Again,
             Cause::Shutdown => CloseCode::Away,
             _ => CloseCode::Error,
         };

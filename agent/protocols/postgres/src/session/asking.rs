@@ -1,6 +1,9 @@
 //! From a statement's text to a permit.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use tidegate_gate::{
     Action, Decision,
@@ -77,7 +80,8 @@ impl Session {
         }
         let now = self.understand(prepared.text.as_bytes()).await?;
         if names {
-            return Ok(Arc::new(Prepared { parameters: prepared.parameters.clone(), ..now }));
+            let (parameters, ran) = (prepared.parameters.clone(), prepared.ran.clone());
+            return Ok(Arc::new(Prepared { parameters, ran, ..now }));
         }
         if now.shape == prepared.shape {
             let statements = now.statements;
@@ -160,6 +164,7 @@ impl Session {
                 return Err(stop);
             }
         };
+        prepared.ran.store(true, Ordering::Relaxed);
         let verdict = permit.verdict().clone();
         let was_read = prepared.bound.is_some() && !statements.late;
         let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
@@ -235,14 +240,9 @@ impl Session {
                 let (statements, shape) = (inner.clone(), inner.shape.clone());
                 // The types of its own parameters are in the text.
                 let types = Arc::default();
-                let inner = Prepared {
-                    statements,
-                    shape,
-                    bound,
-                    types,
-                    preparation: None,
-                    ..Prepared::clone(prepared)
-                };
+                let (ran, preparation) = (Arc::default(), None);
+                let own = Prepared::clone(prepared);
+                let inner = Prepared { statements, shape, bound, types, ran, preparation, ..own };
                 if let Err(stop) = self.give_name(&name, inner) {
                     self.settle_names(&names, false);
                     return Err(stop);
@@ -271,7 +271,8 @@ impl Session {
 
     pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
         let text = &*recorded(prepared);
-        self.gate.ask(Action { name: "statement", shape: &prepared.shape, text }).await
+        let count = if prepared.ran.load(Ordering::Relaxed) { 0 } else { prepared.statements.acts() };
+        self.gate.ask(Action { name: "statement", shape: &prepared.shape, text, count }).await
     }
 }
 

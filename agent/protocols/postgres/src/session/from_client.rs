@@ -153,7 +153,8 @@ impl Session {
         let depends = asking::names_definitions(&prepared);
         let unread = depends && !self.reader.is_in_doubt() && self.may_mask_columns(&prepared);
         let in_doubt = depends && !unread;
-        let prepared = Prepared { parameters, bound, in_doubt, ..Prepared::clone(&prepared) };
+        let ran = Arc::default();
+        let prepared = Prepared { parameters, bound, in_doubt, ran, ..Prepared::clone(&prepared) };
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         match self.give_name(&name, prepared) {
             Ok(()) => {}

@@ -43,6 +43,8 @@ pub(super) struct Prepared {
     pub(super) in_doubt: bool,
     /// Of what a Parse gave: its parameters' types by oid as far as the client fixed them; 0 leaves one to the server.
     pub(super) types: Arc<[u32]>,
+    /// Of a portal: it was let run, and only goes on from now on.
+    pub(super) ran: Arc<AtomicBool>,
     /// What it runs with.
     pub(super) parameters: Parameters,
     /// Of what a Parse gave: the record's trace of it.
@@ -83,6 +85,7 @@ impl Prepared {
             bound: None,
             in_doubt: false,
             types: Arc::default(),
+            ran: Arc::default(),
             parameters: Parameters::None,
             preparation: None,
         }

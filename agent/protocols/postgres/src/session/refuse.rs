@@ -94,7 +94,7 @@ pub(crate) fn sqlstate(cause: Cause) -> &'static str {
         // system_error
         Cause::Approvals => "58000",
         // configuration_limit_exceeded
-        Cause::Rate(_) => "53400",
+        Cause::Rate(_) | Cause::TooMany => "53400",
         // admin_shutdown
         Cause::Shutdown => "57P01",
     }

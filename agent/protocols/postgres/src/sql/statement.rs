@@ -60,7 +60,8 @@ impl Statement {
             | Effect::DiscardAll
             | Effect::CopyIn
             | Effect::Lock
-            | Effect::PrepareTransaction => 0,
+            | Effect::PrepareTransaction
+            | Effect::EndTransaction => 0,
         };
         size_of::<Self>() + own
     }
@@ -113,6 +114,8 @@ pub(crate) enum Effect {
     Lock,
     /// `PREPARE TRANSACTION`.
     PrepareTransaction,
+    /// `COMMIT`, `ROLLBACK`, `ROLLBACK TO` and `RELEASE`.
+    EndTransaction,
     /// Creates relations, or gives them or their columns other names: to be kept in the session's [`Overlay`].
     Create(Vec<Created>),
     /// Creates a schema and these in it: likewise.
@@ -271,6 +274,12 @@ impl Statements {
     /// A statement among them leaves the transaction to whoever commits it later.
     pub(crate) fn prepare_transaction(&self) -> bool {
         self.list.iter().any(|statement| matches!(statement.effect, Effect::PrepareTransaction))
+    }
+
+    /// How many of them do something, rather than end a transaction or a part of one.
+    pub(crate) fn acts(&self) -> u32 {
+        let acts = self.list.iter().filter(|statement| !matches!(statement.effect, Effect::EndTransaction));
+        u32::try_from(acts.count()).unwrap_or(u32::MAX)
     }
 
     /// A statement among them does what a prepared statement or a cursor does that it names.

@@ -72,8 +72,16 @@ impl Tracer<'_> {
             }
             NodeEnum::ClosePortalStmt(_) => Ok(self.simple("cursor", Effect::None)),
             NodeEnum::TransactionStmt(transaction) => {
-                let prepares = transaction.kind == TransactionStmtKind::TransStmtPrepare as i32;
-                let effect = if prepares { Effect::PrepareTransaction } else { Effect::None };
+                let effect = match TransactionStmtKind::try_from(transaction.kind) {
+                    Ok(TransactionStmtKind::TransStmtPrepare) => Effect::PrepareTransaction,
+                    Ok(
+                        TransactionStmtKind::TransStmtCommit
+                        | TransactionStmtKind::TransStmtRollback
+                        | TransactionStmtKind::TransStmtRollbackTo
+                        | TransactionStmtKind::TransStmtRelease,
+                    ) => Effect::EndTransaction,
+                    _ => Effect::None,
+                };
                 Ok(self.simple("transaction", effect))
             }
             NodeEnum::VariableSetStmt(set) => self.set(set),

@@ -11,6 +11,7 @@ mod parameters;
 mod parts;
 mod pressure;
 mod random;
+mod rates;
 mod redefining;
 mod replication;
 mod rogue_client;

@@ -1,0 +1,70 @@
+//! What takes from a rate, and what doesn't.
+
+use super::stage::*;
+use crate::wire::backend::TransactionStatus;
+
+/// The same bundle, in which everything but the sign-in is limited to two an hour.
+async fn open() -> Stage {
+    let limited = "    allow:\n      - statement: [select,";
+    assert!(BUNDLE.contains(limited));
+    Stage::open_under(&BUNDLE.replace(limited, &format!("    rate: 2/h\n{limited}"))).await
+}
+
+/// The client's text arrives, and is answered with this.
+async fn passes(stage: &mut Stage, text: &str, answer: Vec<u8>) {
+    stage.say(&query(text)).await;
+    stage.server_gets(&query(text)).await;
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+}
+
+/// The client's text doesn't arrive.
+async fn is_over(stage: &mut Stage, text: &str) {
+    stage.say(&query(text)).await;
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    stage.client_gets_error("53400").await;
+    stage.client_gets(&ready()).await;
+}
+
+#[tokio::test]
+async fn a_text_counts_as_many_as_its_statements_and_runs_whole_or_not_at_all() {
+    let mut stage = open().await;
+    is_over(&mut stage, "notify a; notify b; notify c").await;
+    passes(&mut stage, "notify a", [complete("NOTIFY"), ready()].concat()).await;
+    is_over(&mut stage, "notify a; notify b").await;
+    passes(&mut stage, "notify b", [complete("NOTIFY"), ready()].concat()).await;
+    is_over(&mut stage, "notify c").await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_ends_a_transaction_is_never_over_a_rate() {
+    let mut stage = open().await;
+    let open = |tag: &str| [complete(tag), ready_in(TransactionStatus::Transaction)].concat();
+    passes(&mut stage, "begin", open("BEGIN")).await;
+    passes(&mut stage, "savepoint s", open("SAVEPOINT")).await;
+    passes(&mut stage, "rollback to s", open("ROLLBACK")).await;
+    passes(&mut stage, "release s", open("RELEASE")).await;
+    passes(&mut stage, "commit", [complete("COMMIT"), ready()].concat()).await;
+    is_over(&mut stage, "commit; notify a").await;
+    passes(&mut stage, "rollback", [complete("ROLLBACK"), ready()].concat()).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_portal_counts_once_however_often_it_goes_on_and_anew_when_it_is_bound_again() {
+    let mut stage = open().await;
+    let opened = [parse("s", "select 1"), bind("p", "s")].concat();
+    let sent = [opened, execute("p").repeat(4), bind("q", "s"), execute("q"), sync()].concat();
+    let suspended = [row("1"), acknowledged(b's')].concat().repeat(3);
+    let done = [row("1"), complete("SELECT 1")].concat();
+    let first = [acknowledged(b'1'), acknowledged(b'2'), suspended, done.clone()].concat();
+    let answer = [first, acknowledged(b'2'), done, ready()].concat();
+    stage.say(&sent).await;
+    stage.server_gets(&sent).await;
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    is_over(&mut stage, "select 1").await;
+    stage.leaves().await;
+}
