@@ -1,5 +1,7 @@
 //! What takes from a rate, and what doesn't.
 
+use tokio::io::AsyncWriteExt;
+
 use super::stage::*;
 use crate::wire::backend::TransactionStatus;
 
@@ -67,4 +69,19 @@ async fn a_portal_counts_once_however_often_it_goes_on_and_anew_when_it_is_bound
     stage.client_gets(&answer).await;
     is_over(&mut stage, "select 1").await;
     stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_cancel_request_is_never_over_a_rate() {
+    let sign_in = "    allow: [{action: [login, cancel]}]\n";
+    assert!(BUNDLE.contains(sign_in));
+    // The sign-in is the one of the hour.
+    let bundle = BUNDLE.replace(sign_in, &format!("{sign_in}    rate: 1/h\n"));
+    let mut stage = Stage::open_under(&bundle).await;
+    for _ in 0..2 {
+        let (mut client, _session) = stage.rig.connect().await;
+        client.write_all(&cancel_request(&stage.key)).await.unwrap();
+        assert_eq!(within(stage.cancelled()).await, cancel_request(&(42, vec![1, 2, 3, 4])));
+    }
+    stage.still_works().await;
 }
