@@ -1,6 +1,6 @@
 //! A connection's way, from accept to close.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
     Approvals, Arrival, ClientIo, Credentials, Gate, Identities, Masker, Opening, Origin, OriginError,
@@ -116,14 +116,16 @@ impl Sessions {
             origin.principal.process.executable_sha256 = digest.await;
         }
         let socket = origin.socket.clone();
+        let names = self.in_force.names().of(origin.destination);
+        let server = called(origin.destination, names.as_deref());
         // A Unix socket is its resource's, whatever that is called.
-        let is_named = socket.is_none();
-        let names = is_named.then(|| self.in_force.names().of(origin.destination)).flatten();
+        let names = names.filter(|_| socket.is_none());
         let identified = self.identities.identities(&origin.principal.process).await;
         let gate = Gate::open(Opening {
             origin,
             identified,
             resource: route.resource.clone(),
+            server,
             policy: self.in_force.policy().clone(),
             changes: self.in_force.changes(),
             stopping: self.stopping.clone(),
@@ -155,6 +157,14 @@ impl Sessions {
     }
 }
 
+/// What people know a server by: the names that its address was told for, else the address.
+fn called(destination: SocketAddr, names: Option<&[Arc<str>]>) -> Arc<str> {
+    match names {
+        Some(names) if !names.is_empty() => format!("{}:{}", names.join(", "), destination.port()).into(),
+        _ => destination.to_string().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -183,6 +193,16 @@ mod tests {
         listener::{Listeners, drain},
         test_support::World,
     };
+
+    #[test]
+    fn a_server_is_called_by_its_names_or_else_its_address() {
+        let destination = "192.0.2.7:5432".parse().unwrap();
+        let names: [Arc<str>; 2] = ["a.test".into(), "b.test".into()];
+        assert_eq!(&*called(destination, Some(&names)), "a.test, b.test:5432");
+        for nameless in [None, Some(&[] as &[Arc<str>])] {
+            assert_eq!(&*called(destination, nameless), "192.0.2.7:5432");
+        }
+    }
 
     const ECHO: Option<&str> = Some("127.0.0.1:7");
     const LONG: Duration = Duration::from_secs(3600);

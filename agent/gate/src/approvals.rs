@@ -45,7 +45,7 @@ pub struct Question {
     pub holds: Vec<Held>,
     /// SHA-256 over the action's very bytes and all that it runs with and in.
     pub exact: [u8; 32],
-    /// SHA-256 over what rules see of the action.
+    /// SHA-256 over what rules see of the action, and which of the resource's servers it is for.
     pub shape: [u8; 32],
 }
 

@@ -141,6 +141,12 @@ impl Hold {
             Some(mask) => readable(&self.gate.masker().scan(mask, value)),
             None => readable(value),
         };
+        let server = &*self.gate.server;
+        let mut shape = Parts::new("shape");
+        shape.add(server).add(items);
+        let shape = shape.finish();
+        let at = ("at".to_owned(), server.to_owned());
+        let particulars = matter.particulars.iter().map(|(name, value)| (name.clone(), shown(value)));
         Question {
             session: self.gate.session().clone(),
             principal: Principal::clone(&self.principal),
@@ -150,14 +156,10 @@ impl Hold {
             action: self.id,
             name: self.name.into(),
             text: shown(self.text.as_bytes()),
-            particulars: matter
-                .particulars
-                .iter()
-                .map(|(name, value)| (name.clone(), shown(value)))
-                .collect(),
+            particulars: std::iter::once(at).chain(particulars).collect(),
             holds: self.verdict.holds.clone(),
             exact: matter.exact.finish(),
-            shape: items,
+            shape,
         }
     }
 

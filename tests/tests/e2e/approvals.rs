@@ -24,6 +24,11 @@ pub(crate) fn hold_by(world: &World, by: &str, terms: &str) -> Result<()> {
 
 /// This action waits for these people.
 fn hold_what(world: &World, what: &str, by: &str, terms: &str) -> Result<()> {
+    hold_where(world, what, by, terms, None)
+}
+
+/// The same, where something else of the bundle is changed, too.
+fn hold_where(world: &World, what: &str, by: &str, terms: &str, change: Option<(&str, &str)>) -> Result<()> {
     world.server.sql("shop", "CREATE TABLE store.wishes (id int); GRANT ALL ON store.wishes TO app")?;
     world.server.sql("shop", "INSERT INTO store.wishes VALUES (1), (1)")?;
     let rule = format!(
@@ -31,7 +36,8 @@ fn hold_what(world: &World, what: &str, by: &str, terms: &str) -> Result<()> {
          hold: [{what}]\n    \
          approve: {{{by}, {terms}}}\n\n  - name: no-drop"
     );
-    world.change_bundle("  - name: no-drop", &rule)?;
+    let changes: Vec<_> = [("  - name: no-drop", &*rule)].into_iter().chain(change).collect();
+    world.change_bundle_in(&changes)?;
     world.agent.ask(&["reload"])?;
     // The world is private to root: the socket is for every account.
     let runtime = world.agent.runtime();
@@ -293,6 +299,33 @@ fn no_yes_lets_a_cursor_choose_the_row_that_is_deleted() -> Result<()> {
         ensure!(!listed.contains("CURRENT OF"), "somebody was asked: {listed}");
         ensure!(wishes(world)? == "2", "it ran");
         Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_yes_for_one_server_of_a_resource_does_not_count_on_another() -> Result<()> {
+    World::with(|world| {
+        let port = world.server.address.port();
+        let (one, two) =
+            (format!("[\"127.0.0.1:{port}\"]"), format!("[\"127.0.0.1:{port}\", \"[::1]:{port}\"]"));
+        let (what, by) =
+            ("{statement: delete, table: store.wishes}", format!("by: {{users: [\"{}\"]}}", world.ops.uid));
+        hold_where(world, what, &by, "wait: 1m, grant: 10m, sessions: any", Some((&one, &two)))?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        let (_, shown) = approvals(world, &world.ops, &["show", &id])?;
+        ensure!(shown.contains(&format!("127.0.0.1:{port}")), "it isn't shown which server: {shown}");
+        approvals(world, &world.ops, &["approve", &id])?;
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0");
+        world.server.sql("shop", "INSERT INTO store.wishes VALUES (1)")?;
+        session.say(DELETE)?;
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "a yes that stands counts here");
+        let address = format!("[::1]:{port}").parse()?;
+        let mut other = Session::open(&Account::new(world.ci.uid, address, ""))?;
+        other.say(DELETE)?;
+        waiting(world, &world.ops).map(drop)
     })
 }
 

@@ -137,6 +137,7 @@ impl Agent {
             origin: Origin { destination: self.address, socket: None, principal: tester() },
             identified: Identified { now: self.identities.subscribe(), unproven: Arc::default() },
             resource,
+            server: self.address.to_string().into(),
             policy: self.policy.clone(),
             changes: self.changes.subscribe(),
             stopping: self.stopping.subscribe(),

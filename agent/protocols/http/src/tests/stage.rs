@@ -246,6 +246,7 @@ impl Stage {
             },
             identified: Identified::nobody(),
             resource: policy.resources[0].clone(),
+            server: destination.to_string().into(),
             policy: self.policy.clone(),
             changes: self.changes.subscribe(),
             stopping: self.stopping.subscribe(),

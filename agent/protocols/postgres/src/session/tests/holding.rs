@@ -73,8 +73,9 @@ async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
     stage.say(&query(DELETE)).await;
     let question = told(&mut stage, 1).await;
     assert_eq!((question.text.as_str(), &*question.name), (DELETE, "statement"));
+    assert_eq!(question.particulars[0], ("at".to_owned(), format!("127.0.0.1:{}", stage.rig.port())));
     assert_eq!(
-        question.particulars,
+        question.particulars[1..],
         [("database", "shop"), ("signed in as", "gate"), ("does", "delete public.customers")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
     );
@@ -268,7 +269,7 @@ async fn approvers_see_what_an_execute_runs_with() {
     stage.client_gets(&[acknowledged(b'1'), acknowledged(b'2')].concat()).await;
     let question = told(&mut stage, 1).await;
     let parameters = [("$1", "7"), ("$2", "NULL")].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(question.particulars[2..4], parameters);
+    assert_eq!(question.particulars[3..5], parameters);
     stage.rig.people.approve("q1");
     stage.server_gets(&[execute(""), sync()].concat()).await;
     let answer = [complete("DELETE 1"), ready()].concat();
@@ -331,7 +332,7 @@ async fn who_prepares_and_executes_asks_once_and_for_another_meaning_again() {
         stage.say(&query("execute p")).await;
         let question = told(&mut stage, number).await;
         assert_eq!(
-            question.particulars[2],
+            question.particulars[3],
             ("p stands for".to_owned(), format!("prepare p as delete from customers where id = {id}"))
         );
         stage.rig.people.grant(&question);

@@ -32,7 +32,7 @@ async fn a_yes_does_not_count_for_the_same_bytes_as_another_type() {
         stage.answer(&answer).await;
         stage.client_gets(&answer).await;
         let question = told(&mut stage, number).await;
-        assert_eq!(question.particulars[2], (label.to_owned(), shown.to_owned()));
+        assert_eq!(question.particulars[3], (label.to_owned(), shown.to_owned()));
         stage.rig.people.grant(&question);
         stage.rig.people.approve(&format!("q{number}"));
         stage.server_gets(&[execute(""), sync()].concat()).await;
