@@ -19,7 +19,8 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_live_agent() -> Result<()> {
     let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Alive));
     let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
     stage.agent_is_alive()?;
-    open::compare(&rows, stage.asks_programs()?)
+    open::compare(&rows, stage.asks_programs()?)?;
+    stage.shows_no_secret(&rows)
 }
 
 #[test]
@@ -31,7 +32,8 @@ fn nothing_but_what_is_known_to_be_open_gets_past_a_killed_agent() -> Result<()>
     stage.kill_agent();
     let attacks = ATTACKS.iter().filter(|attack| matches!(attack.when, When::Any | When::Dead));
     let rows = attacks.map(|attack| stage.battery.run(attack, &target)).collect::<Result<Vec<_>>>()?;
-    open::compare(&rows, stage.asks_programs()?)
+    open::compare(&rows, stage.asks_programs()?)?;
+    stage.shows_no_secret(&rows)
 }
 
 #[test]
@@ -77,7 +79,8 @@ fn nothing_but_what_is_known_to_be_open_outlives_the_start_of_the_agent() -> Res
     stage.start_agent()?;
     let finished = waiting.into_iter().map(|waiting| stage.battery.finish(waiting));
     let rows = finished.collect::<Result<Vec<_>>>()?;
-    open::compare(&rows, stage.asks_programs()?)
+    open::compare(&rows, stage.asks_programs()?)?;
+    stage.shows_no_secret(&rows)
 }
 
 #[test]
@@ -86,14 +89,14 @@ fn a_live_host_is_attacked_on_request_and_signs_what_came_of_it() -> Result<()> 
     let mut stage = Stage::new()?;
     stage.start_agent()?;
     let agent = stage.agent()?;
-    let output = agent.command(&["doctor", "--attack"]).output()?;
+    let output = agent.attempt(&["doctor", "--attack"])?;
     let report = String::from_utf8(output.stdout)?;
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("report");
     let path_text = path.display().to_string();
     let verify = |text: &str| -> Result<std::process::Output> {
         std::fs::write(&path, text)?;
-        Ok(agent.command(&["doctor", "--verify", &path_text]).output()?)
+        agent.attempt(&["doctor", "--verify", &path_text])
     };
     let verified = verify(&report)?;
     let shown = String::from_utf8(verified.stdout)?;
@@ -104,5 +107,5 @@ fn a_live_host_is_attacked_on_request_and_signs_what_came_of_it() -> Result<()> 
     let whitewashed = report.replacen("PASSED THROUGH", "stopped", 1);
     ensure!(whitewashed != report, "nothing was open at all:\n{report}");
     ensure!(verify(&whitewashed)?.status.code() == Some(1), "a changed report verifies");
-    Ok(())
+    agent.shows_no_secret("")
 }

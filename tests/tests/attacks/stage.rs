@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tidegate_attacks::{Battery, Target};
-use tidegate_tests::{Agent, Settings, governed_uid};
+use tidegate_attacks::{Battery, Row, Target};
+use tidegate_tests::{Agent, Settings, governed_uid, random};
 
 /// How long a starved agent may take to miss something.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ impl Stage {
         self.agent = Some(Agent::start(&Settings {
             binary: &binary()?,
             bundle: &[("bundle.yaml", &bundle)],
-            credentials: &[("nobody.user", "nobody"), ("nobody.password", "nothing")],
+            credentials: &[("nobody.user", "nobody"), ("nobody.password", &random("attacked")?)],
         })?);
         Ok(())
     }
@@ -99,8 +99,7 @@ impl Stage {
 
     /// Whether this kernel takes LSM programs, by `tidegate doctor`.
     pub(crate) fn asks_programs(&self) -> Result<(bool, bool)> {
-        let found: Value =
-            serde_json::from_slice(&self.agent()?.command(&["doctor", "--json"]).output()?.stdout)?;
+        let found: Value = serde_json::from_slice(&self.agent()?.attempt(&["doctor", "--json"])?.stdout)?;
         let features = found.get("features").and_then(Value::as_array).context("doctor without features")?;
         let has = |feature: &str| {
             let found = features.iter().find(|found| found["feature"] == feature);
@@ -132,6 +131,11 @@ impl Stage {
             thread::park_timeout(Duration::from_millis(10));
         }
         Ok(waiting)
+    }
+
+    /// Checks that no secret is in what came of the attacks, nor anywhere else that the agent shows things.
+    pub(crate) fn shows_no_secret(&self, rows: &[Row]) -> Result<()> {
+        self.agent()?.shows_no_secret(&serde_json::to_string(rows)?)
     }
 
     /// Kills the agent, as a crash would.

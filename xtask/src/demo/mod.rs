@@ -26,8 +26,21 @@ const HIDDEN: &[&str] = &["4111111111111111", "5555555555554444", "3782822463100
 
 const SESSION: &str = "DROP TABLE orders;
 DELETE FROM orders;
-UPDATE orders SET quantity = 0 WHERE true;
+UPDATE orders SET quantity = 3 WHERE true;
 UPDATE orders SET quantity = 2 WHERE id = 1;
+SELECT count(*) AS orders_still_there FROM orders;
+";
+
+/// The same for whom nothing refuses it, taken back.
+const TAKEN_BACK: &str = "BEGIN;
+DROP TABLE orders;
+ROLLBACK;
+BEGIN;
+DELETE FROM orders;
+ROLLBACK;
+BEGIN;
+UPDATE orders SET quantity = 3 WHERE true;
+ROLLBACK;
 SELECT count(*) AS orders_still_there FROM orders;
 ";
 
@@ -40,7 +53,9 @@ with psycopg.connect("", autocommit=True) as connection:
         ).fetchone()
         print("prepared:" if prepare else "plain:   ", row)
     try:
-        connection.execute("DROP TABLE customers")
+        with connection.transaction(force_rollback=True):
+            connection.execute("DROP TABLE orders")
+        print("dropped,  and rolled back")
     except psycopg.errors.InsufficientPrivilege as refusal:
         print("refused: ", refusal.diag.message_primary)
 "#;
@@ -74,7 +89,7 @@ fn show(binary: PathBuf) -> Result<()> {
     approval::act(&stage, &mut transcript)?;
     records(&stage, &mut transcript)?;
     forge::act(&stage, &mut transcript)?;
-    stage.end()?;
+    stage.end(transcript.printed())?;
     let (checked, wrong) = transcript.result();
     ensure!(wrong == 0, "{wrong} of {checked} expectations were not met: see the lines with NO above");
     println!(
@@ -131,19 +146,38 @@ fn governed(stage: &Stage, transcript: &mut Transcript) -> Result<()> {
 
 /// What an account that is not governed sees.
 fn ungoverned(stage: &Stage, transcript: &mut Transcript) -> Result<()> {
-    let step = |explain| Step::new(stage.ungoverned(), explain, "psql");
+    let step = |explain, program| Step::new(stage.ungoverned(), explain, program);
+    let signed_in = |explain, program| step(explain, program).secret("PGPASSWORD", stage.password());
     transcript.play(
-        step("An ungoverned account is untouched: the server itself refuses a wrong password...")
+        step("An ungoverned account is untouched: the server itself refuses a wrong password...", "psql")
             .environment("PGPASSWORD", "wrong")
             .arguments(&["-X", "-c", CUSTOMERS])
             .fails()
             .shows(&["password authentication failed"]),
     )?;
     transcript.play(
-        step("... and with the real one it sees and does everything.")
-            .secret("PGPASSWORD", stage.password())
-            .arguments(&["-X", "-c", CUSTOMERS, "-c", "BEGIN", "-c", "DELETE FROM orders", "-c", "ROLLBACK"])
-            .shows(&["4111111111111111", "ada@example.com", "DELETE 10"]),
+        signed_in("... and with the real one it sees everything...", "psql")
+            .arguments(&["-X", "-c", CUSTOMERS])
+            .shows(HIDDEN),
+    )?;
+    transcript.play(
+        signed_in("... does everything (and takes it back here)...", "psql")
+            .arguments(&["-X"])
+            .input(TAKEN_BACK)
+            .shows(&["DROP TABLE", "DELETE 10", "UPDATE 10", "orders_still_there"])
+            .hides(&["ERROR", "no-drop"]),
+    )?;
+    transcript.play(
+        signed_in("... dumps everything...", "pg_dump")
+            .arguments(&["--data-only", "--table=customers"])
+            .shows(HIDDEN),
+    )?;
+    transcript.play(
+        signed_in("... and so does its driver.", &format!("{CLIENTS}/python/bin/python"))
+            .arguments(&["-"])
+            .input(PSYCOPG)
+            .shows(&["plain:", "prepared:", "4111111111111111", "dropped,"])
+            .hides(&["refused:"]),
     )
 }
 

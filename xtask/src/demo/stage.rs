@@ -56,9 +56,11 @@ impl Stage {
         })
     }
 
-    /// Stops the agent in the ordinary way and frees the accounts; the rest ends by itself.
-    pub(crate) fn end(mut self) -> Result<()> {
+    /// Stops the agent in the ordinary way and frees the accounts; the rest ends by itself. An error if a secret was shown, by
+    /// the agent or among what was printed.
+    pub(crate) fn end(mut self, printed: &str) -> Result<()> {
         self.agent.stop()?;
+        self.agent.shows_no_secret(printed)?;
         say(self.agent.detach()?.trim_end());
         Ok(())
     }

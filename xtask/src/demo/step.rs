@@ -38,6 +38,8 @@ pub(crate) struct Actor {
 /// Counts what was expected, and what did not happen.
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
+    /// What the commands printed.
+    printed: String,
     checked: usize,
     wrong: usize,
 }
@@ -175,6 +177,7 @@ impl Transcript {
         let printed = printed.join().map_err(|_| anyhow!("reading what it printed failed"))??;
         let succeeded = child.wait(PATIENCE)?.success();
         print_indented(&printed);
+        self.printed += &printed;
         self.check(succeeds == succeeded, if succeeds { "it succeeds" } else { "it fails" });
         if !shows.is_empty() {
             let missing: Vec<_> = shows.iter().filter(|text| !printed.contains(*text)).collect();
@@ -185,6 +188,11 @@ impl Transcript {
             self.check(!seen, "it shows nothing that must stay hidden");
         }
         Ok(())
+    }
+
+    /// What the commands printed.
+    pub(crate) fn printed(&self) -> &str {
+        &self.printed
     }
 
     /// How much was expected, and how much of that did not happen.

@@ -1,6 +1,6 @@
 //! Questions that come in: covered by a yes of before, taken up where they were left, or new.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
 use tidegate_gate::{Answer, ApprovalError, Approvals, BoxFuture, Question, Revocation, Yes};
@@ -75,8 +75,20 @@ impl Approvals for Desk {
 }
 
 impl Desk {
-    /// Finds what covers all of a question, and claims it where it counts for one only.
+    /// Finds what covers all of a question, and claims it where it counts for one only. Who comes too late for a claim may be
+    /// covered by what it was claimed for: a yes that lasts, for their own session.
     async fn known(&self, asked: &Inquiry) -> Result<Option<Vec<Yes>>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let Some(covering) = self.covering(asked).await? else { return Ok(None) };
+            if self.claim_each(&covering, &asked.session).await? {
+                return Ok(yeses(covering));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What covers each term of a question, if all are.
+    async fn covering(&self, asked: &Inquiry) -> Result<Option<Vec<(Inquiry, Cover)>>, StoreError> {
         let now = self.0.clock.now();
         let mut covering: Vec<(Inquiry, Cover)> = Vec::new();
         for term in &asked.terms {
@@ -93,19 +105,25 @@ impl Desk {
             let Some(found) = found else { return Ok(None) };
             covering.push(found);
         }
-        for (inquiry, cover) in &covering {
-            if *cover == Cover::OnceClaimed && !self.claim(&inquiry.id, &asked.session).await? {
-                return Ok(None);
+        Ok(Some(covering))
+    }
+
+    /// Claims those that go to one only, each once. False if somebody else was faster: in the same session, too, where much is
+    /// asked at once.
+    async fn claim_each(
+        &self,
+        covering: &[(Inquiry, Cover)],
+        session: &Arc<str>,
+    ) -> Result<bool, StoreError> {
+        let free = covering.iter().filter(|(_, cover)| *cover == Cover::OnceClaimed);
+        let ids: BTreeSet<&Arc<str>> = free.map(|(inquiry, _)| &inquiry.id).collect();
+        for id in ids {
+            let claim = |inquiry: &mut Inquiry, _| inquiry.claim(session).then_some(()).ok_or(());
+            if !matches!(self.0.change(id, claim).await?, Some(Ok(_))) {
+                return Ok(false);
             }
         }
-        let mut yeses: Vec<Yes> = Vec::new();
-        for (inquiry, _) in covering {
-            if yeses.iter().all(|yes| yes.id != inquiry.id) {
-                let by: Vec<String> = inquiry.agreed.into_iter().map(|who| who.name).collect();
-                yeses.push(Yes { id: inquiry.id, by: by.join(", ") });
-            }
-        }
-        Ok((!yeses.is_empty()).then_some(yeses))
+        Ok(true)
     }
 
     /// A question; one that can't be read is as none.
@@ -116,7 +134,7 @@ impl Desk {
         }
     }
 
-    /// The yes goes to this session. True if it did, now or before.
+    /// The yes goes to the session that waits for it. True if it did, now or before: nobody else in it can have it meanwhile.
     pub(super) async fn claim(&self, id: &str, session: &Arc<str>) -> Result<bool, StoreError> {
         let claimed = self
             .0
@@ -193,6 +211,18 @@ impl Desk {
         let told = inquiry.trail.len();
         Some(Waits { desk: self.clone(), id: inquiry.id.clone(), session: session.clone(), now, told })
     }
+}
+
+/// Each yes once; none if nothing is covered.
+fn yeses(covering: Vec<(Inquiry, Cover)>) -> Option<Vec<Yes>> {
+    let mut yeses: Vec<Yes> = Vec::new();
+    for (inquiry, _) in covering {
+        if yeses.iter().all(|yes| yes.id != inquiry.id) {
+            let by: Vec<String> = inquiry.agreed.into_iter().map(|who| who.name).collect();
+            yeses.push(Yes { id: inquiry.id, by: by.join(", ") });
+        }
+    }
+    (!yeses.is_empty()).then_some(yeses)
 }
 
 /// Ready when one of these yeses was taken back; none if it may have been, among more than could be told.

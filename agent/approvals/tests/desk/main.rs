@@ -98,6 +98,7 @@ on_every_store! {
         of_a_yes_and_a_cancel_at_once_one_comes_first,
         two_who_answer_at_once_are_counted_each,
         a_yes_that_counts_once_goes_to_one_of_two,
+        a_yes_that_lasts_is_all_its_sessions_however_much_comes_at_once,
         revoking_at_once_with_use_lets_it_run_or_not,
         hundreds_wait_at_once,
         no_more_wait_than_may,

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tidegate_approvals::{Audience, Desk, Letter, Limits, State, Told};
 use tidegate_gate::{
-    Answer, Approvals,
+    Answer, Approvals, Question,
     policy::{Approval, Process, Scope, Sessions},
 };
 use tokio::task::JoinSet;
@@ -64,18 +64,41 @@ pub(crate) async fn two_who_answer_at_once_are_counted_each(kept: &Kept) {
 }
 
 pub(crate) async fn a_yes_that_counts_once_goes_to_one_of_two(kept: &Kept) {
+    for sessions in [["t", "u", "v", "w"], ["t"; 4]] {
+        for round in 0..20 {
+            let question = |session| question(session, vec![held("ask", terms())], (round, 1));
+            assert_eq!(let_in_at_once(kept, sessions, question).await, 1, "of {sessions:?}");
+        }
+    }
+}
+
+pub(crate) async fn a_yes_that_lasts_is_all_its_sessions_however_much_comes_at_once(kept: &Kept) {
+    let lasting = Approval { grant: Some(Duration::from_secs(60)), ..terms() };
+    // Two rules that one yes covers.
+    let holds = vec![held("ask", lasting.clone()), held("ask-too", lasting)];
+    for round in 0..20 {
+        let question = |session| question(session, holds.clone(), (round, 1));
+        assert_eq!(let_in_at_once(kept, ["t"; 4], question).await, 4);
+    }
+}
+
+/// Asks, says yes after whoever asked is gone, and puts the same again from all these sessions at once: how many a yes let in.
+async fn let_in_at_once(
+    kept: &Kept,
+    sessions: [&'static str; 4],
+    question: impl Fn(&'static str) -> Question,
+) -> usize {
     let before = desk(&kept.store);
-    let holds = vec![held("ask", terms())];
-    let id = ask(&before, question("s", holds.clone(), (1, 1))).await.id().clone();
+    let id = ask(&before, question("s")).await.id().clone();
     drop(before);
     let after = desk(&kept.again);
     after.approve(&ann(), &id, None).await.unwrap();
     let mut retries = JoinSet::new();
-    for session in ["t", "u", "v", "w"] {
-        let (desk, asked) = (after.clone(), question(session, holds.clone(), (1, 1)));
+    for session in sessions {
+        let (desk, asked) = (after.clone(), question(session));
         retries.spawn(async move { matches!(desk.put(asked).await.unwrap(), Answer::Known(_)) });
     }
-    assert_eq!(retries.join_all().await.into_iter().filter(|known| *known).count(), 1);
+    retries.join_all().await.into_iter().filter(|known| *known).count()
 }
 
 pub(crate) async fn revoking_at_once_with_use_lets_it_run_or_not(kept: &Kept) {

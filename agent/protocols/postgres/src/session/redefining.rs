@@ -19,7 +19,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::{
     Session, Turn,
     asking::recorded,
-    holding::Stop,
+    holding::{Holding, Stop},
     intake::Body,
     names::Prepared,
     refuse::{self, Refused},
@@ -108,7 +108,12 @@ impl Session {
         if let Some(Redefining::Failed(why)) = self.waits.redefining.take().map(|redefining| *redefining) {
             // Without a word of a change to come, a lock is a lock like any other.
             let goes_on = !changes && why.code != refuse::QUERY_CANCELED;
-            return if goes_on { Ok(()) } else { Err(self.refusal(prepared, why)) };
+            if goes_on {
+                return Ok(());
+            }
+            let had_a_yes = matches!(self.waits.holding.as_deref(), Some(Holding::Answered(Ok(_))));
+            let why = if had_a_yes { refuse::after_a_yes(why) } else { why };
+            return Err(self.refusal(prepared, why));
         }
         self.changing = Changing::at_once(&self.reader);
         if self.changing.is_some() {

@@ -152,6 +152,13 @@ pub(super) fn definitions_in_use() -> Refused {
     Refused { hint: Some(hint.into()), ..Refused::new("55006", why) }
 }
 
+/// What somebody had said yes to came to nothing.
+pub(super) fn after_a_yes(refused: Refused) -> Refused {
+    let again = "A yes that was for once has to be given again.";
+    let hint = refused.hint.map_or_else(|| again.into(), |hint| format!("{hint} {again}").into());
+    Refused { hint: Some(hint), ..refused }
+}
+
 /// Others know nothing of the change, and their statements may be on their way.
 pub(super) fn unannounced() -> Refused {
     let why =

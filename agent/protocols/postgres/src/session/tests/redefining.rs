@@ -312,6 +312,28 @@ async fn a_change_that_needs_no_second_yes_waits_for_others_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_change_that_waits_in_vain_after_a_yes_is_told_that_the_yes_is_gone() {
+    let bundle = holding()
+        .replace("insert, create]", "insert]")
+        .replace("statement: delete, table: public.customers", "statement: create");
+    let mut stage = Stage::open_under(&bundle).await;
+    let mut other = stage.beside().await;
+    stage.say(&query(CHANGE)).await;
+    told(&mut stage, 1).await;
+    other.sends(&query(READ)).await;
+    stage.rig.people.approve("q1");
+    waits(&mut stage).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(301)).await;
+    tokio::time::resume();
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    let (kind, body) = next_message(&mut stage.rig.client).await;
+    let said = String::from_utf8_lossy(&body).into_owned();
+    assert!(kind == b'E' && said.contains("55006") && said.contains("given again"), "{said}");
+}
+
+#[tokio::test]
 async fn what_a_change_reads_waits_for_the_end_of_another_change() {
     let mut stage = Stage::open().await;
     let mut other = stage.beside().await;
