@@ -14,7 +14,7 @@ use thiserror::Error;
 use tidegate_gate::Permit;
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::{forward, sigv4::Signed, transcript::Transcript};
+use crate::{forward, sign_in::Signed, transcript::Transcript};
 
 /// How long a client that was answered early may go on sending.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);

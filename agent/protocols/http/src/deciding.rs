@@ -11,7 +11,7 @@ use crate::{
     forward,
     problem::Problem,
     request::Understood,
-    sigv4,
+    sign_in::KEPT,
 };
 
 /// Most bytes of a body that somebody can be asked about.
@@ -121,16 +121,15 @@ impl Session {
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<(Option<Bytes>, Option<SemaphorePermit<'_>>), NotSent> {
-        let needs = |scope| sigv4::needs_whole(scope, &understood.payload, understood.length, self.way.tls);
-        if whole.is_some() || !self.server.options.sign_in.scope().is_some_and(needs) {
+        let sign_in = &self.server.options.sign_in;
+        if whole.is_some() || !sign_in.needs_whole(&understood.payload, understood.length, self.way.tls) {
             return Ok((whole, None));
         }
         let too_long = || {
-            let why =
-                format!("the gate signs this request with its body's digest, up to {} bytes", sigv4::KEPT);
+            let why = format!("the gate signs this request with its body's digest, up to {KEPT} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
         };
-        let most = sigv4::KEPT as u64;
+        let most = KEPT as u64;
         let length = understood.length.unwrap_or(most);
         let bytes = u32::try_from(length).ok().filter(|_| length <= most).ok_or_else(too_long)?;
         let room = self.server.room.try_acquire_many(bytes).map_err(|_| {
@@ -138,7 +137,7 @@ impl Session {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
         })?;
         responder.proceed().await?;
-        let body = self.collect(source, sigv4::KEPT).await?.ok_or_else(too_long)?;
+        let body = self.collect(source, KEPT).await?.ok_or_else(too_long)?;
         Ok((Some(body), Some(room)))
     }
 

@@ -20,7 +20,7 @@ use crate::{
     sending::Heard,
     shares::Share,
     shown::Masks,
-    sigv4::{Payload, Unchunked},
+    sign_in::{Payload, Unchunked},
     traces::{Spellings, Traces},
     transcript::Transcript,
     upstream::{self, Lines},

@@ -15,7 +15,6 @@ mod fields;
 mod forward;
 mod har;
 mod media;
-mod oauth2;
 mod options;
 mod patience;
 mod problem;
@@ -24,7 +23,6 @@ mod sending;
 mod shares;
 mod shown;
 mod sign_in;
-mod sigv4;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -50,11 +48,11 @@ use tokio_rustls::TlsAcceptor;
 pub use self::written::shape_of_request;
 use self::{
     exchange::Session,
-    oauth2::Tokens,
     options::Options,
     patience::Patience,
     request::Way,
     shares::Shares,
+    sign_in::Tokens,
     traces::Spellings,
     upstream::{Lines, Settings},
 };
@@ -109,7 +107,7 @@ impl HttpServer {
             options,
             tokens,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
-            room: Semaphore::new(sigv4::KEPT_IN_ALL),
+            room: Semaphore::new(sign_in::KEPT_IN_ALL),
             shares: Shares::default(),
             patience,
         })

@@ -1,6 +1,6 @@
 //! An HTTP resource's own options.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -9,12 +9,9 @@ use tidegate_gate::{
     policy::{Host, Resource, TlsMode},
 };
 
-use url::Url;
-
 use crate::{
-    oauth2::Grant,
     request::Way,
-    sigv4::Scope,
+    sign_in::{RawSignIn, SignIn},
     target::{self, Authority, Tolerated},
 };
 
@@ -40,52 +37,6 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
 }
 
-/// How the gate's credential is shown to the upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SignIn {
-    /// By `Authorization`: Basic if the credential has a user, else Bearer.
-    Fitting,
-    /// `Authorization: Bearer` (RFC 6750).
-    Bearer,
-    /// `Authorization: Basic` (RFC 7617).
-    Basic,
-    /// A header field with the password as its value.
-    Header(HeaderName),
-    /// A query parameter.
-    Query(String),
-    /// A cookie.
-    Cookie(String),
-    /// A signature of the request with an access key (AWS Signature Version 4).
-    SigV4(Scope),
-    /// A token that an authorization server gives (RFC 6749), as Bearer.
-    OAuth2(Box<Grant>),
-}
-
-impl SignIn {
-    /// What requests are signed for, if they are.
-    pub(crate) fn scope(&self) -> Option<&Scope> {
-        match self {
-            Self::SigV4(scope) => Some(scope),
-            _ => None,
-        }
-    }
-
-    /// What tokens are asked for, if they are.
-    pub(crate) fn grant(&self) -> Option<&Grant> {
-        if let Self::OAuth2(grant) = self { Some(grant) } else { None }
-    }
-
-    /// The query parameter that it is: a client's own of that name is a credential, too.
-    pub(crate) fn parameter(&self) -> Option<&str> {
-        if let Self::Query(name) = self { Some(name) } else { None }
-    }
-
-    /// The header field that it is, where that isn't known for one.
-    pub(crate) fn header(&self) -> Option<&HeaderName> {
-        if let Self::Header(name) = self { Some(name) } else { None }
-    }
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Raw {
@@ -96,46 +47,6 @@ struct Raw {
     h2c: bool,
     /// In seconds.
     wait: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum RawSignIn {
-    Bearer,
-    Basic,
-    Header(String),
-    Query(String),
-    Cookie(String),
-    Sigv4(RawScope),
-    Oauth2(Box<RawGrant>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawGrant {
-    url: Url,
-    scope: Option<String>,
-    audience: Option<String>,
-    resource: Option<String>,
-    #[serde(default)]
-    client: Shown,
-    ca: Option<PathBuf>,
-}
-
-/// Where client and secret stand.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Shown {
-    #[default]
-    Basic,
-    Body,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawScope {
-    region: String,
-    service: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -166,8 +77,8 @@ impl Options {
                 format!("options: wait is at most {LONGEST_WAIT} seconds"),
             ));
         }
-        let sign_in = sign_in(raw.sign_in)?;
-        if sign_in.scope().is_some_and(Scope::is_s3) && has(Trick::EncodedSlash) {
+        let sign_in = SignIn::of(raw.sign_in)?;
+        if sign_in.reads_encoded_slashes() && has(Trick::EncodedSlash) {
             let message =
                 "options: S3 reads an encoded slash as a slash: a rule on one path would be for another";
             return Err(ConfigError::in_option("tolerate", message));
@@ -201,7 +112,7 @@ impl Options {
 }
 
 /// A header field's name that is not the connection's own.
-fn field(name: &str, of: &str) -> Result<HeaderName, ConfigError> {
+pub(crate) fn field(name: &str, of: &str) -> Result<HeaderName, ConfigError> {
     let wrong = |message: String| ConfigError::in_option(of, message);
     let name: HeaderName =
         name.parse().map_err(|_| wrong(format!("options: {name:?} in {of} is no header field's name")))?;
@@ -226,43 +137,4 @@ fn added(names: &[String]) -> Result<BTreeSet<Arc<str>>, ConfigError> {
         ConfigError::in_option("hosts", format!("options: {name:?} in hosts is no host name"))
     };
     names.iter().map(|name| Ok(target::name(name).ok_or_else(|| wrong(name))?.into())).collect()
-}
-
-fn sign_in(raw: Option<RawSignIn>) -> Result<SignIn, ConfigError> {
-    let token = |name: &String| {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        match !name.is_empty() && name.bytes().all(is_token) {
-            true => Ok(name.clone()),
-            false => {
-                Err(ConfigError::in_option("sign-in", format!("options: {name:?} in sign-in is no name")))
-            }
-        }
-    };
-    Ok(match raw {
-        None => SignIn::Fitting,
-        Some(RawSignIn::Bearer) => SignIn::Bearer,
-        Some(RawSignIn::Basic) => SignIn::Basic,
-        Some(RawSignIn::Query(name)) => SignIn::Query(token(&name)?),
-        Some(RawSignIn::Cookie(name)) => SignIn::Cookie(token(&name)?),
-        Some(RawSignIn::Sigv4(RawScope { region, service })) => {
-            SignIn::SigV4(Scope { region: token(&region)?, service: token(&service)? })
-        }
-        Some(RawSignIn::Oauth2(raw)) => SignIn::OAuth2(Box::new(grant(*raw)?)),
-        Some(RawSignIn::Header(name)) => SignIn::Header(field(&name, "sign-in")?),
-    })
-}
-
-fn grant(raw: RawGrant) -> Result<Grant, ConfigError> {
-    let wrong = |what: &str| Err(ConfigError::in_option("sign-in", format!("options: oauth2: {what}")));
-    let is_plain =
-        raw.url.username().is_empty() && raw.url.password().is_none() && raw.url.fragment().is_none();
-    if raw.url.scheme() != "https" || !is_plain {
-        return wrong("url is the token endpoint, https:// with neither user nor fragment");
-    }
-    if raw.ca.as_ref().is_some_and(|ca| !ca.is_absolute()) {
-        return wrong("ca is an absolute path");
-    }
-    let parameters = [("scope", raw.scope), ("audience", raw.audience), ("resource", raw.resource)];
-    let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    Ok(Grant { url: raw.url, ca: raw.ca, parameters, in_body: raw.client == Shown::Body })
 }

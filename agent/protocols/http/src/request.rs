@@ -13,7 +13,7 @@ use crate::{
     media::{self, Media, media_type},
     options::Options,
     problem::{Problem, Reader},
-    sigv4::{self, Payload},
+    sign_in::Payload,
     target::{self, Authority, Query},
     vocabulary,
     websocket::Offer,
@@ -132,15 +132,8 @@ impl Asked {
             ));
         }
         let mut headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
-        if let Some(own) = options.sign_in.header().and_then(|name| headers.get_mut(name)) {
-            own.set_sensitive(true);
-        }
-        let payload = match options.sign_in.scope() {
-            Some(scope) => sigv4::take_off(scope, &mut headers, query.as_ref()).map_err(|why| {
-                Problem::new(StatusCode::BAD_REQUEST, format!("the gate cannot sign this request: {why}"))
-            })?,
-            None => Payload::Plain,
-        };
+        let payload = options.sign_in.take_off(&mut headers, query.as_ref());
+        let payload = payload.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
         if let Some(offer) = &offer {
             offer.keep_protocols(&mut headers);
         }

@@ -11,7 +11,7 @@ use crate::{
     exchange::Session,
     problem::Problem,
     request::Understood,
-    shown, sign_in, sigv4,
+    shown,
     traces::Traces,
     upstream::{self, Line, SendError, Versions},
 };
@@ -41,7 +41,7 @@ impl Session {
                 upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
             }
         };
-        let mut shown = self.shown(&line).await?;
+        let mut shown = self.credential(&line).await?;
         let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
         loop {
             let (driver, traces) = (line.driver(), Traces::of(&self.server.options, &shown, &self.spellings));
@@ -62,7 +62,7 @@ impl Session {
                 SendError::Unsent(unsent) if line.is_used() => {
                     line =
                         upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
-                    shown = self.shown(&line).await?;
+                    shown = self.credential(&line).await?;
                     let outgoing = unsent.into_body().into_plain();
                     request = self.request(understood, &line, &shown, outgoing, is_masked)?;
                 }
@@ -77,12 +77,7 @@ impl Session {
     /// Whether nothing more is asked over a connection after such a response. What was refused may have been a credential that
     /// was changed, or has ended: the next request takes it anew.
     fn is_last(&self, status: StatusCode) -> bool {
-        let refused = match self.server.options.sign_in.scope() {
-            // As S3 says that a key is unknown, a signature another, or a token over.
-            Some(_) => matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST),
-            None => false,
-        };
-        refused || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::SWITCHING_PROTOCOLS)
+        status == StatusCode::SWITCHING_PROTOCOLS || self.server.options.sign_in.is_refusal(status)
     }
 
     pub(crate) fn broke(&self, why: &str) -> Problem {
@@ -102,7 +97,7 @@ impl Session {
         let mut headers = understood.headers.clone();
         let mut query = understood.query.clone();
         let how = &self.server.options.sign_in;
-        sign_in::add(how, shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
+        how.add(shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
         if is_masked {
             shown::ask_for_the_whole(&understood.method, &mut headers)
                 .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
@@ -118,10 +113,7 @@ impl Session {
             let host = HeaderValue::from_str(&host).map_err(|_| self.broke("the host makes no Host"))?;
             headers.insert(header::HOST, host);
         }
-        let target = match how.scope() {
-            Some(_) => sigv4::target(&understood.path, query.as_deref()),
-            None => (understood.path.clone(), query),
-        };
+        let target = how.target(&understood.path, query);
         let uri = understood.uri(target, self.way.tls, line.is_h2());
         let uri = uri.map_err(|error| self.broke(&format!("the target cannot be written: {error}")))?;
         let mut request = Request::new(outgoing);
@@ -133,11 +125,7 @@ impl Session {
         {
             request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        match how.scope() {
-            Some(scope) => sigv4::sign(scope, shown, request, &understood.payload, self.way.tls)
-                .map_err(|why| self.unusable(why)),
-            None => Ok(request),
-        }
+        how.sign(shown, request, &understood.payload, self.way.tls).map_err(|why| self.unusable(why))
     }
 }
 

@@ -8,10 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tidegate_gate::{Credential, Secret};
 use zeroize::Zeroizing;
 
-use crate::{
-    options::{Options, SignIn},
-    sign_in, target,
-};
+use crate::{options::Options, sign_in, target};
 
 /// A credential that is shorter could be anything's name.
 const SHORTEST: usize = 6;
@@ -43,7 +40,7 @@ impl Spellings {
 pub(crate) struct Traces {
     /// Each spelling of it.
     spellings: Arc<[Spelling]>,
-    /// It is looked for in bodies, too: there links have what the query had, and errors of AWS the session token.
+    /// It is looked for in bodies, too.
     in_bodies: bool,
     /// The upstream's cookies go on.
     passes_cookies: bool,
@@ -55,12 +52,11 @@ pub(crate) struct Traces {
 
 impl Traces {
     pub(crate) fn of(options: &Options, credential: &Arc<Credential>, known: &Spellings) -> Self {
-        let cookie = if let SignIn::Cookie(name) = &options.sign_in { Some(name.clone()) } else { None };
         Self {
             spellings: known.of(credential),
-            in_bodies: options.sign_in.parameter().is_some() || credential.token.is_some(),
+            in_bodies: options.sign_in.may_be_repeated(credential),
             passes_cookies: options.pass.contains(&header::COOKIE),
-            cookie,
+            cookie: options.sign_in.cookie().map(Into::into),
             held: Vec::new(),
         }
     }
@@ -219,7 +215,7 @@ mod tests {
         let options = Options {
             hosts: BTreeSet::new(),
             added: BTreeSet::new(),
-            sign_in: SignIn::Fitting,
+            sign_in: sign_in::SignIn::Fitting,
             pass: Vec::new(),
             tolerated: Tolerated::default(),
             h2c: false,
