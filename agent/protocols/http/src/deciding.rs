@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
-use tokio::{sync::SemaphorePermit, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     body::{BodyError, Source},
@@ -113,14 +113,14 @@ impl Session {
         Ok(whole)
     }
 
-    /// The body, whole, where its request cannot be signed without; and the room that it takes.
+    /// The body, whole, where its request cannot be signed without; and the room that it takes of the account's.
     pub(crate) async fn kept(
         &self,
         understood: &Understood,
         whole: Option<Bytes>,
         source: &mut impl Source,
         responder: &mut impl Responder,
-    ) -> Result<(Option<Bytes>, Option<SemaphorePermit<'_>>), NotSent> {
+    ) -> Result<(Option<Bytes>, Option<OwnedSemaphorePermit>), NotSent> {
         let sign_in = &self.server.options.sign_in;
         if whole.is_some() || !sign_in.needs_whole(&understood.payload, understood.length, self.way.tls) {
             return Ok((whole, None));
@@ -129,13 +129,9 @@ impl Session {
             let why = format!("the gate signs this request with its body's digest, up to {KEPT} bytes");
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why)
         };
-        let most = KEPT as u64;
-        let length = understood.length.unwrap_or(most);
-        let bytes = u32::try_from(length).ok().filter(|_| length <= most).ok_or_else(too_long)?;
-        let room = self.server.room.try_acquire_many(bytes).map_err(|_| {
-            let why = "the gate is signing as many large requests for this resource as it can; ask again";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)
-        })?;
+        let bytes = understood.length.map_or(Ok(KEPT), usize::try_from);
+        let bytes = bytes.ok().filter(|bytes| *bytes <= KEPT).ok_or_else(too_long)?;
+        let room = self.share.body(bytes)?;
         responder.proceed().await?;
         let body = self.collect(source, KEPT).await?.ok_or_else(too_long)?;
         Ok((Some(body), Some(room)))

@@ -42,7 +42,7 @@ use tidegate_gate::{
     BoxFuture, ClientIo, ConfigError, Export, Gate, Protocol, ServeError, Server, Stream,
     policy::{Resource, Vocabulary},
 };
-use tokio::{io::AsyncWriteExt, sync::Semaphore, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::written::shape_of_request;
@@ -90,8 +90,6 @@ pub(crate) struct HttpServer {
     settings: Settings,
     /// Where tokens come from, if the resource takes an authorization server's.
     tokens: Option<Tokens>,
-    /// Bytes of bodies that may be kept until they can be signed.
-    room: Semaphore,
     shares: Shares,
     patience: Patience,
 }
@@ -107,7 +105,6 @@ impl HttpServer {
             options,
             tokens,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
-            room: Semaphore::new(sign_in::KEPT_IN_ALL),
             shares: Shares::default(),
             patience,
         })

@@ -13,7 +13,7 @@ use crate::problem::Problem;
 const REQUESTS: usize = 4096;
 /// Connections upstream: a seventh of the ports that a host has for one address.
 const CONNECTIONS: usize = 4096;
-/// Bytes of bodies that are read before they are decided on.
+/// Bytes of bodies that are read before they are decided on, or before they can be signed.
 const BODIES: usize = 64 * 1024 * 1024;
 
 /// The shares of all accounts that have sessions.

@@ -17,7 +17,7 @@ pub(crate) use self::{
     basic::pair,
     oauth2::{Grant, Tokens},
     options::RawSignIn,
-    sigv4::{KEPT, KEPT_IN_ALL, Payload, Scope, Signed, Unchunked},
+    sigv4::{KEPT, Payload, Scope, Signed, Unchunked},
 };
 use crate::{body::Outgoing, exchange::Session, problem::Problem, target::Query, upstream::Line};
 

@@ -1,6 +1,9 @@
 //! Requests that the gate signs with an access key.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::stage::{Reached, Stage, ok};
+use crate::sign_in::KEPT;
 
 const RULES: &str = r#"
 rules:
@@ -120,4 +123,28 @@ async fn an_access_key_is_as_good_as_none_without_its_id() {
     let told = put(&stage, "/bucket/a", "", "hello").await;
     assert!(told.starts_with("HTTP/1.1 502") && !told.contains("hunter2"), "{told}");
     assert!(stage.received().is_empty());
+}
+
+/// Bodies that are announced and stay away take the room of whoever announced them, and nobody else's.
+#[tokio::test]
+async fn an_account_that_keeps_many_bodies_waiting_shuts_no_other_out() {
+    const RULES: &str = "\nrules:\n  - {name: all, subjects: [tester], resources: [it], allow: [{}]}\n";
+    let options = "{sign-in: {sigv4: {region: eu-central-1, service: dynamodb}}}";
+    let mut stage = Stage::set(RULES, options, Reached::Plainly, ok).await.signs_in(Some("GATE"), "hunter2");
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let (mut client, _) = stage.connect().await;
+        let announced = format!("Expect: 100-continue\r\nContent-Length: {KEPT}\r\n");
+        client.write_all(stage.request("POST /", &announced).as_bytes()).await.unwrap();
+        let mut heard = [0; 12];
+        client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 100", "its room is taken");
+        waiting.push(client);
+    }
+    let one_more = stage.request("POST /", "Content-Length: 1\r\n") + "x";
+    let heard = stage.told(&one_more).await;
+    assert!(heard.starts_with("HTTP/1.1 503") && heard.contains("this account has"), "{heard}");
+    stage.account = 1;
+    let heard = stage.told(&one_more).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
 }

@@ -16,7 +16,7 @@ use tidegate_gate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
     Protocol, Rates, Secret, ServeError, Stopping,
     contract::{Memory, People},
-    policy::{Policy, Principal, SourceFile},
+    policy::{Policy, Principal, Process, SourceFile},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -47,6 +47,8 @@ pub(super) struct Stage {
     changes: watch::Sender<u64>,
     stopping: watch::Sender<Stopping>,
     rates: Arc<Rates>,
+    /// Whose connections are made from now on.
+    pub(super) account: u32,
     /// What its address was told for.
     pub(super) names: Option<Arc<[Arc<str>]>>,
     server: Arc<dyn tidegate_gate::Server>,
@@ -179,6 +181,7 @@ impl Stage {
             port,
             received,
             rates: Arc::default(),
+            account: 0,
             names: None,
             policy: Arc::new(arc_swap::ArcSwap::from_pointee(policy)),
             changes: watch::Sender::new(0),
@@ -242,7 +245,11 @@ impl Stage {
             origin: Origin {
                 destination,
                 socket: None,
-                principal: Principal { subjects: vec!["tester".into()], ..Principal::default() },
+                principal: Principal {
+                    subjects: vec!["tester".into()],
+                    process: Process { uid: self.account, ..Process::default() },
+                    ..Principal::default()
+                },
             },
             identified: Identified::nobody(),
             resource: policy.resources[0].clone(),

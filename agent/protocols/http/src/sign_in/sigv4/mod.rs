@@ -22,8 +22,6 @@ use crate::{
 
 /// Most bytes of a body that is kept until its digest is known.
 pub(crate) const KEPT: usize = 8 * 1024 * 1024;
-/// Most bytes of such bodies at a time, of one resource.
-pub(crate) const KEPT_IN_ALL: usize = 8 * KEPT;
 
 const DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
