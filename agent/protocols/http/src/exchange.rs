@@ -86,8 +86,8 @@ impl From<std::io::Error> for Ended {
 enum Answered {
     /// The client has its response.
     Shown,
-    /// The upstream has switched to WebSocket; with what the client is to be told.
-    Switched(HeaderMap, Upgraded),
+    /// The upstream has switched to WebSocket; with what the client is to be told, and the place of that connection.
+    Switched(HeaderMap, Upgraded, Arc<upstream::Driver>),
 }
 
 /// Why nothing was sent upstream.
@@ -137,7 +137,13 @@ impl Session {
         let (told, reader) = (asked.told(), asked.reader());
         let exchanged = match asked.understand(&self.way, &self.server.options) {
             Ok(understood) => match self.share.request() {
-                Ok(_room) => self.understood(Box::new(understood), source, responder).await,
+                Ok(room) => {
+                    let mut exchanged = self.understood(Box::new(understood), source, responder).await;
+                    if let Ok(Some(switched)) = &mut exchanged {
+                        switched.room = Some(room);
+                    }
+                    exchanged
+                }
                 Err(busy) => {
                     self.gate.refuse(understood.action(), &understood.text, busy.detail());
                     Err(busy.into())
@@ -209,9 +215,10 @@ impl Session {
         let carried = self.under_way(&understood, &permit, whole, source, responder).await;
         let carried = match carried {
             Ok(Answered::Shown) => Ok(None),
-            Ok(Answered::Switched(headers, upstream)) => {
+            Ok(Answered::Switched(headers, upstream, driver)) => {
                 understood.room = None;
-                return Ok(Some(Box::new(Switched { headers, upstream, permit, asked: understood })));
+                let switched = Switched { headers, upstream, permit, asked: understood, room: None, driver };
+                return Ok(Some(Box::new(switched)));
             }
             Err(NotSent::Told(problem)) => {
                 permit.so_far(|outcome| outcome.error = Some(problem.status.as_str().to_owned()));
@@ -290,13 +297,15 @@ impl Session {
         let verdict = permit.verdict().clone();
         let masks = Masks::of(&verdict, permit.masker());
         let asking = self.ask(understood, permit, outgoing, masks.is_some());
-        let Heard { response, traces, _driver } = tokio::select! {
+        let Heard { response, traces, driver } = tokio::select! {
             biased;
             asked = asking => asked?,
             () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(self.switched(understood, response, permit, &traces, masks.is_some()).await?);
+            let (headers, upstream) =
+                self.switched(understood, response, permit, &traces, masks.is_some()).await?;
+            return Ok(Answered::Switched(headers, upstream, driver));
         }
         let (parts, body) = response.into_parts();
         if understood.offer.is_some() {
@@ -349,14 +358,15 @@ impl Session {
         permit: &Permit,
         traces: &Traces,
         is_masked: bool,
-    ) -> Result<Answered, Problem> {
+    ) -> Result<(HeaderMap, Upgraded), Problem> {
         let offer = understood.offer.as_ref().ok_or("it switches protocols without being asked to");
-        let headers = offer.and_then(|offer| offer.accepted(response.headers(), is_masked));
-        let mut headers = headers.map_err(|why| self.broke(why))?;
+        let accepted =
+            offer.and_then(|offer| Ok((offer.status(), offer.accepted(response.headers(), is_masked)?)));
+        let (status, mut headers) = accepted.map_err(|why| self.broke(why))?;
         traces.clean(&mut headers);
-        permit.answered(forward::recorded("101 Switching Protocols", &headers));
+        permit.answered(forward::recorded(&status.to_string(), &headers));
         let upstream =
             hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
-        Ok(Answered::Switched(headers, upstream))
+        Ok((headers, upstream))
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Asked {
     pub(crate) headers: HeaderMap,
     /// Bytes of the body, if they are known; 0 if there is none.
     pub(crate) length: Option<u64>,
+    /// What is to be spoken on its stream of HTTP/2 from then on (RFC 8441, 4).
+    pub(crate) protocol: Option<String>,
 }
 
 /// How the client reached the gate.
@@ -94,18 +96,22 @@ impl Asked {
     }
 
     /// Understands the request.
-    pub(crate) fn understand(self, way: &Way, options: &Options) -> Result<Understood, Problem> {
+    pub(crate) fn understand(mut self, way: &Way, options: &Options) -> Result<Understood, Problem> {
         let bad =
             |why: &str| Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"));
         if self.headers.len() > MOST_FIELDS {
             let error = WireError::TooLarge;
             return Err(Problem::new(error.status(), error.to_string()));
         }
+        let offer = self.offer()?;
+        if offer.is_some() {
+            // Rules, people and upstreams have it as HTTP/1.1 asks for it, whichever version the client speaks.
+            self.method = Method::GET;
+        }
         let Some(method) = vocabulary::method(&self.method) else {
             let detail = format!("the gate does not pass on the method {}", self.method);
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, detail));
         };
-        let offer = self.offer()?;
         if let Some(expect) = self.headers.get(header::EXPECT)
             && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
         {
@@ -171,9 +177,9 @@ impl Asked {
 
     /// The WebSocket that is asked for, if one is.
     fn offer(&self) -> Result<Option<Offer>, Problem> {
-        if !forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
-            || forward::has_token(&self.headers, &header::UPGRADE, "h2c")
-        {
+        let is_upgrade = forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
+            && !forward::has_token(&self.headers, &header::UPGRADE, "h2c");
+        if !is_upgrade && self.protocol.is_none() {
             return Ok(None);
         }
         let read = Offer::read(self).map_err(|why| {

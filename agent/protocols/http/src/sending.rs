@@ -21,7 +21,7 @@ pub(crate) struct Heard {
     pub(crate) response: Response<Incoming>,
     pub(crate) traces: Traces,
     /// The response is cut off where this is dropped.
-    pub(crate) _driver: Arc<upstream::Driver>,
+    pub(crate) driver: Arc<upstream::Driver>,
 }
 
 impl Session {
@@ -54,7 +54,7 @@ impl Session {
                         true => self.lines.forget(&driver),
                         false => self.lines.keep(line),
                     }
-                    return Ok(Heard { response, traces, _driver: driver });
+                    return Ok(Heard { response, traces, driver });
                 }
                 Err(failed) => failed,
             };

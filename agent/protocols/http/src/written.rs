@@ -36,6 +36,7 @@ pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, Misrea
         version: Version::HTTP_2,
         length: Some(length.map_err(|error| error.to_string())?.unwrap_or(told)),
         headers,
+        protocol: None,
     };
     let mut understood =
         asked.understand(&way, &options).map_err(|problem| Misread::Refused(problem.detail().to_owned()))?;

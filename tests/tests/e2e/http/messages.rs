@@ -41,6 +41,14 @@ fn messages_of_a_websocket_are_decided_and_masked() -> Result<()> {
             shown.contains("************1111") && shown.ends_with("1008 denied by rule \"no-orders\""),
             "{shown}"
         );
+        fs::write(
+            stage.directory.path().join("stream.js"),
+            include_str!("../../../clients/websocket_h2.js"),
+        )?;
+        let shown = stage.script("node $DIR/stream.js")?.clean()?;
+        let expected = "200 talk\n{\"user\": \"Ada\", \"card\": \"************1111\", \"said\": \"{}\"}\n\
+                        1008 denied by rule \"no-orders\"";
+        ensure!(shown == expected, "{shown}");
         let records = stage.records()?;
         ensure!(records.contains("message text to server"), "{records}");
         Ok(())

@@ -160,6 +160,7 @@ fn asked(head: Head, framing: Framing) -> Asked {
         version: head.version,
         headers: head.headers,
         length,
+        protocol: None,
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use h2::{
     Reason, RecvStream, SendStream,
+    ext::Protocol,
     server::{self, SendResponse},
 };
 use http::{HeaderMap, Request, Response, StatusCode, Version, header};
@@ -16,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::gathered::Gathered;
+use super::{gathered::Gathered, stream::Carried};
 use crate::{
     answer::Answer,
     body::{self, BodyError, Source},
@@ -24,6 +25,7 @@ use crate::{
     forward,
     patience::Coming,
     request::Asked,
+    websocket::Switched,
     wire,
 };
 
@@ -49,6 +51,7 @@ where
         .max_header_list_size(HEAD)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
+        .enable_connect_protocol()
         .max_send_buffer_size(WINDOW as usize);
     let broke = |error: h2::Error| ServeError::Client(error.to_string());
     let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(Gathered::new(stream))).await;
@@ -89,7 +92,10 @@ where
 async fn one(session: &Session, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (parts, body) = request.into_parts();
     let mut responder = H2Responder { respond, stream: None };
-    let length = match length(&parts.headers, body.is_end_stream()) {
+    let protocol = parts.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+    // What follows the head of an extended CONNECT is no body (RFC 8441, 4).
+    let is_empty = body.is_end_stream() || protocol.is_some();
+    let length = match length(&parts.headers, is_empty) {
         Ok(length) => length,
         Err(why) => {
             session.gate.refuse("request", "(not understood)", &why);
@@ -105,14 +111,15 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
         version: Version::HTTP_2,
         headers: parts.headers,
         length,
+        protocol,
     };
     // A stream of gRPC's may be silent for as long as both like.
     let patience = Some(session.server.patience).filter(|_| !asked.is_grpc());
-    let mut body = RequestBody { body, coming: Coming::new(patience) };
+    let mut body = RequestBody { body, coming: Coming::new(patience), is_empty };
     match session.exchange(asked, &mut body, &mut responder).await {
-        // Nothing that is asked in HTTP/2 switches its connection. Clients that may not send to the end take what they got for
-        // broken, some of them.
-        Ok(_) => _ = body::drain(&mut body).await,
+        Ok(Some(switched)) => Box::pin(switch(session, *switched, body.body, responder)).await,
+        // Clients that may not send to the end take what they got for broken, some of them.
+        Ok(None) => _ = body::drain(&mut body).await,
         Err(Ended::Client(why)) => {
             tracing::debug!(why, "request cut off");
             responder.reset(Reason::CANCEL);
@@ -125,6 +132,22 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
             session.gate.event("response-cut-off", &why);
             responder.reset(Reason::CANCEL);
         }
+    }
+}
+
+/// Tells the client that its stream is a WebSocket from now on, and goes on with messages.
+async fn switch(session: &Session, mut switched: Switched, receive: RecvStream, responder: H2Responder) {
+    let mut head = Response::new(());
+    *head.headers_mut() = std::mem::take(&mut switched.headers);
+    let H2Responder { mut respond, .. } = responder;
+    let error = match respond.send_response(head, false) {
+        Ok(send) => session.relay(Carried::new(receive, send), switched).await.err(),
+        Err(error) => Some(ServeError::Client(error.to_string())),
+    };
+    match error {
+        None => {}
+        Some(ServeError::Client(why)) => tracing::debug!(why, "WebSocket cut off"),
+        Some(error) => session.gate.event("websocket-cut-off", &error.to_string()),
     }
 }
 
@@ -142,10 +165,15 @@ fn length(headers: &HeaderMap, is_empty: bool) -> Result<Option<u64>, String> {
 struct RequestBody {
     body: RecvStream,
     coming: Coming,
+    /// There is none, whatever follows on the stream.
+    is_empty: bool,
 }
 
 impl Source for RequestBody {
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
+        if self.is_empty {
+            return None;
+        }
         let bytes = |data: &Option<Result<Bytes, _>>| match data {
             Some(Ok(data)) => data.len(),
             _ => 0,

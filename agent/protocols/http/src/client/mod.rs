@@ -3,3 +3,4 @@
 mod gathered;
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod stream;

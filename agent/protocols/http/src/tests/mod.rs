@@ -17,3 +17,4 @@ mod tricks;
 mod upstreams;
 mod versions;
 mod websockets;
+mod websockets_h2;

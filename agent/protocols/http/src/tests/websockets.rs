@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use tidegate_gate::Step;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
@@ -47,7 +47,7 @@ masks:
   people: {columns: [body.owner], content: [card], show: {keep-last: 4}}
 "#;
 
-const DEPLOY: &str = r#"
+pub(super) const DEPLOY: &str = r#"
   - name: deploy
     subjects: [tester]
     resources: [it]
@@ -88,7 +88,7 @@ async fn echo(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-async fn stage() -> Stage {
+pub(super) async fn stage() -> Stage {
     Stage::serving(RULES, "{}", Reached::Plainly, |listener, _, received| {
         tokio::spawn(echo(listener, received))
     })
@@ -96,13 +96,13 @@ async fn stage() -> Stage {
 }
 
 /// The same with one more rule.
-async fn holding(rule: &str, options: &str) -> Stage {
+pub(super) async fn holding(rule: &str, options: &str) -> Stage {
     let rules = RULES.replace("\nmasks:\n", &format!("{rule}masks:\n"));
     let serving = |listener, _, received| tokio::spawn(echo(listener, received));
     Stage::serving(&rules, options, Reached::Plainly, serving).await
 }
 
-async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
+pub(super) async fn connect(stage: &Stage) -> WebSocketStream<TcpStream> {
     connect_with(stage, "", &[]).await
 }
 
@@ -119,23 +119,25 @@ async fn connect_with(
     client_async(request, stream).await.unwrap().0
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it does not take so long")
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
+pub(super) async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Message {
     soon(socket.next()).await.expect("there is more").unwrap()
 }
 
 /// The close frame that comes next.
-async fn closed(socket: &mut WebSocketStream<TcpStream>) -> (u16, String) {
+pub(super) async fn closed<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> (u16, String) {
     match next(socket).await {
         Message::Close(Some(frame)) => (frame.code.into(), frame.reason.to_string()),
         other => panic!("{other:?}"),
     }
 }
 
-fn messages(stage: &Stage) -> Vec<String> {
+pub(super) fn messages(stage: &Stage) -> Vec<String> {
     stage.received().into_iter().filter(|it| it.starts_with("Text") || it.starts_with("Binary")).collect()
 }
 

@@ -1,7 +1,8 @@
-//! WebSocket over HTTP/1.1 (RFC 6455): the upgrade is decided as a request, every message as an action of its own.
+//! WebSocket (RFC 6455): asking for one is decided as a request, every message as an action of its own.
 //!
-//! Both handshakes are the gate's own, and so are the frames on either side: `tungstenite` reads and writes them, and what
-//! goes on is made anew from whole messages. No extension is negotiated; pings are answered where they arrive.
+//! Clients ask by HTTP/1.1's upgrade or on a stream of HTTP/2 (RFC 8441), upstreams are asked by the upgrade, which every one
+//! of them takes. Both handshakes are the gate's own, and so are the frames on either side: `tungstenite` reads and writes
+//! them, and what goes on is made anew from whole messages. No extension is negotiated; pings are answered where they arrive.
 
 mod relay;
 
@@ -9,7 +10,7 @@ use std::fmt;
 
 use aws_lc_rs::{digest, rand};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 pub(crate) use relay::Switched;
 
@@ -22,8 +23,8 @@ const LONGEST_PROTOCOL: usize = 128;
 
 /// A client's wish for a WebSocket.
 pub(crate) struct Offer {
-    /// What proves to the client that its wish was understood.
-    accept: HeaderValue,
+    /// What proves to a client of HTTP/1.1 that its wish was understood.
+    accept: Option<HeaderValue>,
     /// The gate's own key, for the upstream.
     key: String,
     /// Subprotocols that the client speaks.
@@ -34,22 +35,17 @@ impl Offer {
     /// The wish, if it is one; an error says what is wrong with it.
     pub(crate) fn read(asked: &Asked) -> Result<Option<Self>, &'static str> {
         let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-        if !asked.headers.get(header::UPGRADE).is_some_and(is_websocket) {
-            return Ok(None);
-        }
-        if asked.version != Version::HTTP_11 || asked.method != Method::GET || asked.length != Some(0) {
-            return Err("a WebSocket is asked for by GET, in HTTP/1.1, without a body");
-        }
+        let accept = match asked.protocol.as_deref() {
+            Some("websocket") if asked.length == Some(0) => None,
+            Some("websocket") => return Err("a WebSocket is asked for without a body"),
+            Some(_) => return Ok(None),
+            None if asked.headers.get(header::UPGRADE).is_some_and(is_websocket) => Some(answer(asked)?),
+            None => return Ok(None),
+        };
         if one(&asked.headers, &header::SEC_WEBSOCKET_VERSION)? != b"13" {
             return Err("its Sec-WebSocket-Version is not 13");
         }
-        let key = one(&asked.headers, &header::SEC_WEBSOCKET_KEY)?;
-        if STANDARD.decode(key).ok().is_none_or(|key| key.len() != 16) {
-            return Err("its Sec-WebSocket-Key is none");
-        }
         let protocols = protocols(&asked.headers).ok_or("its Sec-WebSocket-Protocol is none")?;
-        let accept = accept(key);
-        let accept = HeaderValue::from_str(&accept).map_err(|_| "its Sec-WebSocket-Key is none")?;
         let mut nonce = [0; 16];
         rand::fill(&mut nonce).map_err(|_| "the gate has no random numbers")?;
         Ok(Some(Self { accept, key: STANDARD.encode(nonce), protocols }))
@@ -99,11 +95,31 @@ impl Offer {
         }
         let mut headers = if is_masked { HeaderMap::new() } else { forward::client(upstream) };
         strip(&mut headers);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept.clone());
+        if let Some(accept) = &self.accept {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
         headers.extend(chosen.map(|chosen| (header::SEC_WEBSOCKET_PROTOCOL, chosen.clone())));
         Ok(headers)
+    }
+
+    /// How the client is told yes: by the status that its version has for it.
+    pub(crate) fn status(&self) -> StatusCode {
+        if self.accept.is_some() { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK }
+    }
+}
+
+/// The answer to the key of an upgrade.
+fn answer(asked: &Asked) -> Result<HeaderValue, &'static str> {
+    if asked.version != Version::HTTP_11 || asked.method != Method::GET || asked.length != Some(0) {
+        return Err("a WebSocket is asked for by GET, in HTTP/1.1, without a body");
+    }
+    const NO_KEY: &str = "its Sec-WebSocket-Key is none";
+    let key = one(&asked.headers, &header::SEC_WEBSOCKET_KEY)?;
+    match STANDARD.decode(key) {
+        Ok(decoded) if decoded.len() == 16 => HeaderValue::from_str(&accept(key)).map_err(|_| NO_KEY),
+        _ => Err(NO_KEY),
     }
 }
 
@@ -179,13 +195,14 @@ mod tests {
             version: Version::HTTP_11,
             headers,
             length: Some(0),
+            protocol: None,
         }
     }
 
     #[test]
     fn the_client_s_key_is_answered_as_the_rfc_says() {
         let offer = Offer::read(&asked(&[], "")).unwrap().unwrap();
-        assert_eq!(offer.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(offer.accept.unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
@@ -236,7 +253,8 @@ mod tests {
         let headers =
             answer(&[("sec-websocket-accept", &yes), ("sec-websocket-protocol", "chat"), ("x", "y")])
                 .unwrap();
-        assert_eq!((&headers["sec-websocket-accept"], &headers["x"]), (&offer.accept, &"y".parse().unwrap()));
+        let told = (headers.get("sec-websocket-accept"), &headers["x"]);
+        assert_eq!(told, (offer.accept.as_ref(), &"y".parse().unwrap()));
         for no in [
             &[][..],
             &[("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")],

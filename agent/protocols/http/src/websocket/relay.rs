@@ -13,6 +13,7 @@ use tidegate_gate::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -26,7 +27,7 @@ use tokio_tungstenite::{
 
 use crate::{
     answer::cannot_be_masked, deciding::message_matter, exchange::Session, fields, request::Understood,
-    shown::Masks, target, transcript,
+    shown::Masks, target, transcript, upstream::Driver,
 };
 
 /// Most bytes of a message.
@@ -47,6 +48,10 @@ pub(crate) struct Switched {
     pub(crate) permit: Permit,
     /// What it was asked for with.
     pub(crate) asked: Box<Understood>,
+    /// Its place among the account's requests.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+    /// The upstream's connection, with its place among the account's.
+    pub(crate) driver: Arc<Driver>,
 }
 
 /// Whom a message is for.
@@ -71,7 +76,7 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Switched { upstream, permit, asked, .. } = switched;
+        let Switched { upstream, permit, asked, room: _room, driver: _driver, .. } = switched;
         let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
         let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
         let upstream =
