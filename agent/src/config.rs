@@ -5,7 +5,6 @@ mod approvals;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use thiserror::Error;
 
 pub(crate) use self::approvals::{Approvals, Database};
-use crate::log::Format;
+use crate::{authority::Within, log::Format};
 
 /// Where the configuration is looked for unless `--config` says otherwise; it need not exist there.
 pub(crate) const DEFAULT_PATH: &str = "/etc/tidegate/tidegate.yaml";
@@ -62,9 +61,8 @@ pub(crate) struct Credentials {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Vouching {
-    /// These names and those below; empty for any.
-    #[serde(deserialize_with = "names")]
-    pub(crate) names: Vec<Arc<str>>,
+    /// These names and those below, and these ranges of addresses.
+    pub(crate) names: Within,
 }
 
 /// Loopback ports of the listeners; 0 for any free one.
@@ -211,22 +209,15 @@ impl Config {
     }
 }
 
+/// What the host calls itself.
+pub(crate) fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "this host".into(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The parser's words without the place, which is told apart.
 fn sentence(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
-}
-
-/// Names in lower case, of letters, digits and hyphens.
-fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arc<str>>, D::Error> {
-    let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    let name = |text: String| match text.split('.').all(is_label) {
-        true => Ok(text.to_ascii_lowercase().into()),
-        false => Err(D::Error::custom(format!("{text:?} is no name: write internal.example"))),
-    };
-    Vec::<String>::deserialize(deserializer)?.into_iter().map(name).collect()
 }
 
 /// A duration with its unit: `10s`, `1m 30s`, `500ms`.

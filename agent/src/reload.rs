@@ -1,6 +1,6 @@
 //! The bundle in force, and its replacement: all or nothing.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use tidegate_dns::Upstream;
 use tidegate_gate::Credentials;
 use tidegate_identity::{Prepared, Registry};
 use tidegate_kernel::Rules;
-use tidegate_policy::{Host, Policy};
+use tidegate_policy::{Host, Policy, Requirement};
 use tokio::sync::{Mutex, watch};
 
 use crate::{
-    authority::Authority,
+    authority::{Authority, Folder, Life},
     bundle::{self, BundleError},
     error::Error,
     names::{Names, Uses},
@@ -27,6 +27,8 @@ pub(crate) struct InForce {
     routes: ArcSwap<Routes>,
     names: Names,
     upstream: ArcSwap<Upstream>,
+    /// What signs the certificates of new routes.
+    authority: ArcSwap<Authority>,
     changes: watch::Sender<u64>,
     /// What it does not reach yet.
     trouble: ArcSwap<Vec<String>>,
@@ -36,6 +38,7 @@ pub(crate) struct InForce {
 pub(crate) struct Candidate {
     policy: Policy,
     issuers: Prepared,
+    authority: Arc<Authority>,
     routes: Routes,
     rules: Rules,
     uses: Uses,
@@ -48,8 +51,8 @@ pub(crate) struct Loader {
     pub(crate) directory: PathBuf,
     /// The protocols that it may name.
     pub(crate) protocols: Arc<Protocols>,
-    /// What signs the resources' certificates.
-    pub(crate) authority: Arc<Authority>,
+    /// Where what signs the resources' certificates is, opened each time.
+    pub(crate) authority: Folder,
     /// Where the resources' credentials must be.
     pub(crate) credentials: Arc<dyn Credentials>,
     /// What asks the bundle's issuers.
@@ -76,6 +79,8 @@ pub(crate) struct Summary {
     pub(crate) subjects: usize,
     /// How many resources there are.
     pub(crate) resources: usize,
+    /// How long the host's authority counts.
+    pub(crate) authority: Life,
     /// What of the last change went wrong once the bundle was in force: something that ran before may not be governed yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trouble: Vec<String>,
@@ -93,11 +98,12 @@ impl Loader {
         })
         .await?;
         self.check_credentials(&policy).await?;
+        let authority = self.authority(&policy).await?;
         let upstream = Upstream::new(&policy.dns.servers)
             .map_err(|error| BundleError::Unusable(vec![format!("the name servers: {error}")]))?;
         let resolved = Resolved::of(&policy, &upstream).await?;
         let uses = Uses::of(&policy, &resolved);
-        let routes = Routes::build(servers, &resolved, &self.protocols, &self.authority)?;
+        let routes = Routes::build(servers, &resolved, &self.protocols, &authority)?;
         let listeners = self.listeners.clone();
         let (policy, rules) = off_thread(move || {
             let rules = origins::rules(&policy, &resolved, &listeners).map_err(BundleError::Unusable)?;
@@ -110,7 +116,21 @@ impl Loader {
             Ok::<_, BundleError>((policy, issuers))
         })
         .await?;
-        Ok(Candidate { policy, issuers, routes, rules, uses, upstream })
+        Ok(Candidate { policy, issuers, authority, routes, rules, uses, upstream })
+    }
+
+    async fn authority(&self, policy: &Policy) -> Result<Arc<Authority>, Error> {
+        let folder = self.authority.clone();
+        let authority = off_thread(move || Authority::open(&folder, SystemTime::now())).await?;
+        if policy.required.contains(&Requirement::ConstrainedAuthority) && authority.within().is_any() {
+            let problem = format!(
+                "the bundle requires `constrained-authority`, and this host's authority vouches for {}: say in the \
+                 configuration what it is to vouch for, `authority: {{names: [...]}}`, and `tidegate ca renew`",
+                authority.within()
+            );
+            return Err(BundleError::Unusable(vec![problem]).into());
+        }
+        Ok(Arc::new(authority))
     }
 
     async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
@@ -145,6 +165,7 @@ impl Candidate {
             routes: ArcSwap::from_pointee(self.routes),
             names,
             upstream: ArcSwap::from_pointee(self.upstream),
+            authority: ArcSwap::new(self.authority),
             changes: watch::Sender::new(0),
             trouble: ArcSwap::default(),
         })
@@ -208,6 +229,7 @@ impl InForce {
             digest: policy.digest.to_string(),
             subjects: policy.subjects.len(),
             resources: policy.resources.len(),
+            authority: self.authority.load().life(SystemTime::now()),
             trouble: Vec::clone(&self.trouble.load()),
         }
     }
@@ -249,10 +271,11 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Summary, Error> {
-        let Candidate { policy, issuers, routes, rules, uses, upstream } =
+        let Candidate { policy, issuers, authority, routes, rules, uses, upstream } =
             Box::pin(self.loader.load()).await?;
         self.in_force.names.install(uses, rules).await.map_err(Error::Kernel)?;
         // From here on nothing fails.
+        self.in_force.authority.store(authority);
         self.in_force.replace(policy, routes, upstream);
         self.loader.registry.adopt(issuers);
         let enforcer = self.enforcer().clone();
@@ -272,11 +295,12 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::atomic::Ordering};
+    use std::{fs, sync::atomic::Ordering, time::SystemTime};
 
     use tidegate_dns::{Directory, Standing};
 
     use crate::{
+        authority::tests::{folder, handshake},
         origins::Enforcer,
         test_support::{BUNDLE, World},
     };
@@ -345,6 +369,37 @@ mod tests {
         world.enforcer.live().unwrap();
         drop(held);
         reloading.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reload_takes_the_authority_that_was_changed_for_without_a_restart() {
+        let world = World::new().await;
+        let folder = folder(world.state.path(), &[]);
+        let before = world.in_force.summary().authority;
+        folder.renew(SystemTime::now()).unwrap();
+        let begun = world.reloader().reload().await.unwrap().authority;
+        assert!(begun.next && !before.next);
+        assert_eq!(begun.sha256, before.sha256, "it signs nothing yet");
+        folder.finish().unwrap();
+        let now = world.reloader().reload().await.unwrap().authority;
+        assert!(!now.next && now.sha256 != before.sha256);
+        let route = world.in_force.route("127.0.0.1:7".parse().unwrap()).unwrap();
+        handshake(world.state.path(), route.tls([127, 0, 0, 1].into()), "localhost").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_bundle_that_requires_a_constrained_authority_is_refused_where_it_vouches_for_anything() {
+        let world = World::new().await;
+        let required = BUNDLE.replace("name: demo", "name: demo\nrequire: [constrained-authority]");
+        fs::write(world.bundle.path().join("bundle.yaml"), required).unwrap();
+        let error = world.reloader().reload().await.unwrap_err().to_string();
+        assert!(error.contains("vouches for any name") && error.contains("tidegate ca renew"), "{error}");
+        let constrained = folder(world.state.path(), &["127.0.0.1"]);
+        constrained.renew(SystemTime::now()).unwrap();
+        constrained.finish().unwrap();
+        let mut reloader = world.reloader();
+        reloader.loader.authority = constrained;
+        reloader.reload().await.unwrap();
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tidegate_policy::{Address, Host, Policy, Resource};
 use tokio::task::JoinSet;
 
 use crate::{
-    authority::{Authority, AuthorityError},
+    authority::{Authority, AuthorityError, Within},
     bundle::{BundleError, Servers},
     error::Error,
     protocols::Protocols,
@@ -64,7 +64,7 @@ impl Routes {
         let mut routes = Vec::new();
         for (resource, server) in servers {
             let alpn = protocols.find(&resource.protocol).map_or(&[][..], |registered| registered.alpn);
-            let (mut names, addresses) = names(&resource, resolved);
+            let (mut names, addresses) = names(&resource, resolved, authority.within())?;
             names.extend(server.names());
             let tls = Tls::new(authority, names, addresses, alpn)?;
             let route = Arc::new(Route { resource: resource.clone(), server, tls });
@@ -112,7 +112,8 @@ impl Tls {
     }
 
     fn at(&self, address: IpAddr) -> Arc<ServerConfig> {
-        if self.addresses.contains(&address) || address.is_loopback() {
+        let is_named = self.addresses.contains(&address) || address.is_loopback();
+        if is_named || !self.authority.within().has_address(address) {
             return self.named.clone();
         }
         let mut of_ranges = self.of_ranges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -167,18 +168,27 @@ impl Resolved {
     }
 }
 
-/// What clients may call a resource. The addresses of ranges are not among it: they are many.
-fn names(resource: &Resource, resolved: &Resolved) -> (Vec<Arc<str>>, Vec<IpAddr>) {
+/// What clients may call a resource. The addresses of ranges are not among it: they are many. Nor are those that a name has
+/// now and the authority may not vouch for.
+fn names(
+    resource: &Resource,
+    resolved: &Resolved,
+    within: &Within,
+) -> Result<(Vec<Arc<str>>, Vec<IpAddr>), AuthorityError> {
     let mut names: Vec<Arc<str>> = resource.tls.server_name.clone().into_iter().collect();
     let mut addresses = Vec::new();
     for Address { host, .. } in &resource.addresses {
-        if let Host::Name(name) = host {
-            names.push(name.clone());
+        match host {
+            Host::Name(name) => names.push(name.clone()),
+            Host::Net(net) if within.has_net(net) => {}
+            Host::Net(net) => {
+                return Err(AuthorityError::Outside { what: net.to_string(), within: within.to_string() });
+            }
         }
-        let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        let single = |net: &IpNet| net.prefix_len() == net.max_prefix_len() && within.has_net(net);
         addresses.extend(resolved.nets(host).iter().filter(|net| single(net)).map(IpNet::addr));
     }
-    (names, addresses)
+    Ok((names, addresses))
 }
 
 /// Destinations that would be two resources, which only shows once names are resolved.
@@ -198,9 +208,11 @@ fn clashes(routes: &[(IpNet, u16, Arc<Route>)]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::{
-        authority::tests::handshake,
+        authority::tests::{folder, handshake},
         bundle,
         test_support::{BUNDLE, protocols, write_bundle},
     };
@@ -209,7 +221,7 @@ mod tests {
         let (directory, state) = (write_bundle(text), tempfile::tempdir().unwrap());
         let policy = bundle::load(directory.path(), &protocols())?;
         let servers = bundle::configure(&policy, &protocols())?;
-        let authority = Arc::new(Authority::open(state.path(), "host", &[])?);
+        let authority = Arc::new(Authority::open(&folder(state.path(), &[]), SystemTime::now())?);
         let upstream = Upstream::new(&[]).unwrap();
         Routes::build(servers, &Resolved::of(&policy, &upstream).await?, &protocols(), &authority)
     }
@@ -233,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn each_address_of_a_range_has_a_certificate_that_bears_it_and_is_made_once() {
         let state = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(state.path(), "host", &[]).unwrap());
+        let authority = Arc::new(Authority::open(&folder(state.path(), &[]), SystemTime::now()).unwrap());
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let tls =
             Tls::new(&authority, vec!["db.internal".into()], vec![address("198.51.100.7")], &[]).unwrap();
@@ -244,6 +256,27 @@ mod tests {
             handshake(state.path(), tls.at(address(name)), "db.internal").await.unwrap();
         }
         assert!(handshake(state.path(), tls.at(address("192.0.2.9")), "192.0.2.10").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_the_authority_may_not_vouch_for_is_told_unless_a_name_stands_for_it() {
+        let state = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&folder(state.path(), &["internal"]), SystemTime::now()).unwrap();
+        let within = authority.within();
+        let resource = |address: &str| {
+            let directory = write_bundle(&BUNDLE.replace("127.0.0.1:7", address));
+            bundle::load(directory.path(), &protocols()).unwrap().resources.remove(0)
+        };
+        let resolved = Resolved([("db.internal".into(), vec!["192.0.2.7".parse().unwrap()])].into());
+        for address in ["192.0.2.7:7", "192.0.2.0/24:7"] {
+            let error = names(&resource(address), &resolved, within).unwrap_err().to_string();
+            assert!(error.contains("no certificate for 192.0.2."), "{error}");
+        }
+        let named = names(&resource("db.internal:7"), &resolved, within).unwrap();
+        assert_eq!(named, (vec!["db.internal".into()], vec![]));
+        let authority = Arc::new(authority);
+        let tls = Tls::new(&authority, named.0, named.1, &[]).unwrap();
+        handshake(state.path(), tls.at("192.0.2.7".parse().unwrap()), "db.internal").await.unwrap();
     }
 
     #[tokio::test]

@@ -17,8 +17,8 @@ use tokio::{
 use crate::{
     admin::{Admin, Start},
     asking::Asking,
-    authority::Authority,
-    config::Config,
+    authority::Folder,
+    config::{Config, host_name},
     credentials::Files,
     dns::Dns,
     error::Error,
@@ -46,7 +46,6 @@ const WAITING: usize = 1024;
 struct Opened {
     records: Arc<dyn Records>,
     host: Arc<HostRecord>,
-    authority: Arc<Authority>,
     masker: Arc<Masker>,
     credentials: Arc<Files>,
     registry: Registry,
@@ -134,7 +133,6 @@ impl Opened {
         Ok(Self {
             records,
             host,
-            authority: Arc::new(Authority::open(&config.authority(), &host_name(), &config.authority.names)?),
             masker: Arc::new(Masker::new(token_key(&config.state.join("token.key"))?)),
             credentials: Arc::new(Files::new(systemd, config.credentials.directory.clone())),
             registry: registry.map_err(Error::file(&identity))?,
@@ -145,7 +143,7 @@ impl Opened {
         Loader {
             directory: config.bundle.clone(),
             protocols: Arc::new(Protocols::built_in()),
-            authority: self.authority.clone(),
+            authority: Folder::of(config),
             credentials: self.credentials.clone(),
             registry: self.registry.clone(),
             listeners: config.gate_sockets(),
@@ -190,10 +188,6 @@ fn own_files(config: &Config) -> [(PathBuf, Protection); 8] {
         (config.pins.clone(), Protection::Hide),
         (PathBuf::from("/proc/self/exe"), Protection::Keep),
     ]
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname().map_or_else(|_| "this host".into(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The key of masking tokens, made at the first start: tokens stay equal for as long as it does.

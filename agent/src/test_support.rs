@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use crate::{
-    authority::Authority,
+    authority::{self, Folder},
     config::Limits,
     credentials::Files,
     dns::{Askers, Dns},
@@ -342,7 +342,8 @@ impl Approvals for Nobody {
 
 /// Everything an agent has but a kernel.
 pub(crate) struct World {
-    state: TempDir,
+    /// Where its authority is.
+    pub(crate) state: TempDir,
     /// The bundle's directory.
     pub(crate) bundle: TempDir,
     /// The credentials' directory.
@@ -365,7 +366,7 @@ pub(crate) struct World {
     pub(crate) asks_names: bool,
     /// The resource whose Unix socket each connection is made to.
     pub(crate) socket_of: Option<Arc<str>>,
-    authority: Arc<Authority>,
+    authority: Folder,
 }
 
 impl World {
@@ -388,7 +389,7 @@ impl World {
         let (state, bundle) = (tempfile::tempdir().unwrap(), write_bundle(text));
         let credentials = tempfile::tempdir().unwrap();
         files::write(&credentials.path().join("echo.password"), b"open sesame", 0o600).unwrap();
-        let authority = Arc::new(Authority::open(state.path(), "host", &[]).unwrap());
+        let authority = authority::tests::folder(state.path(), &[]);
         let enforcer = Arc::new(FakeEnforcer::default());
         let registry = Registry::new(None, tokio::runtime::Handle::current(), Box::new(|_| ())).unwrap();
         let candidate =
@@ -458,7 +459,7 @@ impl World {
     }
 }
 
-fn loader(bundle: &Path, credentials: &Path, authority: &Arc<Authority>, registry: &Registry) -> Loader {
+fn loader(bundle: &Path, credentials: &Path, authority: &Folder, registry: &Registry) -> Loader {
     Loader {
         directory: bundle.into(),
         protocols: Arc::new(protocols()),

@@ -58,4 +58,7 @@ pub enum Requirement {
     /// The shield, with all its hooks: files, Unix sockets, socket families, other processes (Linux 6.1 with `bpf` among
     /// its security modules).
     Shield,
+    /// An authority of this host that may not vouch for just any name and address: `authority: {names: [...]}` of the agent's
+    /// configuration.
+    ConstrainedAuthority,
 }

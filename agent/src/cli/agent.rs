@@ -9,6 +9,7 @@ use tidegate_kernel::{KernelError, Pins, Removed};
 use super::{Exit, counted};
 use crate::{
     admin::{self, Answer, Request, Status},
+    authority::Life,
     config::Config,
     reload::Summary,
 };
@@ -103,6 +104,7 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "governs    {subjects}, {resources}")?;
     writeln!(out, "listens    127.0.0.1:{v4_port}, [::1]:{v6_port}")?;
     writeln!(out, "sessions   {} live, {} since the start", status.sessions_live, status.sessions_served)?;
+    show_authority(out, &in_force.authority)?;
     for (reason, count) in &status.refused {
         writeln!(out, "refused    {count} for {reason}")?;
     }
@@ -116,13 +118,20 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "counted    {}", kernel.join(", "))
 }
 
+fn show_authority(out: &mut impl Write, authority: &Life) -> io::Result<()> {
+    let next = if authority.next { "; another was begun and signs nothing yet" } else { "" };
+    let days = counted(usize::try_from(authority.days_left).unwrap_or(usize::MAX), "day");
+    writeln!(out, "authority  until {}, {days} from now{next}", authority.ends)
+}
+
 fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
     in_force.trouble.iter().try_for_each(|trouble| {
         writeln!(
             out,
             "trouble    what ran before may not be governed yet: {trouble}; reload once that is mended"
         )
-    })
+    })?;
+    in_force.authority.warning().map_or(Ok(()), |warning| writeln!(out, "trouble    {warning}"))
 }
 
 fn show_approvals(out: &mut impl Write, status: &Status) -> io::Result<()> {

@@ -1,165 +1,139 @@
-//! The host's own authority, and the stores of those who are to trust it.
+//! The host's own authority: who is to trust it, and its change for the next one.
 
 use std::{
-    fs,
     io::{self, Write},
-    path::{Path, PathBuf},
-    process::Command,
+    time::SystemTime,
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Subcommand;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use nix::unistd::Uid;
 
-use super::Exit;
-use crate::{authority, config::Config, files};
+use super::{Exit, counted, trust::Store};
+use crate::{
+    admin::{self, Answer, Request},
+    authority::{Certificate, Folder},
+    config::Config,
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Ca {
-    /// Print the certificate that clients on this host may trust
+    /// Print what clients on this host are to trust, and how long it counts
     #[command(after_help = "\
+During a change, old and new are both printed. What is not PEM goes to standard error.
+
 Example:
   tidegate ca show > ca.pem && psql 'host=db.internal sslmode=verify-full sslrootcert=ca.pem'")]
     Show,
     /// Put it into the system's store, and say what clients with stores of their own need
-    #[command(after_help = "Needs root. Every account of this host then trusts it; its key is root's alone.")]
+    #[command(after_help = "\
+Needs root. Every account of this host then trusts it; its key is root's alone. During a change, old and new are both put
+there; after it, the old one is taken out.")]
     Install,
     /// Take it out of the system's store
     #[command(after_help = "Needs root.")]
     Remove,
+    /// Change it for another: before it ends, or for other names
+    Renew(Renew),
 }
 
-/// A system's store of authorities.
-#[derive(Debug)]
-struct Store {
-    /// Where certificates are put for it.
-    directory: PathBuf,
-    /// What makes the store anew.
-    update: &'static str,
-    /// The store as one file.
-    bundle: &'static str,
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs root. A change takes two steps, so that clients trust whatever they are shown:
+  tidegate ca renew            begins the next authority, which signs nothing yet
+  tidegate ca install          has clients trust it, too; those with stores of their own need `tidegate ca show`
+                               (clients that read their store at their start must be started again)
+  tidegate ca renew --finish   has it take the earlier one's place
+  tidegate reload              has the agent sign by it
+  tidegate ca install          takes the earlier one out of the store")]
+pub(super) struct Renew {
+    /// Have the one that was begun take the earlier one's place
+    #[arg(long)]
+    finish: bool,
 }
-
-/// What the file is called in the store.
-const NAME: &str = "tidegate.crt";
 
 impl Ca {
     pub(super) fn run(&self, config: &Config) -> Result<Exit> {
-        let path = authority::certificate_path(&config.authority());
-        let certificate = || {
-            fs::read(&path)
-                .with_context(|| format!("{}: the agent makes it when it first runs", path.display()))
-        };
+        let (folder, now) = (Folder::of(config), SystemTime::now());
         let mut out = io::stdout().lock();
+        if !matches!(self, Self::Show) && !Uid::effective().is_root() {
+            bail!("this needs root: nothing was changed");
+        }
         match self {
-            Self::Show => out.write_all(&certificate()?)?,
-            Self::Install => {
-                let store = Store::find()?;
-                let installed = store.install(&certificate()?)?;
-                writeln!(out, "in the system's store: {}", installed.display())?;
-                write!(out, "{}", store.advice(&path))?;
+            Self::Show => show(&mut out, &folder.trusted(now)?, now)?,
+            Self::Install => install(&mut out, config, &folder.trusted(now)?)?,
+            Self::Remove => {
+                let removed = Store::find()?.remove()?;
+                if removed.is_empty() {
+                    writeln!(out, "it is not in the system's store")?;
+                }
+                for path in removed {
+                    writeln!(out, "no longer in the system's store: {}", path.display())?;
+                }
             }
-            Self::Remove => match Store::find()?.remove()? {
-                Some(removed) => writeln!(out, "no longer in the system's store: {}", removed.display())?,
-                None => writeln!(out, "it is not in the system's store")?,
-            },
+            Self::Renew(Renew { finish: false }) => {
+                let begun = folder.renew(now)?;
+                writeln!(out, "begun: {}", described(&begun, now))?;
+                writeln!(
+                    out,
+                    "It signs nothing before the present one is over. Have clients trust it (`tidegate ca install`, `tidegate \
+                     ca show`), then\n  tidegate ca renew --finish && tidegate reload && tidegate ca install"
+                )?;
+            }
+            Self::Renew(Renew { finish: true }) => {
+                may_finish(&folder.trusted(now)?)?;
+                let signing = folder.finish()?;
+                writeln!(out, "changed for: {}", described(&signing, now))?;
+                writeln!(
+                    out,
+                    "`tidegate reload` has the agent sign by it; `tidegate ca install` then takes the earlier one out of the \
+                     system's store"
+                )?;
+            }
         }
         Ok(Exit::Done)
     }
 }
 
-impl Store {
-    /// Debian's and its kin's, or Fedora's and its kin's.
-    fn find() -> Result<Self> {
-        let known = [
-            (
-                "/usr/local/share/ca-certificates",
-                "update-ca-certificates",
-                "/etc/ssl/certs/ca-certificates.crt",
-            ),
-            ("/etc/pki/ca-trust/source/anchors", "update-ca-trust", "/etc/pki/tls/certs/ca-bundle.crt"),
-        ];
-        let found = known.into_iter().find(|(directory, ..)| Path::new(directory).is_dir());
-        match found {
-            Some((directory, update, bundle)) => Ok(Self { directory: directory.into(), update, bundle }),
-            None => bail!(
-                "this system has no store that is known here ({}): put `tidegate ca show` where its clients look",
-                known.map(|(directory, ..)| directory).join(", ")
-            ),
-        }
+fn show(out: &mut impl Write, trusted: &[Certificate], now: SystemTime) -> io::Result<()> {
+    for (certificate, what) in trusted.iter().zip(["signs", "is next"]) {
+        write!(out, "{}", certificate.pem)?;
+        writeln!(io::stderr().lock(), "{what}: {}", described(certificate, now))?;
     }
-
-    fn install(&self, certificate: &[u8]) -> Result<PathBuf> {
-        let path = self.directory.join(NAME);
-        files::write(&path, certificate, 0o644).with_context(|| path.display().to_string())?;
-        self.update()?;
-        Ok(path)
-    }
-
-    /// None if it isn't there.
-    fn remove(&self) -> Result<Option<PathBuf>> {
-        let path = self.directory.join(NAME);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            removed => removed.with_context(|| path.display().to_string())?,
-        }
-        self.update()?;
-        Ok(Some(path))
-    }
-
-    fn update(&self) -> Result<()> {
-        let output = Command::new(self.update)
-            .output()
-            .with_context(|| format!("{}: install ca-certificates", self.update))?;
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{} failed: {}", self.update, complaints.trim_end());
-        Ok(())
-    }
-
-    /// What clients with stores of their own need in their environment.
-    fn advice(&self, certificate: &Path) -> String {
-        let (bundle, certificate) = (self.bundle, certificate.display());
-        format!(
-            "curl, git, Go, Ruby, .NET and Rust's native stores use that store. Others are told in a job's environment:\n  \
-             NODE_EXTRA_CA_CERTS={bundle}   (Node.js, npm)\n  \
-             REQUESTS_CA_BUNDLE={bundle}    (Python requests, pip)\n  \
-             SSL_CERT_FILE={bundle}         (Python httpx and ssl, other OpenSSL)\n  \
-             AWS_CA_BUNDLE={bundle}         (AWS tools)\n\
-             Java: keytool -importcert -cacerts -noprompt -alias tidegate -file {certificate}\n"
-        )
-    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn described(certificate: &Certificate, now: SystemTime) -> String {
+    let days = counted(usize::try_from(certificate.days_left(now)).unwrap_or(usize::MAX), "day");
+    let Certificate { within, .. } = certificate;
+    format!(
+        "until {}, {days} from now, for {within}; SHA-256 {}",
+        certificate.ends_on(),
+        certificate.sha256()
+    )
+}
 
-    fn store(directory: &Path, update: &'static str) -> Store {
-        Store { directory: directory.into(), update, bundle: "/bundle.crt" }
+/// Whoever trusts the one that signs no longer would be cut off.
+fn install(out: &mut impl Write, config: &Config, trusted: &[Certificate]) -> Result<()> {
+    if let Ok(Answer::Status(status)) = admin::ask(&config.admin_socket(), Request::Status)
+        && !trusted.iter().any(|certificate| certificate.sha256() == status.in_force.authority.sha256)
+    {
+        bail!("the running agent still signs by the earlier authority: `tidegate reload` first");
     }
+    let store = Store::find()?;
+    for path in store.install(trusted)? {
+        writeln!(out, "in the system's store: {}", path.display())?;
+    }
+    write!(out, "{}", store.advice())?;
+    Ok(())
+}
 
-    #[test]
-    fn what_is_installed_can_be_removed_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(directory.path(), "true");
-        let path = store.install(b"PEM").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"PEM");
-        assert_eq!(store.remove().unwrap(), Some(path));
-        assert_eq!(store.remove().unwrap(), None);
+/// Clients that trust the one that signs by the system's store are to trust the next one by it, too.
+fn may_finish(trusted: &[Certificate]) -> Result<()> {
+    // A system without a store has its clients' own.
+    let Ok(store) = Store::find() else { return Ok(()) };
+    if store.is_used()? && !trusted.iter().all(|certificate| store.holds(certificate)) {
+        bail!("clients on this host don't trust the next authority yet: `tidegate ca install` first");
     }
-
-    #[test]
-    fn a_store_that_cannot_be_made_anew_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let error = store(directory.path(), "false").install(b"PEM").unwrap_err().to_string();
-        assert!(error.contains("false failed"), "{error}");
-    }
-
-    #[test]
-    fn clients_with_stores_of_their_own_are_told_of() {
-        let advice = store(Path::new("/"), "true").advice(Path::new("/ca.pem"));
-        assert!(
-            advice.contains("NODE_EXTRA_CA_CERTS=/bundle.crt") && advice.contains("-file /ca.pem"),
-            "{advice}"
-        );
-    }
+    Ok(())
 }

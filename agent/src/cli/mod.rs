@@ -9,6 +9,7 @@ mod doctor;
 mod folded;
 mod people;
 mod sessions;
+mod trust;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 

@@ -65,8 +65,10 @@ fn a_unix_socket_is_an_absolute_path_or_an_abstract_name() {
 }
 
 #[test]
-fn a_bundle_can_insist_on_the_shield() {
+fn a_bundle_can_insist_on_the_shield_and_on_a_constrained_authority() {
     assert_eq!(load("require: [shield, shield]").unwrap().required, [Requirement::Shield]);
+    let both = [Requirement::ConstrainedAuthority, Requirement::Shield];
+    assert_eq!(load("require: [constrained-authority, shield]").unwrap().required, both);
     assert!(load("require: []").unwrap().required.is_empty());
     assert!(load("require: [everything]").is_err());
 }

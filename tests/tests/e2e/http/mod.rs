@@ -1,6 +1,7 @@
 //! HTTP: unmodified clients, a real nginx, and git over both.
 
 mod archives;
+mod authorities;
 mod clients;
 mod messages;
 mod oauth2;
