@@ -15,6 +15,13 @@ const REQUESTS: usize = 4096;
 const CONNECTIONS: usize = 4096;
 /// Bytes of bodies that are read before they are decided on, or before they can be signed.
 const BODIES: usize = 64 * 1024 * 1024;
+/// Bytes of responses that upstreams may send before their clients take them, over connections with ample windows.
+const WINDOWS: usize = 256 * 1024 * 1024;
+
+/// The windows of a connection of HTTP/2: as fast as most networks are.
+const AMPLE: (u32, u32) = (1024 * 1024, 4 * 1024 * 1024);
+/// The windows of the others, once an account has many: each is slower over a long way.
+const SCANT: (u32, u32) = (64 * 1024, 128 * 1024);
 
 /// The shares of all accounts that have sessions.
 #[derive(Debug, Default)]
@@ -26,6 +33,17 @@ pub(crate) struct Share {
     requests: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    windows: Arc<Semaphore>,
+}
+
+/// How much an upstream may send over HTTP/2 before it is taken, and its place among the account's.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Bytes of one response.
+    pub(crate) of_stream: u32,
+    /// Bytes of all responses of the connection.
+    pub(crate) of_connection: u32,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Shares {
@@ -40,6 +58,7 @@ impl Shares {
             requests: Arc::new(Semaphore::new(REQUESTS)),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             bodies: Arc::new(Semaphore::new(BODIES)),
+            windows: Arc::new(Semaphore::new(WINDOWS)),
         });
         shares.insert(account, Arc::downgrade(&share));
         share
@@ -60,6 +79,13 @@ impl Share {
     /// Room for so many bytes of a body.
     pub(crate) fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         taken(&self.bodies, bytes, "bytes of requests that wait")
+    }
+
+    /// The windows of one more connection upstream: ample, while the account has room for them.
+    pub(crate) fn window(&self) -> Window {
+        let room = self.windows.clone().try_acquire_many_owned(AMPLE.1).ok();
+        let (of_stream, of_connection) = if room.is_some() { AMPLE } else { SCANT };
+        Window { of_stream, of_connection, _room: room }
     }
 }
 
@@ -90,6 +116,20 @@ mod tests {
         drop(room);
         assert!(one.body(1).is_ok());
         assert!(one.body(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn an_account_with_many_connections_has_less_on_its_way_over_each_and_the_others_have_theirs() {
+        let shares = Shares::default();
+        let (one, other) = (shares.of(1), shares.of(2));
+        let windows: Vec<_> = (0..CONNECTIONS).map(|_| one.window()).collect();
+        let all: usize = windows.iter().map(|window| window.of_connection as usize).sum();
+        assert!(all <= 768 * 1024 * 1024, "{all}");
+        assert_eq!((windows[0].of_stream, windows[0].of_connection), AMPLE);
+        assert_eq!((one.window().of_stream, one.window().of_connection), SCANT);
+        assert_eq!(other.window().of_connection, AMPLE.1);
+        drop(windows);
+        assert_eq!(one.window().of_connection, AMPLE.1, "they have ended");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod slow;
 mod stage;
 mod streaming;
 mod tricks;
+mod untaken;
 mod upstreams;
 mod versions;
 mod websockets;

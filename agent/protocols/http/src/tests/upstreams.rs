@@ -115,6 +115,43 @@ async fn answer(client: &mut TcpStream) -> String {
     String::from_utf8_lossy(&heard).into_owned()
 }
 
+/// Answers every stream of HTTP/2 with a head of so many bytes as its path says.
+async fn wordy(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let bytes: usize = request.uri().path().trim_start_matches("/open/").parse().unwrap();
+                let head = http::Response::builder().header("x-claims", "x".repeat(bytes));
+                respond.send_response(head.body(()).unwrap(), true).unwrap();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_long_head_is_read_in_either_version() {
+    let in_h2 = Stage::serving(RULES, "{h2c: true}", Reached::Plainly, |listener, _, _| {
+        tokio::spawn(wordy(listener))
+    })
+    .await;
+    let in_h1 = Stage::set(RULES, "{}", Reached::Plainly, |request| {
+        let bytes = request.split(' ').nth(1).unwrap_or_default().trim_start_matches("/open/");
+        let claims = "x".repeat(bytes.parse().unwrap());
+        format!("HTTP/1.1 200 OK\r\nX-Claims: {claims}\r\nContent-Length: 0\r\n\r\n")
+    })
+    .await;
+    for (stage, version) in [(in_h1, "HTTP/1.1"), (in_h2, "HTTP/2")] {
+        for (bytes, status) in [(60_000, "200"), (200_000, "502")] {
+            let heard = stage.told(&stage.request(&format!("GET /open/{bytes}"), "")).await;
+            assert!(
+                heard.starts_with(&format!("HTTP/1.1 {status}")),
+                "{version}, {bytes} bytes: {heard:.99}"
+            );
+        }
+    }
+}
+
 /// Answers every stream of HTTP/2 with what it was asked.
 async fn h2c(listener: TcpListener, received: Arc<Mutex<Vec<String>>>) {
     while let Ok((stream, _)) = listener.accept().await {

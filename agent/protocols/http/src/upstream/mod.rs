@@ -23,10 +23,18 @@ use tokio_rustls::TlsConnector;
 
 pub(crate) use settings::{ALPN, Settings, Versions};
 
-use crate::{body::Outgoing, problem::Problem, shares::Share};
+use crate::{
+    body::Outgoing,
+    problem::Problem,
+    shares::{Share, Window},
+};
 
 /// Connections of HTTP/1.1 that one session keeps to one host while nothing is asked over them.
 const MOST_IDLE: usize = 8;
+/// Most bytes of a response's head, and of a response over HTTP/1.1 that are read before the client takes them.
+const READ: u32 = 64 * 1024;
+/// Most bytes of a request over HTTP/2 that the upstream has yet to take.
+const SENT: usize = 256 * 1024;
 
 /// One session's connections upstream.
 #[derive(Debug, Default)]
@@ -55,6 +63,8 @@ pub(crate) struct Driver {
     task: JoinHandle<()>,
     /// Its place among the account's connections.
     place: Option<OwnedSemaphorePermit>,
+    /// What responses may have on their way, over HTTP/2.
+    _window: Option<Window>,
 }
 
 impl Drop for Driver {
@@ -213,14 +223,14 @@ async fn connect(
         match tls {
             None => {
                 let is_h2 = versions == Versions::Http2;
-                Ok(handshake(upstream.stream, is_h2).await.map_err(|error| told(&error))?)
+                Ok(handshake(upstream.stream, is_h2, share).await.map_err(|error| told(&error))?)
             }
             Some(config) => {
                 let name = settings.server_name(host)?;
                 let stream = TlsConnector::from(config).connect(name, upstream.stream).await;
                 let stream = stream.map_err(|error| format!("TLS: {error}"))?;
                 let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                handshake(stream, is_h2).await.map_err(|error| told(&error))
+                handshake(stream, is_h2, share).await.map_err(|error| told(&error))
             }
         }
     };
@@ -241,28 +251,39 @@ async fn connect(
     Ok(Line { host: host.clone(), sender, credential, used: false, driver: Arc::new(driver) })
 }
 
-async fn handshake<S>(stream: S, is_h2: bool) -> Result<(Sender, Driver), hyper::Error>
+async fn handshake<S>(stream: S, is_h2: bool, share: &Share) -> Result<(Sender, Driver), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let io = TokioIo::new(stream);
     if is_h2 {
-        let (sender, connection) =
-            http2::Builder::new(TokioExecutor::new()).timer(TokioTimer::new()).handshake(io).await?;
-        return Ok((Sender::H2(sender), drive(connection)));
+        let window = share.window();
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(window.of_stream)
+            .initial_connection_window_size(window.of_connection)
+            .max_send_buf_size(SENT)
+            .max_header_list_size(READ)
+            .handshake(io)
+            .await?;
+        return Ok((Sender::H2(sender), drive(connection, Some(window))));
     }
-    let (sender, connection) = http1::Builder::new().max_headers(256).handshake(io).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_headers(256).max_buf_size(READ as usize).handshake(io).await?;
     // A connection that is switched goes on without its driver.
-    Ok((Sender::H1(sender), drive(connection.with_upgrades())))
+    Ok((Sender::H1(sender), drive(connection.with_upgrades(), None)))
 }
 
-fn drive(connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static) -> Driver {
+fn drive(
+    connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
+    window: Option<Window>,
+) -> Driver {
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = told(&error), "upstream connection");
         }
     });
-    Driver { task, place: None }
+    Driver { task, place: None, _window: window }
 }
 
 /// An error with what is behind it.
