@@ -71,6 +71,7 @@ static VOCABULARY: Vocabulary = Vocabulary {
     text: "sql",
     path: PathSpec { written: "word", form: PathForm::Names(1) },
     spelling: any_spelling,
+    carries: None,
 };
 
 /// A directory with this bundle in it.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tidegate_policy::{Effect, Principal, Resource, Shape, StandingMasks, Verdict};
+use tidegate_policy::{Carried, Effect, Fill, Principal, Resource, Shape, StandingMasks, Verdict};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -178,6 +178,15 @@ impl Gate {
         })
     }
 
+    /// The credential that a placeholder of a permitted action stands for, read anew.
+    pub async fn stands_for(&self, fill: &Fill, permit: &Permit) -> Result<Credential, Refusal> {
+        let is_let = permit.verdict().carried.fills.iter().any(|known| **known == *fill);
+        if !permit.is_of(&self.0) || !is_let {
+            return Err(refusal(Cause::Policy, "no rule fills this placeholder here"));
+        }
+        self.credential(&fill.credential).await
+    }
+
     /// What to do about a sign-in upstream that failed for the gate's own credential: a hint for the client.
     pub fn ask_who_runs_it(&self) -> Arc<str> {
         let session = &self.0.session;
@@ -245,6 +254,7 @@ impl Gate {
             withhold_errors: true,
             masks_columns: true,
             record_data: None,
+            carried: Carried::default(),
             limits: Vec::new(),
         };
         let action = Action { name, shape: &Arc::default(), text, count: 0 };

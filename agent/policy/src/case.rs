@@ -38,6 +38,8 @@ pub(crate) struct Expectation {
     pub(crate) rule: Option<Arc<str>>,
     /// All fields whose values are masked in results.
     pub(crate) masked: Option<BTreeSet<Arc<str>>>,
+    /// All places where placeholders are filled.
+    pub(crate) filled: Option<BTreeSet<Arc<str>>>,
 }
 
 /// How one case went.
@@ -140,16 +142,22 @@ impl Policy {
             let got = verdict.rule.as_deref().map_or("no rule".into(), |rule| format!("rule {rule:?}"));
             failures.push(format!("expected rule {rule:?} to decide, got {got}: {}", verdict.message));
         }
-        if let Some(expected) = &expect.masked {
-            let masked = masked(shape, &verdict);
-            let told =
-                |names: &BTreeSet<Arc<str>>| names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ");
-            if masked != *expected {
-                failures.push(format!("expected masked: [{}], got [{}]", told(expected), told(&masked)));
-            }
-        }
+        let filled = || verdict.carried.fills.iter().flat_map(|fill| fill.places.iter().cloned()).collect();
+        failures.extend(differ("masked", expect.masked.as_ref(), || masked(shape, &verdict)));
+        failures.extend(differ("filled", expect.filled.as_ref(), filled));
         failures
     }
+}
+
+/// What is there beside what was expected, if anything was.
+fn differ(
+    what: &str,
+    expected: Option<&BTreeSet<Arc<str>>>,
+    got: impl FnOnce() -> BTreeSet<Arc<str>>,
+) -> Option<String> {
+    let (expected, got) = (expected?, got());
+    let told = |names: &BTreeSet<Arc<str>>| names.iter().map(|name| &**name).collect::<Vec<_>>().join(", ");
+    (got != *expected).then(|| format!("expected {what}: [{}], got [{}]", told(expected), told(&got)))
 }
 
 /// The fields whose values some output would have carried and does not.

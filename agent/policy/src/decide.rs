@@ -3,7 +3,8 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    ContentMask, Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict, Vocabulary,
+    Carried, ContentMask, Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict,
+    Vocabulary,
     index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
@@ -135,6 +136,7 @@ impl Engine {
                 masks_columns: active.iter().any(|one| one.mask.columns.is_some()),
                 record_data: judgement.matched.iter().filter_map(|rule| rule.record_data).max(),
                 limits: judgement.matched.iter().filter_map(|rule| rule.limit()).collect(),
+                carried: carried(&judgement.matched, shape, standing.vocabulary),
             },
         }
     }
@@ -302,6 +304,15 @@ fn judge<'a>(rules: &[&'a Rule], shape: &'a Shape, vocabulary: &Vocabulary) -> J
     }
 }
 
+/// What the rules that let all of an action through say of credentials in it.
+fn carried(matched: &[&Rule], shape: &Shape, vocabulary: &Vocabulary) -> Carried {
+    let mut all = Carried::default();
+    let says =
+        |rule: &&&Rule| rule.carried != Carried::default() && rule.grants_all(&shape.items, vocabulary);
+    matched.iter().filter(says).for_each(|rule| all.add(&rule.carried));
+    all
+}
+
 fn held(judgement: &Judgement<'_>) -> String {
     match (judgement.effect, judgement.rule) {
         (Effect::Hold, Some(rule)) => format!("held for approval by rule {:?}", rule.name),
@@ -338,6 +349,7 @@ fn refused(message: String) -> Verdict {
         withhold_errors: true,
         masks_columns: true,
         record_data: None,
+        carried: Carried::default(),
         limits: Vec::new(),
     }
 }

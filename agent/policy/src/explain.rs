@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    Effect, Policy, Principal, Shape,
+    Carried, Effect, Policy, Principal, Shape,
     decide::{Spelled, Told},
     matcher::Mismatch,
     rule::{NotFor, Rule},
@@ -42,6 +42,12 @@ pub struct RuleExplanation {
     /// How often it lets one principal do this, in words, if it matched and limits that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<String>,
+    /// The placeholders it fills here, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fills: Vec<String>,
+    /// The client's own credentials that it lets pass here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<Arc<str>>,
 }
 
 impl Policy {
@@ -50,6 +56,12 @@ impl Policy {
         let verdict = self.decide(principal, resource, shape);
         let rules = self.engine.rules().iter().map(|rule| {
             let outcome = self.outcome(rule, principal, resource, shape);
+            let lets_all = outcome.is_ok()
+                && self
+                    .engine
+                    .vocabulary(resource)
+                    .is_some_and(|vocabulary| rule.grants_all(&shape.items, vocabulary));
+            let carried = if lets_all { rule.carried.clone() } else { Carried::default() };
             let masks = if outcome.is_ok() { self.engine.masks_of(rule).collect() } else { Vec::new() };
             RuleExplanation {
                 rule: rule.name.clone(),
@@ -58,6 +70,8 @@ impl Policy {
                 rate: rule.rate.filter(|_| outcome.is_ok()).map(|rate| rate.to_string()),
                 why: outcome.unwrap_or_else(|why| why),
                 masks: masks.into_iter().map(|mask| mask.name.clone()).collect(),
+                fills: carried.fills.iter().map(ToString::to_string).collect(),
+                passes: carried.passes,
             }
         });
         Explanation {
@@ -145,6 +159,12 @@ impl fmt::Display for Explanation {
             }
             if let Some(rate) = &rule.rate {
                 write!(f, "; at most {rate}")?;
+            }
+            if !rule.fills.is_empty() {
+                write!(f, "; fills {}", rule.fills.join(" and "))?;
+            }
+            if !rule.passes.is_empty() {
+                write!(f, "; passes {}", rule.passes.join(", "))?;
             }
             writeln!(f)?;
         }

@@ -4,6 +4,7 @@
 
 mod action;
 mod approve;
+mod carried;
 mod case;
 mod content;
 mod decide;
@@ -32,6 +33,7 @@ mod yaml;
 
 pub use action::{Item, Lineage, Output, Path, Shape, Value};
 pub use approve::{Approval, Held, People, Scope, Sessions};
+pub use carried::{Carried, Fill};
 pub use case::{CaseReport, Misread, Understand};
 pub use content::Content;
 pub use dns::{Dns, NamePattern};
@@ -45,4 +47,4 @@ pub use rate::{Limit, Rate};
 pub use resource::{Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls};
 pub use shield::{FileName, FilePattern, Requirement, ShieldedFiles, UnixAddress, UnixPass};
 pub use verdict::{ContentMask, Effect, FieldMasks, ResultMasks, Show, Shown, StandingMasks, Verdict};
-pub use vocabulary::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word, any_spelling};
+pub use vocabulary::{Carries, FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word, any_spelling};

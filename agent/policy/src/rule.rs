@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Approval, Content, Effect, Item, Limit, Principal, Rate, Show, Vocabulary,
+    Approval, Carried, Content, Effect, Item, Limit, Principal, Rate, Show, Vocabulary,
     facts::Facts,
     issuer::{Stranger, Who},
     matcher::{Block, Globs, Mismatch},
@@ -72,6 +72,8 @@ pub(crate) struct Rule {
     pub(crate) record_data: Option<u64>,
     /// How often one principal may do what it matches.
     pub(crate) rate: Option<Rate>,
+    /// What it lets actions carry of credentials.
+    pub(crate) carried: Carried,
     pub(crate) hint: Option<Arc<str>>,
 }
 
@@ -119,6 +121,13 @@ impl Rule {
     /// Whether any block grants the item, or why the nearest does not.
     pub(crate) fn grants(&self, item: &Item, vocabulary: &Vocabulary) -> Result<(), Option<Mismatch>> {
         nearest(self.blocks(vocabulary.protocol).iter().map(|block| block.grants(item, vocabulary)))
+    }
+
+    /// Whether it lets all of an action through by itself.
+    pub(crate) fn grants_all(&self, items: &[Item], vocabulary: &Vocabulary) -> bool {
+        matches!(self.effect, Some(Effect::Allow | Effect::Hold))
+            && !items.is_empty()
+            && items.iter().all(|item| self.grants(item, vocabulary).is_ok())
     }
 
     /// Whether any block has to do with the item, or why the nearest does not. A rule without an effect has to do with

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Held, Limit, content::Content, plan, rule::Columns};
+use crate::{Carried, Held, Limit, content::Content, plan, rule::Columns};
 
 /// The answer to one action's shape.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Verdict {
     pub masks_columns: bool,
     /// The data too goes into the record, as it was shown: rows, bodies. Up to so many bytes in one session; none: it doesn't.
     pub record_data: Option<u64>,
+    /// What it may carry of credentials. Nothing when denied.
+    pub carried: Carried,
     /// How often the principal may do this: each must leave room. Empty when denied.
     pub limits: Vec<Limit>,
 }

@@ -13,6 +13,17 @@ pub struct Vocabulary {
     pub path: PathSpec,
     /// How a glob on a field must be written, if as it is written it can match nothing: for a field's name and a glob on it.
     pub spelling: fn(&str, &str) -> Option<String>,
+    /// How its actions carry a client's own credentials, if they do.
+    pub carries: Option<Carries>,
+}
+
+/// How a protocol's actions carry a client's own credentials. Each says what is wrong with a name, if anything is.
+#[derive(Debug)]
+pub struct Carries {
+    /// Of an address at which a placeholder could stand.
+    pub place: fn(&str) -> Result<(), String>,
+    /// Of a field that goes on only where a rule passes it.
+    pub field: fn(&str) -> Result<(), String>,
 }
 
 /// For vocabularies whose fields have values of any form.

@@ -67,7 +67,7 @@ impl Loader<'_> {
     fn expectation(&self, raw: &At<RawExpect>) -> Option<Expectation> {
         let more = match raw.get()? {
             RawExpect::Only(effect) => {
-                return Some(Expectation { effect: *effect, rule: None, masked: None });
+                return Some(Expectation { effect: *effect, rule: None, masked: None, filled: None });
             }
             RawExpect::More(more) => more,
         };
@@ -79,6 +79,7 @@ impl Loader<'_> {
             effect: *more.decision.get()?,
             rule: rule.map(|(_, name)| name.as_str().into()),
             masked: more.masked.as_ref().map(|masked| paths(Some(masked)).into_iter().collect()),
+            filled: more.filled.as_ref().map(|filled| paths(Some(filled)).into_iter().collect()),
         })
     }
 

@@ -1,6 +1,7 @@
 //! From the files of a bundle to a policy: everything is checked, and every problem reported.
 
 mod approve;
+mod carried;
 mod cases;
 mod dns;
 mod issuers;
@@ -66,6 +67,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let rules = loader.rules(raw, &mask_names);
     let asked: Vec<_> = rules.iter().flat_map(Rule::claims).collect();
     let issuers = loader.issuers(raw, &asked);
+    loader.placeholders(raw);
     loader.reach(&rules, &mask_names);
     loader.reachable_fields(raw, &masks, &rules);
     let cases = loader.cases(raw);

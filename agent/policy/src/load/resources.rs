@@ -70,7 +70,7 @@ impl Loader<'_> {
     }
 
     /// The name of a credential; one that no file can have is reported.
-    fn credential(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
+    pub(super) fn credential(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
         let (at, name) = raw.and_then(|raw| Some((raw.at, raw.get()?)))?;
         if !Resource::is_credential_name(name) {
             self.problems.report_with(

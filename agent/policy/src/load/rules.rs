@@ -66,6 +66,7 @@ impl Loader<'_> {
             masks: self.mask_indices(raw, masks),
             record_data,
             rate: raw.rate.as_ref().and_then(|rate| self.rate(rate, effect)),
+            carried: self.carried(raw, effect, &vocabularies),
             hint: raw.hint.as_ref().and_then(At::get).map(|hint| hint.as_str().into()),
         })
     }

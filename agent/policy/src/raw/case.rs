@@ -63,6 +63,8 @@ pub(crate) struct RawExpectation {
     pub(crate) rule: Option<At<String>>,
     /// The fields whose values are masked in results, all of them.
     pub(crate) masked: Option<At<List<String>>>,
+    /// The places where placeholders are filled, all of them: `header.authorization`.
+    pub(crate) filled: Option<At<List<String>>>,
 }
 
 /// What a case asks.
@@ -138,7 +140,7 @@ impl<'de> Visitor<'de> for ExpectVisitor {
     type Value = RawExpect;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("allow, deny, hold or {decision: ..., rule: ..., masked: [...]}")
+        f.write_str("allow, deny, hold or {decision: ..., rule: ..., masked: [...], filled: [...]}")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<RawExpect, E> {

@@ -21,7 +21,7 @@ pub(crate) use issuer::{RawIdentity, RawIssuer, RawTokens, RawWhoIs};
 pub(crate) use mask::{RawDoubt, RawMask, RawShow};
 pub(crate) use matching::{RawMatch, Scalar};
 pub(crate) use resource::{RawPass, RawResource, RawTls};
-pub(crate) use rule::{RawRecord, RawRule};
+pub(crate) use rule::{RawFill, RawRecord, RawRule};
 pub(crate) use shield::{RawFiles, RawUnix};
 pub(crate) use subject::RawSubject;
 

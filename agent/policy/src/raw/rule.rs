@@ -43,8 +43,29 @@ pub(crate) struct RawRule {
     /// How often one principal may do what this rule matches: at most `100/m` (`s`, `m` or `h`) in any such time, counted
     /// over all its connections. Without an effect, a rule limits everything on its resources.
     pub(crate) rate: Option<At<String>>,
+    /// Placeholders that clients send in a credential's place, filled in where this rule lets all of an action through.
+    pub(crate) fill: Option<At<List<RawFill>>>,
+    /// Names of header fields that are the client's own credentials and go on all the same, where this rule lets all of an
+    /// action through.
+    pub(crate) pass: Option<At<List<String>>>,
     /// Told to whoever is refused: how to get access.
     pub(crate) hint: Option<At<String>>,
+}
+
+/// A placeholder, and what is filled in where.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[schemars(rename = "Fill")]
+pub(crate) struct RawFill {
+    /// What clients send: 6 to 128 characters that nothing else is, `"@deploy@"`. It stands for one credential in the whole
+    /// bundle.
+    pub(crate) placeholder: At<String>,
+    /// Name of the credential whose password is filled in.
+    pub(crate) credential: At<String>,
+    /// Where, as the whole value: `header.NAME`, `query.NAME` or `body.NAME` (`body.user.secret` of JSON). In
+    /// `header.authorization` it may stand behind a scheme (`Bearer @deploy@`), or be the password of Basic.
+    #[serde(rename = "in")]
+    pub(crate) places: At<List<String>>,
 }
 
 /// What is recorded beyond the action itself.

@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use tidegate_policy::{
-    FieldKind, FieldSpec, Item, PathForm, PathSpec, Policy, Principal, Problem, Process, Shape, SourceFile,
-    Value, Vocabulary, Word, any_spelling,
+    Carries, FieldKind, FieldSpec, Item, PathForm, PathSpec, Policy, Principal, Problem, Process, Shape,
+    SourceFile, Value, Vocabulary, Word, any_spelling,
 };
 
 const fn word(name: &'static str) -> Word {
@@ -80,6 +80,10 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
     text: "sql",
     path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
     spelling: any_spelling,
+    carries: Some(Carries {
+        place: |place| place.strip_prefix("at.").map(drop).ok_or_else(|| "is nowhere".into()),
+        field: |field| if field == "known" { Ok(()) } else { Err("is no field".into()) },
+    }),
 };
 
 /// Loads one file called `bundle.yaml`.

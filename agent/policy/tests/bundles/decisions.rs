@@ -461,3 +461,59 @@ fn the_rates_of_all_rules_that_match_count_and_name_whom_they_count() {
     assert_eq!(limits("insert"), (Effect::Hold, format!("{common}, write: 2 a second by account, {who}")));
     assert_eq!(limits("drop"), (Effect::Deny, String::new()));
 }
+
+const CARRIED: &str = r#"
+  - name: read
+    subjects: [ci]
+    resources: [shop]
+    allow: [{statement: select, table: "public.*"}]
+    fill: [{placeholder: "@token@", credential: deploy, in: [at.a, at.b]}]
+    pass: [known]
+  - {name: more, subjects: [ci], resources: [shop], allow: [{statement: select, table: "more.*"}]}
+  - name: ask
+    subjects: [ci]
+    resources: [shop]
+    hold: [{statement: insert, table: public.orders}]
+    approve: {by: {users: [ann]}}
+    fill: [{placeholder: "@token@", credential: deploy, in: [at.c]}]
+  - {name: write, subjects: [ci], resources: [shop], allow: [{statement: insert}]}
+  - {name: no, subjects: [ci], resources: [shop], deny: [{table: public.secret}]}
+"#;
+
+#[test]
+fn placeholders_are_filled_by_a_rule_that_lets_all_of_the_action_through() {
+    let policy = bundle(CARRIED);
+    let carried = |items: &[(&'static str, &str)]| {
+        let items = items.iter().map(|(statement, table)| crate::common::statement(statement, table));
+        let verdict = decide(&policy, items.collect());
+        let fills: Vec<_> = verdict.carried.fills.iter().map(ToString::to_string).collect();
+        assert_eq!(verdict.carried.passes("known"), fills.join(" ").contains("at.a"));
+        (verdict.effect, fills.join("; "))
+    };
+    let (token, held) = ("\"@token@\" by \"deploy\" in at.a, at.b", "\"@token@\" by \"deploy\" in at.c");
+    assert_eq!(carried(&[("select", "public.orders")]), (Effect::Allow, token.into()));
+    assert_eq!(carried(&[("insert", "public.orders")]), (Effect::Hold, held.into()));
+    for (items, effect) in [
+        (&[("select", "more.orders")][..], Effect::Allow),
+        (&[("select", "public.orders"), ("select", "more.orders")], Effect::Allow),
+        (&[("insert", "public.orders"), ("insert", "more.orders")], Effect::Hold),
+        (&[("select", "public.secret")], Effect::Deny),
+        (&[("drop", "public.orders")], Effect::Deny),
+    ] {
+        assert_eq!(carried(items), (effect, String::new()), "{items:?}");
+    }
+}
+
+#[test]
+fn explaining_says_what_a_rule_fills_and_passes_where_it_lets_all_through() {
+    let policy = bundle(CARRIED);
+    let explained = |tables: &[&str]| {
+        let items = tables.iter().map(|table| crate::common::statement("select", table));
+        policy.explain(&runner(), "shop", &shape(items.collect())).to_string()
+    };
+    let told = explained(&["public.orders"]);
+    let expected = "; fills \"@token@\" by \"deploy\" in at.a, at.b; passes known\n";
+    assert!(told.contains(expected), "{told}");
+    let told = explained(&["public.orders", "more.orders"]);
+    assert!(!told.contains("fills") && !told.contains("passes"), "{told}");
+}

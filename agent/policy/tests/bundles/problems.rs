@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_policy::{Policy, SourceFile, TlsMode};
+use tidegate_policy::{PathForm, PathSpec, Policy, SourceFile, TlsMode, Vocabulary};
 
 use crate::common::{VOCABULARY, load, told};
 
@@ -452,6 +452,59 @@ fn a_size_without_a_unit_is_none() {
         );
         assert!(told.contains("is not a size") && told.contains("64MiB, 2GiB"), "{size}: {told}");
     }
+}
+
+#[test]
+fn placeholders_that_fill_nothing_or_two_things_are_told() {
+    let read = "    masks: [cards]\nmasks:";
+    let fill = |fill: &str| with(read, &format!("    fill: [{fill}]\n{read}"));
+    assert_eq!(fill("{placeholder: \"@token@\", credential: deploy, in: [at.a]}"), "sound");
+    for (written, told) in [
+        ("{placeholder: \"@t@\", credential: deploy, in: [at.a]}", "\"@t@\" is no placeholder"),
+        ("{placeholder: \"@my token@\", credential: deploy, in: [at.a]}", "\"@my token@\" is no placeholder"),
+        ("{placeholder: \"@token@\", credential: ../x, in: [at.a]}", "cannot be the name of a credential"),
+        ("{placeholder: \"@token@\", credential: deploy, in: [a]}", "16:62: \"a\" is nowhere"),
+        ("{placeholder: \"@token@\", credential: deploy, in: []}", "an empty list fills nothing"),
+        ("{placeholder: \"@token@\", credential: deploy}", "`in:` is missing"),
+        (
+            "{placeholder: \"@token@\", credential: deploy, in: [at.a]}, {placeholder: \"@token@\", credential: other, in: [at.b]}",
+            "placeholder \"@token@\" stands for credential \"deploy\" already, at bundle.yaml:16",
+        ),
+    ] {
+        assert!(fill(written).contains(told), "{written}: {}", fill(written));
+    }
+    assert!(with(read, &format!("    pass: [other]\n{read}")).contains("\"other\" is no field"));
+    let rule = |more: &str| {
+        with(
+            read,
+            &format!(
+                "    masks: [cards]\n  - {{name: no, subjects: [ci], resources: [shop], {more}}}\nmasks:"
+            ),
+        )
+    };
+    for more in ["deny: [{statement: drop}], pass: [known]", "rate: 1/s, pass: [known]"] {
+        assert!(rule(more).contains("`pass:` is about what a rule lets through"), "{more}: {}", rule(more));
+    }
+}
+
+#[test]
+fn a_protocol_without_credentials_in_its_actions_has_nothing_to_fill() {
+    static WITHOUT: std::sync::LazyLock<Vocabulary> = std::sync::LazyLock::new(|| Vocabulary {
+        protocol: VOCABULARY.protocol,
+        fields: VOCABULARY.fields,
+        text: VOCABULARY.text,
+        path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
+        spelling: VOCABULARY.spelling,
+        carries: None,
+    });
+    let text = SOUND.replacen("    masks: [cards]", "    pass: [known]\n    masks: [cards]", 1);
+    let file = SourceFile { path: "bundle.yaml".into(), text };
+    let problems = Policy::load(&[file], &[&WITHOUT]).unwrap_err();
+    assert!(
+        told(&problems).contains("postgres has nothing that `pass:` could be about"),
+        "{}",
+        told(&problems)
+    );
 }
 
 #[test]

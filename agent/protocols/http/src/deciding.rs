@@ -17,7 +17,7 @@ use crate::{
 /// Most bytes of a body that somebody can be asked about.
 const SHOWN: usize = 64 * 1024;
 /// Most bytes of a body whose fields rules ask for.
-const LOOKED_INTO: usize = 256 * 1024;
+pub(crate) const LOOKED_INTO: usize = 256 * 1024;
 
 impl Session {
     /// The permit for a request, and its body as far as that had to be read for it.
@@ -28,6 +28,7 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<(Permit, Option<Bytes>), NotSent> {
         let whole = self.read_first(understood, source, responder).await?;
+        self.keep_own(understood);
         let (name, shape, text) = (understood.action(), &understood.shape, &*understood.text);
         let action = Action { name, shape, text, count: 1 };
         let permit = match (self.gate.ask(action).await, &whole) {
@@ -138,7 +139,7 @@ impl Session {
     }
 
     /// Takes room for the body, for as long as the request is under way.
-    fn take_room(&self, understood: &mut Understood, most: usize) -> Result<(), Problem> {
+    pub(crate) fn take_room(&self, understood: &mut Understood, most: usize) -> Result<(), Problem> {
         let told = understood.length.map_or(most, |length| usize::try_from(length).unwrap_or(most).min(most));
         let room = self.share.body(told).inspect_err(|busy| {
             self.gate.refuse(understood.action(), &understood.text, busy.detail());
@@ -148,7 +149,11 @@ impl Session {
     }
 
     /// A body, whole; none if it is longer than so many bytes.
-    async fn collect(&self, source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {
+    pub(crate) async fn collect(
+        &self,
+        source: &mut impl Source,
+        most: usize,
+    ) -> Result<Option<Bytes>, NotSent> {
         let time = self.server.patience.whole;
         let late =
             || BodyError::Slow(format!("the gate reads it first, and has it not whole after {time:?}"));
@@ -226,7 +231,7 @@ pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood) -> M
 }
 
 fn with_headers(matter: Matter, understood: &Understood) -> Matter {
-    understood.headers.iter().fold(matter, |matter, (name, value)| {
+    understood.headers.iter().chain(&understood.own).fold(matter, |matter, (name, value)| {
         let shown =
             if forward::is_secret(name, value) { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
         matter.shown_as(name.as_str(), value.as_bytes(), shown)

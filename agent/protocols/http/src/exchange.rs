@@ -86,8 +86,9 @@ impl From<std::io::Error> for Ended {
 enum Answered {
     /// The client has its response.
     Shown,
-    /// The upstream has switched to WebSocket; with what the client is to be told, and the place of that connection.
-    Switched(HeaderMap, Upgraded, Arc<upstream::Driver>),
+    /// The upstream has switched to WebSocket; with what the client is to be told, what must not come back, and the place of
+    /// that connection.
+    Switched(HeaderMap, Upgraded, Box<Traces>, Arc<upstream::Driver>),
 }
 
 /// Why nothing was sent upstream.
@@ -196,10 +197,12 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
         let (permit, whole) = self.permit(&mut understood, source, responder).await?;
+        let whole = self.fillable(&mut understood, &permit, whole, source, responder).await?;
         let (whole, _kept) = self.kept(&understood, whole, source, responder).await?;
         if whole.is_some() {
             understood.headers.extend(source.set_aside());
         }
+        self.fill(&mut understood, &permit, whole.as_ref()).await?;
         self.carry(understood, permit, whole, source, responder).await
     }
 
@@ -215,9 +218,10 @@ impl Session {
         let carried = self.under_way(&understood, &permit, whole, source, responder).await;
         let carried = match carried {
             Ok(Answered::Shown) => Ok(None),
-            Ok(Answered::Switched(headers, upstream, driver)) => {
+            Ok(Answered::Switched(headers, upstream, traces, driver)) => {
                 understood.room = None;
-                let switched = Switched { headers, upstream, permit, asked: understood, room: None, driver };
+                let asked = understood;
+                let switched = Switched { headers, upstream, traces, permit, asked, room: None, driver };
                 return Ok(Some(Box::new(switched)));
             }
             Err(NotSent::Told(problem)) => {
@@ -245,6 +249,10 @@ impl Session {
             (Some(body), _) => {
                 noted.take(&body);
                 noted.end();
+                let body = match &understood.filled {
+                    Some(filled) => filled.body(body),
+                    None => body,
+                };
                 (None, Outgoing::Whole(Some(body).filter(|body| !body.is_empty())))
             }
             (None, Some(0)) => (None, Outgoing::Whole(None)),
@@ -305,11 +313,14 @@ impl Session {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (headers, upstream) =
                 self.switched(understood, response, permit, &traces, masks.is_some()).await?;
-            return Ok(Answered::Switched(headers, upstream, driver));
+            return Ok(Answered::Switched(headers, upstream, Box::new(traces), driver));
         }
         let (parts, body) = response.into_parts();
         if understood.offer.is_some() {
             return Err(self.stays(parts.status, permit).into());
+        }
+        if let Err(why) = traces.can_be_read(&parts) {
+            return Err(self.broke(why).into());
         }
         let declared = forward::declared(&parts.headers).filter(|_| masks.is_none());
         let mut head = Response::new(());

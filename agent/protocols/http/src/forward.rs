@@ -147,13 +147,22 @@ fn is_somebody_else(name: &str) -> bool {
     SOMEBODY_ELSE.contains(&name) || SOMEBODY_ELSES.iter().any(|beginning| name.starts_with(beginning))
 }
 
+/// A client's header fields.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    /// Those that go upstream.
+    pub(crate) headers: HeaderMap,
+    /// Credentials of the client's own, and who else it says that is meant: they stay, unless a rule lets them go on.
+    pub(crate) own: HeaderMap,
+}
+
 /// What goes upstream of a client's header fields. `pass` are credentials that may.
 ///
 /// # Errors
 /// A field that some servers would read as another, or obey instead of the request line.
-pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<HeaderMap, String> {
+pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Forwarded, String> {
     let nominated = nominated(headers);
-    let mut sent = HeaderMap::with_capacity(headers.len());
+    let (mut sent, mut own) = (HeaderMap::with_capacity(headers.len()), HeaderMap::new());
     for (name, value) in headers {
         let text = name.as_str();
         if OVERRIDING.contains(&text) {
@@ -162,19 +171,14 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
         if text.contains('_') {
             return Err(format!("the header field {name} has an underscore, which servers read as a dash"));
         }
-        let is_passed = pass.contains(name);
-        let is_credential = SECRET.contains(&text) && name != CSRF;
-        let dropped = is_connections_own(name)
-            || nominated.contains(name)
-            || PROXIES.contains(&text)
-            || text.starts_with("x-forwarded-")
-            || text.starts_with("proxy-")
-            || (is_credential || is_somebody_else(text)) && !is_passed;
-        if !dropped {
-            sent.append(name.clone(), value.clone());
+        if is_connections_own(name) || nominated.contains(name) || is_proxy_s(text) {
+            continue;
         }
+        let goes = if is_own(text) && !pass.contains(name) { &mut own } else { &mut sent };
+        goes.append(name.clone(), value.clone());
     }
     join_cookies(&mut sent);
+    join_cookies(&mut own);
     if has_token(headers, &header::TE, "trailers") {
         sent.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -183,7 +187,38 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Heade
     if let (false, Ok(announced)) = (announced.is_empty(), HeaderValue::from_str(&announced.join(", "))) {
         sent.insert(header::TRAILER, announced);
     }
-    Ok(sent)
+    Ok(Forwarded { headers: sent, own })
+}
+
+/// Whether a client's field of this name could go upstream; an error says why not.
+pub(crate) fn can_go(name: &str) -> Result<(), String> {
+    let parsed: HeaderName = name.parse().map_err(|_| "is no header field's name".to_owned())?;
+    if parsed.as_str() != name {
+        return Err(format!("is written {:?}", parsed.as_str()));
+    }
+    match is_connections_own(&parsed) || is_proxy_s(name) || OVERRIDING.contains(&name) || name.contains('_')
+    {
+        true => Err("never goes upstream".into()),
+        false => Ok(()),
+    }
+}
+
+/// Whether a client's field of this name stays unless something passes it; an error says why not.
+pub(crate) fn can_be_passed(name: &str) -> Result<(), String> {
+    can_go(name)?;
+    match is_own(name) {
+        true => Ok(()),
+        false => Err("goes on in any case: it is known for no credential".into()),
+    }
+}
+
+/// Whether it is the client's own credential, or says who else is meant.
+fn is_own(name: &str) -> bool {
+    SECRET.contains(&name) && name != CSRF || is_somebody_else(name)
+}
+
+fn is_proxy_s(name: &str) -> bool {
+    PROXIES.contains(&name) || name.starts_with("x-forwarded-") || name.starts_with("proxy-")
 }
 
 /// What goes upstream of a client's trailers: nothing that a server could take for a part of the head that matters.
@@ -339,6 +374,10 @@ mod tests {
             .collect()
     }
 
+    fn sent(headers: &HeaderMap, pass: &[HeaderName]) -> HeaderMap {
+        upstream(headers, pass).unwrap().headers
+    }
+
     #[test]
     fn nothing_of_the_connection_s_own_goes_on() {
         let client_s = headers(&[
@@ -352,7 +391,7 @@ mod tests {
             ("forwarded", "for=1.2.3.4"),
             ("accept", "*/*"),
         ]);
-        assert_eq!(upstream(&client_s, &[]).unwrap(), headers(&[("accept", "*/*"), ("te", "trailers")]));
+        assert_eq!(sent(&client_s, &[]), headers(&[("accept", "*/*"), ("te", "trailers")]));
         let server_s = headers(&[("alt-svc", "h3=\":443\""), ("keep-alive", "timeout=5"), ("etag", "x")]);
         assert_eq!(client(&server_s), headers(&[("etag", "x")]));
     }
@@ -365,8 +404,32 @@ mod tests {
             ("proxy-authorization", "Basic y"),
             ("private-token", "z"),
         ]);
-        assert!(upstream(&all, &[]).unwrap().is_empty());
-        assert_eq!(upstream(&all, &[header::COOKIE]).unwrap(), headers(&[("cookie", "a=1")]));
+        assert!(sent(&all, &[]).is_empty());
+        assert_eq!(sent(&all, &[header::COOKIE]), headers(&[("cookie", "a=1")]));
+    }
+
+    #[test]
+    fn what_stays_is_set_aside_but_what_is_the_connection_s_or_a_proxy_s() {
+        let all = headers(&[("authorization", "Bearer x"), ("sudo", "1"), ("x-real-ip", "::1"), ("a", "b")]);
+        assert_eq!(
+            upstream(&all, &[]).unwrap().own,
+            headers(&[("authorization", "Bearer x"), ("sudo", "1")])
+        );
+        let named = headers(&[("authorization", "Bearer x"), ("connection", "authorization")]);
+        assert!(upstream(&named, &[]).unwrap().own.is_empty());
+        for (name, why) in [
+            ("authorization", None),
+            ("sudo", None),
+            ("Cookie", Some("is written \"cookie\"")),
+            ("accept", Some("goes on in any case")),
+            ("x-forwarded-for", Some("never goes upstream")),
+            ("x-http-method-override", Some("never goes upstream")),
+            ("a b", Some("is no header field's name")),
+        ] {
+            let told = can_be_passed(name).err();
+            assert_eq!(told.is_some(), why.is_some(), "{name}: {told:?}");
+            assert!(told.unwrap_or_default().starts_with(why.unwrap_or_default()), "{name}");
+        }
     }
 
     #[test]
@@ -378,15 +441,15 @@ mod tests {
             ("x-ssl-client-verify", "SUCCESS"),
             ("x-auth-request-email", "a@b.example"),
         ]);
-        assert!(upstream(&all, &[]).unwrap().is_empty());
+        assert!(sent(&all, &[]).is_empty());
         let sudo = HeaderName::from_static("sudo");
-        assert_eq!(upstream(&all, &[sudo]).unwrap(), headers(&[("sudo", "1")]));
+        assert_eq!(sent(&all, &[sudo]), headers(&[("sudo", "1")]));
     }
 
     #[test]
     fn a_trailer_is_nothing_that_belongs_in_the_head() {
         let named = headers(&[("trailer", "X-Sum, Authorization, Content-Length, X_Sum, a b")]);
-        assert_eq!(upstream(&named, &[]).unwrap(), headers(&[("trailer", "X-Sum")]));
+        assert_eq!(sent(&named, &[]), headers(&[("trailer", "X-Sum")]));
         let came = headers(&[
             ("x-sum", "1"),
             ("authorization", "Bearer x"),

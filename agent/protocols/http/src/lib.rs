@@ -12,6 +12,7 @@ mod client;
 mod deciding;
 mod exchange;
 mod fields;
+mod fill;
 mod forward;
 mod har;
 mod media;

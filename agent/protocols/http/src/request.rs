@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     beside::Beside,
     fields::{self, Fields},
+    fill::Filled,
     forward,
     media::{self, Media, media_type},
     options::Options,
@@ -60,6 +61,10 @@ pub(crate) struct Understood {
     pub(crate) query: Option<String>,
     /// What goes upstream, apart from what the gate adds.
     pub(crate) headers: HeaderMap,
+    /// The client's own credentials: they go no further unless a rule lets them.
+    pub(crate) own: HeaderMap,
+    /// What goes upstream instead where a rule does, once it is permitted.
+    pub(crate) filled: Option<Box<Filled>>,
     pub(crate) length: Option<u64>,
     pub(crate) shape: Arc<Shape>,
     /// As recorded: credentials withheld.
@@ -137,7 +142,8 @@ impl Asked {
                 "a parameter of its query changes the method (options: {tolerate: [method-parameters]})",
             ));
         }
-        let mut headers = forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
+        let forward::Forwarded { mut headers, own } =
+            forward::upstream(&self.headers, &options.pass).map_err(|why| bad(&why))?;
         let payload = options.sign_in.take_off(&mut headers, query.as_ref());
         let payload = payload.map_err(|why| Problem::new(StatusCode::BAD_REQUEST, why))?;
         if let Some(offer) = &offer {
@@ -154,8 +160,7 @@ impl Asked {
             beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
         shape.items.extend(beside);
         let query = query.map(|query| query.text);
-        let own = options.sign_in.parameter();
-        let recorded = |query| format!("?{}", forward::recorded_query(query, own));
+        let recorded = |query| format!("?{}", forward::recorded_query(query, options.sign_in.parameter()));
         let shown = query.as_deref().map_or_else(String::new, recorded);
         let version =
             if self.version == Version::HTTP_2 { "HTTP/2".to_owned() } else { format!("{:?}", self.version) };
@@ -167,6 +172,8 @@ impl Asked {
             path,
             query,
             headers,
+            own,
+            filled: None,
             length,
             shape: Arc::new(shape),
             room: None,
@@ -244,6 +251,11 @@ impl Understood {
     /// What it is, in the words of records.
     pub(crate) fn action(&self) -> &'static str {
         if self.offer.is_some() { "websocket" } else { "request" }
+    }
+
+    /// Whether something was filled in.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.filled.as_ref().is_some_and(|filled| !filled.secrets().is_empty())
     }
 
     /// Whether its body is encoded.

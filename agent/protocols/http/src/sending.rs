@@ -44,7 +44,7 @@ impl Session {
         let mut shown = self.credential(&line).await?;
         let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
         loop {
-            let (driver, traces) = (line.driver(), Traces::of(&self.server.options, &shown, &self.spellings));
+            let (driver, traces) = (line.driver(), self.traces(understood, permit, &shown));
             let failed = match line.send(request).await {
                 Ok(response) => {
                     if response.status() == StatusCode::UNAUTHORIZED {
@@ -74,6 +74,19 @@ impl Session {
         }
     }
 
+    /// What must not come back: the gate's credential, and what was filled in.
+    fn traces(&self, understood: &Understood, permit: &Permit, shown: &Arc<Credential>) -> Traces {
+        let traces = Traces::of(&self.server.options, shown, &self.spellings);
+        let traces = match permit.verdict().carried.passes(header::COOKIE.as_str()) {
+            true => traces.passing_cookies(),
+            false => traces,
+        };
+        match &understood.filled {
+            Some(filled) => traces.and(filled.secrets()),
+            None => traces,
+        }
+    }
+
     /// Whether nothing more is asked over a connection after such a response. What was refused may have been a credential that
     /// was changed, or has ended: the next request takes it anew.
     fn is_last(&self, status: StatusCode) -> bool {
@@ -94,15 +107,17 @@ impl Session {
         outgoing: Outgoing,
         is_masked: bool,
     ) -> Result<Request<Outgoing>, Problem> {
-        let mut headers = understood.headers.clone();
-        let mut query = understood.query.clone();
+        let (mut headers, mut query) = match &understood.filled {
+            Some(filled) => (filled.headers.clone(), filled.query.clone()),
+            None => (understood.headers.clone(), understood.query.clone()),
+        };
         let how = &self.server.options.sign_in;
         how.add(shown, &mut headers, &mut query).map_err(|why| self.unusable(why))?;
         if is_masked {
             shown::ask_for_the_whole(&understood.method, &mut headers)
                 .map_err(|why| Problem::new(StatusCode::PRECONDITION_FAILED, why))?;
         }
-        if how.parameter().is_some() {
+        if how.parameter().is_some() || understood.is_filled() {
             shown::ask_for_text(&mut headers);
         }
         if let Some(offer) = &understood.offer {
@@ -120,9 +135,11 @@ impl Session {
         *request.method_mut() = understood.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        if let Some(length) =
-            understood.length.filter(|length| *length > 0 || sends_length(&understood.method))
-        {
+        let length = match request.body() {
+            Outgoing::Whole(Some(whole)) => Some(whole.len() as u64),
+            _ => understood.length,
+        };
+        if let Some(length) = length.filter(|length| *length > 0 || sends_length(&understood.method)) {
             request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
         how.sign(shown, request, &understood.payload, self.way.tls).map_err(|why| self.unusable(why))

@@ -4,14 +4,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tidegate_gate::{Credential, Secret};
 use zeroize::Zeroizing;
 
 use crate::{options::Options, sign_in, target};
 
 /// A credential that is shorter could be anything's name.
-const SHORTEST: usize = 6;
+pub(crate) const SHORTEST: usize = 6;
+
+/// What texts of JSON have otherwise than as it is, also where they are careful of slashes, or of HTML; and HTML itself.
+const JSON: &[(u8, &str)] = &[(b'"', "\\\""), (b'\\', "\\\\")];
+const SLASHED_JSON: &[(u8, &str)] = &[(b'"', "\\\""), (b'\\', "\\\\"), (b'/', "\\/")];
+const CAREFUL_JSON: &[(u8, &str)] =
+    &[(b'"', "\\\""), (b'\\', "\\\\"), (b'<', "\\u003c"), (b'>', "\\u003e"), (b'&', "\\u0026")];
+const HTML: &[(u8, &str)] = &[(b'&', "&amp;"), (b'<', "&lt;"), (b'>', "&gt;"), (b'"', "&quot;")];
 
 type Spelling = Zeroizing<Vec<u8>>;
 
@@ -46,6 +53,8 @@ pub(crate) struct Traces {
     passes_cookies: bool,
     /// The gate's own cookie.
     cookie: Option<String>,
+    /// A body in which it could not be found is not shown.
+    strict: bool,
     /// The beginning of what may be a spelling.
     held: Vec<u8>,
 }
@@ -57,8 +66,57 @@ impl Traces {
             in_bodies: options.sign_in.may_be_repeated(credential),
             passes_cookies: options.pass.contains(&header::COOKIE),
             cookie: options.sign_in.cookie().map(Into::into),
+            strict: false,
             held: Vec::new(),
         }
+    }
+
+    /// The same, and these secrets of another credential, wherever they are.
+    pub(crate) fn and(mut self, secrets: &[Zeroizing<Vec<u8>>]) -> Self {
+        if !secrets.is_empty() {
+            let others = secrets.iter().flat_map(|secret| spelled(secret));
+            self.spellings = ordered(self.spellings.iter().cloned().chain(others)).into();
+            (self.in_bodies, self.strict) = (true, true);
+        }
+        self
+    }
+
+    /// The same, where the upstream's cookies are the client's.
+    pub(crate) fn passing_cookies(self) -> Self {
+        Self { passes_cookies: true, ..self }
+    }
+
+    /// Whether a response's body can be looked through, where it must be.
+    ///
+    /// # Errors
+    /// It is compressed, or a part in which a secret need not be whole, although it was asked for otherwise.
+    pub(crate) fn can_be_read(&self, head: &http::response::Parts) -> Result<(), &'static str> {
+        let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
+        let is_plain = head.headers.get_all(header::CONTENT_ENCODING).iter().all(identity);
+        match self.strict && (!is_plain || head.status == StatusCode::PARTIAL_CONTENT) {
+            true => Err("what was filled in could come back in its response, which is compressed, or a part"),
+            false => Ok(()),
+        }
+    }
+
+    /// A message that is there whole, with stars in the credential's place.
+    pub(crate) fn message(&self, data: Bytes) -> Bytes {
+        match self.in_bodies.then(|| self.starred(&data)).flatten() {
+            Some(starred) => starred.into(),
+            None => data,
+        }
+    }
+
+    /// The same text with stars in place of every spelling; none where there is none.
+    fn starred(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let mut starred: Option<Vec<u8>> = None;
+        for spelling in &*self.spellings {
+            while let Some(at) = memchr::memmem::find(starred.as_deref().unwrap_or(text), spelling) {
+                let text = starred.get_or_insert_with(|| text.to_vec());
+                text.iter_mut().skip(at).take(spelling.len()).for_each(|byte| *byte = b'*');
+            }
+        }
+        starred
     }
 
     /// Takes the credential out of header fields, and cookies that are not the client's to have: those of the session that the
@@ -110,11 +168,7 @@ impl Traces {
         }
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(&data);
-        for spelling in &*self.spellings {
-            while let Some(at) = memchr::memmem::find(&text, spelling) {
-                text.iter_mut().skip(at).take(spelling.len()).for_each(|byte| *byte = b'*');
-            }
-        }
+        text = self.starred(&text).unwrap_or(text);
         self.held = text.split_off(text.len() - self.begun(&text));
         text.into()
     }
@@ -144,16 +198,20 @@ impl Traces {
 fn spellings(credential: &Credential) -> Vec<Spelling> {
     let pair = sign_in::pair(credential);
     let secrets = [&credential.password, &credential.token].into_iter().flatten().map(Secret::expose);
-    let all = secrets.chain(pair.iter().map(|pair| pair.as_bytes())).flat_map(spelled);
+    ordered(secrets.chain(pair.iter().map(|pair| pair.as_bytes())).flat_map(spelled))
+}
+
+/// Each once, and what another begins with behind that.
+fn ordered(all: impl Iterator<Item = Spelling>) -> Vec<Spelling> {
     let mut spellings: Vec<Spelling> = all.filter(|spelling| spelling.len() >= SHORTEST).collect();
-    spellings.sort_by(|a, b| a.as_slice().cmp(b.as_slice()));
+    spellings.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.as_slice().cmp(b.as_slice())));
     spellings.dedup();
     spellings
 }
 
-/// As it is; encoded as in a URL, in either case; and with the slashes that some JSON has. Padding says nothing, and is
-/// written in many ways.
-fn spelled(secret: &[u8]) -> [Spelling; 4] {
+/// As it is; encoded as in a URL, in either case; as a text of JSON, with the slashes that some have, and with what others
+/// escape for HTML's sake; in HTML; and JSON in a text of JSON, or in HTML. Padding says nothing, and is written in many ways.
+fn spelled(secret: &[u8]) -> [Spelling; 9] {
     let padding = secret.iter().rev().take_while(|byte| **byte == b'=').count();
     let secret = secret.get(..secret.len() - padding).unwrap_or_default();
     let encoded = Zeroizing::new(target::encoded(secret).into_bytes());
@@ -169,11 +227,21 @@ fn spelled(secret: &[u8]) -> [Spelling; 4] {
             _ => {}
         }
     }
-    let slashed = secret.iter().flat_map(|byte| match byte {
-        b'/' => &b"\\/"[..],
-        byte => std::slice::from_ref(byte),
-    });
-    [Zeroizing::new(secret.to_vec()), encoded, lower, Zeroizing::new(slashed.copied().collect())]
+    let [json, slashed, careful, html] =
+        [JSON, SLASHED_JSON, CAREFUL_JSON, HTML].map(|signs| escaped(secret, signs));
+    let (twice, shown) = (escaped(&json, JSON), escaped(&json, HTML));
+    [Zeroizing::new(secret.to_vec()), encoded, lower, json, slashed, careful, html, twice, shown]
+}
+
+fn escaped(secret: &[u8], signs: &[(u8, &str)]) -> Spelling {
+    let mut text = Zeroizing::new(Vec::with_capacity(secret.len() * 6));
+    for byte in secret {
+        match signs.iter().find(|(sign, _)| sign == byte) {
+            Some((_, written)) => text.extend_from_slice(written.as_bytes()),
+            None => text.push(*byte),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -189,6 +257,7 @@ mod tests {
             in_bodies: true,
             passes_cookies: false,
             cookie: None,
+            strict: false,
             held: Vec::new(),
         }
     }

@@ -1,9 +1,9 @@
 //! The words that bundles use for HTTP requests.
 
 use http::Method;
-use tidegate_gate::policy::{FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
+use tidegate_gate::policy::{Carries, FieldKind, FieldSpec, PathForm, PathSpec, Vocabulary, Word};
 
-use crate::target;
+use crate::{forward, target};
 
 const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
@@ -107,6 +107,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         form: PathForm::Behind(&["body.", "header."]),
     },
     spelling,
+    carries: Some(Carries { place, field: forward::can_be_passed }),
 };
 
 /// The method as bundles name it; none for one that the gate doesn't know.
@@ -126,6 +127,15 @@ fn spelling(field: &str, glob: &str) -> Option<String> {
         _ => return None,
     };
     (spelled != glob).then_some(spelled)
+}
+
+/// What is wrong with the address of a place for placeholders.
+fn place(place: &str) -> Result<(), String> {
+    match place.split_once('.') {
+        Some(("header", name)) => forward::can_go(name),
+        Some(("query" | "body", name)) if !name.is_empty() => Ok(()),
+        _ => Err("is no place in a request: write header.NAME, query.NAME or body.NAME".into()),
+    }
 }
 
 #[cfg(test)]

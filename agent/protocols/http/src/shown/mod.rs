@@ -4,7 +4,7 @@
 
 mod form;
 mod inflate;
-mod json;
+pub(crate) mod json;
 mod text;
 
 use std::{borrow::Cow, sync::Arc};

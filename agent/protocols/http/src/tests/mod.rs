@@ -7,6 +7,7 @@ mod contract;
 mod h2_tricks;
 mod holding;
 mod oauth2;
+mod placeholders;
 mod records;
 mod requests;
 mod signing;

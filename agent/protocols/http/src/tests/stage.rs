@@ -53,6 +53,8 @@ pub(super) struct Stage {
     pub(super) names: Option<Arc<[Arc<str>]>>,
     server: Arc<dyn tidegate_gate::Server>,
     credential: Credential,
+    /// What the gate has beside what it signs in with.
+    others: Vec<(&'static str, Credential)>,
     authority: Authority,
     rules: String,
     _directory: tempfile::TempDir,
@@ -188,6 +190,7 @@ impl Stage {
             stopping: watch::Sender::new(Stopping::No),
             server,
             credential: Credential::default(),
+            others: Vec::new(),
             authority,
             rules: text,
             _directory: directory,
@@ -210,6 +213,13 @@ impl Stage {
             password: Some(Secret::new(password.as_bytes().to_vec())),
             ..Credential::default()
         };
+        self
+    }
+
+    /// The gate has a credential of this name, too.
+    pub(super) fn has(mut self, name: &'static str, password: &str) -> Self {
+        let password = Some(Secret::new(password.as_bytes().to_vec()));
+        self.others.push((name, Credential { password, ..Credential::default() }));
         self
     }
 
@@ -257,7 +267,7 @@ impl Stage {
             policy: self.policy.clone(),
             changes: self.changes.subscribe(),
             stopping: self.stopping.subscribe(),
-            credentials: Arc::new(Always(self.credential.clone())),
+            credentials: Arc::new(Known(self.credential.clone(), self.others.clone())),
             records: Arc::new(self.memory.clone()),
             approvals: Arc::new(self.people.clone()),
             rates: self.rates.clone(),
@@ -319,11 +329,14 @@ fn load(resource: &str, rules: &str) -> Policy {
         .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()))
 }
 
-struct Always(Credential);
+/// The credential of the resource `it`, and others by name.
+struct Known(Credential, Vec<(&'static str, Credential)>);
 
-impl Credentials for Always {
-    fn credential<'a>(&'a self, _name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
-        Box::pin(async { Ok(self.0.clone()) })
+impl Credentials for Known {
+    fn credential<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
+        let named = self.1.iter().find(|(known, _)| *known == name).map(|(_, credential)| credential.clone());
+        let known = if name == "it" { Some(self.0.clone()) } else { named };
+        Box::pin(async move { known.ok_or_else(|| CredentialError::Missing(name.into())) })
     }
 }
 

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 
 use crate::{
     answer::cannot_be_masked, deciding::message_matter, exchange::Session, fields, request::Understood,
-    shown::Masks, target, transcript, upstream::Driver,
+    shown::Masks, target, traces::Traces, transcript, upstream::Driver,
 };
 
 /// Most bytes of a message.
@@ -44,6 +44,8 @@ pub(crate) struct Switched {
     /// What the client is told of it.
     pub(crate) headers: HeaderMap,
     pub(crate) upstream: Upgraded,
+    /// What must not come back over it.
+    pub(crate) traces: Box<Traces>,
     /// Of the upgrade.
     pub(crate) permit: Permit,
     /// What it was asked for with.
@@ -76,14 +78,14 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let Switched { upstream, permit, asked, room: _room, driver: _driver, .. } = switched;
+        let Switched { upstream, traces, permit, asked, room: _room, driver: _driver, .. } = switched;
         let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
         let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
         let upstream =
             WebSocketStream::from_raw_socket(TokioIo::new(upstream), Role::Client, Some(config)).await;
         let (mut to_client, mut from_client) = client.split();
         let (mut to_server, mut from_server) = upstream.split();
-        let place = Place { session: self, asked };
+        let place = Place { session: self, asked, traces };
         let count = |note: fn(&mut Outcome) -> &mut u64| {
             let permit = &permit;
             move |bytes| permit.so_far(|outcome| *note(outcome) += bytes)
@@ -122,6 +124,7 @@ async fn say(sink: &mut (impl Sink<Message> + Unpin), code: CloseCode, reason: &
 struct Place<'a> {
     session: &'a Session,
     asked: Box<Understood>,
+    traces: Box<Traces>,
 }
 
 impl Place<'_> {
@@ -161,6 +164,7 @@ impl Place<'_> {
         payload: Bytes,
         sink: &mut (impl Sink<Message> + Unpin),
     ) -> Result<u64, Closing> {
+        let payload = if to == To::Client { self.traces.message(payload) } else { payload };
         let permit = self.permit(to, word, &payload).await?;
         let payload = match (to, Masks::of(permit.verdict(), permit.masker())) {
             (To::Client, Some(masks)) => {
@@ -262,14 +266,13 @@ impl Place<'_> {
     fn closed(&self, to: To, frame: Option<CloseFrame>) -> Closing {
         let code = frame.as_ref().map_or(CloseCode::Normal, |frame| frame.code);
         let gate = &self.session.gate;
-        let reason = match (to, frame, gate.standing_masks().content) {
-            (To::Client, Some(frame), None) => frame.reason.to_string(),
-            (To::Client, Some(frame), Some(mask)) => {
-                let shown: Cow<'_, [u8]> = gate.masker().scan(&mask, frame.reason.as_bytes());
-                String::from_utf8_lossy(&shown).into_owned()
-            }
-            _ => String::new(),
+        let said = frame.filter(|_| to == To::Client).map(|frame| Bytes::from(frame.reason.to_string()));
+        let said = said.map(|said| self.traces.message(said)).unwrap_or_default();
+        let shown = match gate.standing_masks().content {
+            None => Cow::Borrowed(&*said),
+            Some(mask) => gate.masker().scan(&mask, &said),
         };
+        let reason = String::from_utf8_lossy(&shown).into_owned();
         Closing { client: (code, short(&reason)), server: code, error: None }
     }
 }

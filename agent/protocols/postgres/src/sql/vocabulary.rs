@@ -97,4 +97,5 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
     text: "sql",
     path: PathSpec { written: "schema.table.column", form: PathForm::Names(3) },
     spelling: any_spelling,
+    carries: None,
 };

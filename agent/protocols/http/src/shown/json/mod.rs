@@ -295,7 +295,7 @@ impl<'a> Json<'a> {
 }
 
 /// The length of the string that begins here, looked for from where it was left; if it isn't all there, how far that was.
-fn string_end(input: &[u8], mut at: usize) -> Result<usize, usize> {
+pub(crate) fn string_end(input: &[u8], mut at: usize) -> Result<usize, usize> {
     loop {
         let rest = input.get(at..).ok_or(at)?;
         at += memchr::memchr2(b'"', b'\\', rest).ok_or(input.len())?;
@@ -307,7 +307,7 @@ fn string_end(input: &[u8], mut at: usize) -> Result<usize, usize> {
 }
 
 /// The text of a JSON string. What isn't Unicode (a lone surrogate, say) is left in its escapes.
-fn unquoted(token: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn unquoted(token: &[u8]) -> Cow<'_, [u8]> {
     let inside = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
     if memchr::memchr(b'\\', inside).is_none() {
         return Cow::Borrowed(inside);
@@ -316,7 +316,7 @@ fn unquoted(token: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Writes a text as a JSON string.
-fn quote(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn quote(text: &[u8], out: &mut Vec<u8>) {
     // Nothing fails that is written to memory.
     let _ = serde_json::to_writer(out, &*String::from_utf8_lossy(text));
 }
