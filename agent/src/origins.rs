@@ -10,9 +10,9 @@ use std::{
 
 use tidegate_gate::{AccountName, Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
-    Captured, CaughtUp, Destination, FileRule, Kernel, KernelError, Learned, ListenerName, NamePattern,
-    OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection, Refusal, Rules,
-    SubjectRule, UnixResource, UnixRule, Unread, Version, netns, peer,
+    Captured, CaughtUp, Destination, Directory, FileRule, Kernel, KernelError, Learned, ListenerName,
+    Lookups, NamePattern, OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection,
+    Refusal, Rules, SubjectRule, UnixResource, UnixRule, Unread, Version, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -354,12 +354,17 @@ fn principal(captured: Captured, facts: Facts, name: Option<AccountName>) -> Pri
     Principal { subjects: captured.subjects, process, ..Principal::default() }
 }
 
-/// What the kernel must know of a bundle. Every name that the host does not know is in the error.
-/// Clients of its Unix sockets are sent to sockets in `listeners`.
-pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> Result<Rules, Vec<String>> {
-    let (mut rules, mut problems) = (Rules::default(), Vec::new());
+/// What the kernel must know of a bundle, and who may not be governed by it because the name service could not tell who they
+/// are. Every name that the host does not know is in the error. Clients of its Unix sockets are sent to sockets in `listeners`.
+pub(crate) fn rules(
+    policy: &Policy,
+    resolved: &Resolved,
+    listeners: &Path,
+    directory: &Directory,
+) -> Result<(Rules, Vec<String>), Vec<String>> {
+    let (mut rules, mut problems, mut lookups) = (Rules::default(), Vec::new(), directory.look_up());
     for subject in &policy.subjects {
-        match subject_rule(subject) {
+        match subject_rule(subject, &mut lookups) {
             Ok(rule) => rules.subjects.push(rule),
             Err(problem) => problems.push(problem),
         }
@@ -375,7 +380,7 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> R
             resource: resource.name.clone(),
         }));
     }
-    match subjects::owners(&rules.subjects) {
+    match subjects::owners(&rules.subjects, &mut lookups) {
         Ok(owners) => rules.owners = owners,
         Err(error) => problems.push(error.to_string()),
     }
@@ -391,7 +396,7 @@ pub(crate) fn rules(policy: &Policy, resolved: &Resolved, listeners: &Path) -> R
     rules.shield_required = policy.required.contains(&Requirement::Shield);
     rules.files = policy.files.iter().flat_map(file_rules).collect();
     rules.unix = policy.unix.iter().flat_map(unix_rules).collect();
-    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+    if problems.is_empty() { Ok((rules, lookups.into_trouble())) } else { Err(problems) }
 }
 
 fn file_rules(shielded: &ShieldedFiles) -> impl Iterator<Item = FileRule> + '_ {
@@ -416,10 +421,10 @@ fn unix_rules(pass: &UnixPass) -> impl Iterator<Item = UnixRule> + '_ {
     })
 }
 
-fn subject_rule(subject: &Subject) -> Result<SubjectRule, String> {
+fn subject_rule(subject: &Subject, lookups: &mut Lookups<'_>) -> Result<SubjectRule, String> {
     let owned = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let (users, groups) = (owned(&subject.users), owned(&subject.groups));
     let (cgroups, units) = (owned(&subject.cgroups), owned(&subject.units));
     let names = Names { users: &users, groups: &groups, cgroups: &cgroups, units: &units };
-    subjects::resolve(&subject.name, names).map_err(|error| error.to_string())
+    subjects::resolve(&subject.name, names, lookups).map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_dns::Upstream;
 use tidegate_gate::Credentials;
 use tidegate_identity::{Prepared, Registry};
-use tidegate_kernel::Rules;
+use tidegate_kernel::{Directory, Rules};
 use tidegate_policy::{Host, Policy, Requirement};
 use tokio::sync::{Mutex, watch};
 
@@ -41,6 +41,8 @@ pub(crate) struct Candidate {
     authority: Arc<Authority>,
     routes: Routes,
     rules: Rules,
+    /// Who may not be governed by it, and why.
+    ungoverned: Vec<String>,
     uses: Uses,
     upstream: Upstream,
 }
@@ -59,6 +61,8 @@ pub(crate) struct Loader {
     pub(crate) registry: Registry,
     /// Where clients of Unix sockets that are resources are sent.
     pub(crate) listeners: PathBuf,
+    /// Who its users and groups are.
+    pub(crate) users: Arc<Directory>,
 }
 
 /// Replaces the bundle in force by what is on disk now.
@@ -81,7 +85,7 @@ pub(crate) struct Summary {
     pub(crate) resources: usize,
     /// How long the host's authority counts.
     pub(crate) authority: Life,
-    /// What of the last change went wrong once the bundle was in force: something that ran before may not be governed yet.
+    /// Who or what may not be governed by it yet, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trouble: Vec<String>,
 }
@@ -104,10 +108,11 @@ impl Loader {
         let resolved = Resolved::of(&policy, &upstream).await?;
         let uses = Uses::of(&policy, &resolved);
         let routes = Routes::build(servers, &resolved, &self.protocols, &authority)?;
-        let listeners = self.listeners.clone();
-        let (policy, rules) = off_thread(move || {
-            let rules = origins::rules(&policy, &resolved, &listeners).map_err(BundleError::Unusable)?;
-            Ok::<_, BundleError>((policy, rules))
+        let (listeners, users) = (self.listeners.clone(), self.users.clone());
+        let (policy, rules, ungoverned) = off_thread(move || {
+            let made = origins::rules(&policy, &resolved, &listeners, &users);
+            let (rules, ungoverned) = made.map_err(BundleError::Unusable)?;
+            Ok::<_, BundleError>((policy, rules, ungoverned))
         })
         .await?;
         let registry = self.registry.clone();
@@ -116,7 +121,10 @@ impl Loader {
             Ok::<_, BundleError>((policy, issuers))
         })
         .await?;
-        Ok(Candidate { policy, issuers, authority, routes, rules, uses, upstream })
+        for who in &ungoverned {
+            tracing::warn!(who, "somebody may not be governed; reload once that is mended");
+        }
+        Ok(Candidate { policy, issuers, authority, routes, rules, ungoverned, uses, upstream })
     }
 
     async fn authority(&self, policy: &Policy) -> Result<Arc<Authority>, Error> {
@@ -167,7 +175,7 @@ impl Candidate {
             upstream: ArcSwap::from_pointee(self.upstream),
             authority: ArcSwap::new(self.authority),
             changes: watch::Sender::new(0),
-            trouble: ArcSwap::default(),
+            trouble: ArcSwap::from_pointee(self.ungoverned),
         })
     }
 }
@@ -271,7 +279,7 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Summary, Error> {
-        let Candidate { policy, issuers, authority, routes, rules, uses, upstream } =
+        let Candidate { policy, issuers, authority, routes, rules, ungoverned, uses, upstream } =
             Box::pin(self.loader.load()).await?;
         self.in_force.names.install(uses, rules).await.map_err(Error::Kernel)?;
         // From here on nothing fails.
@@ -279,8 +287,8 @@ impl Reloader {
         self.in_force.replace(policy, routes, upstream);
         self.loader.registry.adopt(issuers);
         let enforcer = self.enforcer().clone();
-        let trouble = off_thread(move || enforcer.catch_up()).await;
-        self.in_force.trouble.store(Arc::new(trouble));
+        let not_reached = off_thread(move || enforcer.catch_up()).await;
+        self.in_force.trouble.store(Arc::new([ungoverned, not_reached].concat()));
         Ok(self.in_force.summary())
     }
 }

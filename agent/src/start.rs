@@ -147,6 +147,7 @@ impl Opened {
             credentials: self.credentials.clone(),
             registry: self.registry.clone(),
             listeners: config.gate_sockets(),
+            users: Arc::default(),
         }
     }
 }

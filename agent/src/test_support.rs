@@ -468,5 +468,6 @@ fn loader(bundle: &Path, credentials: &Path, authority: &Folder, registry: &Regi
         credentials: Arc::new(Files::new(None, credentials.into())),
         registry: registry.clone(),
         listeners: PathBuf::from("/run/tidegate-test"),
+        users: Arc::default(),
     }
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    KernelError, SubUids,
+    KernelError, Lookups, SubUids,
+    directory::Told,
     users::{self, Answer},
 };
 
@@ -183,39 +184,48 @@ impl Read {
     }
 }
 
-/// The ranges of these users.
-///
-/// # Errors
-///
-/// [`KernelError::System`] if the table can't be read, or it can't be told who is in it.
-pub(crate) fn of_users(owners: &[u32]) -> Result<Vec<SubUids>, KernelError> {
-    of_users_in(&table()?, owners)
-}
-
-/// All ranges but root's own and those of users who are gone or can't be told.
+/// The ranges of these users. Whom the name service doesn't tell in time is left out, as the look-ups' trouble says.
 ///
 /// # Errors
 ///
 /// [`KernelError::System`] if the table can't be read.
-pub(crate) fn of_all() -> Result<Vec<SubUids>, KernelError> {
-    let mut known: HashMap<String, Option<u32>> = HashMap::new();
-    let mut found = Vec::new();
-    for Range { user, start, count } in ranges(&table()?) {
-        let owner = *known.entry(user).or_insert_with_key(|user| uid(user).ok().flatten());
-        found.extend(owner.filter(|owner| *owner != 0).map(|owner| SubUids { owner, start, count }));
-    }
-    Ok(found)
+pub(crate) fn of_users(owners: &[u32], lookups: &mut Lookups<'_>) -> Result<Vec<SubUids>, KernelError> {
+    Ok(of_users_in(&table()?, owners, lookups))
 }
 
-fn of_users_in(text: &str, owners: &[u32]) -> Result<Vec<SubUids>, KernelError> {
+/// All ranges but root's own and those of users who are gone or can't be told: nobody is governed by them.
+///
+/// # Errors
+///
+/// [`KernelError::System`] if the table can't be read.
+pub(crate) fn of_all(lookups: &mut Lookups<'_>) -> Result<Vec<SubUids>, KernelError> {
+    Ok(of_all_in(&table()?, lookups))
+}
+
+fn of_all_in(text: &str, lookups: &mut Lookups<'_>) -> Vec<SubUids> {
     let mut found = Vec::new();
-    // The name service isn't asked for the sake of nobody.
-    for Range { user, start, count } in ranges(text).filter(|_| !owners.is_empty()) {
-        if let Some(owner) = uid(&user)?.filter(|owner| owners.contains(owner)) {
+    for Range { user, start, count } in ranges(text) {
+        if let Told::Is(owner) = owner(&user, lookups)
+            && owner != 0
+        {
             found.push(SubUids { owner, start, count });
         }
     }
-    Ok(found)
+    found
+}
+
+fn of_users_in(text: &str, owners: &[u32], lookups: &mut Lookups<'_>) -> Vec<SubUids> {
+    let mut found = Vec::new();
+    // The name service isn't asked for the sake of nobody.
+    for Range { user, start, count } in ranges(text).filter(|_| !owners.is_empty()) {
+        match owner(&user, lookups) {
+            Told::Is(owner) if owners.contains(&owner) => found.push(SubUids { owner, start, count }),
+            Told::Untold => lookups.left_out_sub_uids(&user),
+            // Of those whom a service that is away doesn't know, few are governed, and labels are inherited.
+            Told::Is(_) | Told::Gone | Told::Nowhere => {}
+        }
+    }
+    found
 }
 
 fn table() -> Result<String, KernelError> {
@@ -226,19 +236,9 @@ fn table() -> Result<String, KernelError> {
     }
 }
 
-/// A user by number or name; none who is gone.
-fn uid(user: &str) -> Result<Option<u32>, KernelError> {
-    if let Some(uid) = user.parse().ok().or_else(|| users::local_uid(user)) {
-        return Ok(Some(uid));
-    }
-    match users::uid(user) {
-        Answer::Is(uid) => Ok(Some(uid)),
-        Answer::None | Answer::Nowhere => Ok(None),
-        Answer::Untold => {
-            let error = io::Error::other(format!("who {user:?} in {TABLE} is could not be told"));
-            Err(KernelError::System { what: "the user database", error })
-        }
-    }
+/// A user by number or name.
+fn owner(user: &str, lookups: &mut Lookups<'_>) -> Told {
+    user.parse().map_or_else(|_| lookups.user(user), Told::Is)
 }
 
 /// A line of the table.
@@ -264,6 +264,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::Directory;
 
     fn accounts_of(text: &str) -> (tempfile::TempDir, Accounts) {
         let directory = tempfile::tempdir().unwrap();
@@ -296,7 +297,28 @@ mod tests {
     fn sub_uids_are_the_governed_users_own_by_name_or_number() {
         let table = "root:100000:65536\n61001:200000:65536\n# other\n61002:300000:65536\nroot:x:1\nroot:5:0\nroot:9\n";
         let range = |owner, start| SubUids { owner, start, count: 65_536 };
-        assert_eq!(of_users_in(table, &[0, 61_001]).unwrap(), [range(0, 100_000), range(61_001, 200_000)]);
+        let directory = Directory::default();
+        let of = |owners: &[u32]| of_users_in(table, owners, &mut directory.look_up());
+        assert_eq!(of(&[0, 61_001]), [range(0, 100_000), range(61_001, 200_000)]);
+    }
+
+    #[test]
+    fn a_stuck_name_service_takes_no_range_from_whom_the_host_knows_and_no_more_than_its_time() {
+        let stuck = |_: &str| loop {
+            std::thread::park();
+        };
+        let local = |name: &str| (name == "lxd").then_some(998);
+        let patience = Duration::from_millis(50);
+        let directory = Directory { local, service: stuck, patience, ..Directory::default() };
+        let lines: String = (0..40).map(|line| format!("user{line}:{}:9\n", 100_000 + line * 10)).collect();
+        let table = format!("{lines}lxd:1000000:65536\n");
+        let lxd = [SubUids { owner: 998, start: 1_000_000, count: 65_536 }];
+        let (begun, mut lookups) = (Instant::now(), directory.look_up());
+        assert_eq!(of_all_in(&table, &mut lookups), lxd);
+        assert_eq!(of_users_in(&table, &[998], &mut lookups), lxd);
+        assert!(begun.elapsed() < Duration::from_secs(3));
+        let trouble = lookups.into_trouble();
+        assert!(trouble.len() == 1 && trouble[0].contains("\"user0\" is (40 such"), "{trouble:?}");
     }
 
     #[test]

@@ -27,6 +27,13 @@ pub enum Answer<T> {
     Untold,
 }
 
+/// A group and who is in it besides those whose primary group it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Members {
+    pub(crate) gid: u32,
+    pub(crate) names: Vec<String>,
+}
+
 /// What the host's own table calls an account.
 pub fn local_name(uid: u32) -> Option<String> {
     let table = fs::read_to_string(PASSWD).unwrap_or_default();
@@ -47,6 +54,19 @@ pub fn name(uid: u32) -> Answer<String> {
 /// Whose name that is, as the services say. Blocks as long as they do.
 pub fn uid(name: &str) -> Answer<u32> {
     answer(User::from_name(name).map(|user| user.map(|user| user.uid.as_raw())))
+}
+
+/// The group of that name or number in the host's own table.
+pub(crate) fn local_group(group: &str) -> Option<Members> {
+    group_in(&fs::read_to_string(GROUP).unwrap_or_default(), group)
+}
+
+/// The group of that name or number, as the services say; of a number that no group has, nobody. Blocks as long as they do.
+pub(crate) fn group(group: &str) -> nix::Result<Option<Members>> {
+    let members = |found: Group| Members { gid: found.gid.as_raw(), names: found.mem };
+    let Ok(gid) = group.parse::<u32>() else { return Ok(Group::from_name(group)?.map(members)) };
+    let found = Group::from_gid(gid.into())?.map(members);
+    Ok(found.or_else(|| Some(Members { gid, names: Vec::new() })))
 }
 
 /// The groups that the host's own tables say this account is in, by name.
@@ -129,6 +149,17 @@ fn groups_in(table: &str, user: &str, primary: Option<u32>) -> Vec<String> {
     table.lines().filter_map(of_user).collect()
 }
 
+fn group_in(table: &str, group: &str) -> Option<Members> {
+    table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = own_name(fields.next()?)?;
+        let gid: u32 = fields.nth(1)?.parse().ok()?;
+        let names = fields.next()?.split(',').map(str::trim).filter(|name| !name.is_empty());
+        (name == group || group.parse() == Ok(gid))
+            .then(|| Members { gid, names: names.map(str::to_owned).collect() })
+    })
+}
+
 /// A name that is the table's own: neither a comment, nor what `compat` reads as a question to another service.
 fn own_name(name: &str) -> Option<&str> {
     (!name.is_empty() && !name.starts_with(['+', '-', '#'])).then_some(name)
@@ -146,6 +177,9 @@ mod tests {
         let group = "jobs:x:7:\ndba:x:8:ann, ci\nother:x:9:cia,\n+dba2:x:10:ci\nshort:x\n";
         assert_eq!(groups_in(group, "ci", Some(7)), ["jobs", "dba"]);
         assert_eq!(groups_in(group, "ann", None), ["dba"]);
+        let dba = Members { gid: 8, names: vec!["ann".into(), "ci".into()] };
+        assert_eq!((group_in(group, "dba"), group_in(group, "8")), (Some(dba.clone()), Some(dba)));
+        assert_eq!((group_in(group, "dba2"), group_in(group, "short")), (None, None));
     }
 
     #[test]

@@ -126,10 +126,7 @@ fn show_authority(out: &mut impl Write, authority: &Life) -> io::Result<()> {
 
 fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
     in_force.trouble.iter().try_for_each(|trouble| {
-        writeln!(
-            out,
-            "trouble    what ran before may not be governed yet: {trouble}; reload once that is mended"
-        )
+        writeln!(out, "trouble    not all may be governed yet: {trouble}; reload once that is mended")
     })?;
     in_force.authority.warning().map_or(Ok(()), |warning| writeln!(out, "trouble    {warning}"))
 }
