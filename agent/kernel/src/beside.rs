@@ -11,10 +11,13 @@ use crate::pins::Pins;
 use crate::rules::{Rules, SubjectBits};
 use crate::shield::{self, Protection, Shield, Told};
 use crate::unix::{self, UnixHooks, UnixResource};
-use crate::{KernelError, Peer};
+use crate::{Directory, KernelError, Peer};
 
 /// As much of both as this kernel has.
-pub(crate) struct Beside(Mutex<State>);
+pub(crate) struct Beside {
+    state: Mutex<State>,
+    users: Directory,
+}
 
 struct State {
     /// The LSM programs, or why there are none.
@@ -36,7 +39,7 @@ impl Beside {
     pub(crate) fn detached() -> Self {
         let why = || "it is not attached yet".to_owned();
         let (shield, unix) = (Err(KernelError::Shield(why())), Err(KernelError::Unix(why())));
-        Self(Mutex::new(State { shield, unix, own: Vec::new() }))
+        Self::new(State { shield, unix, own: Vec::new() })
     }
 
     /// Attaches what the kernel takes.
@@ -44,7 +47,11 @@ impl Beside {
         let shield = Shield::load(pins);
         let looks_at_listeners = shield.as_ref().is_ok_and(Shield::looks_at_listeners);
         let unix = UnixHooks::load(pins, hierarchy, looks_at_listeners, shield.is_ok());
-        Self(Mutex::new(State { shield, unix, own: Vec::new() }))
+        Self::new(State { shield, unix, own: Vec::new() })
+    }
+
+    fn new(state: State) -> Self {
+        Self { state: Mutex::new(state), users: Directory::default() }
     }
 
     /// Makes what is refused tracing events, and tells of it, by a task on the current Tokio runtime.
@@ -107,7 +114,10 @@ impl Beside {
         };
         let shield = shielded.then(|| shield::Compiled::new(rules, &own, bits)).transpose()?;
         let unix = match hooks {
-            Ok(host) => Some(unix::Compiled::new(rules, &own, bits, governed, host)?),
+            Ok(host) => {
+                let host = (host, self.users.look_up());
+                Some(unix::Compiled::new(rules, &own, bits, governed, host)?)
+            }
             Err(_) if rules.unix_resources.is_empty() => None,
             Err(missing) => {
                 return Err(KernelError::Rules(format!(
@@ -158,7 +168,7 @@ impl Beside {
 
     /// A panic while a table was locked leaves it as the kernel has it, which is what counts.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

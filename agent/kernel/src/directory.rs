@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::users::{self, Answer, Members};
+use crate::users::{self, Account, Answer, Members};
 
 /// How long all look-ups for one set of rules take together.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -21,6 +21,8 @@ pub struct Directory {
     pub(crate) service: fn(&str) -> Answer<u32>,
     pub(crate) local_group: fn(&str) -> Option<Members>,
     pub(crate) group: fn(&str) -> nix::Result<Option<Members>>,
+    pub(crate) account: fn(u32) -> Answer<Account>,
+    pub(crate) is_in: fn(&Account, u32) -> Option<bool>,
     pub(crate) patience: Duration,
     pub(crate) known: Mutex<HashMap<String, u32>>,
     /// Shared by the threads that wait for an answer.
@@ -57,6 +59,8 @@ impl Default for Directory {
             service: users::uid,
             local_group: users::local_group,
             group: users::group,
+            account: users::account,
+            is_in: users::is_in,
             patience: PATIENCE,
             known: Mutex::default(),
             asking: Arc::default(),
@@ -103,11 +107,30 @@ impl Lookups<'_> {
         told
     }
 
-    /// The group of that name or number; as the host's own table has it if it isn't told in time. None if there is none.
-    pub(crate) fn group(&mut self, subject: &str, group: &str) -> nix::Result<Option<Members>> {
+    /// The group of that name or number, as the services tell in time.
+    pub(crate) fn told_group(&self, group: &str) -> Option<nix::Result<Option<Members>>> {
         let (look, name) = (self.directory.group, group.to_owned());
-        if let Some(found) = self.in_time(move || look(&name)) {
-            return found;
+        self.in_time(move || look(&name))
+    }
+
+    /// An account, as the services tell in time.
+    pub(crate) fn account(&self, uid: u32) -> Answer<Account> {
+        let look = self.directory.account;
+        self.in_time(move || look(uid)).unwrap_or(Answer::Untold)
+    }
+
+    /// Whether a login of this account's has a group; none if it isn't told in time.
+    pub(crate) fn is_in(&self, account: Account, gid: u32) -> Option<bool> {
+        let look = self.directory.is_in;
+        self.in_time(move || look(&account, gid)).flatten()
+    }
+
+    /// The group of that name or number, for a subject; as the host's own table has it if it isn't told in time. None if there
+    /// is none: of a number that no group has, nobody is a member.
+    pub(crate) fn group(&mut self, subject: &str, group: &str) -> nix::Result<Option<Members>> {
+        if let Some(found) = self.told_group(group) {
+            let nobody = || Some(Members { gid: group.parse().ok()?, names: Vec::new() });
+            return found.map(|found| found.or_else(nobody));
         }
         let found = (self.directory.local_group)(group).ok_or(nix::Error::ETIMEDOUT)?;
         self.trouble.push(format!(

@@ -73,12 +73,11 @@ impl Governed {
 
     /// `Generation::looks`.
     pub(crate) fn looks(&self) -> u32 {
-        let of_kind = |wanted: SubjectKind| self.ids.keys().any(|(kind, _)| *kind == wanted as u32);
         [
             (LOOKS_AT_CGROUPS, self.names_cgroups()),
             (LOOKS_AT_SUB_USERS, !self.sub_users.is_empty()),
-            (LOOKS_AT_USERS, of_kind(SubjectKind::User)),
-            (LOOKS_AT_GROUPS, of_kind(SubjectKind::Group)),
+            (LOOKS_AT_USERS, self.of_kind(SubjectKind::User)),
+            (LOOKS_AT_GROUPS, self.names_groups()),
         ]
         .into_iter()
         .fold(0, |looks, (bit, named)| if named { looks | bit } else { looks })
@@ -89,9 +88,18 @@ impl Governed {
         !self.paths.is_empty() || !self.units.is_empty()
     }
 
+    /// Whether any subject is chosen by group.
+    pub(crate) fn names_groups(&self) -> bool {
+        self.of_kind(SubjectKind::Group)
+    }
+
     /// Whether nobody is governed.
     pub(crate) fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.sub_users.values().all(|user| user.subjects == 0)
+    }
+
+    fn of_kind(&self, wanted: SubjectKind) -> bool {
+        self.ids.keys().any(|(kind, _)| *kind == wanted as u32)
     }
 
     /// Users by their own ids.

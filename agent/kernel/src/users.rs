@@ -34,6 +34,13 @@ pub(crate) struct Members {
     pub(crate) names: Vec<String>,
 }
 
+/// An account's name and primary group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) gid: u32,
+}
+
 /// What the host's own table calls an account.
 pub fn local_name(uid: u32) -> Option<String> {
     let table = fs::read_to_string(PASSWD).unwrap_or_default();
@@ -61,12 +68,26 @@ pub(crate) fn local_group(group: &str) -> Option<Members> {
     group_in(&fs::read_to_string(GROUP).unwrap_or_default(), group)
 }
 
-/// The group of that name or number, as the services say; of a number that no group has, nobody. Blocks as long as they do.
+/// The group of that name or number, as the services say. Blocks as long as they do.
 pub(crate) fn group(group: &str) -> nix::Result<Option<Members>> {
-    let members = |found: Group| Members { gid: found.gid.as_raw(), names: found.mem };
-    let Ok(gid) = group.parse::<u32>() else { return Ok(Group::from_name(group)?.map(members)) };
-    let found = Group::from_gid(gid.into())?.map(members);
-    Ok(found.or_else(|| Some(Members { gid, names: Vec::new() })))
+    let found = match group.parse::<u32>() {
+        Ok(gid) => Group::from_gid(gid.into()),
+        Err(_) => Group::from_name(group),
+    };
+    Ok(found?.map(|found| Members { gid: found.gid.as_raw(), names: found.mem }))
+}
+
+/// What the services say of an account. Blocks as long as they do.
+pub(crate) fn account(uid: u32) -> Answer<Account> {
+    let account = |user: User| Account { name: user.name, gid: user.gid.as_raw() };
+    answer(User::from_uid(Uid::from_raw(uid)).map(|user| user.map(account)))
+}
+
+/// Whether a login of this account's has a group, as the services say; none if they can't. Blocks as long as they do.
+pub(crate) fn is_in(account: &Account, gid: u32) -> Option<bool> {
+    let name = CString::new(account.name.as_str()).ok()?;
+    let groups = getgrouplist(&name, Gid::from_raw(account.gid)).ok()?;
+    Some(account.gid == gid || groups.contains(&Gid::from_raw(gid)))
 }
 
 /// The groups that the host's own tables say this account is in, by name.

@@ -26,7 +26,7 @@ use crate::pins::Pins;
 use crate::rules::{Rules, SubjectBits};
 use crate::shield::{EventReader, Told};
 use crate::tables::{named, replace_all};
-use crate::{KernelError, Peer};
+use crate::{KernelError, Lookups, Peer};
 
 /// A Unix socket that is a resource, whoever asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +68,9 @@ impl Compiled {
         own: &[PathBuf],
         bits: &SubjectBits,
         governed: &Governed,
-        host: Host,
+        (host, lookups): (Host, Lookups<'_>),
     ) -> Result<Self, KernelError> {
-        let compiler = Compiler { host, accounts: Accounts(governed), bits };
+        let compiler = Compiler { host, accounts: Accounts::new(governed, lookups), bits };
         Ok(Self { ways: compiler.compile(rules, own)?, resources: rules.unix_resources.clone() })
     }
 }

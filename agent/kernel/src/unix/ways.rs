@@ -153,6 +153,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::Directory;
     use crate::rules::{Compiled, SubjectRule};
     use crate::shield::UnixRule;
 
@@ -161,8 +162,9 @@ mod tests {
         let rules = Rules { subjects: vec![subject], ..rules };
         let mut bits = SubjectBits::default();
         let compiled = Compiled::new(&rules, 1, &mut bits).unwrap();
-        let compiler =
-            Compiler { host: Host::new(true), accounts: Accounts(&compiled.governed), bits: &bits };
+        let directory = Directory::default();
+        let accounts = Accounts::new(&compiled.governed, directory.look_up());
+        let compiler = Compiler { host: Host::new(true), accounts, bits: &bits };
         compiler.compile(&rules, own).map(|ways| ways.ways)
     }
 
