@@ -67,27 +67,42 @@ fn form(body: &[u8]) -> Result<Fields, String> {
             if fields.len() >= MOST || name.len() > LONGEST {
                 return Err(format!("it has more than {MOST} values, or names longer than {LONGEST} bytes"));
             }
-            fields.extend(plainer(&name).map(|plainer| (plainer.into(), value.clone())));
+            fields.extend(other_names(&name).into_iter().map(|other| (other.into(), value.clone())));
             fields.push((name.into(), value));
         }
     }
     Ok(fields)
 }
 
-/// The name that servers take this one for which know of nesting, or leave out blanks before it: `a.b` for `a[b]`, `a` for
-/// `a[]` and `a[0]`. None, if it is the same.
-fn plainer(name: &str) -> Option<String> {
+/// The other names that servers take this one for: those which know of nesting `a.b` for `a[b]`, and `a` for `a[]` and `a[0]`;
+/// PHP `a_b` for `a.b`, `a b` and `a[b`; all of them without blanks before it.
+fn other_names(name: &str) -> Vec<String> {
     let trimmed = name.trim_start();
-    let Some((first, rest)) = trimmed.split_once('[') else {
-        return (trimmed != name).then(|| trimmed.to_owned());
+    let (first, rest) = match trimmed.split_once('[') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (trimmed, None),
     };
-    let mut plainer = first.to_owned();
-    for inner in rest.split('[').map(|inner| inner.trim_end_matches(']')) {
-        if !inner.bytes().all(|byte| byte.is_ascii_digit()) {
-            plainer.extend([".", inner]);
+    let underscored = first.replace(['.', ' '], "_");
+    let mut names = vec![nested(first, rest), nested(&underscored, rest)];
+    if let Some(rest) = rest.filter(|rest| !rest.contains(']')) {
+        names.push(format!("{underscored}_{rest}"));
+        names.push(format!("{underscored}_{}", rest.replace(['.', ' ', '['], "_")));
+    }
+    names.dedup();
+    names.retain(|other| other != name);
+    names
+}
+
+/// A name, with what is in brackets behind it as names under it.
+fn nested(first: &str, rest: Option<&str>) -> String {
+    let mut name = first.to_owned();
+    for inner in rest.iter().flat_map(|rest| rest.split('[')).map(|inner| inner.trim_end_matches(']')) {
+        if !inner.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+            let dot = if name.is_empty() { "" } else { "." };
+            name.extend([dot, inner]);
         }
     }
-    Some(plainer)
+    name
 }
 
 /// A value, and where it stands.
@@ -237,7 +252,7 @@ mod tests {
     #[test]
     fn a_form_is_names_and_values() {
         let told = told("application/x-www-form-urlencoded", "a=1&b%20c=%C3%A9+x&a=2&flag&&x=a=b").unwrap();
-        assert_eq!(told, ["a=1", "b c=é x", "a=2", "flag=", "x=a=b"]);
+        assert_eq!(told, ["a=1", "b_c=é x", "b c=é x", "a=2", "flag=", "x=a=b"]);
     }
 
     #[test]
@@ -248,6 +263,10 @@ mod tests {
         assert_eq!(form("a[b][][c]=x"), ["a.b.c=x", "a[b][][c]=x"]);
         assert_eq!(form("+env=x"), ["env=x", " env=x"]);
         assert_eq!(form("a=1;env=x"), ["a=1;env=x", "a=1", "env=x"]);
+        assert_eq!(form(".method=x"), ["_method=x", ".method=x"]);
+        assert_eq!(form("user.id[a.b]=x"), ["user.id.a.b=x", "user_id.a.b=x", "user.id[a.b]=x"]);
+        assert_eq!(form("a[b.c=x"), ["a.b.c=x", "a_b.c=x", "a_b_c=x", "a[b.c=x"]);
+        assert_eq!(form("a[+]=y&[env]=x"), ["a=y", "a[ ]=y", "env=x", "[env]=x"]);
         let json = told("application/json", r#"{"a.b": {"c": 1}, "z": -0}"#).unwrap();
         assert_eq!(json, ["={}", "\"a.b\"={}", "\"a.b\".c=1", "a.b={}", "a.b.c=1", "z=0"]);
     }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::target;
+use crate::{overriding, target};
 
 /// Fields that are about one connection (RFC 9110, 7.6.1), or that the gate makes anew.
 const CONNECTIONS_OWN: [&str; 14] = [
@@ -27,7 +27,7 @@ const PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-client-ip"];
 
 /// Fields by which some servers take somebody else for whom the request is from than who signed in: behind the gate's own
 /// credential they would be obeyed.
-const SOMEBODY_ELSE: [&str; 14] = [
+const SOMEBODY_ELSE: [&str; 13] = [
     "sudo",
     "remote-user",
     "x-remote-user",
@@ -40,25 +40,12 @@ const SOMEBODY_ELSE: [&str; 14] = [
     "x-client-cert",
     "true-client-ip",
     "cf-connecting-ip",
-    "x-envoy-original-dst-host",
     "x-middleware-subrequest",
 ];
 
 /// The same by how their names begin.
 const SOMEBODY_ELSES: [&str; 5] =
     ["impersonate-", "x-remote-extra-", "x-auth-request-", "x-ssl-client-", "x-goog-authenticated-user-"];
-
-/// Fields by which some servers take another method or another path than the request's.
-const OVERRIDING: [&str; 8] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-uri",
-    "x-original-method",
-    "x-override-url",
-];
 
 /// Fields whose values are credentials: withheld in records, and a client's own go no further.
 const SECRET: [&str; 26] = [
@@ -165,7 +152,7 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Forwa
     let (mut sent, mut own) = (HeaderMap::with_capacity(headers.len()), HeaderMap::new());
     for (name, value) in headers {
         let text = name.as_str();
-        if OVERRIDING.contains(&text) {
+        if overriding::field(text) {
             return Err(format!("the header field {name} would change what the request is"));
         }
         if text.contains('_') {
@@ -196,8 +183,7 @@ pub(crate) fn can_go(name: &str) -> Result<(), String> {
     if parsed.as_str() != name {
         return Err(format!("is written {:?}", parsed.as_str()));
     }
-    match is_connections_own(&parsed) || is_proxy_s(name) || OVERRIDING.contains(&name) || name.contains('_')
-    {
+    match is_connections_own(&parsed) || is_proxy_s(name) || overriding::field(name) || name.contains('_') {
         true => Err("never goes upstream".into()),
         false => Ok(()),
     }
@@ -232,7 +218,7 @@ fn may_trail(name: &str) -> bool {
         let text = name.as_str();
         let begins = ["content-", "x-forwarded-", "proxy-"];
         !is_connections_own(&name)
-            && !OVERRIDING.contains(&text)
+            && !overriding::field(text)
             && !SECRET.contains(&text)
             && !PROXIES.contains(&text)
             && !is_somebody_else(text)
@@ -476,7 +462,9 @@ mod tests {
 
     #[test]
     fn what_would_change_the_request_is_refused() {
-        for name in OVERRIDING.into_iter().chain(["content_length", "x_api_key"]) {
+        for name in
+            ["x-http-method-override", "x-original-url", "x-rewrite-path", "content_length", "x_api_key"]
+        {
             assert!(upstream(&headers(&[(name, "DELETE")]), &[]).is_err(), "{name} was taken");
         }
     }

@@ -17,6 +17,7 @@ mod forward;
 mod har;
 mod media;
 mod options;
+mod overriding;
 mod patience;
 mod problem;
 mod request;

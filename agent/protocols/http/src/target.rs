@@ -10,6 +10,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::overriding;
+
 /// A target, or a part of one, that may be read in more ways than one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("{0}")]
@@ -36,9 +38,6 @@ pub(crate) struct Tolerated {
     /// `_method=DELETE` in a query.
     pub(crate) method_parameters: bool,
 }
-
-/// Query parameters that some servers obey instead of the method.
-const METHOD_PARAMETERS: [&str; 3] = ["_method", "$httpmethod", "x-http-method-override"];
 
 /// A query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -241,7 +240,13 @@ impl Query {
         for pair in written.split('&') {
             let parts = pair.split(';').filter(|_| pair.contains(';'));
             for part in std::iter::once(pair).chain(parts).filter(|part| !part.is_empty()) {
-                parameters.push(parameter(part)?);
+                let parameter = parameter(part)?;
+                if is_read_otherwise(name_of(&parameter)) {
+                    return Err(Ambiguous(
+                        "the name of a parameter of its query begins with a blank, or has a [ alone",
+                    ));
+                }
+                parameters.push(parameter);
             }
         }
         Ok(Self { text, parameters })
@@ -249,10 +254,7 @@ impl Query {
 
     /// Whether a parameter is there that some servers obey instead of the method.
     pub(crate) fn changes_the_method(&self) -> bool {
-        self.parameters.iter().any(|parameter| {
-            let name = parameter.split('=').next().unwrap_or_default().to_ascii_lowercase();
-            METHOD_PARAMETERS.contains(&&*name)
-        })
+        self.parameters.iter().any(|parameter| overriding::parameter(name_of(parameter)))
     }
 }
 
@@ -260,6 +262,16 @@ impl Query {
 fn parameter(pair: &str) -> Result<Arc<str>, Ambiguous> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
     Ok(format!("{}={}", form_decoded(name)?, form_decoded(value)?).into())
+}
+
+/// The name of a parameter that is written as `name=value`.
+fn name_of(parameter: &str) -> &str {
+    parameter.split_once('=').map_or(parameter, |(name, _)| name)
+}
+
+/// Whether some servers (PHP's) read a parameter's name as another: without what it begins with, or with an underscore in it.
+fn is_read_otherwise(name: &str) -> bool {
+    name.starts_with(char::is_whitespace) || name.contains('[') && !name.contains(']')
 }
 
 /// A name or a value of a form or query, decoded.
@@ -507,6 +519,8 @@ mod tests {
             "%5Fmethod=x",
             "$httpMethod=DELETE",
             "X-HTTP-Method-Override=x",
+            ".method=DELETE",
+            "_HttpMethod=DELETE",
         ] {
             assert!(changes(written), "{written}");
         }
@@ -515,7 +529,8 @@ mod tests {
 
     #[test]
     fn a_query_that_cannot_be_decoded_is_refused() {
-        for written in ["a=%", "a=%zz", "a=%00", "a=%ff", "a b", "é", "a#b", "a\r\nX: y"] {
+        for written in ["a=%", "a=%zz", "a=%00", "a=%ff", "a b", "é", "a#b", "a\r\nX: y", "x=1&+a=1", "a[b=1"]
+        {
             assert!(Query::parse(written).is_err(), "{written:?} was taken");
         }
     }

@@ -120,9 +120,41 @@ rules:
 async fn a_parameter_that_changes_the_method_is_refused_unless_it_is_tolerated() {
     for (options, status) in [("{}", "400"), ("{tolerate: [method-parameters]}", "200")] {
         let stage = stage(options).await;
-        let heard = stage.told(&stage.request("POST /x?_method=DELETE", "Content-Length: 0\r\n")).await;
-        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{options}: {heard}");
+        for query in ["_method=DELETE", ".method=DELETE", "_HttpMethod=DELETE", "[_method]=DELETE"] {
+            let line = format!("POST /x?{query}");
+            let heard = stage.told(&stage.request(&line, "Content-Length: 0\r\n")).await;
+            assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{options} {query}: {heard}");
+        }
     }
+    let stage = stage("{tolerate: [method-parameters]}").await;
+    let heard = stage.told(&stage.request("POST /x?+_method=DELETE", "Content-Length: 0\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 400"), "{heard}");
+}
+
+/// A form's name that a server reads as another has that other for rules, too.
+#[tokio::test]
+async fn a_deny_by_a_form_s_field_holds_for_every_spelling_of_its_name() {
+    const RULES: &str = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{}]}
+  - {name: no-override, subjects: [tester], resources: [it], deny: [{body: {_method: "*"}}, {body: {user_id: "1"}}]}
+"#;
+    let stage = Stage::set(RULES, "{}", Reached::Plainly, ok).await;
+    for form in [
+        "_method=DELETE",
+        ".method=DELETE",
+        "+_method=DELETE",
+        "x=1&[_method]=DELETE",
+        "user.id=1",
+        "user+id=1",
+        "user[id=1",
+    ] {
+        let fields =
+            format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", form.len());
+        let heard = stage.told(&with_body(&stage, "POST /x", &fields, form)).await;
+        assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("no-override"), "{form}: {heard}");
+    }
+    assert!(stage.received().is_empty());
 }
 
 /// What is copied to or from is decided like what is asked for.
