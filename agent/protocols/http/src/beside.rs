@@ -1,5 +1,5 @@
-//! What a request names beside its target: where to copy or move to (RFC 4918, 10.3), or what to copy from (object stores). Each
-//! is decided like the target of a request.
+//! What a request names beside its target: where to copy or move to (RFC 4918, 10.3), or what to copy or move from (object
+//! stores). Each is decided like the target of a request.
 
 use http::{HeaderMap, Method};
 use tidegate_gate::policy::{Item, Value};
@@ -7,12 +7,18 @@ use tidegate_gate::policy::{Item, Value};
 use crate::{
     options::Options,
     target::{self, Authority},
-    vocabulary,
 };
 
 const DESTINATION: &str = "destination";
-/// Fields by which a server reads something itself and keeps it under the target.
-const SOURCES: [&str; 3] = ["x-amz-copy-source", "x-goog-copy-source", "x-ms-copy-source"];
+/// How fields end by which a server reads something itself and keeps it under the target, and what it does where that was.
+const SOURCES: [(&str, &[&str]); 3] = [
+    ("-copy-source", &["GET"]),
+    ("-rename-source", &["GET", "DELETE"]),
+    ("-move-source", &["GET", "DELETE"]),
+];
+/// How fields end that lead to something whose path they don't tell: OpenStack Swift's are of the account that the target's
+/// path begins with, or another, and what a link or a manifest names is read later.
+const UNTOLD: [&str; 4] = ["-copy-from", "-symlink-target", "-object-manifest", "destination-account"];
 
 /// A path, and what is done there.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,21 +39,19 @@ impl Beside {
         tls: bool,
         options: &Options,
     ) -> Result<Vec<Self>, &'static str> {
-        let moves = matches!(method.as_str(), "COPY" | "MOVE");
-        let destination =
-            Some((DESTINATION, vocabulary::method(method).unwrap_or_default())).filter(|_| moves);
         let mut all = Vec::new();
-        for (name, method) in destination.into_iter().chain(SOURCES.map(|name| (name, "GET"))) {
+        for name in headers.keys().filter(|name| !options.pass.contains(name)) {
+            let Some(methods) = done_at(name.as_str(), method)? else { continue };
             let mut values = headers.get_all(name).iter();
-            let Some(value) = values.next().filter(|_| !options.pass.iter().any(|passed| passed == name))
-            else {
-                continue;
-            };
-            if values.next().is_some() {
+            let (Some(value), None) = (values.next(), values.next()) else {
                 return Err("it names twice where to copy to or from");
-            }
+            };
             let value = value.to_str().map_err(|_| "where it copies to or from is no path")?;
-            all.push(Self { method, path: path(value, authority, tls, options)? });
+            if name == DESTINATION && !value.starts_with('/') && !value.contains("://") {
+                return Err("its Destination is neither a URL nor a path from the root (RFC 4918, 10.3)");
+            }
+            let path = path(value, authority, tls, options)?;
+            all.extend(methods.iter().map(|method| Self { method, path: path.clone() }));
         }
         Ok(all)
     }
@@ -71,6 +75,20 @@ impl Beside {
         }
         item
     }
+}
+
+/// What a request of this method does where a field of this name says, if it says so.
+fn done_at(name: &str, method: &Method) -> Result<Option<&'static [&'static str]>, &'static str> {
+    if UNTOLD.iter().any(|end| name.ends_with(end)) {
+        return Err("it names another object than its path does (options: {pass: [the field]} lets it)");
+    }
+    let copies: &[_] = &["COPY"];
+    let moves: &[_] = &["MOVE"];
+    Ok(match method.as_str() {
+        "COPY" if name == DESTINATION => Some(copies),
+        "MOVE" if name == DESTINATION => Some(moves),
+        _ => SOURCES.iter().find(|(end, _)| name.ends_with(end)).map(|(_, methods)| *methods),
+    })
 }
 
 /// The path of a URL, or of what is one without saying where.

@@ -176,12 +176,25 @@ rules:
         ("PUT /mine/a", "x-amz-copy-source: payroll/dump", "403"),
         ("PUT /mine/a", "X-Amz-Copy-Source: mine/dump?versionId=1", "200"),
         ("PUT /mine/a", "x-ms-copy-source: https://elsewhere.test/mine/x?sig=1", "400"),
+        ("PUT /mine/a", "x-oss-copy-source: /payroll/dump", "403"),
+        ("PUT /mine/a", "x-ms-rename-source: /payroll/dump", "403"),
+        ("PUT /mine/a", "x-amz-rename-source: mine/dump", "403"),
+        ("PUT /mine/a", "X-Copy-From: /payroll/dump", "400"),
+        ("PUT /mine/a", "X-Symlink-Target: payroll/dump", "400"),
+        ("PUT /mine/a", "X-Object-Manifest: payroll/dump", "400"),
+        ("COPY /mine/a", "Destination: mine/b", "400"),
+        ("COPY /mine/a", "Destination: /mine/b\r\nDestination-Account: AUTH_other", "400"),
     ] {
         let head = stage.request(line, &format!("{field}\r\nContent-Length: 0\r\n"));
         let heard = stage.told(&head).await;
         assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{line} {field}: {heard}");
     }
     assert_eq!(stage.received().len(), 3);
+    let removing = MINE.replace("[GET, PUT, ", "[GET, PUT, DELETE, ");
+    let stage = Stage::set(&removing, "{}", Reached::Plainly, ok).await;
+    let more = "x-amz-rename-source: mine/dump\r\nContent-Length: 0\r\n";
+    let heard = stage.told(&stage.request("PUT /mine/a", more)).await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "what it removes may be removed: {heard}");
     let stage = Stage::set(MINE, "{pass: [destination]}", Reached::Plainly, ok).await;
     let heard = stage.told(&stage.request("MOVE /mine/a", "Destination: http://other.test/x\r\n")).await;
     assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
