@@ -8,9 +8,9 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use crate::{
     body::{BodyError, Source},
     exchange::{Ended, NotSent, Responder, Session},
-    forward,
     problem::Problem,
     request::Understood,
+    secrets,
     sign_in::KEPT,
 };
 
@@ -232,8 +232,6 @@ pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood) -> M
 
 fn with_headers(matter: Matter, understood: &Understood) -> Matter {
     understood.headers.iter().chain(&understood.own).fold(matter, |matter, (name, value)| {
-        let shown =
-            if forward::is_secret(name, value) { forward::WITHHELD.as_bytes() } else { value.as_bytes() };
-        matter.shown_as(name.as_str(), value.as_bytes(), shown)
+        matter.shown_as(name.as_str(), value.as_bytes(), secrets::shown(name, value).as_bytes())
     })
 }

@@ -21,6 +21,7 @@ mod overriding;
 mod patience;
 mod problem;
 mod request;
+mod secrets;
 mod sending;
 mod shares;
 mod shown;

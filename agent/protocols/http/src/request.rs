@@ -14,6 +14,7 @@ use crate::{
     media::{self, Media, media_type},
     options::Options,
     problem::{Problem, Reader},
+    secrets,
     sign_in::Payload,
     target::{self, Authority, Query},
     vocabulary,
@@ -95,9 +96,11 @@ impl Asked {
 
     /// As records have what was not understood: nothing of it is trusted, so little is told.
     pub(crate) fn told(&self) -> String {
-        let host = self.headers.get(header::HOST).map_or_else(String::new, |host| format!("{host:?}"));
+        let host = self.headers.get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+        let host = host.map_or_else(String::new, |host| format!("{:?}", secrets::shown_authority(&host)));
         let path = self.target.split('?').next().unwrap_or_default();
-        format!("{} {path:?} host {}{host}", self.method, self.authority.as_deref().unwrap_or_default())
+        let authority = secrets::shown_authority(self.authority.as_deref().unwrap_or_default());
+        format!("{} {path:?} host {authority}{host}", self.method)
     }
 
     /// Understands the request.
@@ -160,7 +163,7 @@ impl Asked {
             beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
         shape.items.extend(beside);
         let query = query.map(|query| query.text);
-        let recorded = |query| format!("?{}", forward::recorded_query(query, options.sign_in.parameter()));
+        let recorded = |query| format!("?{}", secrets::shown_query(query, options.sign_in.parameter()));
         let shown = query.as_deref().map_or_else(String::new, recorded);
         let version =
             if self.version == Version::HTTP_2 { "HTTP/2".to_owned() } else { format!("{:?}", self.version) };

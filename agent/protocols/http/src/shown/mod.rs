@@ -17,7 +17,7 @@ use tidegate_gate::{
 };
 
 use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
-use crate::{forward, media::Media};
+use crate::{media::Media, secrets};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
 const ABOUT_THE_WHOLE: [&str; 8] = [
@@ -115,7 +115,7 @@ impl<'a> Masks<'a> {
 
     /// The same, with credentials withheld.
     pub(crate) fn withholding(self) -> Self {
-        Self { withheld: Some(Arc::new(Show::Redact(forward::WITHHELD.into()))), ..self }
+        Self { withheld: Some(Arc::new(Show::Redact(secrets::WITHHELD.into()))), ..self }
     }
 
     /// Makes ready for a body that goes into the record: decoded, and with credentials withheld. An error says why that
@@ -217,7 +217,7 @@ impl<'a> Masks<'a> {
     /// How a field is shown, where it is masked.
     fn field(&self, path: &str) -> Option<&Arc<Show>> {
         match (&self.withheld, &self.fields) {
-            (Some(withheld), _) if forward::is_secret_field(path) => Some(withheld),
+            (Some(withheld), _) if secrets::is_in_body(path) => Some(withheld),
             (_, fields) => fields.as_ref()?.show(path),
         }
     }

@@ -89,6 +89,29 @@ async fn a_client_s_own_key_in_the_gate_s_header_field_is_withheld() {
     assert!(format!("{lines:?}").contains("x-door: (withheld)"), "{lines:?}");
 }
 
+/// A presigned URL is a credential, whoever bears it and wherever it stands.
+#[tokio::test]
+async fn urls_in_header_fields_are_kept_without_what_opens_them() {
+    let stage = kept(|_| {
+        "HTTP/1.1 302 Found\r\nLocation: https://store.test/k?X-Amz-Expires=300&X-Amz-Signature=hunter2\r\n\
+         Link: </next?page=2&token=hunter2>; rel=\"next\"\r\nContent-Length: 0\r\n\r\n"
+            .into()
+    })
+    .await;
+    let more = "Referer: https://ann:hunter2@x.test/cb?code=hunter2\r\nX-Nomad-Token: hunter2\r\n";
+    let heard = stage.told(&stage.request("GET /open/x", more)).await;
+    assert!(heard.contains("X-Amz-Signature=hunter2"), "the client gets it whole: {heard}");
+    assert!(stage.received()[0].contains("code=hunter2"), "and so does the server: {:?}", stage.received());
+    assert!(!stage.received()[0].contains("nomad"), "{:?}", stage.received());
+    let archive = archive(&stage);
+    let redirect = archive["log"]["entries"][0]["response"]["redirectURL"].as_str().unwrap_or_default();
+    assert_eq!(redirect, "https://store.test/k?X-Amz-Expires=300&X-Amz-Signature=(withheld)");
+    let refused = stage.request("GET http://ann:hunter2@x.test/open/x", "");
+    assert!(stage.told(&refused).await.starts_with("HTTP/1.1 400"));
+    let all = format!("{:?} {archive}", stage.memory.lines());
+    assert!(!all.contains("hunter2") && all.contains("/next?page=2"), "{all}");
+}
+
 #[tokio::test]
 async fn what_masks_hide_of_responses_is_not_kept_of_requests() {
     let stage = kept(ok).await;
