@@ -271,7 +271,10 @@ impl Session {
 
     pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
         let text = &*recorded(prepared);
-        let count = if prepared.ran.load(Ordering::Relaxed) { 0 } else { prepared.statements.acts() };
+        let is_known =
+            |cursor: &str| matches!(self.names.known(Space::Portals, cursor.as_bytes()), Known::As(_));
+        let ran = prepared.ran.load(Ordering::Relaxed);
+        let count = if ran { 0 } else { prepared.statements.acts(is_known) };
         self.gate.ask(Action { name: "statement", shape: &prepared.shape, text, count }).await
     }
 }

@@ -61,6 +61,7 @@ impl Statement {
             | Effect::CopyIn
             | Effect::Lock
             | Effect::PrepareTransaction
+            | Effect::BeginTransaction
             | Effect::EndTransaction => 0,
         };
         size_of::<Self>() + own
@@ -114,6 +115,8 @@ pub(crate) enum Effect {
     Lock,
     /// `PREPARE TRANSACTION`.
     PrepareTransaction,
+    /// `BEGIN` and `SAVEPOINT`.
+    BeginTransaction,
     /// `COMMIT`, `ROLLBACK`, `ROLLBACK TO` and `RELEASE`.
     EndTransaction,
     /// Creates relations, or gives them or their columns other names: to be kept in the session's [`Overlay`].
@@ -276,10 +279,20 @@ impl Statements {
         self.list.iter().any(|statement| matches!(statement.effect, Effect::PrepareTransaction))
     }
 
-    /// How many of them do something, rather than end a transaction or a part of one.
-    pub(crate) fn acts(&self) -> u32 {
-        let acts = self.list.iter().filter(|statement| !matches!(statement.effect, Effect::EndTransaction));
-        u32::try_from(acts.count()).unwrap_or(u32::MAX)
+    /// How many things they do: what ends a transaction or a part of one is none, nor is what begins one or sets something for
+    /// others beside it, nor what goes on with a cursor that is known.
+    pub(crate) fn acts(&self, is_known: impl Fn(&str) -> bool) -> u32 {
+        let acts = |statement: &&Statement| match &statement.effect {
+            Effect::EndTransaction => false,
+            Effect::Fetch { name } => !is_known(name),
+            _ => true,
+        };
+        let sets = |statement: &&Statement| {
+            matches!(statement.effect, Effect::BeginTransaction | Effect::Set { .. })
+        };
+        let (setting, others): (Vec<_>, Vec<_>) = self.list.iter().filter(acts).partition(sets);
+        let most = if others.is_empty() { setting.len() } else { others.len() };
+        u32::try_from(most).unwrap_or(u32::MAX)
     }
 
     /// A statement among them does what a prepared statement or a cursor does that it names.

@@ -80,6 +80,11 @@ impl Tracer<'_> {
                         | TransactionStmtKind::TransStmtRollbackTo
                         | TransactionStmtKind::TransStmtRelease,
                     ) => Effect::EndTransaction,
+                    Ok(
+                        TransactionStmtKind::TransStmtBegin
+                        | TransactionStmtKind::TransStmtStart
+                        | TransactionStmtKind::TransStmtSavepoint,
+                    ) => Effect::BeginTransaction,
                     _ => Effect::None,
                 };
                 Ok(self.simple("transaction", effect))

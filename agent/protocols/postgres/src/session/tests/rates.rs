@@ -22,11 +22,15 @@ async fn passes(stage: &mut Stage, text: &str, answer: Vec<u8>) {
 
 /// The client's text doesn't arrive.
 async fn is_over(stage: &mut Stage, text: &str) {
+    is_over_in(stage, text, TransactionStatus::Idle).await;
+}
+
+async fn is_over_in(stage: &mut Stage, text: &str, status: TransactionStatus) {
     stage.say(&query(text)).await;
     stage.server_gets(&query("refused_by_tidegate")).await;
-    stage.answer(&[error("42601"), ready()].concat()).await;
+    stage.answer(&[error("42601"), ready_in(status)].concat()).await;
     stage.client_gets_error("53400").await;
-    stage.client_gets(&ready()).await;
+    stage.client_gets(&ready_in(status)).await;
 }
 
 #[tokio::test]
@@ -68,6 +72,36 @@ async fn a_portal_counts_once_however_often_it_goes_on_and_anew_when_it_is_bound
     stage.answer(&answer).await;
     stage.client_gets(&answer).await;
     is_over(&mut stage, "select 1").await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_stands_around_others_in_a_text_counts_only_by_itself() {
+    let mut stage = open().await;
+    let whole = "begin; set application_name = 'a'; savepoint s; notify a; release s; commit";
+    let tags = ["BEGIN", "SET", "SAVEPOINT", "NOTIFY", "RELEASE", "COMMIT"];
+    let answer = [tags.map(complete).concat(), ready()].concat();
+    passes(&mut stage, whole, answer.clone()).await;
+    passes(&mut stage, whole, answer).await;
+    is_over(&mut stage, whole).await;
+    is_over(&mut stage, "begin").await;
+    is_over(&mut stage, "set application_name = 'a'").await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_fetches_more_from_a_known_cursor_counts_as_nothing() {
+    let mut stage = open().await;
+    let open = |tag: &str| [complete(tag), ready_in(TransactionStatus::Transaction)].concat();
+    passes(&mut stage, "begin", open("BEGIN")).await;
+    passes(&mut stage, "declare c cursor for select 1", open("DECLARE CURSOR")).await;
+    for _ in 0..3 {
+        let more = [rows("one", &["1"]), open("FETCH 1")].concat();
+        passes(&mut stage, "fetch 1 from c; fetch 1 from c", more).await;
+    }
+    // What another cursor is, nobody knows.
+    is_over_in(&mut stage, "move 1 in d", TransactionStatus::Transaction).await;
+    passes(&mut stage, "rollback", [complete("ROLLBACK"), ready()].concat()).await;
     stage.leaves().await;
 }
 
