@@ -22,6 +22,13 @@ impl Approvals for Asking {
         })
     }
 
+    fn ended<'a>(
+        &'a self,
+        questions: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>> {
+        self.desk.ended(questions)
+    }
+
     fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
         self.desk.revoked(questions)
     }
@@ -44,6 +51,13 @@ mod tests {
         fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
             self.0.lock().unwrap().push(question.principal.process);
             Box::pin(async { Ok(Answer::Known(Vec::new())) })
+        }
+
+        fn ended<'a>(
+            &'a self,
+            _: &'a [Arc<str>],
+        ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>> {
+            Box::pin(async { Ok(None) })
         }
 
         fn revoked<'a>(&'a self, _: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {

@@ -336,6 +336,13 @@ impl Approvals for Nobody {
         Box::pin(async { Err(ApprovalError("nobody is there".into())) })
     }
 
+    fn ended<'a>(
+        &'a self,
+        _questions: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn revoked<'a>(&'a self, _questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
         Box::pin(std::future::pending())
     }

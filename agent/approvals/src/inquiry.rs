@@ -185,6 +185,15 @@ impl Inquiry {
         self.trail.iter().any(|event| answers.contains(&&*event.step))
     }
 
+    /// Whether it was approved, and for one rule at least longer ago than that yes lasts.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        let is_over = |decided| {
+            let ends = |term: &Term| after(decided, lasts(&term.held.approval));
+            self.terms.iter().any(|term| now >= ends(term))
+        };
+        self.state == State::Approved && self.decided.is_some_and(is_over)
+    }
+
     /// Until when anything can still come of it.
     pub(crate) fn alive_until(&self) -> Timestamp {
         let decided = match (self.state, self.decided) {
@@ -293,8 +302,10 @@ impl Inquiry {
         same_matter && shown_alike && self.terms == other.terms && self.host == other.host
     }
 
-    /// Who asked is back with the very same, maybe in another process: it is shown as that asks it.
+    /// Who asked is back with the very same, maybe in another process: it is shown as that asks it. Who agreed to what was shown
+    /// otherwise has agreed to nothing.
     pub(crate) fn asked_again(&mut self, again: &Self, now: Timestamp) {
+        let shown = self.seal();
         self.session = again.session.clone();
         self.action = again.action;
         self.principal = again.principal.clone();
@@ -303,7 +314,13 @@ impl Inquiry {
         if self.trail.last().is_some_and(|event| event.step == "asked-again") {
             self.trail.truncate(last);
         }
-        self.happened(now, "asked-again", Some(&self.asker().name), None);
+        let anew = !self.agreed.is_empty() && self.seal() != shown;
+        let reason =
+            anew.then_some("by another program or account: who agreed before must look and agree anew");
+        self.happened(now, "asked-again", Some(&self.asker().name), reason);
+        if anew {
+            self.agreed.clear();
+        }
     }
 
     /// As people may see it, whom masks hide values from: without the digests that such values went into.

@@ -16,6 +16,16 @@ pub trait Approvals: Send + Sync {
     /// Nobody can be asked: the action is refused.
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>>;
 
+    /// What ended the yes to one of these questions, if one no longer counts: it was taken back, or its time is over.
+    ///
+    /// # Errors
+    ///
+    /// It can't be known.
+    fn ended<'a>(
+        &'a self,
+        questions: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>>;
+
     /// Resolves when somebody has taken back the yes to one of these questions, before or after this was called.
     fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation>;
 }
@@ -66,12 +76,12 @@ pub struct Yes {
     pub by: String,
 }
 
-/// Somebody took a yes back.
+/// A yes that counts no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
     /// The question that the yes was given for.
     pub question: Arc<str>,
-    /// Who took it back.
+    /// Who took it back, if anybody did.
     pub by: Option<String>,
     /// Why.
     pub reason: Option<String>,

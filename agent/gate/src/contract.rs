@@ -23,7 +23,7 @@ pub use holds::{
     an_agent_that_stops_leaves_a_question_standing, what_an_identity_lets_do_ends_with_it,
 };
 pub use people::People;
-pub use rig::{Memory, PATIENCE, Rig};
+pub use rig::{Memory, PATIENCE, Rig, SERVER};
 
 /// How long the upstream is listened to for what must not come: anything that comes was sent long before.
 const SILENCE: Duration = Duration::from_millis(100);

@@ -35,6 +35,8 @@ pub struct Login {
     pub shape: Arc<Shape>,
     /// What is recorded: the names the client gave, never what it authenticated with.
     pub text: String,
+    /// What a yes counts for where it is held.
+    pub matter: Matter,
     /// As in [`Action`].
     pub count: u32,
 }
@@ -120,9 +122,9 @@ impl Gate {
         let action = Action { name: login.name, shape: &login.shape, text: &login.text, count: login.count };
         let permit = match self.ask(action).await {
             Decision::Permit(permit) => permit,
-            Decision::Hold(hold) => match hold.put(Matter::new(login.text.as_bytes())).await? {
+            Decision::Hold(hold) => match hold.put(login.matter).await? {
                 Put::Permit(permit) => permit,
-                Put::Waits(mut waiting) => waiting.settled().await?.permit(&login.shape)?,
+                Put::Waits(mut waiting) => waiting.settled().await?.permit(&login.shape).await?,
             },
             Decision::Refuse(refusal) => return Err(refusal),
         };

@@ -1,6 +1,6 @@
 //! What a yes let in ends when the yes is taken back.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::{Cause, Entry, Refusal, Revocation, inner::Inner};
 
@@ -23,18 +23,35 @@ impl Grounds {
         if self.questions.is_empty() {
             return std::future::pending().await;
         }
-        let Revocation { question, by, reason } = gate.approvals().revoked(&self.questions).await;
-        gate.note(&Entry::Approval {
-            id: self.action,
-            question: (&*question).into(),
-            step: "revoked".into(),
-            by: by.as_deref().map(Into::into),
-            reason: reason.as_deref().map(Into::into),
-        });
-        let by = by.map_or_else(String::new, |by| format!(" by {by}"));
-        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-        let message =
-            format!("this {what} is no longer allowed: approval {question} was revoked{by}{reason}");
+        let revocation = gate.approvals().revoked(&self.questions).await;
+        gate.note(&revocation.entry(self.action));
+        let message = format!("this {what} is no longer allowed: {revocation}");
         Refusal { message: message.into(), hint: None, cause: Cause::Policy }
+    }
+}
+
+impl Revocation {
+    /// What the record of the action of this number tells of it.
+    pub(crate) fn entry(&self, action: u64) -> Entry<'_> {
+        Entry::Approval {
+            id: action,
+            question: (&*self.question).into(),
+            step: "revoked".into(),
+            by: self.by.as_deref().map(Into::into),
+            reason: self.reason.as_deref().map(Into::into),
+        }
+    }
+}
+
+impl fmt::Display for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "approval {} was revoked", self.question)?;
+        if let Some(by) = &self.by {
+            write!(f, " by {by}")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
+        Ok(())
     }
 }

@@ -24,9 +24,11 @@ pub struct Hold {
 }
 
 /// What exactly would run, byte for byte, and what approvers see of it beside the recorded text.
+#[derive(Clone)]
 pub struct Matter {
     exact: Parts,
     particulars: Vec<(String, Vec<u8>)>,
+    server: Option<String>,
 }
 
 /// What became of a hold.
@@ -52,7 +54,8 @@ pub struct Waiting {
 pub struct Approved {
     hold: Arc<Hold>,
     items: [u8; 32],
-    id: Arc<str>,
+    /// The questions that it was said to. Never empty.
+    ids: Vec<Arc<str>>,
     /// Somebody said it; else the policy came to allow it.
     yes: bool,
 }
@@ -62,7 +65,13 @@ impl Matter {
     pub fn new(text: &[u8]) -> Self {
         let mut exact = Parts::new("matter");
         exact.add(text);
-        Self { exact, particulars: Vec::new() }
+        Self { exact, particulars: Vec::new(), server: None }
+    }
+
+    /// For the server of this name, where the client names it and it is known to be one of its destination's: else it is known by
+    /// the name that the session has for it.
+    pub fn at(self, server: Option<String>) -> Self {
+        Self { server, ..self }
     }
 
     /// What it runs with or in: bound to the answer, and shown through the resource's content masks, whomever they are for.
@@ -122,9 +131,10 @@ impl Hold {
             }
             Ok(Answer::Known(yeses)) => {
                 yeses.iter().try_for_each(|yes| self.record("granted", Some(&yes.by), None, &yes.id))?;
-                let (gate, action, verdict) = (self.gate.clone(), self.id, self.verdict.clone());
-                let questions = yeses.into_iter().map(|yes| yes.id).collect();
-                Ok(Put::Permit(Permit::new(gate, action, verdict, self.shape).by_yes_to(questions)))
+                let ids = yeses.into_iter().map(|yes| yes.id).collect();
+                let shape = self.shape.clone();
+                let known = Approved { hold: Arc::new(self), items, ids, yes: true };
+                Ok(Put::Permit(known.permit_of(&shape)?))
             }
             Ok(Answer::Waits(inquiry)) => {
                 let id = inquiry.id().clone();
@@ -141,7 +151,7 @@ impl Hold {
             Some(mask) => readable(&self.gate.masker().scan(mask, value)),
             None => readable(value),
         };
-        let server = &*self.gate.server;
+        let server = matter.server.as_deref().unwrap_or(&self.gate.server);
         let mut shape = Parts::new("shape");
         shape.add(server).add(items);
         let shape = shape.finish();
@@ -276,7 +286,7 @@ impl Waiting {
     }
 
     fn approved(&self, yes: bool) -> Approved {
-        Approved { hold: self.hold.clone(), items: self.items, id: self.id.clone(), yes }
+        Approved { hold: self.hold.clone(), items: self.items, ids: vec![self.id.clone()], yes }
     }
 
     fn ended(&self, what: &str) -> Refusal {
@@ -300,10 +310,33 @@ impl Drop for Waiting {
 }
 
 impl Approved {
-    /// The permit, if what was asked is still what it was and the policy in force asks for no other yes. `shape` is
-    /// the action as it is understood now.
-    pub fn permit(self, shape: &Arc<Shape>) -> Result<Permit, Refusal> {
-        let Self { hold, items: asked, id, yes } = self;
+    /// The permit, if the yes still counts, what was asked is still what it was, and the policy in force asks for no other
+    /// yes. `shape` is the action as it is understood now: it may have waited for something else since the yes.
+    pub async fn permit(self, shape: &Arc<Shape>) -> Result<Permit, Refusal> {
+        if self.yes {
+            self.still_counts().await?;
+        }
+        self.permit_of(shape)
+    }
+
+    /// Refuses what was taken back, or is over, since it was said.
+    async fn still_counts(&self) -> Result<(), Refusal> {
+        let (gate, hold) = (&self.hold.gate, &self.hold);
+        match gate.approvals().ended(&self.ids).await {
+            Ok(None) => Ok(()),
+            Ok(Some(revocation)) => {
+                gate.note(&revocation.entry(hold.id));
+                Err(hold.refusal(Cause::Policy, &revocation.to_string()))
+            }
+            Err(error) => {
+                let message = format!("whether the yes to it still counts can't be known: {error}");
+                Err(hold.refusal(Cause::Approvals, &message))
+            }
+        }
+    }
+
+    fn permit_of(self, shape: &Arc<Shape>) -> Result<Permit, Refusal> {
+        let Self { hold, items: asked, ids, yes } = self;
         let verdict = hold.gate.verdict_now(shape);
         let met = |held: &Held| hold.verdict.holds.contains(held);
         let changed = match verdict.effect {
@@ -314,12 +347,12 @@ impl Approved {
             _ => None,
         };
         if let Some(what) = changed {
-            let message = format!("approval {id}: {what} changed while it waited; ask again");
+            let message = format!("approval {}: {what} changed while it waited; ask again", ids.join(", "));
             return Err(hold.refusal(Cause::Policy, &message));
         }
         let held = verdict.effect == Effect::Hold;
         let permit = Permit::new(hold.gate.clone(), hold.id, verdict, shape.clone());
-        Ok(if held { permit.by_yes_to(vec![id]) } else { permit })
+        Ok(if held { permit.by_yes_to(ids) } else { permit })
     }
 }
 

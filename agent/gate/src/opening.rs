@@ -16,7 +16,8 @@ pub struct Opening {
     pub identified: Identified,
     /// The resource that the destination is.
     pub resource: Arc<Resource>,
-    /// Which of the resource's servers the destination is, as people know it: by name where the bundle has names, else by address.
+    /// Which of the resource's servers the destination is, as people know it: by one name where the bundle has names, else by
+    /// address.
     pub server: Arc<str>,
     /// The policy in force; decisions follow it as it changes.
     pub policy: Arc<ArcSwap<Policy>>,

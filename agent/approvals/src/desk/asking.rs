@@ -51,6 +51,13 @@ impl Approvals for Desk {
         })
     }
 
+    fn ended<'a>(
+        &'a self,
+        questions: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>> {
+        Box::pin(async move { self.0.ended(questions).await.map_err(failed) })
+    }
+
     fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
         Box::pin(async move {
             // From before the first look, so that none is missed.

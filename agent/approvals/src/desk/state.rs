@@ -99,9 +99,24 @@ impl Inner {
     /// Who took one of these yeses back, if anybody did. Nothing shows that one which is no longer kept, or can't be read any more,
     /// still stands.
     pub(super) async fn revocation(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
+        self.first_ended(questions, revocation).await
+    }
+
+    /// The same of yeses that nothing was let in by yet: one whose time is over lets nothing in any more.
+    pub(super) async fn ended(&self, questions: &[Arc<str>]) -> Result<Option<Revocation>, StoreError> {
+        let now = self.clock.now();
+        let over = |inquiry: &Inquiry| inquiry.is_over(now).then(|| gone(&inquiry.id, "its time is over"));
+        self.first_ended(questions, |inquiry| revocation(inquiry).or_else(|| over(inquiry))).await
+    }
+
+    async fn first_ended(
+        &self,
+        questions: &[Arc<str>],
+        how: impl Fn(&Inquiry) -> Option<Revocation>,
+    ) -> Result<Option<Revocation>, StoreError> {
         for id in questions {
             let ended = match self.store.load(id).await {
-                Ok(Some(inquiry)) => revocation(&inquiry),
+                Ok(Some(inquiry)) => how(&inquiry),
                 Ok(None) => Some(gone(id, "it is no longer kept")),
                 Err(error) if error.is_of_one() => Some(gone(id, "it can't be read any more")),
                 Err(error) => return Err(error),

@@ -125,6 +125,27 @@ pub(crate) async fn whoever_relies_on_a_yes_is_told_that_it_was_taken_back(kept:
     assert_eq!(desk.revoked(relied).await.question, ids[0]);
 }
 
+pub(crate) async fn what_ended_a_yes_is_told_to_whoever_has_not_used_it_yet(kept: &Kept) {
+    let clock = Wound::default();
+    let desk = clock.desk(&kept.store);
+    let mut ids = Vec::new();
+    for exact in [1, 2] {
+        let mut waits = ask(&desk, question("s", lasting(Scope::Action), (exact, exact))).await;
+        ids.push(waits.id().clone());
+        desk.approve(&ann(), waits.id(), None).await.unwrap();
+        end(&mut waits).await.unwrap();
+    }
+    clock.wind(Duration::from_secs(59));
+    assert_eq!(desk.ended(&ids).await.unwrap(), None);
+    desk.revoke(&ann(), &ids[1], Some("enough")).await.unwrap();
+    let revoked = desk.ended(&ids).await.unwrap().unwrap();
+    assert_eq!((&revoked.question, revoked.reason.as_deref()), (&ids[1], Some("enough")));
+    assert_eq!(desk.ended(&ids[..1]).await.unwrap(), None);
+    clock.wind(Duration::from_secs(1));
+    let over = desk.ended(&ids[..1]).await.unwrap().unwrap();
+    assert_eq!((over.by, over.reason.as_deref()), (None, Some("its time is over")));
+}
+
 pub(crate) async fn a_yes_for_a_resource_ends_with_its_time(kept: &Kept) {
     let clock = Wound::default();
     let desk = clock.desk(&kept.store);

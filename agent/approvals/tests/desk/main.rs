@@ -66,6 +66,7 @@ on_every_store! {
         a_rule_that_came_to_hold_something_else_asks_again,
         a_yes_for_a_shape_counts_until_it_is_revoked,
         whoever_relies_on_a_yes_is_told_that_it_was_taken_back,
+        what_ended_a_yes_is_told_to_whoever_has_not_used_it_yet,
         a_yes_for_a_resource_ends_with_its_time,
         a_rule_that_changed_asks_again,
         a_yes_is_no_other_principals;
@@ -74,6 +75,7 @@ on_every_store! {
         a_question_left_standing_is_taken_up,
         nothing_but_the_very_same_takes_a_question_up,
         who_takes_a_question_up_is_shown,
+        who_agreed_to_what_another_program_asks_now_agrees_anew,
         a_withdrawn_question_leaves_no_yes,
         letters_are_kept_until_they_are_taken;
     versions:

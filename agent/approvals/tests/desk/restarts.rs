@@ -10,7 +10,7 @@ use tidegate_gate::{
 };
 
 use crate::common::{
-    Kept, LIMITS, PATIENCE, Says as _, ann, ask, desk, end, held, is_known, question, settled, terms,
+    Kept, LIMITS, PATIENCE, Says as _, ann, ask, desk, end, held, is_known, member, question, settled, terms,
 };
 
 pub(crate) async fn a_restart_loses_no_question_and_no_yes(kept: &Kept) {
@@ -91,6 +91,31 @@ pub(crate) async fn who_takes_a_question_up_is_shown(kept: &Kept) {
         "the trail is full of digests"
     );
     after.approve(&ann(), &id, None).await.unwrap();
+}
+
+pub(crate) async fn who_agreed_to_what_another_program_asks_now_agrees_anew(kept: &Kept) {
+    let two = Approval { approvers: 2, ..terms() };
+    let asked = question("s", vec![held("ask", two)], (1, 1));
+    let waits = ask(&desk(&kept.store), asked.clone()).await;
+    let id = waits.id().clone();
+    desk(&kept.store).approve(&ann(), &id, None).await.unwrap();
+    drop(waits);
+    let (after, bob) = (desk(&kept.again), member(2001, "bob", "dba"));
+    // A retry of the same program is what ann agreed to.
+    let mut again = Question { session: "t".into(), ..asked };
+    again.principal.process.pid = 8;
+    drop(ask(&after, again.clone()).await);
+    assert_eq!(after.show(&bob, &id).await.unwrap().agreed.len(), 1);
+    again.principal.process.executable = Some("/tmp/psql".into());
+    let mut waits = ask(&after, again).await;
+    let shown = after.show(&bob, &id).await.unwrap();
+    let last = &shown.trail[shown.trail.len() - 2];
+    assert_eq!((&*last.step, shown.agreed.len()), ("asked-again", 0));
+    assert!(last.reason.as_deref().unwrap().contains("agree anew"), "{last:?}");
+    assert_eq!(after.approve(&bob, &id, None).await.unwrap().state, State::Waiting);
+    after.show(&ann(), &id).await.unwrap();
+    assert_eq!(after.approve(&ann(), &id, None).await.unwrap().state, State::Approved);
+    assert_eq!(end(&mut waits).await.unwrap(), "ann");
 }
 
 pub(crate) async fn a_withdrawn_question_leaves_no_yes(kept: &Kept) {

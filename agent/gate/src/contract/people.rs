@@ -112,19 +112,32 @@ impl Approvals for People {
         })
     }
 
+    fn ended<'a>(
+        &'a self,
+        questions: &'a [Arc<str>],
+    ) -> BoxFuture<'a, Result<Option<Revocation>, ApprovalError>> {
+        Box::pin(async { Ok(self.known().of(questions)) })
+    }
+
     fn revoked<'a>(&'a self, questions: &'a [Arc<str>]) -> BoxFuture<'a, Revocation> {
         Box::pin(async move {
             loop {
                 let mut more = pin!(self.0.more.notified());
                 more.as_mut().enable();
-                let taken_back =
-                    self.known().revoked.iter().find(|one| questions.contains(&one.question)).cloned();
+                let taken_back = self.known().of(questions);
                 match taken_back {
                     Some(revocation) => return revocation,
                     None => more.await,
                 }
             }
         })
+    }
+}
+
+impl Known {
+    /// How the yes to one of these was taken back, if one was.
+    fn of(&self, questions: &[Arc<str>]) -> Option<Revocation> {
+        self.revoked.iter().find(|one| questions.contains(&one.question)).cloned()
     }
 }
 

@@ -24,6 +24,9 @@ use crate::{
 /// How long anything is waited for before a promise counts as broken.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What people know the upstream by, whatever its port.
+pub const SERVER: &str = "it.test:1";
+
 /// A session under test. The test is its client, its agent, and whoever listens where its upstream should be.
 pub struct Rig {
     /// The client's end.
@@ -137,7 +140,7 @@ impl Agent {
             origin: Origin { destination: self.address, socket: None, principal: tester() },
             identified: Identified { now: self.identities.subscribe(), unproven: Arc::default() },
             resource,
-            server: self.address.to_string().into(),
+            server: SERVER.into(),
             policy: self.policy.clone(),
             changes: self.changes.subscribe(),
             stopping: self.stopping.subscribe(),

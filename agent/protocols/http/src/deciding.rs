@@ -9,7 +9,7 @@ use crate::{
     body::{BodyError, Source},
     exchange::{Ended, NotSent, Responder, Session},
     problem::Problem,
-    request::Understood,
+    request::{Understood, Way},
     secrets,
     sign_in::KEPT,
 };
@@ -34,10 +34,14 @@ impl Session {
         let permit = match (self.gate.ask(action).await, &whole) {
             (Decision::Permit(permit), _) => permit,
             (Decision::Refuse(refusal), _) => return Err(refusal.into()),
-            (Decision::Hold(hold), Some(body)) => match hold.put(matter(understood, body)).await? {
-                Put::Permit(permit) => permit,
-                Put::Waits(waiting) => Box::pin(self.wait(waiting, understood, source, responder)).await?,
-            },
+            (Decision::Hold(hold), Some(body)) => {
+                match hold.put(matter(understood, body, &self.way)).await? {
+                    Put::Permit(permit) => permit,
+                    Put::Waits(waiting) => {
+                        Box::pin(self.wait(waiting, understood, source, responder)).await?
+                    }
+                }
+            }
             (Decision::Hold(_), None) => {
                 let detail = "this needs an approval since a moment ago; ask again";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
@@ -182,7 +186,7 @@ impl Session {
             () = responder.gone() => return Err(gone(waiting)),
         };
         match settled {
-            Some(approved) => Ok(approved?.permit(&understood.shape)?),
+            Some(approved) => Ok(approved?.permit(&understood.shape).await?),
             None => {
                 let (told, id) = (waiting.told(), waiting.id().clone());
                 waiting.leave();
@@ -211,10 +215,10 @@ async fn collected(source: &mut impl Source, most: usize) -> Result<Option<Bytes
 }
 
 /// What exactly would be sent. The header fields are bound to the answer, and shown where they say something.
-fn matter(understood: &Understood, body: &Bytes) -> Matter {
+fn matter(understood: &Understood, body: &Bytes, way: &Way) -> Matter {
     let query = understood.query.as_deref().unwrap_or_default();
     let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
-    let matter = with_headers(Matter::new(line.as_bytes()), understood);
+    let matter = with_headers(Matter::new(line.as_bytes()), understood).at(way.server(&understood.authority));
     match body.is_empty() {
         true => matter,
         false => matter.with("body", body),
@@ -222,12 +226,13 @@ fn matter(understood: &Understood, body: &Bytes) -> Matter {
 }
 
 /// What exactly a message would be, and over which WebSocket: what it was asked for with may say what the message is done to.
-pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood) -> Matter {
+pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood, way: &Way) -> Matter {
     let query = over.query.as_deref().unwrap_or_default();
     let line = format!("{} {} {query}", over.authority, over.path);
     let shown = over.text.lines().next().unwrap_or_default();
     let matter = Matter::new(text.as_bytes()).with("message", message);
     with_headers(matter.shown_as("websocket", line.as_bytes(), shown.as_bytes()), over)
+        .at(way.server(&over.authority))
 }
 
 fn with_headers(matter: Matter, understood: &Understood) -> Matter {

@@ -53,6 +53,14 @@ pub(crate) struct Way {
     pub(crate) names: Option<Arc<[Arc<str>]>>,
 }
 
+impl Way {
+    /// What people know the server by: the name that it is asked by, where its address was told for that.
+    pub(crate) fn server(&self, authority: &Authority) -> Option<String> {
+        let names = self.names.as_ref()?;
+        names.contains(&authority.host).then(|| format!("{}:{}", authority.host, self.destination.port()))
+    }
+}
+
 /// A request that can be decided.
 #[derive(Debug)]
 pub(crate) struct Understood {

@@ -24,7 +24,7 @@ use std::{
 };
 
 use tidegate_gate::{
-    BoxFuture, ClientIo, ConfigError, Gate, Login, Outcome, Protocol, ServeError, Server,
+    BoxFuture, ClientIo, ConfigError, Gate, Login, Matter, Outcome, Protocol, ServeError, Server,
     policy::{Item, Misread, Resource, Shape, Value, Vocabulary},
 };
 
@@ -142,7 +142,8 @@ impl PostgresServer {
         let item = Item { fields: vec![("action", Value::Word("cancel"))], must_name: None };
         let shape = Arc::new(Shape { items: vec![item], ..Shape::default() });
         let text = format!("session {}", target.session);
-        let wish = Login { name: "cancel", shape, text, count: 0 };
+        let matter = Matter::new(text.as_bytes());
+        let wish = Login { name: "cancel", shape, text, matter, count: 0 };
         let Ok((upstream, permit)) = gate.admit(wish).await else { return Ok(()) };
         if upstream.address != target.address {
             gate.event("cancel-elsewhere", "the session to cancel is at another address of the resource");

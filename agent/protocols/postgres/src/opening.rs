@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use tidegate_gate::{
-    Gate, Login, Outcome, Permit, Refusal, ServeError, Upstream,
+    Gate, Login, Matter, Outcome, Permit, Refusal, ServeError, Upstream,
     policy::{Item, Lineage, Shape, Value},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +38,8 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let mut client = start.io;
     let parameters = Parameters::of(&start.parameters);
     let shape = Arc::new(parameters.shape());
-    let login = Login { name: "login", shape, text: parameters.text(), count: 1 };
+    let login =
+        Login { name: "login", shape, text: parameters.text(), matter: parameters.matter(), count: 1 };
     if let Some((code, why)) = parameters.objection(gate, &login.shape) {
         gate.refuse("login", &parameters.text(), &why);
         tell(&mut client, &ErrorFields::new("FATAL", code, &why)).await;
@@ -182,9 +183,32 @@ impl<'a> Parameters<'a> {
         self.all.iter().chain(&self.settings).any(|(name, _)| sql::is_role(name))
     }
 
+    /// What is recorded: settings that do something to the session, too.
     fn text(&self) -> String {
+        format!(
+            "{}{}",
+            self.who_and_where(),
+            self.doing().map(|setting| setting.recorded()).collect::<String>()
+        )
+    }
+
+    /// What a yes counts for: all that the session begins with, but settings that change nothing about what statements do.
+    fn matter(&self) -> Matter {
+        self.doing().fold(Matter::new(self.who_and_where().as_bytes()), |matter, setting| {
+            matter.with("session", format!("{} = {}", setting.name, setting.value).as_bytes())
+        })
+    }
+
+    fn who_and_where(&self) -> String {
         let application = startup::last(self.all, "application_name").unwrap_or_default();
         format!("user={} database={} application_name={application}", self.user, self.database)
+    }
+
+    /// What a session begins with that changes what it does: `replication`, and settings.
+    fn doing(&self) -> impl Iterator<Item = Setting<'_>> {
+        let replication = self.replication.iter().map(|value| Setting { name: "replication", value });
+        let settings = self.named().chain(&self.settings).filter(|(name, _)| !sql::changes_nothing(name));
+        replication.chain(settings.map(|(name, value)| Setting { name, value }))
     }
 
     /// The settings among them.
@@ -207,6 +231,20 @@ impl<'a> Parameters<'a> {
         passed.extend(self.replication.iter().map(|value| ("replication".to_owned(), value.clone())));
         passed.extend(self.settings.iter().cloned());
         passed
+    }
+}
+
+/// Something that a session begins with.
+struct Setting<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+impl Setting<'_> {
+    /// As it may be recorded, after a space: without its value where that may be a secret.
+    fn recorded(&self) -> String {
+        let text = format!(" {}='{}'", self.name, self.value.replace('\'', "''"));
+        sql::redact(&text).into_owned()
     }
 }
 

@@ -49,6 +49,31 @@ async fn a_held_request_goes_on_when_somebody_says_yes_to_what_they_saw() {
     assert!(stage.received()[0].ends_with("body"));
 }
 
+/// The server that a question is for, and what a yes counts for, of a request to `host` at an address of these names.
+async fn asked_of(host: &str, names: &[&str]) -> (String, [u8; 32]) {
+    let mut stage = stage(r#"{"hosts": ["other.test"]}"#).await;
+    stage.names = Some(names.iter().map(|name| (*name).into()).collect());
+    let (mut client, _) = stage.connect().await;
+    let request = format!("DELETE /thing HTTP/1.1\r\nHost: {host}:{}\r\n\r\n", stage.port);
+    client.write_all(request.as_bytes()).await.unwrap();
+    let question = stage.people.question(1).await;
+    let (label, server) = question.particulars[0].clone();
+    assert_eq!(label, "at");
+    (server.replace(&stage.port.to_string(), "PORT"), question.shape)
+}
+
+#[tokio::test]
+async fn the_server_is_the_one_that_is_asked_whatever_else_its_address_was_told_for() {
+    let (server, shape) = asked_of("two.test", &["two.test"]).await;
+    assert_eq!(server, "two.test:PORT");
+    let (alike, _) = asked_of("two.test", &["one.test", "two.test"]).await;
+    assert_eq!(alike, server);
+    // A name of the options' own may be any server's of the resource.
+    let (other, other_shape) = asked_of("other.test", &["two.test"]).await;
+    assert_ne!((&other, other_shape), (&server, shape));
+    assert!(other.starts_with("127.0.0.1"), "{other}");
+}
+
 #[tokio::test]
 async fn approvers_see_nothing_that_is_masked_for_anybody() {
     const CARD: &str = "4111111111111111";

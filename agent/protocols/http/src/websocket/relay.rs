@@ -234,14 +234,14 @@ impl Place<'_> {
         if payload.len() > SHOWN {
             return Err(Closing::policy("this needs an approval, and is longer than anybody can be shown"));
         }
-        let matter = message_matter(text, payload, &self.asked);
+        let matter = message_matter(text, payload, &self.asked, &self.session.way);
         let refused = |refusal: Refusal| Closing::refused(&refusal);
         let mut waiting = match hold.put(matter).await.map_err(refused)? {
             Put::Permit(permit) => return Ok(permit),
             Put::Waits(waiting) => waiting,
         };
         match timeout(self.session.server.options.wait, waiting.settled()).await {
-            Ok(approved) => approved.and_then(|approved| approved.permit(shape)).map_err(refused),
+            Ok(approved) => approved.map_err(refused)?.permit(shape).await.map_err(refused),
             Err(_) => {
                 let told = waiting.told();
                 waiting.leave();

@@ -73,7 +73,7 @@ impl Session {
     pub(super) async fn permitted(&mut self, prepared: &Prepared) -> Result<Permit, Stop> {
         match self.waits.holding.take().map(|holding| *holding) {
             Some(Holding::Answered(answer)) => {
-                return Ok(answer?.permit(&prepared.shape).map_err(Refused::from)?);
+                return Ok(answer?.permit(&prepared.shape).await.map_err(Refused::from)?);
             }
             waits => self.waits.holding = waits.map(Box::new),
         }

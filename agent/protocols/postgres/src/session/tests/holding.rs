@@ -1,6 +1,6 @@
 //! Statements that wait for a person.
 
-use tidegate_gate::{Question, Step, policy::Effect};
+use tidegate_gate::{Question, Step, contract::SERVER, policy::Effect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::*;
@@ -73,7 +73,7 @@ async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
     stage.say(&query(DELETE)).await;
     let question = told(&mut stage, 1).await;
     assert_eq!((question.text.as_str(), &*question.name), (DELETE, "statement"));
-    assert_eq!(question.particulars[0], ("at".to_owned(), format!("127.0.0.1:{}", stage.rig.port())));
+    assert_eq!(question.particulars[0], ("at".to_owned(), SERVER.to_owned()));
     assert_eq!(
         question.particulars[1..],
         [("database", "shop"), ("signed in as", "gate"), ("does", "delete public.customers")]
@@ -91,6 +91,22 @@ async fn a_held_statement_waits_and_goes_on_when_somebody_says_yes() {
     assert_eq!(held.len(), 1);
     assert_eq!(held[0]["decision"], serde_json::to_value(Effect::Hold).unwrap());
     assert_eq!(outcomes(&stage.leaves().await), ["done"; 3]);
+}
+
+/// If this fails, yeses of before count no more and what was left standing is asked anew: README tells people of it first.
+#[tokio::test]
+async fn what_a_yes_counts_for_is_what_it_was_to_earlier_agents() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    let question = told(&mut stage, 1).await;
+    let told = [question.exact, question.shape].map(hex::encode);
+    assert_eq!(
+        told,
+        [
+            "5b74797780ca12ea06d0d425c5df20e4cb2743156f0d5c7f64b1e9121cc0a057",
+            "4277fe224280ed7f1dfe86c28685e352f3fabb3594b5f9f4097e3d193dfbacff"
+        ]
+    );
 }
 
 /// Cards are masked, for statements that the held one is none of.

@@ -16,6 +16,7 @@ mod redefining;
 mod replication;
 mod rogue_client;
 mod rogue_server;
+mod sign_ins;
 mod stage;
 mod standby;
 mod understanding;

@@ -334,6 +334,29 @@ async fn a_change_that_waits_in_vain_after_a_yes_is_told_that_the_yes_is_gone() 
 }
 
 #[tokio::test]
+async fn a_yes_that_is_taken_back_while_its_change_waits_for_others_lets_nothing_run() {
+    let bundle = holding()
+        .replace("insert, create]", "insert]")
+        .replace("statement: delete, table: public.customers", "statement: create");
+    let mut stage = Stage::open_under(&bundle).await;
+    let mut other = stage.beside().await;
+    stage.say(&query(CHANGE)).await;
+    told(&mut stage, 1).await;
+    other.sends(&query(READ)).await;
+    stage.rig.people.approve("q1");
+    waits(&mut stage).await;
+    stage.rig.people.revoke("q1");
+    other.answers(&[rows("id", &["7"]), complete("SELECT 1"), ready()].concat()).await;
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    let (kind, body) = next_message(&mut stage.rig.client).await;
+    let said = ErrorFields::parse(&body).unwrap().summary();
+    assert!(kind == b'E' && said == "42501 approval q1 was revoked by ann: enough", "{said}");
+    let lines = stage.rig.memory.lines();
+    assert!(lines.iter().any(|line| line["step"] == "revoked" && line["question"] == "q1"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn what_a_change_reads_waits_for_the_end_of_another_change() {
     let mut stage = Stage::open().await;
     let mut other = stage.beside().await;
