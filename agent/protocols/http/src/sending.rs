@@ -142,7 +142,14 @@ impl Session {
         if let Some(length) = length.filter(|length| *length > 0 || sends_length(&understood.method)) {
             request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        how.sign(shown, request, &understood.payload, self.way.tls).map_err(|why| self.unusable(why))
+        let is_chunked = !line.is_h2() && matches!(request.body(), Outgoing::Parts { length: None, .. });
+        let signed = how.sign(shown, request, &understood.payload, self.way.tls);
+        let mut request = signed.map_err(|why| self.unusable(why))?;
+        if is_chunked {
+            // Methods that seldom have a body have none, in HTTP/1.1, unless it is said that they have.
+            request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Ok(request)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::{
@@ -62,18 +62,18 @@ async fn stage(upstream_is_h2: bool) -> Stage {
 }
 
 /// Asks with a body whose parts are still to come.
-async fn ask(stage: &Stage, is_h2: bool) -> (mpsc::Sender<Part>, Response<Incoming>) {
+async fn ask(stage: &Stage, method: Method, is_h2: bool) -> (mpsc::Sender<Part>, Response<Incoming>) {
     let (sender, outgoing) = body::parts(None);
     let (stream, _) = stage.connect().await;
     let io = TokioIo::new(stream);
     let request = |version: Version| {
         let path = "/open/x";
         let authority = format!("127.0.0.1:{}", stage.port);
-        let builder = Request::post(match version {
-            Version::HTTP_2 => format!("http://{authority}{path}"),
-            _ => path.to_owned(),
-        });
-        let builder = if version == Version::HTTP_2 { builder } else { builder.header("host", authority) };
+        let builder = Request::builder().method(method);
+        let builder = match version {
+            Version::HTTP_2 => builder.uri(format!("http://{authority}{path}")),
+            _ => builder.uri(path).header("host", authority).header("transfer-encoding", "chunked"),
+        };
         builder.version(version).header("te", "trailers").header("trailer", "x-sum").body(outgoing).unwrap()
     };
     let response = match is_h2 {
@@ -98,10 +98,12 @@ async fn next(body: &mut Incoming) -> Option<Frame<Bytes>> {
 
 #[tokio::test]
 async fn parts_flow_both_ways_as_they_come_whatever_the_versions_and_trailers_follow() {
-    for (client_is_h2, upstream_is_h2) in [(false, false), (false, true), (true, false), (true, true)] {
-        let told = format!("client h2: {client_is_h2}, upstream h2: {upstream_is_h2}");
+    let versions = [(false, false), (false, true), (true, false), (true, true)];
+    let both = versions.into_iter().flat_map(|versions| [(Method::POST, versions), (Method::GET, versions)]);
+    for (method, (client_is_h2, upstream_is_h2)) in both {
+        let told = format!("{method}, client h2: {client_is_h2}, upstream h2: {upstream_is_h2}");
         let stage = stage(upstream_is_h2).await;
-        let (sender, response) = ask(&stage, client_is_h2).await;
+        let (sender, response) = ask(&stage, method, client_is_h2).await;
         assert_eq!(response.status(), 200, "{told}");
         let mut answer = response.into_body();
         for part in ["one", "two", "three"] {
