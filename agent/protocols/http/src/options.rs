@@ -100,10 +100,13 @@ impl Options {
         })
     }
 
-    /// Whether a client may call the resource this on its way to it: by the very address that it connected to, by a name that
-    /// was told for that address, or by one that the options add.
+    /// Whether a client may call the resource this on its way to it: by a name that was told for the address that it connected
+    /// to, by one that the options add, or, where the bundle has the address and not a name, by that. A server that is meant by
+    /// its name may be another's, too, and what it has for its address may be nobody's.
     pub(crate) fn knows(&self, host: &Authority, way: &Way) -> bool {
-        if host.address().is_some_and(|own| own.to_canonical() == way.destination.ip().to_canonical()) {
+        let is_destination =
+            |own: std::net::IpAddr| own.to_canonical() == way.destination.ip().to_canonical();
+        if way.names.is_none() && host.address().is_some_and(is_destination) {
             return true;
         }
         let is_there = way.names.as_ref().is_none_or(|names| names.contains(&host.host));

@@ -88,7 +88,8 @@ async fn a_name_is_asked_for_where_it_was_told_to_be() {
         (None, "two.test", "200"),
         (Some("one.test"), "one.test", "200"),
         (Some("one.test"), "two.test", "421"),
-        (Some("one.test"), "127.0.0.1", "200"),
+        (None, "127.0.0.1", "200"),
+        (Some("one.test"), "127.0.0.1", "421"),
         (Some("one.test"), "it.test", "200"),
     ] {
         stage.names = told.map(|name| [name.into()].into());
