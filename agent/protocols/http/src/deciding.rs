@@ -28,7 +28,7 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<(Permit, Option<Bytes>), NotSent> {
         let whole = self.read_first(understood, source, responder).await?;
-        self.keep_own(understood);
+        self.keep_own(understood)?;
         let (name, shape, text) = (understood.action(), &understood.shape, &*understood.text);
         let action = Action { name, shape, text, count: 1 };
         let permit = match (self.gate.ask(action).await, &whole) {

@@ -27,14 +27,24 @@ const PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-client-ip"];
 
 /// Fields by which some servers take somebody else for whom the request is from than who signed in: behind the gate's own
 /// credential they would be obeyed.
-const SOMEBODY_ELSE: [&str; 13] = [
+const SOMEBODY_ELSE: [&str; 9] = [
     "sudo",
+    "as-user",
+    "on-behalf-of",
     "remote-user",
     "x-remote-user",
     "x-remote-group",
     "x-webauth-user",
     "x-authenticated-user",
     "x-user",
+];
+
+/// The same by how their names begin.
+const SOMEBODY_ELSES: [&str; 5] =
+    ["impersonate-", "x-impersonate-", "x-remote-extra-", "x-auth-request-", "x-goog-authenticated-user-"];
+
+/// Fields by which a proxy tells some servers who it was that asked it.
+const WHO_ASKED: [&str; 6] = [
     "client-cert",
     "client-cert-chain",
     "x-client-cert",
@@ -43,17 +53,19 @@ const SOMEBODY_ELSE: [&str; 13] = [
     "x-middleware-subrequest",
 ];
 
-/// The same by how their names begin.
-const SOMEBODY_ELSES: [&str; 5] =
-    ["impersonate-", "x-remote-extra-", "x-auth-request-", "x-ssl-client-", "x-goog-authenticated-user-"];
-
 /// Whether a field is about one connection.
 pub(crate) fn is_connections_own(name: &HeaderName) -> bool {
     CONNECTIONS_OWN.contains(&name.as_str())
 }
 
-fn is_somebody_else(name: &str) -> bool {
+/// Whether a field says who else is meant than who signs in. Without it the request would be another: whoever asks for less would
+/// have all that the gate may do.
+pub(crate) fn is_somebody_else(name: &str) -> bool {
     SOMEBODY_ELSE.contains(&name) || SOMEBODY_ELSES.iter().any(|beginning| name.starts_with(beginning))
+}
+
+fn is_who_asked(name: &str) -> bool {
+    WHO_ASKED.contains(&name) || name.starts_with("x-ssl-client-")
 }
 
 /// A client's header fields.
@@ -122,7 +134,7 @@ pub(crate) fn can_be_passed(name: &str) -> Result<(), String> {
 
 /// Whether it is the client's own credential, or says who else is meant.
 fn is_own(name: &str) -> bool {
-    secrets::signs_in(name) || is_somebody_else(name)
+    secrets::signs_in(name) || is_somebody_else(name) || is_who_asked(name)
 }
 
 fn is_proxy_s(name: &str) -> bool {
@@ -144,6 +156,7 @@ fn may_trail(name: &str) -> bool {
             && !secrets::is_field(text)
             && !PROXIES.contains(&text)
             && !is_somebody_else(text)
+            && !is_who_asked(text)
             && !text.contains('_')
             && !begins.iter().any(|begins| text.starts_with(begins))
     })
@@ -284,6 +297,7 @@ mod tests {
     fn nobody_says_who_else_is_meant_by_the_gate_s_credential() {
         let all = headers(&[
             ("impersonate-user", "root"),
+            ("as-user", "7"),
             ("sudo", "1"),
             ("x-webauth-user", "admin"),
             ("x-ssl-client-verify", "SUCCESS"),

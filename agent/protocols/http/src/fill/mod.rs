@@ -44,12 +44,16 @@ type Find<'f, 's> = dyn Fn(&str, &str) -> Option<&'s [u8]> + 'f;
 
 impl Session {
     /// Keeps of the client's own credentials those that the rules let go on: what is asked about and recorded.
-    pub(crate) fn keep_own(&self, understood: &mut Understood) {
+    ///
+    /// # Errors
+    /// It says who else is meant, and nothing lets that go on.
+    pub(crate) fn keep_own(&self, understood: &mut Understood) -> Result<(), Problem> {
         let own = std::mem::take(&mut understood.own);
         if own.is_empty() {
-            return;
+            return Ok(());
         }
-        let Ok(verdict) = self.gate.foresee(&understood.shape) else { return };
+        // What is denied is refused for that.
+        let Ok(verdict) = self.gate.foresee(&understood.shape) else { return Ok(()) };
         let carried = &verdict.carried;
         let is_there = |place: &str, value: &str| carried.fill(place, value).map(|_| &b"-"[..]);
         for (name, value) in &own {
@@ -58,8 +62,15 @@ impl Session {
                     .text
                     .push_str(&forward::recorded("", &[(name.clone(), value.clone())].into_iter().collect()));
                 understood.own.append(name.clone(), value.clone());
+            } else if forward::is_somebody_else(name.as_str()) {
+                let why = format!(
+                    "the header field {name} says who else is meant than the gate signs in as (pass: [{name}] lets it)"
+                );
+                self.gate.refuse(understood.action(), &understood.text, &why);
+                return Err(Problem::new(StatusCode::BAD_REQUEST, why));
             }
         }
+        Ok(())
     }
 
     /// The body, whole, where a rule fills placeholders in it.

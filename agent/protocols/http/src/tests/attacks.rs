@@ -161,6 +161,23 @@ async fn what_would_be_no_request_any_more_is_refused() {
     assert!(stage.received().is_empty());
 }
 
+/// Who asks for less than the gate may do gets that, or nothing.
+#[tokio::test]
+async fn a_request_for_somebody_else_is_not_made_for_the_gate_itself() {
+    for (options, status) in [("{}", "400"), ("{pass: [impersonate-user]}", "200")] {
+        let stage = Stage::set(RULES, options, Reached::Plainly, ok).await;
+        let heard = stage.told(&stage.request("GET /open/x", "Impersonate-User: viewer\r\n")).await;
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{options}: {heard}");
+        let received = stage.received();
+        assert!(received.iter().all(|request| request.contains("impersonate-user: viewer")), "{received:?}");
+        let refused = stage.memory.lines().iter().filter(|line| line["decision"] == "deny").count();
+        assert_eq!(refused, usize::from(status == "400"), "it is in the record");
+    }
+    let stage = plain().await;
+    let heard = stage.told(&stage.request("GET /secret", "Sudo: 1\r\n")).await;
+    assert!(heard.starts_with("HTTP/1.1 403"), "what is denied is denied: {heard}");
+}
+
 #[tokio::test]
 async fn a_client_that_speaks_the_wrong_one_of_plain_and_tls_is_told() {
     let stage = Stage::set(RULES, "{hosts: [it.test]}", Reached::AsNamed(HOST), ok).await;
