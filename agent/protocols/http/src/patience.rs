@@ -11,7 +11,8 @@ use crate::body::BodyError;
 pub(crate) struct Patience {
     /// How long nothing may come.
     pub(crate) silence: Duration,
-    /// Bytes that must come at least, in each such time of waiting.
+    /// Bytes that must come at least, in each such time of waiting, of a body whose length was told: one that is made as it is sent
+    /// has its own time.
     pub(crate) least: (u64, Duration),
     /// How long a body may take that is read before it is decided on, however it comes.
     pub(crate) whole: Duration,
@@ -21,6 +22,16 @@ impl Default for Patience {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
         Self { silence: minute, least: (64 * 60, minute), whole: minute }
+    }
+}
+
+impl Patience {
+    /// With a body of so many bytes, if they are known.
+    pub(crate) fn with(self, length: Option<u64>) -> Self {
+        match length {
+            Some(_) => self,
+            None => Self { least: (0, self.least.1), ..self },
+        }
     }
 }
 

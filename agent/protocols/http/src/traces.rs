@@ -203,7 +203,10 @@ fn spellings(credential: &Credential) -> Vec<Spelling> {
 
 /// Each once, and what another begins with behind that.
 fn ordered(all: impl Iterator<Item = Spelling>) -> Vec<Spelling> {
-    let mut spellings: Vec<Spelling> = all.filter(|spelling| spelling.len() >= SHORTEST).collect();
+    // One of stars alone is hidden as it is, and would be found again for ever.
+    let is_hidden = |spelling: &Spelling| spelling.iter().any(|byte| *byte != b'*');
+    let mut spellings: Vec<Spelling> =
+        all.filter(|spelling| spelling.len() >= SHORTEST && is_hidden(spelling)).collect();
     spellings.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.as_slice().cmp(b.as_slice())));
     spellings.dedup();
     spellings
@@ -308,6 +311,14 @@ mod tests {
         assert!(Arc::ptr_eq(&known.of(&old), &known.of(&old)));
         assert!(known.of(&new).iter().any(|spelling| spelling.as_slice() == b"hunter33"));
         assert!(known.of(&old).iter().any(|spelling| spelling.as_slice() == b"hunter22"));
+    }
+
+    #[test]
+    fn a_credential_of_stars_is_no_other_s_end() {
+        let password = Some(Secret::new("********".into()));
+        let known = Spellings::default();
+        let credential = Arc::new(Credential { password, ..Credential::default() });
+        assert!(known.of(&credential).iter().all(|spelling| spelling.iter().any(|byte| *byte != b'*')));
     }
 
     #[test]

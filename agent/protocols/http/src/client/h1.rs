@@ -125,7 +125,7 @@ async fn one<S: AsyncRead + AsyncWrite + Send>(
         expects,
         begun: false,
     };
-    let coming = Coming::new(Some(session.server.patience));
+    let coming = Coming::new(Some(session.server.patience.with(framing.length())));
     let mut body = RequestBody { reader, decoder: Decoder::new(framing), coming };
     if let Some(switched) = session.exchange(asked(head, framing), &mut body, &mut responder).await? {
         return Ok(Next::Messages(switched));
@@ -139,10 +139,7 @@ async fn one<S: AsyncRead + AsyncWrite + Send>(
 
 /// The request, its target taken apart as far as its form tells (RFC 9112, 3.2).
 fn asked(head: Head, framing: Framing) -> Asked {
-    let length = match framing {
-        Framing::Length(length) => Some(length),
-        Framing::Chunked => None,
-    };
+    let length = framing.length();
     let (scheme, authority, target) = match head.target.split_once("://") {
         Some((scheme, rest)) if !head.target.starts_with('/') => {
             let at = rest.find(['/', '?']).unwrap_or(rest.len());

@@ -9,7 +9,7 @@ use h2::{
     ext::Protocol,
     server::{self, SendResponse},
 };
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 use tidegate_gate::ServeError;
 use tokio::{
@@ -31,6 +31,8 @@ use crate::{
 
 /// How long a connection may be idle.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long a client that was asked to leave may stay once nothing runs that it asked for.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a client may take for the first words of the protocol.
 const PREFACE: Duration = Duration::from_secs(30);
 /// Requests of one connection at a time.
@@ -60,6 +62,7 @@ where
     let mut streams = FuturesUnordered::new();
     let mut ending = None;
     let mut revoked = pin!(session.gate.revoked());
+    // The second time is after it was asked to leave.
     let (mut idle, mut is_over) = (pin!(sleep(IDLE)), false);
     loop {
         tokio::select! {
@@ -67,10 +70,12 @@ where
             refusal = &mut revoked, if ending.is_none() => {
                 connection.graceful_shutdown();
                 ending = Some(refusal);
+                is_over = true;
+                idle.as_mut().reset(Instant::now() + FAREWELL);
             }
             // Before the connection: what all that can go on have to say is written together.
             Some(()) = streams.next() => if streams.is_empty() {
-                idle.as_mut().reset(Instant::now() + IDLE);
+                idle.as_mut().reset(Instant::now() + if is_over { FAREWELL } else { IDLE });
             },
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => streams.push(one(session, request, respond)),
@@ -79,9 +84,13 @@ where
                 Some(Err(error)) => return Err(broke(error)),
                 None => break,
             },
-            () = &mut idle, if streams.is_empty() && !is_over => {
+            () = &mut idle, if streams.is_empty() => {
+                if is_over {
+                    break;
+                }
                 connection.graceful_shutdown();
                 is_over = true;
+                idle.as_mut().reset(Instant::now() + FAREWELL);
             }
         }
     }
@@ -91,7 +100,7 @@ where
 /// Answers one request. What goes wrong with it is no matter of the connection's.
 async fn one(session: &Session, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (parts, body) = request.into_parts();
-    let mut responder = H2Responder { respond, stream: None };
+    let mut responder = H2Responder { respond, stream: None, is_head: parts.method == Method::HEAD };
     let protocol = parts.extensions.get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
     // What follows the head of an extended CONNECT is no body (RFC 8441, 4).
     let is_empty = body.is_end_stream() || protocol.is_some();
@@ -114,7 +123,7 @@ async fn one(session: &Session, request: Request<RecvStream>, respond: SendRespo
         protocol,
     };
     // A stream of gRPC's may be silent for as long as both like.
-    let patience = Some(session.server.patience).filter(|_| !asked.is_grpc());
+    let patience = Some(session.server.patience.with(length)).filter(|_| !asked.is_grpc());
     let mut body = RequestBody { body, coming: Coming::new(patience), is_empty };
     match session.exchange(asked, &mut body, &mut responder).await {
         Ok(Some(switched)) => Box::pin(switch(session, *switched, body.body, responder)).await,
@@ -214,6 +223,8 @@ fn broken(error: &h2::Error) -> BodyError {
 struct H2Responder {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
+    /// No response to it has a body (RFC 9110, 9.3.2).
+    is_head: bool,
 }
 
 impl H2Responder {
@@ -238,7 +249,7 @@ impl Responder for H2Responder {
         if let Some(length) = body.length().filter(|_| head.status() != StatusCode::NO_CONTENT) {
             head.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         }
-        let is_empty = no_body || body.length() == Some(0) || body.is_over();
+        let is_empty = no_body || self.is_head || body.length() == Some(0) || body.is_over();
         let stream = self.respond.send_response(head, is_empty).map_err(|error| lost(&error))?;
         let stream = self.stream.insert(stream);
         if is_empty {

@@ -78,15 +78,26 @@ async fn silence_ends_a_body_and_its_request_with_it() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_ends_however_its_length_is_told() {
+async fn a_body_that_trickles_ends() {
     let stage = stage(OF_TRICKLES).await;
-    for (more, part) in
-        [("Content-Length: 1000000\r\n", &b"x"[..]), ("Transfer-Encoding: chunked\r\n", b"1\r\nx\r\n")]
-    {
-        let client = begun(&stage, "/open/a", more).await;
-        is_too_slow(&told_while_it_sends(client, part).await, "less than 1000 bytes of it came in 300ms");
-    }
+    let client = begun(&stage, "/open/a", "Content-Length: 1000000\r\n").await;
+    is_too_slow(&told_while_it_sends(client, b"x").await, "less than 1000 bytes of it came in 300ms");
     assert!(stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_is_made_as_it_is_sent_has_its_own_time() {
+    let stage = stage(OF_TRICKLES).await;
+    let mut client = begun(&stage, "/open/a", "Transfer-Encoding: chunked\r\n").await;
+    let mut ticks = interval(Duration::from_millis(10));
+    for _ in 0..70 {
+        ticks.tick().await;
+        client.write_all(b"1\r\nx\r\n").await.unwrap();
+    }
+    client.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut heard = [0; 15];
+    timeout(PATIENCE, client.read_exact(&mut heard)).await.expect("it is answered").unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 200 OK");
 }
 
 #[tokio::test]
@@ -119,10 +130,10 @@ async fn a_body_that_is_read_first_has_its_time_in_all() {
 async fn begun_in_h2(
     client: &mut SendRequest<Bytes>,
     stage: &Stage,
-    kind: &str,
+    (name, value): (&str, &str),
 ) -> (Answer, SendStream<Bytes>) {
     let uri = format!("http://{HOST}:{}/open/a", stage.port);
-    let post = Request::post(uri).header("content-type", kind).body(()).unwrap();
+    let post = Request::post(uri).header(name, value).body(()).unwrap();
     *client = client.clone().ready().await.unwrap();
     client.send_request(post, false).unwrap()
 }
@@ -140,7 +151,7 @@ async fn in_http_2_what_is_slow_ends_alone() {
         let (stream, _) = stage.connect().await;
         let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
-        let (silent, mut sending) = begun_in_h2(&mut client, &stage, "text/plain").await;
+        let (silent, mut sending) = begun_in_h2(&mut client, &stage, ("content-length", "1000000")).await;
         let mut silent = Box::pin(answer(silent));
         let mut ticks = interval(Duration::from_millis(10));
         let slow = loop {
@@ -152,7 +163,7 @@ async fn in_http_2_what_is_slow_ends_alone() {
         assert_eq!(slow.status(), 408);
         let problem = slow.into_body().data().await.unwrap().unwrap();
         assert!(String::from_utf8_lossy(&problem).contains(why), "{problem:?}");
-        let (other, mut sending) = begun_in_h2(&mut client, &stage, "text/plain").await;
+        let (other, mut sending) = begun_in_h2(&mut client, &stage, ("content-type", "text/plain")).await;
         sending.send_data("all".into(), true).unwrap();
         assert_eq!(answer(other).await.status(), 200);
     }
@@ -164,9 +175,28 @@ async fn a_stream_of_grpc_may_be_silent_for_longer_than_any_body() {
     let (stream, _) = stage.connect().await;
     let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let (call, mut sending) = begun_in_h2(&mut client, &stage, "application/grpc").await;
-    let (silent, _body) = begun_in_h2(&mut client, &stage, "text/plain").await;
+    let (call, mut sending) = begun_in_h2(&mut client, &stage, ("content-type", "application/grpc")).await;
+    let (silent, _body) = begun_in_h2(&mut client, &stage, ("content-type", "text/plain")).await;
     assert_eq!(answer(silent).await.status(), 408, "it began later, and was too silent");
     sending.send_data("call".into(), true).unwrap();
     assert_eq!(answer(call).await.status(), 200);
+}
+
+/// A place among the sessions is not for whoever has nothing to ask any more.
+#[tokio::test]
+async fn a_client_of_http_2_that_is_asked_to_leave_and_does_nothing_is_left() {
+    let stage = stage(OF_SILENCE).await;
+    let (stream, session) = stage.connect().await;
+    let (mut client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let (response, mut sending) = begun_in_h2(&mut client, &stage, ("content-length", "1")).await;
+    sending.send_data("x".into(), true).unwrap();
+    tokio::select! {
+        response = answer(response) => assert_eq!(response.status(), 200),
+        _ = &mut connection => panic!("it ended"),
+    }
+    // From now on nobody reads what it is told, or answers.
+    stage.stop();
+    let ended = timeout(PATIENCE, session).await.expect("the session ends").unwrap();
+    assert!(ended.is_err());
+    drop(connection);
 }

@@ -9,7 +9,7 @@ use super::stage::{HOST, Reached, Stage, ok};
 
 const RULES: &str = r#"
 rules:
-  - {name: read, subjects: [tester], resources: [it], allow: [{method: [GET, POST], path: "/open/**"}]}
+  - {name: read, subjects: [tester], resources: [it], allow: [{method: [GET, HEAD, POST], path: "/open/**"}]}
 "#;
 
 type Client = h2::client::SendRequest<Bytes>;
@@ -80,6 +80,19 @@ async fn a_refusal_is_one_stream_s_and_the_connection_stays() {
     }
     assert_eq!(answers, [403, 200]);
     assert_eq!(stage.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_of_head_has_no_body() {
+    let stage = stage().await;
+    let mut client = client(&stage).await;
+    for path in ["/closed", "/open/a"] {
+        let (response, _) =
+            client.send_request(request(&stage, Method::HEAD, path).body(()).unwrap(), true).unwrap();
+        let response = response.await.unwrap();
+        assert!(response.headers()["content-length"] != "0", "{path}: as much as GET would have");
+        assert!(response.into_body().data().await.is_none(), "{path}");
+    }
 }
 
 #[tokio::test]

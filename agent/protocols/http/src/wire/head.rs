@@ -32,6 +32,16 @@ pub(crate) enum Framing {
     Chunked,
 }
 
+impl Framing {
+    /// Bytes of the body, if they are told.
+    pub(crate) fn length(self) -> Option<u64> {
+        match self {
+            Self::Length(length) => Some(length),
+            Self::Chunked => None,
+        }
+    }
+}
+
 /// Finds heads at the beginning of what was read; remembers how far it looked.
 #[derive(Debug, Default)]
 pub(crate) struct HeadReader {
