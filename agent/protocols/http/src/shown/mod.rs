@@ -5,6 +5,7 @@
 mod form;
 mod inflate;
 pub(crate) mod json;
+mod markup;
 mod text;
 
 use std::{borrow::Cow, sync::Arc};
@@ -16,7 +17,7 @@ use tidegate_gate::{
     policy::{ContentMask, FieldMasks, Show, Verdict},
 };
 
-use self::{form::Urlencoded, inflate::Inflate, json::Json, text::Text};
+use self::{form::Urlencoded, inflate::Inflate, json::Json, markup::Markup, text::Text};
 use crate::{media::Media, secrets};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
@@ -167,7 +168,7 @@ impl<'a> Masks<'a> {
                 if self.fields.as_ref().is_some_and(|fields| fields.reach("body.")) {
                     return Err(format!("a mask is on fields of a body, and {kind} has none that are known"));
                 }
-                Form::Text(Text::new(self))
+                Form::Text(Text::new(self, markup(kind)))
             }
             Some(kind) => return Err(format!("its media type is {kind}, which cannot be looked into")),
         };
@@ -222,6 +223,14 @@ impl<'a> Masks<'a> {
         }
     }
 
+    /// Text whose character references count for what they stand for.
+    fn scan_markup<'t>(&self, markup: Markup, text: &'t [u8]) -> Result<Cow<'t, [u8]>, String> {
+        match &self.content {
+            Some(mask) => markup.scan(self.masker, mask, text),
+            None => Ok(Cow::Borrowed(text)),
+        }
+    }
+
     fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         match &self.content {
             Some(mask) => self.masker.scan(mask, text),
@@ -249,7 +258,7 @@ impl Masked<'_> {
         }
         match self.form {
             Form::Json(json) => json.end(&mut out)?,
-            Form::Text(text) => text.end(&mut out),
+            Form::Text(text) => text.end(&mut out)?,
             Form::Urlencoded(form) => form.end(&mut out)?,
             Form::Unknown | Form::Any => {}
         }
@@ -310,6 +319,15 @@ fn is_text(kind: &str) -> bool {
         "application/sql",
     ];
     kind.starts_with("text/") || kind.ends_with("+xml") || TEXTS.contains(&kind)
+}
+
+/// What defines character references in it, if it has any.
+fn markup(kind: &str) -> Option<Markup> {
+    match kind {
+        "text/html" | "text/markdown" => Some(Markup::Html),
+        "text/xml" | "application/xml" => Some(Markup::Xml),
+        kind => kind.ends_with("+xml").then_some(Markup::Xml),
+    }
 }
 
 /// Whether what the detectors look for has the bytes there that it has in ASCII.

@@ -146,6 +146,48 @@ fn of_a_page_what_can_be_read_as_it_stands_is_masked() {
 }
 
 #[test]
+fn what_a_page_writes_in_character_references_is_masked_wherever_it_is_cut() {
+    let verdict = verdict("", "card, email");
+    let value = "&#52;111 1111&nbsp;&#x31;11&#0049; 11&#49;1";
+    let page = format!(
+        "<p title='{value}'>a&lt;b {value} &amp; ada&commat;example&period;com &eacute;</p>\n<i>&#52;</i>"
+    );
+    for kind in ["text/html", "application/xhtml+xml", "text/xml; charset=utf-8", "text/markdown"] {
+        for piece in [1, 3, 7, page.len()] {
+            let shown = shown(&verdict, &mut headers(kind), page.as_bytes(), piece).unwrap();
+            assert!(
+                !shown.contains("11 1") && !shown.contains("&#x31;") && !shown.contains("ada"),
+                "{kind} in pieces of {piece}: {shown}"
+            );
+            assert!(
+                shown.starts_with("<p title='***") && shown.ends_with(" &eacute;</p>\n<i>&#52;</i>"),
+                "{shown}"
+            );
+            assert!(shown.contains(">a&lt;b ***") && shown.contains(" &amp; ***"), "{shown}");
+        }
+    }
+    let plain = shown(&verdict, &mut headers("text/plain"), b"&#52;111 1111 1111 1111", 5).unwrap();
+    assert_eq!(plain, "&#52;111 1111 1111 1111", "there it says what it says");
+}
+
+#[test]
+fn a_long_line_of_a_page_is_not_cut_in_the_midst_of_a_value() {
+    let page =
+        format!("<p>{} &#52;111&#49;111&#49;111&#49;111 {}</p>", "a, ".repeat(21_840), "b, ".repeat(40_000));
+    let shown = shown(&verdict("", "card"), &mut headers("text/html"), page.as_bytes(), 1).unwrap();
+    assert!(shown.contains("***1111 ") && !shown.contains("&#49;"), "a value was cut");
+}
+
+#[test]
+fn a_document_with_entities_of_its_own_is_refused() {
+    let document = br#"<!DOCTYPE a [<!ENTITY four "4">]><a>&four;111111111111111</a>"#;
+    for piece in [1, document.len()] {
+        let shown = shown(&verdict("", "card"), &mut headers("application/xml"), document, piece);
+        assert!(shown.as_ref().is_err_and(|why| why.contains("entities of its own")), "{shown:?}");
+    }
+}
+
+#[test]
 fn an_event_is_shown_when_it_is_whole_and_not_later() {
     let (verdict, masker) = (verdict("", "email"), masker());
     let masks = Masks::of(&verdict, &masker).unwrap();

@@ -1,6 +1,8 @@
 //! Text, masked by content.
 
-use super::Masks;
+use std::borrow::Cow;
+
+use super::{Markup, Masks};
 
 /// Longest stretch without a line's end that is held back; one that cannot be cut anywhere else is refused.
 const LONGEST: usize = 64 * 1024;
@@ -11,12 +13,13 @@ const LONGEST_KEY: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Text<'a> {
     masks: Masks<'a>,
+    markup: Option<Markup>,
     held: Vec<u8>,
 }
 
 impl<'a> Text<'a> {
-    pub(super) fn new(masks: Masks<'a>) -> Self {
-        Self { masks, held: Vec::new() }
+    pub(super) fn new(masks: Masks<'a>, markup: Option<Markup>) -> Self {
+        Self { masks, markup, held: Vec::new() }
     }
 
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
@@ -30,13 +33,21 @@ impl<'a> Text<'a> {
             end = self.elsewhere()?;
         }
         let rest = self.held.split_off(end);
-        out.extend_from_slice(&self.masks.scan(&self.held));
+        out.extend_from_slice(&self.scanned()?);
         self.held = rest;
         Ok(())
     }
 
-    pub(super) fn end(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.masks.scan(&self.held));
+    pub(super) fn end(self, out: &mut Vec<u8>) -> Result<(), String> {
+        out.extend_from_slice(&self.scanned()?);
+        Ok(())
+    }
+
+    fn scanned(&self) -> Result<Cow<'_, [u8]>, String> {
+        match self.markup {
+            Some(markup) => self.masks.scan_markup(markup, &self.held),
+            None => Ok(self.masks.scan(&self.held)),
+        }
     }
 
     /// Not past the beginning of a key whose end isn't there yet.
@@ -56,24 +67,25 @@ impl<'a> Text<'a> {
 
     /// Where a long line can be cut: behind what is in no value.
     fn elsewhere(&self) -> Result<usize, String> {
+        // A reference ends with a semicolon, and may be in the midst of a value.
         let is_between = |byte: &u8| {
-            matches!(
-                byte,
-                b',' | b';'
-                    | b'('
-                    | b')'
-                    | b'{'
-                    | b'}'
-                    | b'['
-                    | b']'
-                    | b'<'
-                    | b'>'
-                    | b'"'
-                    | b'\''
-                    | b'\t'
-                    | b'|'
-                    | b'\n'
-            )
+            *byte == b';' && self.markup.is_none()
+                || matches!(
+                    byte,
+                    b',' | b'('
+                        | b')'
+                        | b'{'
+                        | b'}'
+                        | b'['
+                        | b']'
+                        | b'<'
+                        | b'>'
+                        | b'"'
+                        | b'\''
+                        | b'\t'
+                        | b'|'
+                        | b'\n'
+                )
         };
         match self.held.iter().rposition(is_between) {
             Some(at) => Ok(at + 1),
