@@ -1,4 +1,4 @@
-//! How slowly a client may send a request's body.
+//! How slowly a client may send a request's body, and the next request.
 
 use std::{future::Future, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::body::BodyError;
 
-/// How slowly a client may send a request's body. Only what it is waited for counts, never what the upstream takes.
+/// How slowly a client may send a request's body, and the next request. Of a body only what it is waited for counts, never what the upstream takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// How long nothing may come.
@@ -16,12 +16,14 @@ pub(crate) struct Patience {
     pub(crate) least: (u64, Duration),
     /// How long a body may take that is read before it is decided on, however it comes.
     pub(crate) whole: Duration,
+    /// How long a connection may be idle between requests.
+    pub(crate) idle: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { silence: minute, least: (64 * 60, minute), whole: minute }
+        Self { silence: minute, least: (64 * 60, minute), whole: minute, idle: 5 * minute }
     }
 }
 

@@ -31,8 +31,6 @@ use crate::{
 
 /// How a client begins that speaks HTTP/2 (RFC 9113, 3.4), up to what would be the end of a head.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
-/// How long a connection may be idle between requests.
-const IDLE: Duration = Duration::from_secs(300);
 /// How long a client may take for a head, once it has begun.
 const HEAD: Duration = Duration::from_secs(30);
 /// Most bytes that are read ahead of a request's turn.
@@ -54,7 +52,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let mut revoked = pin!(session.gate.revoked());
     loop {
         let head = tokio::select! {
-            head = reader.head() => head?,
+            head = reader.head(session.server.patience.idle) => head?,
             refusal = &mut revoked => return Err(ServeError::Policy(refusal.message.to_string())),
         };
         let head = match head {
@@ -219,11 +217,11 @@ struct Reader<S> {
 
 impl<S: AsyncRead> Reader<S> {
     /// The next request's head; none if the client is done, or was idle for too long.
-    async fn head(&mut self) -> Result<Option<Result<Head, WireError>>, ServeError> {
+    async fn head(&mut self, idle: Duration) -> Result<Option<Result<Head, WireError>>, ServeError> {
         if self.buffer.is_empty() {
             // An idle connection holds no buffer.
             self.buffer = BytesMut::new();
-            match timeout(IDLE, self.fill_by(FIRST_READ)).await {
+            match timeout(idle, self.fill_by(FIRST_READ)).await {
                 Err(_) | Ok(Ok(0)) => return Ok(None),
                 Ok(filled) => filled.map_err(|error| ServeError::Client(error.to_string()))?,
             };

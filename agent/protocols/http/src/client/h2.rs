@@ -29,8 +29,6 @@ use crate::{
     wire,
 };
 
-/// How long a connection may be idle.
-const IDLE: Duration = Duration::from_secs(300);
 /// How long a client that was asked to leave may stay once nothing runs that it asked for.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a client may take for the first words of the protocol.
@@ -62,8 +60,9 @@ where
     let mut streams = FuturesUnordered::new();
     let mut ending = None;
     let mut revoked = pin!(session.gate.revoked());
+    let time = session.server.patience.idle;
     // The second time is after it was asked to leave.
-    let (mut idle, mut is_over) = (pin!(sleep(IDLE)), false);
+    let (mut idle, mut is_over) = (pin!(sleep(time)), false);
     loop {
         tokio::select! {
             biased;
@@ -75,7 +74,7 @@ where
             }
             // Before the connection: what all that can go on have to say is written together.
             Some(()) = streams.next() => if streams.is_empty() {
-                idle.as_mut().reset(Instant::now() + if is_over { FAREWELL } else { IDLE });
+                idle.as_mut().reset(Instant::now() + if is_over { FAREWELL } else { time });
             },
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => streams.push(one(session, request, respond)),

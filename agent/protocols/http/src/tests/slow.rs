@@ -25,11 +25,16 @@ rules:
 const LONG: Duration = PATIENCE;
 
 /// Ends what is silent.
-const OF_SILENCE: Patience = Patience { silence: Duration::from_millis(100), least: (0, LONG), whole: LONG };
+const OF_SILENCE: Patience =
+    Patience { silence: Duration::from_millis(100), least: (0, LONG), whole: LONG, idle: LONG };
+
+/// Ends what nothing is asked on.
+const OF_IDLENESS: Patience =
+    Patience { silence: LONG, least: (0, LONG), whole: LONG, idle: Duration::from_millis(100) };
 
 /// Ends what comes byte by byte.
 const OF_TRICKLES: Patience =
-    Patience { silence: LONG, least: (1000, Duration::from_millis(300)), whole: LONG };
+    Patience { silence: LONG, least: (1000, Duration::from_millis(300)), whole: LONG, idle: LONG };
 
 async fn stage(patience: Patience) -> Stage {
     Stage::set(RULES, "{hosts: [it.test]}", Reached::Plainly, ok).await.waits(patience)
@@ -102,7 +107,8 @@ async fn a_body_that_is_made_as_it_is_sent_has_its_own_time() {
 
 #[tokio::test]
 async fn a_body_that_is_slow_but_no_slower_than_it_may_arrives() {
-    let patience = Patience { silence: LONG, least: (2, Duration::from_millis(200)), whole: LONG };
+    let patience =
+        Patience { silence: LONG, least: (2, Duration::from_millis(200)), whole: LONG, idle: LONG };
     let stage = stage(patience).await;
     let mut client = begun(&stage, "/open/a", "Content-Length: 40\r\n").await;
     let mut ticks = interval(Duration::from_millis(20));
@@ -118,7 +124,8 @@ async fn a_body_that_is_slow_but_no_slower_than_it_may_arrives() {
 
 #[tokio::test]
 async fn a_body_that_is_read_first_has_its_time_in_all() {
-    let patience = Patience { silence: LONG, least: (0, LONG), whole: Duration::from_millis(200) };
+    let whole = Duration::from_millis(200);
+    let patience = Patience { silence: LONG, least: (0, LONG), whole, idle: LONG };
     let stage = stage(patience).await;
     let more = "Content-Type: application/json\r\nContent-Length: 100000\r\n";
     let client = begun(&stage, "/read", more).await;
@@ -199,4 +206,32 @@ async fn a_client_of_http_2_that_is_asked_to_leave_and_does_nothing_is_left() {
     let ended = timeout(PATIENCE, session).await.expect("the session ends").unwrap();
     assert!(ended.is_err());
     drop(connection);
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_ends_and_one_that_is_busy_for_longer_goes_on() {
+    let stage = stage(OF_IDLENESS).await;
+    let mut client = begun(&stage, "/open/a", "Content-Length: 1\r\n").await;
+    tokio::time::sleep(3 * OF_IDLENESS.idle).await;
+    client.write_all(b"x").await.unwrap();
+    let mut heard = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut heard)).await.expect("it ends").unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200 OK") && !heard.contains("connection: close"), "{heard}");
+}
+
+#[tokio::test]
+async fn in_http_2_likewise() {
+    let stage = stage(OF_IDLENESS).await;
+    let (stream, _) = stage.connect().await;
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let (busy, mut sending) = begun_in_h2(&mut client, &stage, ("content-length", "1")).await;
+    tokio::time::sleep(3 * OF_IDLENESS.idle).await;
+    sending.send_data("x".into(), true).unwrap();
+    let mut body = answer(busy).await.into_body();
+    while let Some(part) = body.data().await {
+        let count = part.unwrap().len();
+        body.flow_control().release_capacity(count).unwrap();
+    }
+    timeout(PATIENCE, ended).await.expect("it ends").unwrap().unwrap();
 }
