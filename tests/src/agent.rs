@@ -50,6 +50,7 @@ pub struct Agent {
     pins: PathBuf,
     secrets: Secrets,
     transcript: Arc<Mutex<String>>,
+    variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Agent {
@@ -69,8 +70,17 @@ impl Agent {
         fs::hard_link(settings.binary, &binary).or_else(|_| fs::copy(settings.binary, &binary).map(drop))?;
         let runtime = TempDir::with_prefix_in("tidegate-agent-", "/run")?;
         let (secrets, transcript) = (Secrets::default(), Arc::default());
-        let agent =
-            Self { binary, process: None, notify: None, directory, runtime, pins, secrets, transcript };
+        let agent = Self {
+            binary,
+            process: None,
+            notify: None,
+            directory,
+            runtime,
+            pins,
+            secrets,
+            transcript,
+            variables: Vec::new(),
+        };
         for name in ["bundle", "credentials", "state"] {
             DirBuilder::new().mode(0o700).create(agent.path(name))?;
         }
@@ -116,6 +126,7 @@ impl Agent {
                 .arg(self.path("tidegate.yaml"))
                 .env("NOTIFY_SOCKET", &path)
                 .env_remove("CREDENTIALS_DIRECTORY")
+                .envs(self.variables.iter().cloned())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log),
@@ -204,6 +215,12 @@ impl Agent {
             self.secrets.keep(file, text.trim());
         }
         Ok(private(&self.path("credentials").join(file))?.write_all(text.as_bytes())?)
+    }
+
+    /// Sets a variable of its environment to a path. It counts from the next launch on.
+    pub fn set_variable(&mut self, name: &'static str, path: PathBuf) {
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, path));
     }
 
     /// Takes one of the credentials' files away.

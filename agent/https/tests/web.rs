@@ -6,7 +6,7 @@
     reason = "a helper of the tests that fails fails the test"
 )]
 
-use std::sync::{Arc, Mutex};
+use std::{sync::Arc, time::Duration};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
@@ -16,10 +16,11 @@ use rustls::{
 };
 use tempfile::TempDir;
 use tidegate_gate::Secret;
-use tidegate_https::{Answer, Https};
+use tidegate_https::{Answer, Https, HttpsError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
@@ -29,12 +30,21 @@ use url::Url;
 struct Web {
     port: u16,
     directory: TempDir,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: watch::Sender<Vec<String>>,
     serving: JoinHandle<()>,
 }
 
 impl Web {
     async fn answering(answer: impl Into<Vec<u8>>) -> Self {
+        Self::start(Some(answer.into())).await
+    }
+
+    /// Which takes what it is asked and says nothing.
+    async fn silent() -> Self {
+        Self::start(None).await
+    }
+
+    async fn start(answer: Option<Vec<u8>>) -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -54,8 +64,8 @@ impl Web {
             .unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let serving = tokio::spawn(serve(listener, Arc::new(config).into(), answer.into(), asked.clone()));
+        let asked = watch::Sender::default();
+        let serving = tokio::spawn(serve(listener, Arc::new(config).into(), answer, asked.clone()));
         Self { port, directory, asked, serving }
     }
 
@@ -68,7 +78,7 @@ impl Web {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.asked.borrow().clone()
     }
 }
 
@@ -78,7 +88,12 @@ impl Drop for Web {
     }
 }
 
-async fn serve(listener: TcpListener, tls: TlsAcceptor, answer: Vec<u8>, asked: Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    answer: Option<Vec<u8>>,
+    asked: watch::Sender<Vec<String>>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
         // Whoever does not trust it goes away.
         let Ok(mut stream) = tls.accept(stream).await else { continue };
@@ -88,8 +103,9 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, answer: Vec<u8>, asked: 
                 break;
             }
         }
-        asked.lock().unwrap().push(String::from_utf8_lossy(&read).into_owned());
-        let _ = stream.write_all(&answer).await;
+        asked.send_modify(|asked| asked.push(String::from_utf8_lossy(&read).into_owned()));
+        let Some(answer) = &answer else { return std::future::pending().await };
+        let _ = stream.write_all(answer).await;
         let _ = stream.shutdown().await;
     }
 }
@@ -99,9 +115,10 @@ fn response(head: &str, body: &str) -> String {
 }
 
 /// Why nothing was fetched, without what is nobody's business.
-fn why(answer: Result<Answer, String>) -> String {
+fn why(answer: Result<Answer, HttpsError>) -> HttpsError {
     let error = answer.err().expect("nothing is fetched");
-    assert!(!error.contains("hunter2") && !error.contains("/token"), "{error}");
+    let said = format!("{error} {error:?}");
+    assert!(!said.contains("hunter2") && !said.contains("/token"), "{said}");
     error
 }
 
@@ -130,7 +147,7 @@ async fn an_answer_that_is_too_long_is_none_whether_it_says_so_or_not() {
     for answer in [response("200 OK", &body), untold] {
         let web = Web::answering(answer).await;
         let why = why(web.client().get(web.url(), None).await);
-        assert_eq!(why, "the answer is longer than 262144 bytes");
+        assert!(matches!(why, HttpsError::TooLong(262_144)), "{why:?}");
     }
     let web = Web::answering(response("200 OK", &body[1..])).await;
     assert_eq!(web.client().get(web.url(), None).await.unwrap().body.len(), 256 * 1024);
@@ -140,8 +157,32 @@ async fn an_answer_that_is_too_long_is_none_whether_it_says_so_or_not() {
 async fn whom_another_authority_vouches_for_is_told_nothing() {
     let (web, other) = (Web::answering(response("200 OK", "")).await, Web::answering("").await);
     let why = why(other.client().get(web.url(), None).await);
-    assert!(why.starts_with("invalid peer certificate"), "{why}");
+    assert!(matches!(why, HttpsError::Tls(rustls::Error::InvalidCertificate(_))), "{why:?}");
     assert!(web.asked().is_empty());
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_waited_for_ten_seconds() {
+    let web = Web::silent().await;
+    let (client, url) = (web.client(), web.url());
+    let asking = tokio::spawn(async move { client.get(url, None).await });
+    web.asked.subscribe().wait_for(|asked| !asked.is_empty()).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert!(!asking.is_finished());
+    tokio::time::advance(Duration::from_millis(1_001)).await;
+    let why = why(asking.await.unwrap());
+    assert!(matches!(why, HttpsError::TimedOut), "{why:?}");
+}
+
+#[tokio::test]
+async fn where_nobody_listens_the_system_s_words_are_told() {
+    let web = Web::answering("").await;
+    let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let mut url = web.url();
+    url.set_port(Some(free.port())).unwrap();
+    let why = why(web.client().get(url, None).await);
+    assert!(matches!(&why, HttpsError::NotReached(said) if said.contains("refused")), "{why:?}");
 }
 
 #[tokio::test]
@@ -180,7 +221,7 @@ async fn an_id_and_a_secret_are_encoded_before_a_colon_is_between_them() {
 fn a_file_without_an_authority_is_told_by_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("empty.pem");
-    assert!(Https::new(Some(&path)).unwrap_err().contains("empty.pem"));
+    assert!(Https::new(Some(&path)).unwrap_err().to_string().contains("empty.pem"));
     std::fs::write(&path, "no certificate").unwrap();
-    assert!(Https::new(Some(&path)).unwrap_err().contains("empty.pem: no certificate is in it"));
+    assert!(Https::new(Some(&path)).unwrap_err().to_string().contains("empty.pem holds no PEM certificate"));
 }

@@ -99,7 +99,8 @@ impl Client {
         let (scope, challenge) = (oauth::scope(scopes), oauth::challenge(&self.metadata, &verifier));
         let mut form = vec![("client_id", &*self.id), ("scope", &scope)];
         form.extend(challenge.iter().map(|(name, value)| (*name, &**value)));
-        let answer = self.http.post_form(endpoint, &form).await.map_err(failed)?;
+        let answer = self.http.post_form(endpoint, &form).await;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
         if answer.status != 200 {
             return Err(failed(format!("it answered {}", error_code(answer.status, &answer.body))));
         }
@@ -146,7 +147,7 @@ impl Client {
             ("token", std::str::from_utf8(refresh_token.expose()).unwrap_or_default()),
         ];
         if let Err(why) = self.http.post_form(endpoint, &form).await {
-            tracing::warn!(why, "a refresh token was forgotten, but could not be revoked");
+            tracing::warn!(%why, "a refresh token was forgotten, but could not be revoked");
         }
     }
 
@@ -155,7 +156,8 @@ impl Client {
         let Some(endpoint) = self.metadata.token_endpoint.clone() else {
             return Err(NoTokens::Never("it has no token endpoint".into()));
         };
-        let answer = self.http.post_form(endpoint, form).await.map_err(NoTokens::Unreachable)?;
+        let answer = self.http.post_form(endpoint, form).await;
+        let answer = answer.map_err(|error| NoTokens::Unreachable(error.to_string()))?;
         if answer.status != 200 {
             return Err(match error_code(answer.status, &answer.body) {
                 code if code == "authorization_pending" => NoTokens::Pending,

@@ -189,7 +189,7 @@ impl Keyring {
     }
 
     async fn get(&self, url: Url) -> Result<Vec<u8>, String> {
-        let answer = self.http.get(url, None).await?;
+        let answer = self.http.get(url, None).await.map_err(|error| error.to_string())?;
         if answer.status == 200 {
             Ok(answer.body.to_vec())
         } else {

@@ -103,7 +103,7 @@ impl Webhooks {
         for hook in hooks {
             let name = hook.name.clone();
             let ready = async {
-                let https = Https::new(hook.ca.as_deref())?;
+                let https = Https::new(hook.ca.as_deref()).map_err(|error| error.to_string())?;
                 let sender = Sender { hook, https, credentials: credentials.clone(), retries };
                 sender.url().await?;
                 sender.key().await?;

@@ -121,7 +121,8 @@ impl Sender {
         let time = now.as_second();
         let mut headers = vec![("webhook-id", letter.id.clone()), ("webhook-timestamp", time.to_string())];
         headers.extend(key.map(|key| ("webhook-signature", key.sign(&letter.id, time, &body))));
-        let answer = self.https.post_json(url, &headers, body).await.map_err(NotTaken::Away)?;
+        let answer = self.https.post_json(url, &headers, body).await;
+        let answer = answer.map_err(|error| NotTaken::Away(error.to_string()))?;
         let why = format!("it answered {}", answer.status);
         match answer.status {
             200..=299 => Ok(()),

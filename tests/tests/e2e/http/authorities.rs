@@ -1,4 +1,5 @@
-//! The host's authority in the system's store, in a mount namespace whose store is nobody else's, and its change.
+//! Who is trusted: the host's authority in the system's store, in a mount namespace whose store is nobody else's, its change,
+//! and upstreams by the system's authorities.
 
 use std::{
     io::{BufRead, BufReader},
@@ -140,6 +141,29 @@ fn clients_trust_the_gate_all_through_a_change_of_its_authority() -> Result<()> 
         std::fs::write(stage.directory.path().join("old.pem"), &old)?;
         let ran = stage.script("curl -sS --cacert $DIR/old.pem $URL/things")?;
         ensure!(ran.code == 60, "the old one still signs: {ran:?}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn an_upstream_without_an_authority_of_its_own_is_verified_by_the_systems() -> Result<()> {
+    Stage::with_mut(|stage| {
+        let bundle = stage.agent.read_bundle("bundle.yaml")?;
+        let own =
+            format!("    tls: {{ca: {}}}\n    credential: web", stage.web.certificates.authority.display());
+        ensure!(bundle.contains(&own), "{bundle}");
+        stage.agent.write_bundle("bundle.yaml", &bundle.replace(&own, "    credential: web"))?;
+        stage.agent.ask(&["reload"])?;
+        let asks = "curl -sS --cacert $CA -w '%{http_code}' $URL/things";
+        let shown = stage.script(asks)?.clean()?;
+        ensure!(shown.ends_with("502") && stage.records()?.contains("invalid peer certificate"), "{shown}");
+        ensure!(stage.web.asked()?.is_empty(), "it was sent something");
+        stage.agent.stop()?;
+        stage.agent.set_variable("SSL_CERT_FILE", stage.web.certificates.authority.clone());
+        stage.agent.launch()?;
+        let shown = stage.script(asks)?.clean()?;
+        ensure!(shown == "a thing\n200", "{shown}");
         Ok(())
     })
 }

@@ -98,8 +98,13 @@ pub(super) struct Stage {
 impl Stage {
     /// Runs a test; afterwards the records are verified, and everything is searched for secrets.
     pub(super) fn with(test: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        let stage = Self::set()?;
-        match test(&stage) {
+        Self::with_mut(|stage| test(stage))
+    }
+
+    /// The same for a test that starts the agent again.
+    pub(super) fn with_mut(test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut stage = Self::set()?;
+        match test(&mut stage) {
             Ok(()) => stage.finish(),
             Err(error) => {
                 stage.agent.shows_no_secret(&format!("{error:?}"))?;

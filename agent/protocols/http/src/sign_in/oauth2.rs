@@ -79,7 +79,7 @@ struct NotGranted {
 
 impl Tokens {
     pub(crate) fn new(grant: Grant) -> Result<Self, String> {
-        let http = Https::new(grant.ca.as_deref())?;
+        let http = Https::new(grant.ca.as_deref()).map_err(|error| error.to_string())?;
         Ok(Self { grant, http, state: Mutex::default() })
     }
 
@@ -131,11 +131,11 @@ impl Tokens {
             let secret = std::str::from_utf8(secret.expose());
             let secret = secret.map_err(|_| "the client's secret is no text, as a form wants it")?;
             form.extend([("client_id", id), ("client_secret", secret)]);
-            self.http.post_form(url, &form).await?
+            self.http.post_form(url, &form).await
         } else {
-            self.http.post_form_as(url, (id, secret), &form).await?
+            self.http.post_form_as(url, (id, secret), &form).await
         };
-        granted(&answer)
+        granted(&answer.map_err(|error| error.to_string())?)
     }
 }
 

@@ -1,9 +1,9 @@
 //! How a resource's servers are reached.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
-    CipherSuite, ClientConfig, RootCertStore,
+    CipherSuite, ClientConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -99,44 +99,12 @@ fn client_config(tls: &UpstreamTls) -> Result<(Arc<ClientConfig>, Arc<CryptoProv
     // The first where the server has no wish of its own: as strong as anybody needs, and no digest that processors lack.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
+    let roots = tidegate_https::roots(tls.ca.as_deref()).map_err(|error| format!("tls.ca: {error}"))?;
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS can't be set up: {error}"))?
-        .with_root_certificates(roots(tls)?)
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     Ok((Arc::new(config), provider))
-}
-
-fn roots(tls: &UpstreamTls) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    match &tls.ca {
-        Some(path) => {
-            for certificate in from_file(path)? {
-                roots.add(certificate).map_err(|error| {
-                    format!("tls.ca: a certificate of {} can't be used: {error}", path.display())
-                })?;
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            // The system's may hold certificates that can't be used.
-            roots.add_parsable_certificates(found.certs);
-        }
-    }
-    if roots.is_empty() {
-        return Err(
-            "no authority is known: install ca-certificates, or name a file of PEM certificates in tls.ca"
-                .into(),
-        );
-    }
-    Ok(roots)
-}
-
-fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("tls.ca: {shown} can't be read: {error}"))?;
-    CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("tls.ca: {shown} is not a file of PEM certificates: {error}"))
 }

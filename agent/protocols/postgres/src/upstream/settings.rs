@@ -1,9 +1,9 @@
 //! How a resource's servers are reached.
 
-use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
@@ -151,10 +151,8 @@ fn server_name(resource: &Resource) -> Result<Option<ServerName<'static>>, Strin
 /// What certificates are asked of the server; none if there is to be no TLS. As with libpq, `require` together with an
 /// authority verifies it.
 fn verifier(tls: &UpstreamTls) -> Result<Option<Verifier>, String> {
-    let authorities = || match &tls.ca {
-        Some(path) => from_file(path),
-        None => from_system(),
-    };
+    let authorities =
+        || tidegate_https::authorities(tls.ca.as_deref()).map_err(|error| format!("tls.ca: {error}"));
     match tls.mode.unwrap_or_default() {
         TlsMode::Disable | TlsMode::Prefer if tls.ca.is_some() => {
             Err("tls.ca is never looked at in this mode: use verify-full, or leave ca out".to_owned())
@@ -167,36 +165,6 @@ fn verifier(tls: &UpstreamTls) -> Result<Option<Verifier>, String> {
         }
         TlsMode::VerifyFull => authorities().map(|trusted| Some(Verifier::full(trusted))),
     }
-}
-
-fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| format!("tls.ca: {shown} can't be read: {error}"))?;
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("tls.ca: {shown} is not a file of PEM certificates: {error}"))?;
-    let mut roots = RootCertStore::empty();
-    for (index, certificate) in certificates.iter().enumerate() {
-        let number = index + 1;
-        roots
-            .add(certificate.clone())
-            .map_err(|error| format!("tls.ca: certificate {number} of {shown} can't be used: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("tls.ca: {shown} holds no PEM certificate"));
-    }
-    Ok(certificates)
-}
-
-fn from_system() -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(format!(
-            "the system has no authorities{why}: install ca-certificates, or name a file in tls.ca"
-        ));
-    }
-    Ok(found.certs)
 }
 
 fn client_config(verifier: Verifier) -> Result<(Arc<ClientConfig>, Arc<CryptoProvider>), String> {
