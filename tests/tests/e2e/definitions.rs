@@ -54,6 +54,52 @@ fn a_change_counts_for_sessions_on_either_side_of_a_reload() -> Result<()> {
     })
 }
 
+/// Account `ci` may do what migrations do. By their columns alone, likewise.
+fn let_ci_migrate(world: &World) -> Result<()> {
+    world.server.sql("shop", "GRANT CREATE ON SCHEMA public TO app")?;
+    world.change_bundle_in(&[
+        ("[select, transaction,", "[select, create, drop, transaction,"),
+        ("insert, update, delete, copy-to", "insert, update, delete, merge, create, alter, drop, copy-to"),
+        (
+            "[\"public.*\", \"store.*\"]\n    masks",
+            "[\"public.*\", \"store.*\", \"pg_temp.*\", \"?.*\"]\n    masks",
+        ),
+        ("statement: [drop, truncate]", "statement: truncate"),
+        (
+            "columns: [\"public.customers.email\"]",
+            "columns: [\"public.customers.email\", \"public.clients.email\", \"?.clients.email\"]",
+        ),
+        ("    content: [card]\n", ""),
+        ("    content: [email]\n", ""),
+    ])?;
+    world.agent.ask(&["reload"])?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_column_that_goes_without_a_word_moves_nothing_out_from_under_its_mask() -> Result<()> {
+    World::with(|world| {
+        let_ci_migrate(world)?;
+        let shown = world.ci.python(include_str!("../../clients/lost_columns.py"))?.clean()?;
+        ensure!(shown.is_empty(), "{shown}");
+        let kept = world.server.sql("shop", "SELECT name FROM customers")?;
+        ensure!(!kept.contains("4111111111111111"), "kept in clear: {kept}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn what_migrations_made_is_read_over_the_same_connection() -> Result<()> {
+    World::with(|world| {
+        let_ci_migrate(world)?;
+        let said = world.ci.python(include_str!("../../clients/migrations.py"))?.clean()?;
+        ensure!(said.is_empty(), "{said}");
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
 fn a_table_is_locked_and_altered_while_others_are_at_work_on_it() -> Result<()> {

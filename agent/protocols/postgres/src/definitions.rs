@@ -31,6 +31,8 @@ pub(crate) struct Definitions {
     changing: AtomicUsize,
     /// How many times they have changed.
     changes: AtomicU64,
+    /// How many times relations that nobody named may have lost columns by it.
+    losses: AtomicU64,
     /// From 1 on.
     era: AtomicU64,
     /// Somebody waits for all eras before this one.
@@ -47,6 +49,7 @@ impl Default for Definitions {
         Self {
             changing: AtomicUsize::new(0),
             changes: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
             era: AtomicU64::new(1),
             wanted: AtomicU64::new(0),
             released: Notify::new(),
@@ -89,6 +92,16 @@ impl Definitions {
     pub(crate) fn holders(&self) -> Vec<Arc<str>> {
         let held = self.held_before(self.wanted.load(SeqCst));
         held.iter().map(|place| place.session.clone()).collect()
+    }
+
+    /// Changes whenever a temporary relation of any session may have lost columns.
+    pub(crate) fn losses(&self) -> u64 {
+        self.losses.load(SeqCst)
+    }
+
+    /// A statement is sent by which relations may lose columns that it doesn't name.
+    pub(crate) fn lose(&self) {
+        self.losses.fetch_add(1, SeqCst);
     }
 
     /// Resolves when nobody changes them.

@@ -189,7 +189,13 @@ impl Maker {
     fn statement(&mut self) -> String {
         self.levels.clear();
         self.with.clear();
-        match self.below(20) {
+        match self.below(21) {
+            20 => {
+                let beside = self.joined(1, &[]);
+                self.levels.push(beside.ranges);
+                let (rows, names) = (self.written_out(), self.positions());
+                format!("SELECT {names} FROM {}, LATERAL ({rows}) z ({names})", beside.text)
+            }
             0..=5 => self.query(3, None).0,
             6..=10 => self.correlated(),
             11..=16 => {
@@ -239,9 +245,44 @@ impl Maker {
             let (inner, outer) = self.inner_and_outer();
             return format!("UPDATE wide SET b = {inner} FROM {outer} WHERE wide.a = 'a'");
         }
+        if self.percent(30) {
+            let source = self.joined(1, &[]);
+            self.levels.push(source.ranges);
+            let values = self.written_out();
+            let (table, columns) = self.one_of(&[
+                ("wide", ""),
+                ("wide", "(b, a, c)"),
+                ("public.people", "(id, card, name)"),
+                ("public.people", "(id, card)"),
+            ]);
+            let insert = format!("INSERT {columns} {values}");
+            return format!(
+                "MERGE INTO {table} z USING {} ON false WHEN NOT MATCHED THEN {insert}",
+                source.text
+            );
+        }
         let (join, names) = (self.joined(2, &[]), self.positions());
         let table = self.one_of(&["wide (a, b, c)", "wide", "notes", "public.notes", "t"]);
         format!("INSERT INTO {table} SELECT f0, f1, f2 FROM (SELECT * FROM {}) z ({names})", join.text)
+    }
+
+    /// A row of values, of which some may be several columns to the server.
+    fn written_out(&mut self) -> String {
+        let values: Vec<String> = (0..1 + self.below(3))
+            .map(|_| {
+                let alias = self
+                    .range()
+                    .map_or_else(|| "(SELECT w FROM people w LIMIT 1)".to_owned(), |range| range.alias);
+                match self.below(5) {
+                    0 => format!("{alias}.*"),
+                    1 => format!("({alias}).*"),
+                    2 => format!("ROW({alias}.*)::text"),
+                    3 => "'a'".to_owned(),
+                    _ => self.column(),
+                }
+            })
+            .collect();
+        format!("VALUES ({})", values.join(", "))
     }
 
     fn positions(&mut self) -> String {
@@ -322,6 +363,9 @@ impl Maker {
             self.levels.push(seen);
             let (text, names) = match self.percent(10) {
                 true => ("VALUES ('a', 'b')".to_owned(), vec!["column1".to_owned(), "column2".to_owned()]),
+                false if self.percent(10) => {
+                    (self.written_out(), (1..5).map(|n| format!("column{n}")).collect())
+                }
                 false => self.query(depth - 1, None),
             };
             self.levels.pop();

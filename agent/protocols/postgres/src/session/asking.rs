@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    mem,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -21,7 +22,7 @@ use super::{
 use crate::{
     database::{Understood, Word},
     definitions::Changing,
-    sql::{self, Effect, Statements},
+    sql::{self, Effect, Statements, Unsettled},
 };
 
 impl Session {
@@ -40,7 +41,7 @@ impl Session {
         }
         let shape = self.link(&statements).ok_or(Stop::Waits)?;
         let understood = Prepared::new(statements, text.into(), generation, self.changes.moment());
-        Ok(Prepared { shape, ..understood })
+        Ok(Prepared { shape, overlay: self.overlay.version(), ..understood })
     }
 
     /// What a prepared statement does by what the catalog says now: the server, too, plans it anew when definitions
@@ -58,14 +59,18 @@ impl Session {
         let statements = inner.find(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let statements = statements.unwrap_or(whole);
         let Some(shape) = self.link(&statements) else { return Ok(prepared) };
-        let fresh = Arc::new(Prepared { statements, shape, generation, ..Prepared::clone(&prepared) });
+        let overlay = self.overlay.version();
+        let fresh = Prepared { statements, shape, generation, overlay, ..Prepared::clone(&prepared) };
+        let fresh = Arc::new(fresh);
         self.names.renew(name, &prepared, &fresh);
         Ok(fresh)
     }
 
-    /// The catalog says what it said when this was understood, as far as that counts.
+    /// The catalog says what it said when this was understood, as far as that counts, and the session's overlay, too.
     fn is_current(&self, prepared: &Prepared) -> bool {
-        self.word() == Word::Remembered && prepared.generation == self.database.generation()
+        self.word() == Word::Remembered
+            && prepared.generation == self.database.generation()
+            && prepared.overlay == self.overlay.version()
     }
 
     /// What a portal does, now that it runs.
@@ -190,6 +195,9 @@ impl Session {
             Some(changing) => changing.locks(),
             None => {}
         }
+        if statements.ddl && statements.unsettles.loses {
+            self.database.definitions().lose();
+        }
         Arc::make_mut(&mut self.overlay).follow(statements);
         self.changes.follow(prepared);
         Ok(run)
@@ -206,6 +214,10 @@ impl Session {
             self.reader.read();
         }
         self.reader.begin(self.changing.as_ref());
+        let losses = self.database.definitions().losses();
+        if mem::replace(&mut self.losses, losses) != losses {
+            Arc::make_mut(&mut self.overlay).unsettle(Unsettled { loses: true, ..Unsettled::default() });
+        }
     }
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.

@@ -20,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 enum Last {
     /// It is over, as far as others wait for it.
     Answered,
-    /// The server closed the connection.
+    /// The connection was closed without an answer: it may go on, as a pooler in between may have closed its own side.
     Closed,
     /// It may go on, whatever becomes of the connection: a pooler in between closes its own side.
     Unknown,
@@ -123,7 +123,7 @@ impl Session {
         let Self { changing, reader, mut server, .. } = self;
         tokio::spawn(async move {
             server.closed().await;
-            if last == Last::Unknown {
+            if last != Last::Answered {
                 sleep(AGE).await;
             }
             drop((changing, reader));

@@ -87,6 +87,8 @@ pub(crate) struct Session {
     names: Names,
     /// Relations that this session created and that the catalog may not show yet.
     overlay: Arc<Overlay>,
+    /// What others' changes may have taken from it, as far as that was noted.
+    losses: u64,
     /// What it has changed of itself.
     changes: Changes,
     input: Input,
@@ -206,6 +208,7 @@ impl Session {
         greeting: &[u8],
     ) -> Self {
         let left_lying = !client.1.is_empty();
+        let losses = place.database.definitions().losses();
         let mut client = Link::new(client.0, client.1);
         client.outbound.extend_from_slice(greeting);
         let changes = Changes::new(gate.session().clone(), place.settings);
@@ -222,6 +225,7 @@ impl Session {
             owed: Owed::default(),
             names: Names::default(),
             overlay: Arc::default(),
+            losses,
             changes,
             input: Input { left_lying, ..Input::default() },
             output: Output::default(),

@@ -35,6 +35,8 @@ pub(super) struct Prepared {
     pub(super) text: Arc<str>,
     /// The catalog's generation that it was understood at.
     pub(super) generation: u64,
+    /// The version of the session's overlay, likewise.
+    pub(super) overlay: u64,
     /// When it was prepared, or sent without: see `Changes::moment`.
     pub(super) moment: u64,
     /// Of a portal: when it was bound.
@@ -81,6 +83,7 @@ impl Prepared {
             statements,
             text,
             generation,
+            overlay: 0,
             moment,
             bound: None,
             in_doubt: false,

@@ -36,6 +36,8 @@ impl Tracer<'_> {
             let Some(NodeEnum::AlterTableCmd(command)) = inner(command) else { continue };
             if command.behavior == DropBehavior::DropCascade as i32 {
                 self.cascade("drop", None);
+                // An attribute's: tables of the type get the column.
+                self.unsettles.gains |= command.subtype == AlterTableType::AtAddColumn as i32;
             }
             self.told_by_command(command, &own);
             self.rewritten(command, table, &scope)?;
@@ -73,7 +75,7 @@ impl Tracer<'_> {
         for table in std::iter::once(table.clone()).chain(relatives) {
             let columns = change(self.table_range(&table, "alter")?);
             let (schema, name) = (schema_of(&table), table.relname.as_str().into());
-            created.push(Created { schema, name, columns, view: true, shadows: true });
+            created.push(Created::new(schema, name, columns, true, true));
         }
         Ok(created)
     }
@@ -136,12 +138,12 @@ impl Tracer<'_> {
             }
             Some(NodeEnum::Constraint(_)) => self.table_element(definition, scope)?,
             Some(NodeEnum::RangeVar(other)) => {
-                self.unsettles = true;
+                self.unsettles.gains = true;
                 self.whole_table("alter", other)?;
                 self.leaves(own);
             }
             Some(NodeEnum::PartitionCmd(command)) => {
-                self.unsettles = true;
+                self.unsettles.gains = true;
                 if let Some(other) = &command.name {
                     self.whole_table("alter", other)?;
                     let part = self.table_range(other, "alter")?;

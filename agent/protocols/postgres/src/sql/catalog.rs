@@ -96,6 +96,9 @@ pub(crate) struct Attribute {
     /// Its type's oid.
     #[serde(rename = "type")]
     pub(crate) type_oid: u32,
+    /// It goes with somebody's temporary relations or types: it is made of one.
+    #[serde(default)]
+    pub(crate) fleeting: bool,
     /// It is computed from other columns of its row.
     pub(crate) generated: bool,
     /// From these.
@@ -122,6 +125,9 @@ pub(crate) struct Function {
     pub(crate) outputs: Option<Vec<Arc<str>>>,
     /// It returns one column, unless `outputs` says otherwise.
     pub(crate) scalar: bool,
+    /// It is written in a language that runs statements, as SQL and PL/pgSQL do: in none of C's.
+    #[serde(default)]
+    pub(crate) scripted: bool,
 }
 
 /// A type whose values take somebody's functions.
@@ -151,6 +157,7 @@ impl Function {
             returns_set: false,
             outputs: None,
             scalar: true,
+            scripted: false,
         }
     }
 }

@@ -191,9 +191,7 @@ impl Tracer<'_> {
             targets(&when.target_list).map(|column| column.name.as_str().into()).collect();
         let order = if named.is_empty() { target.order.clone() } else { Some(named) };
         let mut source = Columns::default();
-        for value in &when.values {
-            source.push("", self.expression(value, scope)?);
-        }
+        self.row(&when.values, scope)?.into_iter().for_each(|flow| source.push("", flow));
         self.write(target, order.iter().flatten());
         self.fill(target, order.as_deref(), &source);
         Ok(())

@@ -168,6 +168,14 @@ impl Tracer<'_> {
         Ok(Statement { effect: Effect::CreateSchema(all), ..self.defined() })
     }
 
+    /// Nothing is created where `IF NOT EXISTS` finds a relation of that name in the schema that is written. If it finds none
+    /// any more, the session itself is in doubt until others see what it made.
+    pub(super) fn is_there(&self, table: &RangeVar) -> bool {
+        let schema = schema_of(table).filter(|schema| &**schema != "pg_temp");
+        let known = schema.and_then(|schema| Some((schema, self.catalog.relations(&table.relname)?)));
+        known.is_some_and(|(schema, known)| known.iter().any(|relation| relation.schema == schema))
+    }
+
     pub(super) fn created(
         &mut self,
         table: &RangeVar,
@@ -179,14 +187,14 @@ impl Tracer<'_> {
         self.ddl = true;
         let (schema, name) = (schema_of(table), table.relname.as_str().into());
         let shadows = self.shadows(schema.as_deref(), &name);
-        let effect = Effect::Create(vec![Created { schema, name, columns, view, shadows }]);
+        let effect = Effect::Create(vec![Created::new(schema, name, columns, view, shadows)]);
         Statement { result: None, effect }
     }
 
     fn create_table(&mut self, create: &CreateStmt) -> Result<Statement> {
         let table = create.relation.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
         let mut columns = Columns::default();
-        self.unsettles |= create.oncommit == OnCommitAction::OncommitDrop as i32;
+        self.unsettles.will_lose |= create.oncommit == OnCommitAction::OncommitDrop as i32;
         let mut known = create.inh_relations.is_empty() && create.of_typename.is_none();
         for element in &create.table_elts {
             match inner(element) {
@@ -212,6 +220,9 @@ impl Tracer<'_> {
         let sequences: Vec<Created> =
             create.table_elts.iter().flat_map(|element| self.sequences_named(element, table)).collect();
         let mut statement = self.created(table, "table", columns, false);
+        if create.if_not_exists && self.is_there(table) {
+            return Ok(Statement { effect: Effect::Create(Vec::new()), ..statement });
+        }
         if let Effect::Create(created) = &mut statement.effect {
             created.extend(sequences);
         }
@@ -311,7 +322,12 @@ impl Tracer<'_> {
     fn create_as(&mut self, create: &CreateTableAsStmt) -> Result<Statement> {
         let object = object_word(create.objtype).unwrap_or("table");
         match (create.query.as_deref(), &create.into) {
-            (Some(query), Some(into)) => self.stored(query, into, object),
+            (Some(query), Some(into)) => {
+                let stored = self.stored(query, into, object)?;
+                let is_there =
+                    create.if_not_exists && into.rel.as_ref().is_some_and(|table| self.is_there(table));
+                Ok(if is_there { Statement { effect: Effect::Create(Vec::new()), ..stored } } else { stored })
+            }
             _ => Err(NotUnderstood::new("CREATE TABLE AS without a query")),
         }
     }
@@ -335,7 +351,7 @@ impl Tracer<'_> {
     fn store(&mut self, columns: Columns, into: &IntoClause, object: &'static str) -> Result<Statement> {
         let table = into.rel.as_ref().ok_or_else(|| NotUnderstood::new("a table without a name"))?;
         self.copy(&columns.all(), &[]);
-        self.unsettles |= into.on_commit == OnCommitAction::OncommitDrop as i32;
+        self.unsettles.will_lose |= into.on_commit == OnCommitAction::OncommitDrop as i32;
         let mut columns = columns.renamed(&strings(&into.col_names));
         columns.list.iter_mut().for_each(|column| column.flow = Flow::default());
         columns.rest = columns.rest.map(|_| Flow::default());
@@ -391,7 +407,7 @@ impl Tracer<'_> {
 
     /// The item on whatever hangs on what a statement names: which tables, only the server knows.
     pub(super) fn cascade(&mut self, statement: &'static str, access: Option<&'static str>) {
-        self.unsettles |= statement != "truncate";
+        self.unsettles.loses |= statement != "truncate";
         self.item(Key { statement, table: Some("?.?".into()), access, ..Key::default() });
     }
 

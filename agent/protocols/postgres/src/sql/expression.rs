@@ -12,6 +12,7 @@ use pg_query::{
 use super::{
     catalog::Function,
     flow::{Flow, Found},
+    names::is_star,
     parse::NotUnderstood,
     scope::Scope,
     settings,
@@ -115,6 +116,15 @@ impl Tracer<'_> {
             flow.join(&self.expression(node, scope)?);
         }
         Ok(flow.into_computed())
+    }
+
+    /// The flows of a row that is written out value by value, each of one column. Where the server would make several of one
+    /// (`transformExpressionList` of its `parse_target.c`), nothing behind it stands where it is written.
+    pub(super) fn row(&mut self, values: &[Node], scope: &Scope<'_>) -> Result<Vec<Flow>> {
+        if values.iter().any(is_star) {
+            return Err(NotUnderstood::new("VALUES with .* isn't followed: name the columns"));
+        }
+        values.iter().map(|value| self.expression(value, scope)).collect()
     }
 
     pub(super) fn optional(&mut self, node: Option<&Node>, scope: &Scope<'_>) -> Result<Flow> {

@@ -161,6 +161,13 @@ impl Columns {
         self
     }
 
+    /// The same columns, any of which may be gone.
+    pub(super) fn perhaps(self) -> Self {
+        let mut columns = self.into_open();
+        columns.list.iter_mut().for_each(|column| column.naming = column.naming.unless_known());
+        columns
+    }
+
     fn has_all_names(&self) -> bool {
         self.rest.is_none() || self.all_named
     }

@@ -34,6 +34,11 @@ fn is_acting(name: &str) -> bool {
         || ["pg_advisory_", "pg_try_advisory_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether it may make temporary relations: it runs statements, as far as is known.
+pub(super) fn may_make_relations(function: &Function) -> bool {
+    &*function.schema != "pg_catalog" && function.volatility == 'v' && function.scripted
+}
+
 fn is_telling(name: &str) -> bool {
     TELLING.contains(&name)
         || ["table_to_", "schema_to_", "database_to_", "query_to_", "cursor_to_", "lo_", "pg_read_", "pg_ls_"]
@@ -147,6 +152,7 @@ mod tests {
             returns_set: false,
             outputs: None,
             scalar: true,
+            scripted: false,
         }
     }
 

@@ -75,7 +75,7 @@ impl Tracer<'_> {
             | NodeEnum::DropOwnedStmt(_) => true,
             _ => false,
         };
-        self.unsettles |= matches!(node, NodeEnum::DropOwnedStmt(_));
+        self.unsettles.loses |= matches!(node, NodeEnum::DropOwnedStmt(_));
         if rewrites {
             self.lose_track(&Flow::untraced("it changes relations that it doesn't name"));
         }

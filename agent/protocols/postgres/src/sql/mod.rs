@@ -76,7 +76,7 @@ pub(crate) use queries::{FUNCTIONS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
-pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements};
+pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements, Unsettled};
 pub(crate) use tracer::WORK;
 pub(crate) use tree::{LARGEST as LARGEST_TREE, SHORT, tree};
 pub(crate) use vocabulary::VOCABULARY;

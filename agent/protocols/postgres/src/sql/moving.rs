@@ -77,7 +77,7 @@ impl Tracer<'_> {
             return self.with_other_columns(table, |own| Columns::open(own.columns.all()));
         }
         let (schema, name) = (schema_of(table), new.into());
-        Ok(vec![Created { schema, name, columns, view: true, shadows: true }])
+        Ok(vec![Created::new(schema, name, columns, true, true)])
     }
 
     /// What a table's columns are masked by they may lose, its relatives' names among it.

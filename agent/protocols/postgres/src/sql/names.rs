@@ -134,7 +134,7 @@ fn first_target(select: &SelectStmt) -> Figured<'_> {
     }
     match leftmost.target_list.first().and_then(inner) {
         Some(NodeEnum::ResTarget(target)) if !target.name.is_empty() => Figured::Named(&target.name),
-        Some(NodeEnum::ResTarget(target)) if is_star(target) => Figured::Unknown,
+        Some(NodeEnum::ResTarget(target)) if target.val.as_deref().is_some_and(is_star) => Figured::Unknown,
         Some(NodeEnum::ResTarget(target)) => match target.val.as_deref().map(figured) {
             Some(Figured::Unnamed) => Figured::Named(UNNAMED),
             Some(own) => own,
@@ -144,9 +144,9 @@ fn first_target(select: &SelectStmt) -> Figured<'_> {
     }
 }
 
-/// Whether a target stands for any number of columns: `*`, `t.*`, `(row).*`.
-fn is_star(target: &ResTarget) -> bool {
-    let fields = match target.val.as_deref().and_then(inner) {
+/// Whether it stands for any number of columns where columns are listed: `*`, `t.*`, `(row).*`. Elsewhere it is a row.
+pub(super) fn is_star(node: &Node) -> bool {
+    let fields = match inner(node) {
         Some(NodeEnum::ColumnRef(column)) => &column.fields,
         Some(NodeEnum::AIndirection(row)) => &row.indirection,
         _ => return false,

@@ -9,13 +9,34 @@ pub(crate) const SETUP: &str = "\
 SELECT pg_catalog.set_config('search_path', '', true) || pg_catalog.set_config('statement_timeout', '5s', true)
   || pg_catalog.set_config('lock_timeout', '500ms', true)";
 
+/// The columns that go with somebody's temporary relations and types, as `fleeting (relation, attnum)`, of relations that
+/// `found` has by `oid`: they depend on what is in such a schema, which is dropped by CASCADE and says nothing of it.
+macro_rules! fleeting {
+    () => {
+        "leaning AS (
+  SELECT f.oid AS relation, d.objsubid AS attnum, d.refclassid, d.refobjid, d.refobjsubid FROM found f
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = f.oid
+  WHERE d.objsubid > 0
+  UNION ALL SELECT f.oid, a.attnum, d.refclassid, d.refobjid, d.refobjsubid FROM found f
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = f.oid AND a.attgenerated <> ''
+  JOIN pg_catalog.pg_attrdef e ON e.adrelid = f.oid AND e.adnum = a.attnum
+  JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid
+  UNION SELECT l.relation, l.attnum, d.refclassid, d.refobjid, d.refobjsubid FROM leaning l
+  JOIN pg_catalog.pg_depend d ON d.classid = l.refclassid AND d.objid = l.refobjid AND d.objsubid IN (0, l.refobjsubid)
+), fleeting AS (
+  SELECT l.relation, l.attnum FROM leaning l JOIN pg_catalog.pg_namespace n ON n.oid = l.refobjid
+  WHERE l.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND n.nspname LIKE 'pg\\_temp\\_%'
+)"
+    };
+}
+
 /// One row and one column (JSON as text) per relation; `$1` is a `text[]` of names.
 ///
 /// The rule that is a view's query is written when the view is created or replaced, and at no other time; REFRESH always
 /// writes the entry of `pg_class` anew. Which transaction did either tells which came first, as long as there were fewer
 /// than two thousand million between them.
-pub(crate) const RELATIONS: &str = "\
-WITH RECURSIVE found AS (
+pub(crate) const RELATIONS: &str = concat!(
+    "WITH RECURSIVE found AS (
   SELECT c.oid, c.relname, c.relkind, c.xmin AS writer, n.nspname FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relname = ANY ($1::pg_catalog.text[]) AND c.relkind IN ('r', 'v', 'm', 'f', 'p', 'S', 't')
@@ -26,7 +47,9 @@ WITH RECURSIVE found AS (
 ), below AS (
   SELECT f.oid AS start, i.inhrelid AS oid FROM found f JOIN pg_catalog.pg_inherits i ON i.inhparent = f.oid
   UNION SELECT b.start, i.inhrelid FROM below b JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid
-)
+), ",
+    fleeting!(),
+    "
 SELECT pg_catalog.json_build_object(
   'schema', f.nspname, 'name', f.relname, 'oid', f.oid::pg_catalog.int8,
   'definition', CASE WHEN f.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(f.oid) END,
@@ -38,7 +61,8 @@ SELECT pg_catalog.json_build_object(
     JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE p.partrelid = f.oid AND (a.attnum = ANY (p.partattrs) OR 0 = ANY (p.partattrs))),
   'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
-      'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'made_from',
+      'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'fleeting',
+      EXISTS (SELECT 1 FROM fleeting e WHERE e.relation = f.oid AND e.attnum = a.attnum), 'made_from',
       (SELECT pg_catalog.json_agg(DISTINCT s.attname) FROM pg_catalog.pg_attrdef d
        JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
          OR p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.objid = d.adrelid AND p.objsubid = d.adnum
@@ -50,15 +74,24 @@ SELECT pg_catalog.json_build_object(
   'relatives', (SELECT pg_catalog.json_agg(DISTINCT n.nspname || '.' || c.relname)
     FROM (SELECT oid FROM above WHERE start = f.oid UNION SELECT oid FROM below WHERE start = f.oid) r
     JOIN pg_catalog.pg_class c ON c.oid = r.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
-)::pg_catalog.text FROM found f ORDER BY f.nspname";
+)::pg_catalog.text FROM found f ORDER BY f.nspname"
+);
 
 /// One row and one column (JSON as text) per function, and per operator of another schema than `pg_catalog` that no
 /// extension brought; `$1` is a `text[]` of names.
-pub(crate) const FUNCTIONS: &str = "\
+pub(crate) const FUNCTIONS: &str = concat!(
+    "WITH RECURSIVE found AS (
+  SELECT t.typrelid AS oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_type t ON t.oid = p.prorettype
+  WHERE p.proname = ANY ($1::pg_catalog.text[]) AND t.typtype = 'c'
+), ",
+    fleeting!(),
+    "
 SELECT pg_catalog.json_build_object(
   'schema', n.nspname, 'name', p.proname, 'kind', p.prokind, 'volatility', p.provolatile,
   'returns_set', p.proretset,
+  'scripted', (SELECT l.lanname NOT IN ('internal', 'c') FROM pg_catalog.pg_language l WHERE l.oid = p.prolang),
   'outputs', CASE
+    WHEN t.typtype = 'c' AND t.typrelid IN (SELECT e.relation FROM fleeting e) THEN NULL
     WHEN t.typtype = 'c' THEN
       (SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
        WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)
@@ -75,14 +108,16 @@ WHERE p.proname = ANY ($1::pg_catalog.text[])
 UNION ALL
 SELECT pg_catalog.json_build_object(
   'schema', n.nspname, 'name', o.oprname, 'kind', 'o', 'volatility', p.provolatile,
-  'returns_set', p.proretset, 'outputs', NULL, 'scalar', true
+  'returns_set', p.proretset, 'outputs', NULL, 'scalar', true,
+  'scripted', (SELECT l.lanname NOT IN ('internal', 'c') FROM pg_catalog.pg_language l WHERE l.oid = p.prolang)
 )::pg_catalog.text
 FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
 JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
 WHERE o.oprname = ANY ($1::pg_catalog.text[]) AND n.nspname <> 'pg_catalog' AND NOT EXISTS (
   SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e'
     AND d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass)
-ORDER BY 1";
+ORDER BY 1"
+);
 
 /// One row and one column (JSON as text) per type name that stands for a type whose values take functions of another
 /// schema than `pg_catalog`, that no extension brought, to read, write, check or be cast to; `$1` is a `text[]` of names. What

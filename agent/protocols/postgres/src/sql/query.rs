@@ -80,8 +80,8 @@ impl Tracer<'_> {
         for row in &select.values_lists {
             let Some(NodeEnum::List(row)) = inner(row) else { continue };
             let mut columns = Columns::default();
-            for (index, value) in row.items.iter().enumerate() {
-                columns.push(format!("column{}", index + 1), self.expression(value, with)?);
+            for (index, flow) in self.row(&row.items, with)?.into_iter().enumerate() {
+                columns.push(format!("column{}", index + 1), flow);
             }
             match &mut all {
                 Some(all) => all.unite(&columns),

@@ -14,6 +14,7 @@ use super::{
     parse::{Limits, NotUnderstood, parse},
     scope::{Range, Scope},
     sequences::add_implied,
+    statement::Created,
     tracer::{Result, Tracer},
     tree::tree,
 };
@@ -117,6 +118,13 @@ impl Tracer<'_> {
             });
         }
         self.add_created(table, schema, &mut found);
+        if self.unsettled().hides && schema.is_none_or(|schema| schema == "pg_temp") {
+            // In front of each there may be one that the gate knows nothing of.
+            for known in &mut found {
+                known.elsewhere = true;
+                known.columns = std::mem::take(&mut known.columns).perhaps();
+            }
+        }
         add_implied(self.overlay, &table.relname, &mut found);
         if self.overlay.is_incomplete() && !schema.is_some_and(is_system) {
             let reason = "the session created more relations than the gate follows";
@@ -143,11 +151,11 @@ impl Tracer<'_> {
                 Some(known) => {
                     known.elsewhere |= own == "?" && schema.is_none();
                     known.is_table &= !created.view;
-                    known.columns.unite_by_name(&self.overlay.columns(created, &known.path));
+                    known.columns.unite_by_name(&self.columns_left(created, &known.path));
                 }
                 None => {
                     let path: Path = format!("{own}.{}", created.name).into();
-                    let columns = self.overlay.columns(created, &path);
+                    let columns = self.columns_left(created, &path);
                     let copied =
                         columns.rest.is_none().then(|| columns.list.iter().map(|c| c.name.clone()).collect());
                     let (schema, is_table) = (own.into(), !created.view);
@@ -155,6 +163,13 @@ impl Tracer<'_> {
                 }
             }
         }
+    }
+
+    /// The columns of a relation that the session created, as far as they are known by now.
+    fn columns_left(&self, created: &Created, path: &str) -> Columns {
+        let mut unsettled = self.unsettled();
+        unsettled |= created.unsettled;
+        unsettled.left(created.columns_at(path))
     }
 
     /// What a relation's columns carry: a table's its own values and those of the same column above and below it in
@@ -178,7 +193,9 @@ impl Tracer<'_> {
             let generated = !column.made_from.is_empty();
             columns.push(column.name.clone(), if generated { flow.into_computed() } else { flow });
         }
-        Ok(columns)
+        // Nobody says when the session ends whose type it is.
+        let may_go = relation.columns.iter().any(|column| column.fleeting);
+        Ok(if may_go { columns.perhaps() } else { columns })
     }
 
     fn view(&mut self, view: &Relation, definition: &str) -> Result<Columns> {

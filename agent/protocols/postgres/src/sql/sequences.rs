@@ -26,8 +26,9 @@ impl Tracer<'_> {
         let defined = self.classified(node)?;
         let table =
             create.sequence.as_ref().ok_or_else(|| NotUnderstood::new("a sequence without a name"))?;
-        let created = self.sequence(schema_of(table), &table.relname);
-        Ok(Statement { effect: Effect::Create(vec![created]), ..defined })
+        let mut created = vec![self.sequence(schema_of(table), &table.relname)];
+        created.retain(|_| !(create.if_not_exists && self.is_there(table)));
+        Ok(Statement { effect: Effect::Create(created), ..defined })
     }
 
     /// The sequences that an identity column gives names to, in the schema of its table where it writes none.
@@ -52,7 +53,7 @@ impl Tracer<'_> {
     fn sequence(&mut self, schema: Option<Arc<str>>, name: &str) -> Created {
         let name: Arc<str> = name.into();
         let shadows = self.shadows(schema.as_deref(), &name);
-        Created { schema, name, columns: columns(), view: false, shadows }
+        Created::new(schema, name, columns(), false, shadows)
     }
 }
 

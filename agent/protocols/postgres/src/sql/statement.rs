@@ -1,6 +1,6 @@
 //! What a text does to its session, beyond what the policy decides on.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::BitOrAssign, sync::Arc};
 
 use tidegate_policy::{Shape, Value};
 
@@ -28,12 +28,44 @@ pub(crate) struct Statements {
     pub(crate) late: bool,
     /// Once it ran, the catalog must be forgotten.
     pub(crate) ddl: bool,
-    /// Columns of relations that it doesn't name may come or go: by CASCADE, with a table whose rows are their type and that
-    /// is dropped at COMMIT, or with those of a parent.
-    pub(crate) unsettles: bool,
+    /// What becomes of relations that it doesn't name.
+    pub(crate) unsettles: Unsettled,
     /// It names a column that the catalog doesn't know: worth forgetting the catalog and resolving once more.
     /// The shape is sound as it is; the server will most likely answer with an error. Not to be remembered.
     pub(crate) doubtful: bool,
+}
+
+/// What may have become of relations that a text doesn't name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Unsettled {
+    /// Columns may go: by CASCADE, or with a temporary table whose rows are their type.
+    pub(crate) loses: bool,
+    /// They may go with one that will be dropped at COMMIT.
+    pub(crate) will_lose: bool,
+    /// Others may come, with those of a parent or type.
+    pub(crate) gains: bool,
+    /// A function may have made temporary relations that nobody sees, in front of others of their names.
+    pub(crate) hides: bool,
+}
+
+impl BitOrAssign for Unsettled {
+    fn bitor_assign(&mut self, other: Self) {
+        self.loses |= other.loses;
+        self.will_lose |= other.will_lose;
+        self.gains |= other.gains;
+        self.hides |= other.hides;
+    }
+}
+
+impl Unsettled {
+    /// What is left to say of columns that were known.
+    pub(super) fn left(self, columns: Columns) -> Columns {
+        match self {
+            Self { gains: true, .. } => Columns::open(columns.all()),
+            Self { loses: true, .. } | Self { will_lose: true, .. } => columns.perhaps(),
+            _ => columns,
+        }
+    }
 }
 
 /// One statement of a text.
@@ -171,11 +203,23 @@ pub(crate) struct Created {
     pub(super) view: bool,
     /// Others have relations of that name, and statements that name them without a schema may mean this one once it is there.
     pub(super) shadows: bool,
+    /// What may have become of its columns since.
+    pub(super) unsettled: Unsettled,
 }
 
 impl Created {
+    pub(super) fn new(
+        schema: Option<Arc<str>>,
+        name: Arc<str>,
+        columns: Columns,
+        view: bool,
+        shadows: bool,
+    ) -> Self {
+        Self { schema, name, columns, view, shadows, unsettled: Unsettled::default() }
+    }
+
     /// What its columns carry, if it is this relation.
-    fn columns_at(&self, path: &str) -> Columns {
+    pub(super) fn columns_at(&self, path: &str) -> Columns {
         let mut columns = self.columns.clone();
         if !self.view {
             for column in &mut columns.list {
@@ -199,8 +243,10 @@ impl Created {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Overlay {
     created: HashMap<Arc<str>, Vec<Created>>,
-    /// Its columns may be others by now.
-    unsettled: bool,
+    /// What may become of any relation, those to come included.
+    unsettled: Unsettled,
+    /// How often what may have become of relations changed.
+    version: u64,
     count: usize,
     weight: usize,
 }
@@ -214,12 +260,27 @@ const MOST_BYTES: usize = 4 << 20;
 impl Overlay {
     /// Nothing was created: shapes may be shared with other sessions.
     pub(crate) fn is_empty(&self) -> bool {
-        self.created.is_empty()
+        self.created.is_empty() && !self.unsettled.hides
+    }
+
+    /// What was understood by another version must be understood anew.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Notes what may have become of its relations.
+    pub(crate) fn unsettle(&mut self, by: Unsettled) {
+        if by == Unsettled::default() {
+            return;
+        }
+        self.version += 1;
+        self.unsettled |= Unsettled { loses: false, gains: false, ..by };
+        self.created.values_mut().flatten().for_each(|created| created.unsettled |= by);
     }
 
     /// Takes in what the statements of a text that may run create.
     pub(crate) fn follow(&mut self, statements: &Statements) {
-        self.unsettled |= statements.unsettles;
+        self.unsettle(statements.unsettles);
         for statement in &statements.list {
             let created = match &statement.effect {
                 Effect::Create(created) | Effect::CreateSchema(created) => created.as_slice(),
@@ -229,7 +290,8 @@ impl Overlay {
                 self.count += 1;
                 self.weight += created.weight();
                 if !self.is_incomplete() {
-                    self.created.entry(created.name.clone()).or_default().push(created.clone());
+                    let created = Created { unsettled: statements.unsettles, ..created.clone() };
+                    self.created.entry(created.name.clone()).or_default().push(created);
                 }
             }
         }
@@ -240,10 +302,9 @@ impl Overlay {
         self.count > MOST || self.weight > MOST_BYTES
     }
 
-    /// What the columns of one of them carry, if it is this relation.
-    pub(super) fn columns(&self, created: &Created, path: &str) -> Columns {
-        let columns = created.columns_at(path);
-        if self.unsettled { Columns::open(columns.all()) } else { columns }
+    /// What may have become of any relation.
+    pub(super) fn unsettled(&self) -> Unsettled {
+        self.unsettled
     }
 
     pub(super) fn find(&self, name: &str) -> &[Created] {

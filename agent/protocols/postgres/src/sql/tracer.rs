@@ -16,7 +16,7 @@ use super::{
     flow::{Columns, Flow, MOST_OUTPUTS},
     functions,
     parse::NotUnderstood,
-    statement::{Overlay, Statement, Statements, add},
+    statement::{Overlay, Statement, Statements, Unsettled, add},
 };
 
 pub(super) type Result<T> = std::result::Result<T, NotUnderstood>;
@@ -31,7 +31,7 @@ pub(super) struct Tracer<'a> {
     pub(super) suspect: bool,
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
-    pub(super) unsettles: bool,
+    pub(super) unsettles: Unsettled,
     pub(super) computes_settings: bool,
     pub(super) by_cursor: bool,
     pub(super) late: bool,
@@ -99,7 +99,7 @@ impl<'a> Tracer<'a> {
             suspect: false,
             literals_matter: false,
             ddl: false,
-            unsettles: false,
+            unsettles: Unsettled::default(),
             computes_settings: false,
             by_cursor: false,
             late: false,
@@ -145,8 +145,8 @@ impl<'a> Tracer<'a> {
 
     /// A tracer for a statement that runs only later, by name.
     pub(super) fn apart(&self) -> Self {
-        let Self { work, most_work, suspect, .. } = *self;
-        Self { work, most_work, suspect, ..Self::new(self.catalog, self.overlay) }
+        let Self { work, most_work, suspect, unsettles, .. } = *self;
+        Self { work, most_work, suspect, unsettles, ..Self::new(self.catalog, self.overlay) }
     }
 
     /// What was gathered, for these statements, if it isn't too much to keep.
@@ -198,6 +198,13 @@ impl<'a> Tracer<'a> {
         if self.untraced.is_none() {
             self.untraced.clone_from(&shape.untraced);
         }
+    }
+
+    /// What may have become of relations by now, by what ran before and by this text so far.
+    pub(super) fn unsettled(&self) -> Unsettled {
+        let mut unsettled = self.overlay.unsettled();
+        unsettled |= self.unsettles;
+        unsettled
     }
 
     /// How many items there are: tells whether a statement added any.
@@ -318,6 +325,7 @@ impl<'a> Tracer<'a> {
             if !functions::is_harmless(function) && !defines {
                 self.function_item(statement, &function.schema, name);
             }
+            self.unsettles.hides |= functions::may_make_relations(function) && self.kept_since.is_none();
             if !functions::is_traced(function) {
                 untraced = Some(format!("what {}.{name}() returns can't be traced", function.schema).into());
             }
@@ -377,6 +385,7 @@ impl<'a> Tracer<'a> {
                 return;
             };
             for operator in all.iter().filter(|function| function.kind == 'o') {
+                self.unsettles.hides |= functions::may_make_relations(operator);
                 self.function_item(statement, &operator.schema, name);
             }
         }

@@ -96,6 +96,8 @@ impl Tracer<'_> {
             }
             NodeEnum::DiscardStmt(discard) => {
                 let all = discard.target == DiscardMode::DiscardAll as i32;
+                // Temporary relations go, and columns that are made of them with those.
+                self.unsettles.loses |= all || discard.target == DiscardMode::DiscardTemp as i32;
                 let some = Effect::Set { setting: Setting::Lasting, name: None };
                 Ok(self.simple("set", if all { Effect::DiscardAll } else { some }))
             }
@@ -108,6 +110,7 @@ impl Tracer<'_> {
                     self.function(call, &Scope { statement: "call", ..Scope::default() })?;
                 }
                 self.bare("call");
+                self.unsettles.hides = true;
                 let result = Some(self.result(untraced("what a procedure returns can't be traced")));
                 self.ddl = true;
                 Ok(Statement { result, effect: Effect::None })
@@ -137,6 +140,7 @@ impl Tracer<'_> {
     /// A statement that may do anything, changing tables included.
     pub(super) fn hiding(&mut self, kind: &'static str) -> Statement {
         self.ddl = true;
+        self.unsettles.hides = true;
         self.simple(kind, Effect::None)
     }
 

@@ -89,7 +89,24 @@ async fn a_connection_that_closes_without_an_answer_may_have_been_a_poolers() {
     later(4).await;
     stage.server_gets(&terminate()).await;
     stage.reset().await;
-    waits(&mut other).await;
+    counts_for_a_while(&mut other).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_before_the_client_leaves_may_have_been_a_poolers() {
+    let mut stage = Stage::open().await;
+    let mut other = stage.beside().await;
+    stage.say(&query(CHANGE)).await;
+    stage.server_gets(&query(CHANGE)).await;
+    stage.reset().await;
+    let ended = within(&mut stage.rig.session).await.unwrap();
+    assert!(matches!(ended, Err(tidegate_gate::ServeError::Upstream(_))), "{ended:?}");
+    counts_for_a_while(&mut other).await;
+}
+
+/// The change is held to go on for 30 seconds.
+async fn counts_for_a_while(other: &mut Beside) {
+    waits(other).await;
     later(31).await;
     // That was longer than it waits; and from now on nobody changes anything any more.
     other.server_gets(&query("refused_by_tidegate")).await;

@@ -155,6 +155,12 @@ fn a_table_that_a_session_makes_anew_or_alters_may_have_other_columns() {
         ["create temp table notes (id int, body x)", "drop table x cascade"],
         ["create temp table notes (id int, body x)", "drop type x cascade"],
         ["create temp table notes (id int, body x)", "drop owned by app"],
+        ["create table notes (id int, body x)", "discard temp"],
+        ["create table notes (id int, body x)", "discard all"],
+        ["create temp table notes of x", "alter type x add attribute more text cascade"],
+        ["select 1", "select public.makes()"],
+        ["select 1", "do 'begin end'"],
+        ["select 1", "call public.makes()"],
         ["create temp table notes (id int, body text)", "alter table notes inherit parent"],
     ] {
         // Each number of columns that may stand before the e-mail.
@@ -204,6 +210,69 @@ fn who_makes_the_same_table_again_reads_it_as_before() {
     assert_eq!(shape.results[0].outputs.len(), 4);
     let made = ["create table public.notes (id int, body text)"];
     assert_eq!(after(&made, "select * from notes").shape.results[0].untraced, None);
+    for made in [
+        "create table if not exists public.notes (id int)",
+        "create table if not exists public.notes as select 1 as id",
+        "create sequence if not exists public.notes",
+    ] {
+        assert_eq!(after(&[made], "select * from notes").shape.results[0].untraced, None, "{made}");
+        assert!(!after(&[], made).changes_definitions(), "{made}");
+    }
+    for made in ["create table if not exists notes (id int)", "create table if not exists a.notes (id int)"] {
+        assert!(after(&[made], "select * from notes").shape.results[0].untraced.is_some(), "{made}");
+    }
+}
+
+#[test]
+fn a_row_that_is_written_out_with_a_star_is_refused() {
+    let attempted =
+        |text: &str| attempt(text, &shop(), &Overlay::default()).map(|understood| understood.shape.clone());
+    for text in [
+        "select v.b from (select id, email from customers) s, lateral (values (s.*, 'x')) v (a, b)",
+        "with v (a, b) as (values ((select c from customers c limit 1).*, 'x')) select b from v",
+        "select v.b from customers c, lateral (values ((c).*, 'x')) v (a, b)",
+        "select v.column2 from customers c, lateral (values ('x', c.id, 'y'), (c.*)) v",
+        "insert into notes values ((select n from notes n limit 1).*)",
+        "merge into customers t using (customers c cross join notes n) on false \
+         when not matched then insert (id, name, email) values (n.*, c.email)",
+    ] {
+        assert!(attempted(text).is_err(), "{text}");
+    }
+    // One value each, whatever it is made of.
+    for text in [
+        "select row_to_json(n.*), row(n.*, 'a'), n.* is null, count(n.*) over (order by n.*) from notes n, customers",
+        "select v.b from notes n, lateral (values (row(n.*), 'x')) v (a, b)",
+        "select id from customers c where (c.id, 'a') in (select n.* from notes n)",
+        "update notes n set (id, body) = row(m.*) from notes m where m.id = n.id",
+    ] {
+        let shape = attempted(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(shape.results.iter().all(|result| result.untraced.is_none()), "{text}");
+    }
+    let text = "update customers c set (id, name, email) = row(n.*, c.email) from notes n";
+    assert!(paths(&attempted(text).unwrap().copied).contains(&EMAIL));
+}
+
+#[test]
+fn what_may_be_lost_with_anothers_session_is_known_by_name_alone() {
+    let text = "select e from (select * from perishable right join customers p on true) v (a, b, c, d, e)";
+    assert!(may_carry(&understood(text, &shop())));
+    assert_eq!(carried("select p.id, email from perishable p join customers c on true"), "-p");
+}
+
+#[test]
+fn a_relation_that_a_function_may_have_hidden_is_known_by_name_or_with_its_schema() {
+    let untraced = |text: &str| {
+        let shape = after(&["select public.makes()"], text).shape.clone();
+        shape.results.iter().any(|result| result.untraced.is_some())
+    };
+    assert!(untraced("select * from notes"));
+    assert!(untraced("select * from pg_temp.notes"));
+    assert!(!untraced("select * from public.notes"));
+    assert!(!untraced("select id, body from notes n where n.id = 1"));
+    let shape = understood("select public.pure(1); select * from notes", &shop()).shape.clone();
+    assert!(shape.results.iter().all(|result| result.untraced.is_none()));
+    let shape = understood("select public.makes(); select * from notes", &shop()).shape.clone();
+    assert!(shape.results[1].untraced.is_some());
 }
 
 #[test]
@@ -223,6 +292,14 @@ fn what_is_known_by_name_stays_so_when_no_position_is() {
     assert!(!plain(&made, "select * from customers"));
     assert!(!plain(&["alter table customers rename column name to x"], "select x from customers"));
     assert!(!plain(&["create temp table customers (like notes)"], "select card from customers"));
+    // As migrations go: the table is made, and something else is dropped by CASCADE.
+    let made = ["create table customers (id int, name text, email text, card text)", "drop table x cascade"];
+    assert!(plain(&made, "select id, name, email from customers where id = 1 order by name"));
+    assert!(plain(&made, "select c.id, o.total from customers c join orders o on o.customer = c.id"));
+    assert!(plain(&made, "insert into customers (name) values ('a') returning id, email"));
+    assert!(!plain(&made, "select * from customers"));
+    let made = ["drop table x cascade", "create temp table t (id int, body text)"];
+    assert!(plain(&made, "select * from t"), "made after that");
 }
 
 #[test]

@@ -399,7 +399,8 @@ fn what_a_session_created_is_known_to_it() {
     assert_eq!(paths(&of("select x from v").results[0].outputs[0].sources), [EMAIL]);
     overlay.follow(&understood("discard all", &catalog));
     let of = |text: &str| attempt(text, &catalog, &overlay).unwrap().shape.clone();
-    assert_eq!(paths(&of("select x from v").results[0].outputs[0].sources), [EMAIL], "it may have failed");
+    let sources = of("select x from v").results[0].outputs[0].sources.clone();
+    assert!(paths(&sources).contains(&EMAIL), "it may have failed");
 }
 
 #[test]

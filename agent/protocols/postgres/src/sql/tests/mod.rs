@@ -23,6 +23,7 @@ const RELATIONS: &[Row] = &[
     ("public", "parent", "", &["id", "secret"], &["public.child"]),
     ("public", "child", "", &["id", "secret"], &["public.parent"]),
     ("public", "made", "", &["id", "email", "address"], &[]),
+    ("public", "perishable", "", &["id", "gone"], &[]),
     ("a", "twice", "", &["id", "x"], &[]),
     ("b", "twice", "", &["id", "y"], &[]),
     ("public", "mails", "SELECT c.id, c.email AS address FROM public.customers c;", &["id", "address"], &[]),
@@ -67,6 +68,7 @@ const FUNCTIONS: &[(&str, &str, char)] = &[
     ("pg_catalog", "query_to_xml", 'v'),
     ("public", "mine", 's'),
     ("public", "pure", 'i'),
+    ("public", "makes", 'v'),
     ("public", "->", 'o'),
 ];
 
@@ -84,7 +86,8 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
                 "address" if definition.is_empty() => {
                     serde_json::json!({"name": name, "type": 25, "generated": true, "made_from": ["email"]})
                 }
-                _ => serde_json::json!({"name": name, "type": 25, "generated": false, "made_from": null}),
+                _ => serde_json::json!({"name": name, "type": 25, "generated": false, "made_from": null,
+                    "fleeting": *name == "gone"}),
             };
             let columns: Vec<_> = columns.iter().map(column).collect();
             let definition = (!definition.is_empty()).then_some(definition);
@@ -105,7 +108,8 @@ fn answer(catalog: &Catalog, request: &CatalogRequest) {
                 _ => None,
             };
             serde_json::json!({"schema": schema, "name": name, "kind": kind, "volatility": volatility,
-                "returns_set": *name == "generate_series", "outputs": outputs, "scalar": *name != "unnest"})
+                "returns_set": *name == "generate_series", "outputs": outputs, "scalar": *name != "unnest",
+                "scripted": *schema == "public"})
             .to_string()
         })
         .collect();

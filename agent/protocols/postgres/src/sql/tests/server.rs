@@ -1,6 +1,9 @@
 //! The catalog's queries and the statements of real clients against a real server.
 
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Command,
+};
 
 use pg_query::NodeEnum;
 
@@ -179,6 +182,55 @@ fn a_view_that_was_replaced_is_younger_than_rows_that_were_not_refreshed() {
     assert!(!is_traced(), "replaced again");
     run("refresh materialized view concurrently masked.stands");
     assert!(is_traced(), "refreshed concurrently");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn columns_that_go_with_somebodys_session_are_known_for_that() {
+    let _views = Views::create();
+    let made = "create temp table x (q int); create type pg_temp.ty as (q int); create type pg_temp.mood as enum ('a');
+        create domain pg_temp.word as text;
+        create domain masked.over as pg_temp.mood; create type masked.part as (f x, g int);
+        create table masked.perm (a int, b x); create table masked.many (a int, b pg_temp.ty[]);
+        create table masked.on_domain (a int, b masked.over);
+        create table masked.made (a text, b text generated always as ((a::pg_temp.word)::text) stored);
+        create table masked.entire (a masked.part, b int);
+        create function masked.pieces() returns masked.part language sql as 'select null::masked.part'";
+    let mut owner = Command::new("psql")
+        .args(["-Xq", "-v", "ON_ERROR_STOP=1"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("psql runs");
+    let (mut says, mut hears) = (owner.stdin.take().unwrap(), BufReader::new(owner.stdout.take().unwrap()));
+    writeln!(says, "{made};\n\\echo made").unwrap();
+    let mut line = String::new();
+    hears.read_line(&mut line).unwrap();
+    assert_eq!(line, "made\n");
+    let star_is_traced = |from: &str| {
+        let text = format!("select * from {from}");
+        of_server(&text, &Catalog::default()).unwrap().shape.results[0].untraced.is_none()
+    };
+    for fleeting in ["masked.perm", "masked.many", "masked.on_domain", "masked.pieces()", "masked.made"] {
+        assert!(!star_is_traced(fleeting), "{fleeting}");
+    }
+    for lasting in ["masked.people", "masked.entire"] {
+        assert!(star_is_traced(lasting), "{lasting}");
+    }
+    drop(says);
+    owner.wait().unwrap();
+    // What the server then did.
+    let left = |table: &str| {
+        rows(
+            "select attname from pg_attribute where attrelid = $1::regclass and attnum > 0 \
+        and not attisdropped",
+            table,
+        )
+    };
+    for table in ["masked.perm", "masked.many", "masked.on_domain", "masked.made"] {
+        assert_eq!(left(table), ["a"], "{table}");
+    }
+    assert_eq!(left("masked.entire"), ["a", "b"]);
 }
 
 /// Outputs that nobody named.
