@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream::FuturesUnordered};
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use tidegate_gate::Step;
 use tokio::{
@@ -377,4 +377,26 @@ async fn an_upstream_that_switches_to_something_else_is_not_believed() {
     assert!(refused.to_string().contains("502"), "{refused}");
     let heard = stage.told(&stage.request("GET /pages/a", "")).await;
     assert!(heard.starts_with("HTTP/1.1 502"), "{heard}");
+}
+
+/// Messages that stay unfinished take their account's share of the agent's memory, and nobody else's.
+#[tokio::test]
+async fn an_account_that_finishes_no_message_shuts_no_other_out() {
+    let mut stage = stage().await;
+    let mut sockets = Vec::new();
+    for _ in 0..17 {
+        let mut socket = connect(&stage).await;
+        let part = Frame::message(vec![b'x'; 4 * 1024 * 1024 - 1024], OpCode::Data(Data::Text), false);
+        // One of them is told while it sends.
+        let _ = soon(socket.send(Message::Frame(part))).await;
+        sockets.push(socket);
+    }
+    let mut told: FuturesUnordered<_> = sockets.iter_mut().map(closed).collect();
+    let (code, why) = soon(told.next()).await.unwrap();
+    assert!(code == 1013 && why.contains("this account has"), "{code} {why}");
+    stage.account = 1;
+    let mut socket = connect(&stage).await;
+    let text = Message::text(format!("\"{}\"", "x".repeat(1024 * 1024)));
+    socket.send(text.clone()).await.unwrap();
+    assert!(next(&mut socket).await == text);
 }

@@ -5,6 +5,7 @@
 //! them, and what goes on is made anew from whole messages. No extension is negotiated; pings are answered where they arrive.
 
 mod relay;
+mod room;
 
 use std::fmt;
 

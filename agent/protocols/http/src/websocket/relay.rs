@@ -25,6 +25,7 @@ use tokio_tungstenite::{
     },
 };
 
+use super::room::{Measured, Meter, NoRoom};
 use crate::{
     answer::cannot_be_masked, deciding::message_matter, exchange::Session, fields, request::Understood,
     shown::Masks, target, traces::Traces, transcript, upstream::Driver,
@@ -80,9 +81,11 @@ impl Session {
     {
         let Switched { upstream, traces, permit, asked, room: _room, driver: _driver, .. } = switched;
         let config = WebSocketConfig::default().max_message_size(Some(LARGEST)).max_frame_size(Some(LARGEST));
+        let (sent, shown) = (Meter::new(&self.share), Meter::new(&self.share));
+        let client = Measured { stream: client, meter: sent.clone() };
         let client = WebSocketStream::from_raw_socket(client, Role::Server, Some(config)).await;
-        let upstream =
-            WebSocketStream::from_raw_socket(TokioIo::new(upstream), Role::Client, Some(config)).await;
+        let upstream = Measured { stream: TokioIo::new(upstream), meter: shown.clone() };
+        let upstream = WebSocketStream::from_raw_socket(upstream, Role::Client, Some(config)).await;
         let (mut to_client, mut from_client) = client.split();
         let (mut to_server, mut from_server) = upstream.split();
         let place = Place { session: self, asked, traces };
@@ -91,8 +94,8 @@ impl Session {
             move |bytes| permit.so_far(|outcome| *note(outcome) += bytes)
         };
         let closing = tokio::select! {
-            closing = place.pump(To::Server, &mut from_client, &mut to_server, count(|outcome| &mut outcome.sent)) => closing,
-            closing = place.pump(To::Client, &mut from_server, &mut to_client, count(|outcome| &mut outcome.bytes)) => closing,
+            closing = place.pump(To::Server, (&mut from_client, &sent), &mut to_server, count(|outcome| &mut outcome.sent)) => closing,
+            closing = place.pump(To::Client, (&mut from_server, &shown), &mut to_client, count(|outcome| &mut outcome.bytes)) => closing,
             refusal = permit.revoked() => Closing::refused(&refusal),
             refusal = self.gate.over() => Closing::refused(&refusal),
         };
@@ -132,7 +135,7 @@ impl Place<'_> {
     async fn pump(
         &self,
         to: To,
-        from: &mut (impl Stream<Item = Result<Message, Error>> + Unpin),
+        (from, meter): (&mut (impl Stream<Item = Result<Message, Error>> + Unpin), &Meter),
         sink: &mut (impl Sink<Message> + Unpin),
         count: impl Fn(u64),
     ) -> Closing {
@@ -147,10 +150,17 @@ impl Place<'_> {
                 Message::Binary(payload) => ("binary", payload),
                 Message::Close(frame) => return self.closed(to, frame),
                 // Answered where they arrive: what they carry is no message.
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
+                Message::Ping(payload) | Message::Pong(payload) => {
+                    meter.went_on_between(to.frame_of(payload.len()));
+                    continue;
+                }
+                Message::Frame(_) => continue,
             };
             match self.one(to, word, payload, sink).await {
-                Ok(bytes) => count(bytes),
+                Ok(bytes) => {
+                    meter.went_on();
+                    count(bytes);
+                }
                 Err(closing) => return closing,
             }
         }
@@ -284,6 +294,11 @@ impl To {
             Self::Client => "client",
         }
     }
+
+    /// Bytes of a short frame with so many: those of clients have a mask (RFC 6455, 5.2).
+    fn frame_of(self, payload: usize) -> usize {
+        payload + if self == Self::Server { 6 } else { 2 }
+    }
 }
 
 impl Closing {
@@ -318,6 +333,16 @@ impl Closing {
         Self { client: (CloseCode::Error, client.into()), server: CloseCode::Away, error: Some(error) }
     }
 
+    /// There is no room for what comes.
+    fn full() -> Self {
+        let why = NoRoom.to_string();
+        Self {
+            client: (CloseCode::Again, short(&why)),
+            server: CloseCode::Away,
+            error: Some(ServeError::Policy(why)),
+        }
+    }
+
     /// The side that a message would have come from sent what is none.
     fn broken(to: To, error: &Error) -> Self {
         let code = match error {
@@ -325,6 +350,9 @@ impl Closing {
             Error::Utf8(_) => CloseCode::Invalid,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Self::gone(to),
             Error::Protocol(_) => CloseCode::Protocol,
+            Error::Io(error) if error.get_ref().is_some_and(|error| error.is::<NoRoom>()) => {
+                return Self::full();
+            }
             _ => return Self::gone(to),
         };
         let why = error.to_string();
