@@ -11,9 +11,12 @@ import { createServer } from "node:https";
 console.info = console.warn = () => {};
 
 const [modules, certificate, key, lifetime, redirect] = process.argv.slice(2);
-const { Provider } = await import(`${modules}/oidc-provider/lib/index.js`);
+const { Provider, errors } = await import(`${modules}/oidc-provider/lib/index.js`);
 
 const device = "urn:ietf:params:oauth:grant-type:device_code";
+const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
+const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 const client = (client_id) => ({
   client_id,
   token_endpoint_auth_method: "none",
@@ -32,19 +35,35 @@ const page = redirect && {
   redirect_uris: [redirect],
 };
 
-// A service that gets tokens of its own, and an API that takes these and nothing else: it answers with the token's number.
+// A service that gets tokens of its own, or in exchange for those of jobs, and an API that takes these and nothing else: it answers
+// with whom the token is for, what it may be used for, and when it was given.
 const service = {
   ...client("tidegate-gate"),
   client_secret: "of-the-gate-and-nobody-else",
   token_endpoint_auth_method: "client_secret_basic",
   application_type: "web",
-  grant_types: ["client_credentials"],
+  grant_types: ["client_credentials", exchange],
 };
+const subjects = new Map();
 const api = async (provider, request, response) => {
   const bearer = request.headers.authorization?.match(/^Bearer (.+)$/)?.[1];
   const token = bearer && (await provider.ClientCredentials.find(bearer));
   response.writeHead(token?.isValid ? 200 : 401, { "content-type": "text/plain" });
-  response.end(token?.isValid ? `${token.clientId} ${token.scope} ${token.iat}` : "no token");
+  const whose = subjects.get(bearer) ?? token?.clientId;
+  response.end(token?.isValid ? `${whose} ${token.scope} ${token.iat}` : "no token");
+};
+
+// RFC 8693, for ID tokens of jobs. Nobody is called eve.
+const exchanged = (provider) => async (ctx) => {
+  const { subject_token, subject_token_type, requested_token_type, scope } = ctx.oidc.params;
+  const jobs = await provider.Client.find("ci-job");
+  const { payload } = await provider.IdToken.validate(subject_token, jobs).catch(() => ({ payload: {} }));
+  const sound = subject_token_type === ID_TOKEN && requested_token_type === ACCESS_TOKEN && payload.exp > Date.now() / 1000;
+  if (!sound || payload.sub.startsWith("eve")) throw new errors.InvalidGrant("no such subject");
+  const token = new provider.ClientCredentials({ client: ctx.oidc.client, scope });
+  const access_token = await token.save();
+  subjects.set(access_token, payload.sub);
+  ctx.body = { access_token, issued_token_type: ACCESS_TOKEN, token_type: "Bearer", expires_in: token.expiration, scope };
 };
 
 const server = createServer({ cert: readFileSync(certificate), key: readFileSync(key) });
@@ -66,6 +85,8 @@ server.listen(0, "127.0.0.1", () => {
       claims: async () => ({ sub: id, preferred_username: id.split("-")[0], groups: id.split("-").slice(1) }),
     }),
   });
+  const parameters = ["subject_token", "subject_token_type", "requested_token_type", "scope"];
+  provider.registerGrantType(exchange, exchanged(provider), parameters);
   const callback = provider.callback();
   server.on("request", (request, response) =>
     request.url.startsWith("/api/") ? api(provider, request, response) : callback(request, response),

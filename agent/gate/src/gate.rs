@@ -12,8 +12,8 @@ use tidegate_policy::{Carried, Effect, Fill, Principal, Resource, Shape, Standin
 use tokio::net::TcpStream;
 
 use crate::{
-    Cause, Credential, Decision, Entry, Hold, Masker, Matter, Opening, Permit, Put, RecordError, Refusal,
-    Stopping,
+    Cause, Credential, Decision, Entry, Hold, Masker, Matter, Opening, Permit, Proof, Put, RecordError,
+    Refusal, Stopping,
     inner::{Admitted, Inner, lock, refusal, refused},
 };
 
@@ -187,6 +187,20 @@ impl Gate {
             return Err(refusal(Cause::Policy, "no rule fills this placeholder here"));
         }
         self.credential(&fill.credential).await
+    }
+
+    /// The token of whoever is asking, to be shown for a permitted action: of the issuer that the resource names, and only while
+    /// it counts for them.
+    pub fn proof(&self, permit: &Permit) -> Result<Proof, Refusal> {
+        let principal = self.0.principal();
+        let issuer = self.0.resource.identity.as_deref().filter(|_| permit.is_of(&self.0));
+        let proof = issuer.and_then(|issuer| {
+            let identity = principal.identity(issuer)?;
+            self.0.proofs.proof(issuer).filter(|proof| proof.subject == identity.subject)
+        });
+        proof.ok_or_else(|| {
+            refusal(Cause::Policy, "the token of whoever is asking counts no more; present one again")
+        })
     }
 
     /// What to do about a sign-in upstream that failed for the gate's own credential: a hint for the client.

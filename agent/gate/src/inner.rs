@@ -16,14 +16,15 @@ use tidegate_policy::{ContentMask, Effect, Held, Identity, Policy, Principal, Re
 use tokio::sync::watch;
 
 use crate::{
-    Action, Approvals, Cause, Credentials, Entry, Masker, Opening, Rates, Record, RecordError, Refusal,
-    Stopping, grounds::Grounds, verdicts::Verdicts,
+    Action, Approvals, Cause, Credentials, Entry, Masker, Opening, Proofs, Rates, Record, RecordError,
+    Refusal, Stopping, grounds::Grounds, verdicts::Verdicts,
 };
 
 /// What the clones of a gate share.
 pub(crate) struct Inner {
     principal: Mutex<Arc<Principal>>,
     pub(super) identities: watch::Receiver<Arc<[Identity]>>,
+    pub(super) proofs: Arc<dyn Proofs>,
     pub(super) destination: SocketAddr,
     pub(super) resource: Arc<Resource>,
     pub(super) server: Arc<str>,
@@ -74,6 +75,7 @@ impl Inner {
             session: record.session().clone(),
             principal: Mutex::new(Arc::new(principal)),
             identities: opening.identified.now,
+            proofs: opening.identified.proofs,
             destination: opening.origin.destination,
             resource: opening.resource,
             server: opening.server,

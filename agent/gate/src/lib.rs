@@ -38,7 +38,7 @@ pub use credential::{Credential, CredentialError, Credentials};
 pub use export::{Export, ExportFn, Recorded};
 pub use gate::{Action, Gate, Login, Upstream};
 pub use hold::{Approved, Hold, Matter, Put, Waiting};
-pub use identity::{Identified, Identities};
+pub use identity::{Identified, Identities, Proof, Proofs};
 pub use mask::{Find, Masker};
 pub use opening::{Opening, Stopping};
 pub use origin::{AccountName, Arrival, Origin, OriginError, Origins, UnixSocket};

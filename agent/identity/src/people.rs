@@ -196,6 +196,7 @@ impl Login {
         let verified = registry.inner.verify(&known, &tokens.id_token, &client.id).await?;
         let place = registry.place(caller).await?;
         let root = registry.session_of(caller, &place)?;
+        let identity = verified.identity.clone();
         let bound = registry
             .inner
             .bind(Claim {
@@ -206,13 +207,12 @@ impl Login {
                 how: How::LoggedIn,
                 siblings: false,
                 got_with: None,
-                verified: verified.clone(),
+                verified,
             })
             .await?;
-        let identity = verified.identity.clone();
         if let Some(refresh_token) = tokens.refresh_token {
             let renewal = Renewal::Refresh { client, refresh_token };
-            drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, verified)));
+            drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, identity.clone())));
         }
         Ok(identity)
     }

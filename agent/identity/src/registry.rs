@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
-use tidegate_gate::{BoxFuture, Identified, Identities, Turn, Turns};
+use tidegate_gate::{BoxFuture, Identified, Identities, Proof, Proofs, Secret, Turn, Turns};
 use tidegate_https::Https;
 use tidegate_policy::{Issuer, Process, Unproven};
 use tokio::{
@@ -183,6 +183,24 @@ impl Identities for Registry {
     }
 }
 
+/// The tokens behind the identities that one session follows.
+struct Following {
+    inner: Arc<Inner>,
+    of: Vec<BindingId>,
+}
+
+impl Proofs for Following {
+    fn proof(&self, issuer: &str) -> Option<Proof> {
+        self.inner.trees.proof(&self.of, issuer)
+    }
+}
+
+impl fmt::Debug for Following {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Following").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
 /// What there is of one issuer for a process.
 enum There {
     Bound(BindingId),
@@ -222,7 +240,8 @@ impl Inner {
                 }
             }
         }
-        Identified { now: self.trees.follow(bound), unproven: unproven.into() }
+        let now = self.trees.follow(bound.clone());
+        Identified { now, unproven: unproven.into(), proofs: Arc::new(Following { inner: self, of: bound }) }
     }
 
     fn look(&self, issuers: &[Arc<Known>], place: &Place) -> Vec<There> {
@@ -304,12 +323,13 @@ impl Inner {
             how: How::Found,
             siblings: found.siblings,
             got_with,
-            verified: verified.clone(),
+            verified,
         };
+        let identity = claim.verified.identity.clone();
         let bound = self.bind(claim).await?;
         let id = bound.id;
         if let Some(renewal) = renewal {
-            drop(tokio::spawn(renewal.keep(self.clone(), known.clone(), bound, verified)));
+            drop(tokio::spawn(renewal.keep(self.clone(), known.clone(), bound, identity)));
         }
         Ok(id)
     }
@@ -362,7 +382,9 @@ impl Inner {
             return Err(Defect::Issuer(known.issuer.url.to_string()));
         }
         let keys = known.keyring.keys(token.key_id.as_deref(), algorithm, known.issuer.offline).await?;
-        Expected { issuer: &known.issuer, audience, now: now() }.verify(&token, &keys)
+        let verified = Expected { issuer: &known.issuer, audience, now: now() }.verify(&token, &keys)?;
+        let proof = known.issuer.shown.then(|| Secret::new(text.to_vec()));
+        Ok(Verified { proof, ..verified })
     }
 
     pub(crate) fn issuers(&self) -> Arc<Vec<Arc<Known>>> {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidegate_gate::Secret;
+use tidegate_policy::Identity;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -11,7 +12,6 @@ use crate::{
     find,
     registry::{Inner, Known, now},
     trees::Bound,
-    verify::Verified,
 };
 
 /// The shortest wait before a token is renewed, and between attempts.
@@ -38,11 +38,11 @@ impl Renewal {
         inner: Arc<Inner>,
         known: Arc<Known>,
         bound: Bound,
-        verified: Verified,
+        identity: Identity,
     ) {
         let Bound { id, mut over, .. } = bound;
-        let (issuer, subject) = (known.issuer.name.clone(), verified.identity.subject.clone());
-        let mut expires = verified.identity.expires;
+        let (issuer, subject) = (known.issuer.name.clone(), identity.subject);
+        let mut expires = identity.expires;
         loop {
             tokio::select! {
                 _ = &mut over => return self.dismiss().await,

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tidegate_gate::{Proof, Secret};
 use tidegate_policy::{Elsewhere, Identity, Issuer};
 use tokio::sync::{oneshot, watch};
 
@@ -112,6 +113,8 @@ struct Binding {
     how: How,
     identity: Identity,
     token: TokenKey,
+    /// The token itself, where a resource may be shown it.
+    proof: Option<Secret>,
     /// What the token was asked for with.
     got_with: Option<TokenKey>,
     /// Resolves for whoever renews it when it is over.
@@ -199,6 +202,7 @@ impl Trees {
             how,
             identity: verified.identity,
             token: verified.key,
+            proof: verified.proof,
             got_with: got_with.map(|(token, _)| token),
             _over: sender,
         };
@@ -245,6 +249,7 @@ impl Trees {
         if let Some(binding) = state.bindings.get_mut(&id) {
             binding.identity = verified.identity;
             binding.token = verified.key;
+            binding.proof = verified.proof;
             state.tell(&[id]);
         }
         Ok(Some((used, tree)))
@@ -299,6 +304,15 @@ impl Trees {
         let over: Vec<BindingId> =
             state.bindings.iter().filter(|(_, binding)| gone(binding)).map(|(id, _)| *id).collect();
         state.end(&over, "the bundle's issuer changed");
+    }
+
+    /// The token behind one of these bindings, of this issuer; none where it is over, or no resource may be shown it.
+    pub(crate) fn proof(&self, of: &[BindingId], issuer: &str) -> Option<Proof> {
+        let state = self.state();
+        let mut bindings = of.iter().filter_map(|id| state.bindings.get(id));
+        let binding = bindings.find(|binding| *binding.issuer.name == *issuer)?;
+        let Identity { subject, expires, .. } = &binding.identity;
+        Some(Proof { token: binding.proof.clone()?, subject: subject.clone(), expires: *expires })
     }
 
     /// Follows bindings for a session.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
+use tidegate_gate::Secret;
 use tidegate_policy::{Identity, Issuer};
 
 use crate::{
@@ -23,6 +24,8 @@ pub(crate) struct Verified {
     pub(crate) identity: Identity,
     /// What it is known by.
     pub(crate) key: TokenKey,
+    /// The token itself, where a resource may be shown it.
+    pub(crate) proof: Option<Secret>,
 }
 
 /// What a token must be, beside what its issuer says of all.
@@ -81,7 +84,7 @@ impl Expected<'_> {
             expires,
             claims: kept.map(|(name, value)| (name.clone(), value.clone())).collect(),
         };
-        Ok(Verified { identity, key: token.key() })
+        Ok(Verified { identity, key: token.key(), proof: None })
     }
 
     /// A token that is for others too could be presented by any of them.

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Carried, ContentMask, Effect, Held, Issuer, Item, Principal, Shape, StandingMasks, Value, Verdict,
-    Vocabulary,
+    Carried, ContentMask, Effect, Held, Issuer, Item, Principal, Resource, Shape, StandingMasks, Value,
+    Verdict, Vocabulary,
     index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
@@ -25,6 +25,8 @@ pub(crate) struct Engine {
 #[derive(Debug)]
 struct Standing {
     vocabulary: &'static Vocabulary,
+    /// The issuer in whose subjects' names it is used.
+    identity: Option<Arc<str>>,
     by_subject: HashMap<Arc<str>, Index>,
 }
 
@@ -43,20 +45,21 @@ impl Engine {
     pub(crate) fn new(
         rules: Vec<Rule>,
         masks: Vec<Mask>,
-        resources: impl IntoIterator<Item = (Arc<str>, &'static Vocabulary)>,
+        resources: impl IntoIterator<Item = (Arc<Resource>, &'static Vocabulary)>,
         subjects: &[Arc<str>],
         issuers: &[Arc<Issuer>],
     ) -> Self {
         let standings = resources.into_iter().map(|(resource, vocabulary)| {
             let by_subject = subjects.iter().map(|subject| {
                 let applies =
-                    |rule: &Rule| rule.resources.contains(&resource) && rule.subjects.contains(subject);
+                    |rule: &Rule| rule.resources.contains(&resource.name) && rule.subjects.contains(subject);
                 let numbered = rules.iter().enumerate().filter(|(_, rule)| applies(rule));
                 let indices: Vec<usize> = numbered.map(|(index, _)| index).collect();
                 (subject.clone(), Index::new(&rules, &indices, vocabulary))
             });
             let by_subject = by_subject.collect();
-            (resource, Standing { vocabulary, by_subject })
+            let identity = resource.identity.clone();
+            (resource.name.clone(), Standing { vocabulary, identity, by_subject })
         });
         let standings = standings.collect();
         let told = issuers.iter().map(|issuer| (issuer.name.clone(), issuer.how_to_present()));
@@ -101,6 +104,10 @@ impl Engine {
                 denied.hint = self.hint_to_present(rule, who);
             }
             return Verdict { matched, content, ..denied };
+        }
+        if let Some(nobody) = self.nobody(standing, principal, resource) {
+            let content = plan::content(&self.active(self.rules_for(principal, indices.masking())));
+            return Verdict { matched, content, ..nobody };
         }
         let matching = self.active(judgement.matched.iter().copied());
         let content = plan::content(&matching);
@@ -215,15 +222,12 @@ impl Engine {
         match why {
             NotFor::Process(_) => None,
             NotFor::Unknown(who) => {
-                let unproven = principal.unproven.iter().find(|token| token.issuer == who.issuer);
-                let but =
-                    unproven.map(|token| format!("; the one that is there does not count: {}", token.why));
                 let message = format!(
                     "no rule allows {} without an ID token of issuer {:?} (rule {:?}){}",
                     Told(item),
                     who.issuer,
                     rule.name,
-                    but.unwrap_or_default(),
+                    unproven(principal, &who.issuer),
                 );
                 Some(Verdict { hint: self.hint_to_present(rule, who), ..refused(message) })
             }
@@ -238,6 +242,17 @@ impl Engine {
                 Some(Verdict { hint: rule.hint.clone(), ..refused(message) })
             }
         }
+    }
+
+    /// The refusal of whoever would use a resource in the name that an issuer says they have, where it says none.
+    fn nobody(&self, standing: &Standing, principal: &Principal, resource: &str) -> Option<Verdict> {
+        let issuer = standing.identity.as_ref().filter(|issuer| principal.identity(issuer).is_none())?;
+        let message = format!(
+            "{resource:?} is used in the name that issuer {issuer:?} says one has, and it says none{}",
+            unproven(principal, issuer)
+        );
+        let hint = self.how_to_present.get(issuer).map(|how| how.as_str().into());
+        Some(Verdict { hint, ..refused(message) })
     }
 
     /// The rule's own hint, and how to present a token of the issuer that it asks.
@@ -256,6 +271,12 @@ impl Engine {
         active.dedup_by(|later, earlier| later.mask.name == earlier.mask.name);
         active
     }
+}
+
+/// What is wrong with the token that is there, where one is.
+fn unproven(principal: &Principal, issuer: &str) -> String {
+    let there = principal.unproven.iter().find(|token| *token.issuer == *issuer);
+    there.map_or_else(String::new, |token| format!("; the one that is there does not count: {}", token.why))
 }
 
 /// What the rules deny. Where none of them decided, the hint is that of an allow that is near.

@@ -37,6 +37,8 @@ pub struct Issuer {
     pub tokens: Vec<TokenSource>,
     /// A token that is presented elsewhere too, while it counts for the first.
     pub elsewhere: Elsewhere,
+    /// A resource is used in its subjects' names, so that their tokens are kept to be shown for it.
+    pub shown: bool,
 }
 
 /// A signature algorithm (RFC 7518, section 3.1; RFC 8037). None without a key and none with a shared one.

@@ -34,6 +34,8 @@ pub struct Resource {
     pub tls: UpstreamTls,
     /// Name of the credential to sign in with, if the gate signs in at all.
     pub credential: Option<Arc<str>>,
+    /// The issuer whose subjects use it, each in their own name: nobody else does, and their tokens may be shown for it.
+    pub identity: Option<Arc<str>>,
     /// How long connecting and signing in may take.
     pub connect_timeout: Duration,
     /// The protocol's own options.

@@ -138,7 +138,7 @@ impl Agent {
         let resource = self.policy.load().resources.first().expect("the bundle has a resource").clone();
         let gate = Gate::open(Opening {
             origin: Origin { destination: self.address, socket: None, principal: tester() },
-            identified: Identified { now: self.identities.subscribe(), unproven: Arc::default() },
+            identified: Identified::without_proofs(self.identities.subscribe()),
             resource,
             server: SERVER.into(),
             policy: self.policy.clone(),

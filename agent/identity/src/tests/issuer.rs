@@ -180,6 +180,7 @@ pub(super) fn issuer(url: &str, stub: Option<&Stub>) -> Arc<Issuer> {
             TokenSource::Login { client: CLIENT.into(), scopes: vec!["offline_access".into()] },
         ],
         elsewhere: Elsewhere::Refuse,
+        shown: false,
     })
 }
 

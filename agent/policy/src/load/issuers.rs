@@ -22,8 +22,15 @@ const GITHUB_HOSTS: &str = "*.actions.githubusercontent.com";
 impl Loader<'_> {
     /// Every issuer. `asked` are the claims that rules ask for, by issuer.
     pub(super) fn issuers(&self, raw: &[RawFile], asked: &[(Arc<str>, Arc<str>)]) -> Vec<Arc<Issuer>> {
+        let resources = raw.iter().flat_map(|file| entries(file.resources.as_ref()));
+        let shown: BTreeSet<&String> =
+            resources.filter_map(|(_, _, resource)| resource.identity.as_ref()?.get()).collect();
         let issuers = raw.iter().flat_map(|file| entries(file.issuers.as_ref()));
-        issuers.map(|(at, name, issuer)| Arc::new(self.issuer(at, name, issuer, asked))).collect()
+        let issuers = issuers.map(|(at, name, issuer)| Issuer {
+            shown: shown.iter().any(|shown| *shown == name),
+            ..self.issuer(at, name, issuer, asked)
+        });
+        issuers.map(Arc::new).collect()
     }
 
     fn issuer(&self, at: Position, name: &str, raw: &RawIssuer, asked: &[(Arc<str>, Arc<str>)]) -> Issuer {
@@ -54,6 +61,7 @@ impl Loader<'_> {
             ca: raw.ca.as_ref().and_then(At::get).map(PathBuf::from),
             tokens,
             elsewhere: raw.elsewhere.as_ref().and_then(At::get).copied().unwrap_or_default(),
+            shown: false,
         }
     }
 

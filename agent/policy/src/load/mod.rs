@@ -73,7 +73,7 @@ fn build(raw: &[RawFile], vocabularies: &[&'static Vocabulary], problems: &Probl
     let cases = loader.cases(raw);
     let speaking = resources.iter().filter_map(|resource| {
         let vocabulary = vocabularies.iter().find(|vocabulary| *vocabulary.protocol == *resource.protocol)?;
-        Some((resource.name.clone(), *vocabulary))
+        Some((resource.clone(), *vocabulary))
     });
     let subject_names: Vec<Arc<str>> = subjects.iter().map(|subject| subject.name.clone()).collect();
     let engine = Engine::new(rules, masks, speaking, &subject_names, &issuers);

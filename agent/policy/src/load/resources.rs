@@ -82,6 +82,12 @@ impl Loader<'_> {
         Some(name.as_str().into())
     }
 
+    /// An issuer's name; one that is not declared is reported.
+    fn issuer_of(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
+        let (at, name) = raw.and_then(|raw| Some((raw.at, raw.get()?)))?;
+        self.declared("issuer", at, name, &self.issuers).then(|| name.as_str().into())
+    }
+
     pub(super) fn resources(&self, raw: &[RawFile]) -> Vec<Resource> {
         let mut taken: Vec<(Address, Position, &str)> = Vec::new();
         let mut shared: Vec<(PathBuf, Position, &str)> = Vec::new();
@@ -109,6 +115,7 @@ impl Loader<'_> {
                 sockets: sockets.into_iter().map(|(_, socket)| socket).collect(),
                 tls: self.tls(resource.tls.as_ref()),
                 credential: self.credential(resource.credential.as_ref()),
+                identity: self.issuer_of(resource.identity.as_ref()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
                 options: options(resource).map(|(_, name, value)| (name.to_owned(), value.clone())).collect(),
             });

@@ -23,6 +23,8 @@ pub(crate) struct RawResource {
     pub(crate) tls: Option<At<RawTls>>,
     /// Name of the credential to sign in with, where the gate signs in.
     pub(crate) credential: Option<At<String>>,
+    /// Name of an issuer: who uses the resource does so in the name that this issuer says they have, and nobody without one.
+    pub(crate) identity: Option<At<String>>,
     /// How long connecting and signing in may take, with its unit: `10s` (the default).
     pub(crate) connect_timeout: Option<At<String>>,
     /// The protocol's own options.

@@ -206,3 +206,34 @@ fn mistakes_in_issuers_are_told_with_their_place() {
         assert!(problems.iter().all(|problem| problem.line > 1), "{}", told(&problems));
     }
 }
+
+#[test]
+fn a_resource_that_is_used_in_somebody_s_name_is_used_by_nobody_else() {
+    let named = BUNDLE.replacen("credential: shop", "credential: shop, identity: people", 1);
+    let policy = sound(&named);
+    assert!(policy.issuers.iter().all(|issuer| issuer.shown == (&*issuer.name == "people")));
+    let decide = |identities: &[Identity], unproven: Option<&str>, word: &'static str| {
+        let unproven = unproven.map(|why| Unproven { issuer: "people".into(), why: why.into() });
+        let principal =
+            Principal { identities: identities.into(), unproven: unproven.into_iter().collect(), ..runner() };
+        policy.decide(&principal, "shop", &shape(vec![statement(word, "public.orders")]))
+    };
+    let person = identity("people", json!({}));
+    assert_eq!(decide(&[job(), person.clone()], None, "select").effect, Effect::Allow);
+    let nobody = decide(&[job()], None, "select");
+    assert_eq!(nobody.effect, Effect::Deny);
+    assert_eq!(
+        &*nobody.message,
+        "\"shop\" is used in the name that issuer \"people\" says one has, and it says none"
+    );
+    assert!(nobody.hint.unwrap().contains("tidegate login"));
+    let expired = decide(&[job()], Some("it expired"), "select");
+    assert!(
+        expired.message.ends_with("; the one that is there does not count: it expired"),
+        "{}",
+        expired.message
+    );
+    assert_eq!(decide(&[person], None, "select").effect, Effect::Deny, "the rules count all the same");
+    let unknown = load(&named.replacen("identity: people", "identity: peple", 1)).unwrap_err();
+    assert!(told(&unknown).contains("there is no issuer \"peple\""), "{}", told(&unknown));
+}

@@ -78,6 +78,10 @@ impl Options {
             ));
         }
         let sign_in = SignIn::of(raw.sign_in)?;
+        if resource.identity.is_some() && sign_in.grant().is_none() {
+            let message = "identity: only with options: {sign-in: {oauth2: ...}} does the gate sign in in others' names";
+            return Err(ConfigError::new(message));
+        }
         if sign_in.reads_encoded_slashes() && has(Trick::EncodedSlash) {
             let message =
                 "options: S3 reads an encoded slash as a slash: a rule on one path would be for another";

@@ -41,14 +41,14 @@ impl Session {
                 upstream::new_line(host, &self.gate, permit, settings, Versions::Http11, &self.share).await?
             }
         };
-        let mut shown = self.credential(&line).await?;
+        let mut shown = self.credential(&line, permit).await?;
         let mut request = self.request(understood, &line, &shown, outgoing, is_masked)?;
         loop {
             let (driver, traces) = (line.driver(), self.traces(understood, permit, &shown));
             let failed = match line.send(request).await {
                 Ok(response) => {
                     if response.status() == StatusCode::UNAUTHORIZED {
-                        self.not_taken(&shown).await;
+                        self.not_taken(&shown);
                     }
                     match self.is_last(response.status()) {
                         true => self.lines.forget(&driver),
@@ -62,7 +62,7 @@ impl Session {
                 SendError::Unsent(unsent) if line.is_used() => {
                     line =
                         upstream::new_line(host, &self.gate, permit, settings, versions, &self.share).await?;
-                    shown = self.credential(&line).await?;
+                    shown = self.credential(&line, permit).await?;
                     let outgoing = unsent.into_body().into_plain();
                     request = self.request(understood, &line, &shown, outgoing, is_masked)?;
                 }

@@ -81,6 +81,11 @@ impl Protocol for Postgres {
         if resource.credential.is_none() {
             return Err(ConfigError::new("it names no credential to sign in with"));
         }
+        if resource.identity.is_some() {
+            return Err(ConfigError::new(
+                "identity: PostgreSQL has no sign-in in the name that an issuer says one has",
+            ));
+        }
         let options = Options::of(resource)?;
         Ok(Arc::new(PostgresServer {
             settings: Arc::new(UpstreamSettings::new(resource, &options)?),

@@ -67,6 +67,26 @@ fn a_refusal_is_a_403_that_names_the_way_on_and_the_connection_stays() -> Result
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_placeholder_is_filled_where_a_rule_says_and_what_it_stands_for_does_not_come_back() -> Result<()> {
+    Stage::with(|stage| {
+        let stars = "*".repeat(stage.web.token.len());
+        for version in ["--http1.1", "--http2"] {
+            let curl = format!(
+                "curl -sS {version} --compressed --cacert $CA -H 'X-Key: @filled@' -H 'X-Other: @filled@' \
+                 \"$URL/echo?key=%40filled@\""
+            );
+            let shown = stage.script(&curl)?.clean()?;
+            ensure!(shown == format!("{stars} @filled@ {stars}"), "{version}: {shown}");
+        }
+        ensure!(stage.web.asked()?.contains(&format!("/echo?key={}", stage.web.token)), "it was not filled");
+        let records = stage.records()?;
+        ensure!(records.contains("placeholder-filled") && records.contains("x-key: @filled@"), "{records}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_large_file_arrives_whole_and_a_part_of_it_too() -> Result<()> {
     Stage::with(|stage| {
         let original = fs::read(stage.web.file("large.txt"))?;

@@ -62,6 +62,11 @@ rules:
       - {action: message, path: /live}
     masks: [people]
   - {name: no-orders, subjects: [ci], resources: [web], deny: [{action: message, to: server, body: {op: order}}]}
+  - name: echo
+    subjects: [ci]
+    resources: [web]
+    allow: [{method: GET, path: /echo}]
+    fill: [{placeholder: "@filled@", credential: filled, in: [header.x-key, query.key]}]
   - name: small-orders
     subjects: [ci]
     resources: [web]
@@ -129,6 +134,7 @@ impl Stage {
             credentials: &[
                 ("web.user", "bot"),
                 ("web.password", &web.token),
+                ("filled.password", &web.token),
                 ("key.user", "GATE"),
                 ("key.password", &web.token),
                 ("key.token", &format!("session-{}", web.token)),

@@ -10,7 +10,7 @@ mod sigv4;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use tidegate_gate::Credential;
+use tidegate_gate::{Credential, Permit};
 use zeroize::Zeroizing;
 
 pub(crate) use self::{
@@ -38,7 +38,7 @@ pub(crate) enum SignIn {
     Cookie(String),
     /// A signature of the request with an access key (AWS Signature Version 4).
     SigV4(Scope),
-    /// A token that an authorization server gives (RFC 6749), as Bearer.
+    /// A token that an authorization server gives (RFC 6749, RFC 8693), as Bearer.
     OAuth2(Box<Grant>),
 }
 
@@ -168,23 +168,29 @@ impl SignIn {
 }
 
 impl Session {
-    /// What is shown to the upstream over this connection: its credential, or a token that is got with that.
-    pub(crate) async fn credential(&self, line: &Line) -> Result<Arc<Credential>, Problem> {
+    /// What is shown to the upstream over this connection: its credential, or a token that is got with that, in the name of
+    /// whoever is asking where the resource is used so.
+    pub(crate) async fn credential(&self, line: &Line, permit: &Permit) -> Result<Arc<Credential>, Problem> {
         let Some(tokens) = &self.server.tokens else { return Ok(line.credential().clone()) };
-        tokens.token(line.credential()).await.map_err(|why| {
+        let resource = self.gate.resource();
+        let proof = resource.identity.as_ref().map(|_| self.gate.proof(permit)).transpose();
+        let proof = proof.map_err(|refusal| Problem::refused(&refusal))?;
+        let token = tokens.token(line.credential(), proof.as_ref()).await.map_err(|why| {
             self.gate.event("token-unavailable", &why);
-            let detail = format!(
-                "the gate could not get its token for {:?}; its record says why",
-                self.gate.resource().name
-            );
+            let detail =
+                format!("the gate could not get its token for {:?}; its record says why", resource.name);
             Problem::new(StatusCode::BAD_GATEWAY, detail)
-        })
+        })?;
+        if let (Some(proof), true) = (proof, token.is_new) {
+            self.gate.event("token-exchanged", &format!("in the name of {:?}", proof.subject));
+        }
+        Ok(token.credential)
     }
 
     /// The upstream did not take what was shown.
-    pub(crate) async fn not_taken(&self, shown: &Arc<Credential>) {
+    pub(crate) fn not_taken(&self, shown: &Arc<Credential>) {
         if let Some(tokens) = &self.server.tokens {
-            tokens.forget(shown).await;
+            tokens.forget(shown);
         }
     }
 

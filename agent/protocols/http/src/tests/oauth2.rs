@@ -2,10 +2,19 @@
 
 use std::sync::{Arc, Mutex};
 
-use tokio::{net::TcpListener, task::JoinHandle};
+use tidegate_gate::{
+    Protocol,
+    policy::{Policy, SourceFile},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
 use tokio_rustls::TlsAcceptor;
 
-use super::stage::{Authority, Play, Reached, Stage, accept, ok};
+use super::stage::{Authority, PATIENCE, Play, Reached, Stage, accept, ok};
+use crate::Http;
 
 const RULES: &str = r#"
 rules:
@@ -155,4 +164,121 @@ async fn an_endpoint_that_another_authority_vouches_for_gets_no_secret() {
         recorded.contains("token-unavailable") && recorded.contains("invalid peer certificate"),
         "{recorded}"
     );
+}
+
+/// Gives for each ID token an access token of its own, and none for that of `eve`.
+fn exchanged(request: &str) -> String {
+    let subject =
+        request.split("subject_token=").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default();
+    if subject == "id-of-eve" {
+        return answer("400 Bad Request", r#"{"error": "invalid_grant", "error_description": "id-of-eve"}"#);
+    }
+    let kind = "urn:ietf:params:oauth:token-type:access_token";
+    let body = format!(
+        r#"{{"access_token": "access-for-{subject}", "token_type": "Bearer", "expires_in": 600, "issued_token_type": "{kind}"}}"#
+    );
+    answer("200 OK", &body)
+}
+
+/// The API is used in the name that issuer `people` says one has.
+async fn in_their_names(endpoint: &Endpoint) -> Stage {
+    let issuer = "issuers: {people: {url: \"https://people.test\", audience: gate, tokens: [present]}}\n";
+    let options = format!("{}\n    identity: people", endpoint.options(", audience: it"));
+    let rules = format!("{issuer}{RULES}");
+    Stage::set(&rules, &options, Reached::Plainly, ok).await.signs_in(Some("gate"), "hunter2")
+}
+
+fn sent_as(stage: &Stage) -> String {
+    let sent = stage.received().pop().unwrap();
+    sent.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn each_one_s_own_token_is_exchanged_and_kept_apart() {
+    let endpoint = Endpoint::answering(exchanged).await;
+    let mut stage = in_their_names(&endpoint).await;
+    for (subject, token) in
+        [("ada", "id-of-ada"), ("bob", "id-of-bob"), ("ada", "id-of-ada"), ("ada", "id-of-ada-2")]
+    {
+        stage.vouched_for(subject, token);
+        let told = get(&stage, "/open/1").await;
+        assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+        assert_eq!(sent_as(&stage), format!("access-for-{token}"));
+        assert!(!told.contains(token), "{told}");
+    }
+    let asked = endpoint.received();
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    for part in [
+        "authorization: Basic Z2F0ZTpodW50ZXIy",
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=id-of-ada&",
+        "subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aid_token",
+        "requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token&audience=it",
+    ] {
+        assert!(asked[0].contains(part), "{part}: {}", asked[0]);
+    }
+    let recorded = format!("{:?}", stage.memory.lines());
+    assert!(recorded.contains("in the name of \\\"bob\\\""), "{recorded}");
+    for secret in ["id-of-", "access-for", "hunter2"] {
+        assert!(!recorded.contains(secret), "{secret}: {recorded}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_nobody_is_refused_and_told_how_to_be_somebody() {
+    let endpoint = Endpoint::answering(exchanged).await;
+    let stage = in_their_names(&endpoint).await;
+    let told = get(&stage, "/open/1").await;
+    assert!(told.starts_with("HTTP/1.1 403") && told.contains("tidegate present"), "{told}");
+    assert!(endpoint.received().is_empty() && stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_refused_to_one_is_not_refused_to_others() {
+    let endpoint = Endpoint::answering(exchanged).await;
+    let mut stage = in_their_names(&endpoint).await;
+    stage.vouched_for("eve", "id-of-eve");
+    for _ in 0..2 {
+        let told = get(&stage, "/open/1").await;
+        assert!(told.starts_with("HTTP/1.1 502") && !told.contains("id-of-eve"), "{told}");
+    }
+    stage.vouched_for("ada", "id-of-ada");
+    assert!(get(&stage, "/open/1").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(endpoint.received().len(), 2, "eve is left alone for a while: {:?}", endpoint.received());
+    let recorded = format!("{:?}", stage.memory.lines());
+    assert!(recorded.contains("status 400, invalid_grant") && !recorded.contains("id-of-eve"), "{recorded}");
+}
+
+#[tokio::test]
+async fn nobody_s_name_is_used_once_they_have_logged_out() {
+    let endpoint = Endpoint::answering(exchanged).await;
+    let mut stage = in_their_names(&endpoint).await;
+    let ada = stage.vouched_for("ada", "id-of-ada");
+    let (mut client, _) = stage.connect().await;
+    let request = stage.request("GET /open/1", "").replace("Connection: close\r\n", "");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut heard = [0; 15];
+    client.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 200 OK");
+    ada.ends();
+    client.write_all(stage.request("GET /open/2", "").as_bytes()).await.unwrap();
+    let mut rest = String::new();
+    tokio::time::timeout(PATIENCE, client.read_to_string(&mut rest)).await.unwrap().unwrap();
+    assert!(rest.contains("HTTP/1.1 403") && rest.contains("people"), "{rest}");
+    assert_eq!(
+        stage.received().len(),
+        1,
+        "although the token it was got for is kept: {:?}",
+        stage.received()
+    );
+}
+
+#[test]
+fn a_resource_that_signs_in_by_another_way_is_used_in_nobody_s_name() {
+    let text = "tidegate: 1\nname: it\nsubjects: {ci: {users: [\"0\"]}}\nissuers: {people: {url: \"https://people.test\", \
+                audience: gate, tokens: [present]}}\nresources: {it: {protocol: http, addresses: [\"it.test:443\"], identity: \
+                people, credential: it}}\nrules: [{name: all, subjects: [ci], resources: [it], allow: [{}]}]\n";
+    let file = SourceFile { path: "it.yaml".into(), text: text.into() };
+    let policy = Policy::load(&[file], &[Http.vocabulary()]).unwrap();
+    let error = Http.configure(&policy.resources[0]).err().unwrap();
+    assert!(error.message.contains("identity: only with"), "{}", error.message);
 }

@@ -14,9 +14,9 @@ use rustls::{
 };
 use tidegate_gate::{
     BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
-    Protocol, Rates, Secret, ServeError, Stopping,
+    Proof, Proofs, Protocol, Rates, Secret, ServeError, Stopping,
     contract::{Memory, People},
-    policy::{Policy, Principal, Process, SourceFile},
+    policy::{Identity, Policy, Principal, Process, SourceFile},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -53,6 +53,8 @@ pub(super) struct Stage {
     pub(super) names: Option<Arc<[Arc<str>]>>,
     server: Arc<dyn tidegate_gate::Server>,
     credential: Credential,
+    /// Who vouches for whoever connects.
+    vouched: Arc<Vouched>,
     /// What the gate has beside what it signs in with.
     others: Vec<(&'static str, Credential)>,
     authority: Authority,
@@ -190,6 +192,7 @@ impl Stage {
             stopping: watch::Sender::new(Stopping::No),
             server,
             credential: Credential::default(),
+            vouched: Arc::default(),
             others: Vec::new(),
             authority,
             rules: text,
@@ -214,6 +217,12 @@ impl Stage {
             ..Credential::default()
         };
         self
+    }
+
+    /// From now on, issuer `people` says of whoever connects that it is this, by this token.
+    pub(super) fn vouched_for(&mut self, subject: &str, token: &str) -> Arc<Vouched> {
+        self.vouched = Arc::new(Vouched::by(subject, token));
+        self.vouched.clone()
     }
 
     /// The gate has a credential of this name, too.
@@ -261,7 +270,7 @@ impl Stage {
                     ..Principal::default()
                 },
             },
-            identified: Identified::nobody(),
+            identified: self.vouched.identified(),
             resource: policy.resources[0].clone(),
             server: destination.to_string().into(),
             policy: self.policy.clone(),
@@ -327,6 +336,46 @@ fn load(resource: &str, rules: &str) -> Policy {
     let loaded = Policy::load(&[file], &[Http.vocabulary()]);
     loaded
         .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()))
+}
+
+/// Who issuer `people` says that somebody is.
+#[derive(Debug, Default)]
+pub(super) struct Vouched {
+    now: watch::Sender<Arc<[Identity]>>,
+    proof: Mutex<Option<Proof>>,
+}
+
+impl Vouched {
+    fn by(subject: &str, token: &str) -> Self {
+        let expires = jiff::Timestamp::now().as_second() + 600;
+        let identity = Identity {
+            issuer: "people".into(),
+            url: "https://people.test".into(),
+            account: None,
+            subject: subject.into(),
+            groups: Vec::new(),
+            expires,
+            claims: serde_json::Map::new(),
+        };
+        let proof = Proof { token: Secret::new(token.into()), subject: subject.into(), expires };
+        Self { now: watch::Sender::new([identity].into()), proof: Mutex::new(Some(proof)) }
+    }
+
+    fn identified(self: &Arc<Self>) -> Identified {
+        Identified { now: self.now.subscribe(), unproven: Arc::default(), proofs: self.clone() }
+    }
+
+    /// It has logged out.
+    pub(super) fn ends(&self) {
+        *self.proof.lock().unwrap() = None;
+        self.now.send_replace(Arc::default());
+    }
+}
+
+impl Proofs for Vouched {
+    fn proof(&self, issuer: &str) -> Option<Proof> {
+        self.proof.lock().unwrap().clone().filter(|_| issuer == "people")
+    }
 }
 
 /// The credential of the resource `it`, and others by name.

@@ -24,6 +24,7 @@ pub(super) fn resource(tls: UpstreamTls) -> Resource {
         sockets: Vec::new(),
         tls,
         credential: Some("shop".into()),
+        identity: None,
         connect_timeout: std::time::Duration::from_secs(20),
         options: serde_json::Map::new(),
     }

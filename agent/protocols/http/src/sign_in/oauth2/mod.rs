@@ -1,18 +1,19 @@
-//! Access tokens by the client-credentials grant (RFC 6749, section 4.4).
+//! Access tokens of an authorization server: the gate's own (RFC 6749, section 4.4), or in exchange for the ID token of whoever
+//! is asking (RFC 8693).
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod kept;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use jiff::Timestamp;
 use serde::Deserialize;
-use tidegate_gate::{Credential, Secret};
+use tidegate_gate::{Credential, Proof, Secret};
 use tidegate_https::{Answer, Https};
-use tokio::sync::Mutex;
 use url::Url;
 use zeroize::Zeroizing;
+
+use self::kept::{Had, Kept, Key};
 
 /// How long a token counts whose end isn't told.
 const UNTOLD: Duration = Duration::from_secs(60);
@@ -22,6 +23,9 @@ const MARGIN: Duration = Duration::from_secs(30);
 const LONGEST: u64 = 24 * 3600;
 /// How long nothing is asked for again that could not be had.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Kinds of tokens (RFC 8693, section 3).
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// What is asked for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,31 +40,18 @@ pub(crate) struct Grant {
     pub(crate) in_body: bool,
 }
 
-/// Gets tokens, one at a time, and keeps the last until shortly before its end.
+/// Gets tokens, and keeps each until shortly before its end.
 pub(crate) struct Tokens {
     grant: Grant,
     http: Https,
-    state: Mutex<State>,
+    kept: Kept,
 }
 
-#[derive(Default)]
-struct State {
-    held: Option<Held>,
-    failed: Option<Failed>,
-}
-
-/// A token, as what requests are signed in with.
-struct Held {
-    /// Of the client's id and secret: another secret may not do any more what this one could.
-    of: [u8; 32],
-    token: Arc<Credential>,
-    until: Instant,
-}
-
-struct Failed {
-    of: [u8; 32],
-    why: Arc<str>,
-    until: Instant,
+/// A token that counts, as what requests are signed in with.
+pub(crate) struct Token {
+    pub(crate) credential: Arc<Credential>,
+    /// It was got for this very request.
+    pub(crate) is_new: bool,
 }
 
 /// RFC 6749, section 5.1.
@@ -68,6 +59,8 @@ struct Failed {
 struct Granted {
     access_token: Zeroizing<String>,
     token_type: String,
+    /// RFC 8693, section 2.2.1.
+    issued_token_type: Option<String>,
     expires_in: Option<u64>,
 }
 
@@ -80,51 +73,56 @@ struct NotGranted {
 impl Tokens {
     pub(crate) fn new(grant: Grant) -> Result<Self, String> {
         let http = Https::new(grant.ca.as_deref()).map_err(|error| error.to_string())?;
-        Ok(Self { grant, http, state: Mutex::default() })
+        Ok(Self { grant, http, kept: Kept::default() })
     }
 
-    /// A token that still counts, got with this client's id and secret.
+    /// A token that still counts, got with this client's id and secret; with a proof, one for whoever it is for (RFC 8693).
     ///
     /// # Errors
-    /// Why there is none. Never any part of the secret, or of what was answered but its error code.
-    pub(crate) async fn token(&self, client: &Credential) -> Result<Arc<Credential>, Arc<str>> {
-        let of = digest(client);
-        let mut state = self.state.lock().await;
-        if let Some(held) = state.held.as_ref().filter(|held| held.of == of && held.until > Instant::now()) {
-            return Ok(held.token.clone());
+    /// Why there is none. Never any part of the secret or the proof, or of what was answered but its error code.
+    pub(crate) async fn token(&self, client: &Credential, proof: Option<&Proof>) -> Result<Token, Arc<str>> {
+        let known = |had: Had| had.map(|credential| Token { credential, is_new: false });
+        let key = key(client, proof);
+        if let Some(had) = self.kept.had(&key) {
+            return known(had);
         }
-        if let Some(failed) =
-            state.failed.as_ref().filter(|failed| failed.of == of && failed.until > Instant::now())
-        {
-            return Err(failed.why.clone());
+        let turn = self.kept.turn(key);
+        let _turn = turn.lock().await;
+        if let Some(had) = self.kept.had(&key) {
+            return known(had);
         }
-        match self.get(client).await {
-            Ok((token, counts)) => {
-                let token = Arc::new(token);
-                state.held = Some(Held { of, token: token.clone(), until: Instant::now() + counts });
-                Ok(token)
+        match self.get(client, proof).await {
+            Ok((credential, counts)) => {
+                let credential = Arc::new(credential);
+                let counts = proof.map_or(counts, |proof| counts.min(left(proof)));
+                self.kept.keep(key, Ok(credential.clone()), counts);
+                Ok(Token { credential, is_new: true })
             }
             Err(why) => {
                 let why: Arc<str> = format!("{}: {why}", self.grant.url).into();
-                state.failed = Some(Failed { of, why: why.clone(), until: Instant::now() + PAUSE });
+                self.kept.keep(key, Err(why.clone()), PAUSE);
                 Err(why)
             }
         }
     }
 
     /// Takes a token for over that the upstream did not take.
-    pub(crate) async fn forget(&self, token: &Arc<Credential>) {
-        let mut state = self.state.lock().await;
-        if state.held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.token, token)) {
-            state.held = None;
-        }
+    pub(crate) fn forget(&self, token: &Arc<Credential>) {
+        self.kept.forget(token);
     }
 
-    async fn get(&self, client: &Credential) -> Result<(Credential, Duration), String> {
+    async fn get(
+        &self,
+        client: &Credential,
+        proof: Option<&Proof>,
+    ) -> Result<(Credential, Duration), String> {
         let id = client.user.as_deref().ok_or("the credential has no user, which is the client's id")?;
         let secret = client.password.as_ref();
         let secret = secret.ok_or("the credential has no password, which is the client's secret")?;
-        let mut form = vec![("grant_type", "client_credentials")];
+        let mut form = match proof {
+            None => vec![("grant_type", "client_credentials")],
+            Some(proof) => exchange(proof)?.to_vec(),
+        };
         form.extend(self.grant.parameters.iter().map(|(name, value)| (*name, value.as_str())));
         let url = self.grant.url.clone();
         let answer = if self.grant.in_body {
@@ -135,12 +133,30 @@ impl Tokens {
         } else {
             self.http.post_form_as(url, (id, secret), &form).await
         };
-        granted(&answer.map_err(|error| error.to_string())?)
+        granted(&answer.map_err(|error| error.to_string())?, proof.is_some())
     }
 }
 
+/// What asks for an access token in place of an ID token (RFC 8693, section 2.1).
+fn exchange(proof: &Proof) -> Result<[(&'static str, &str); 4], &'static str> {
+    let token =
+        std::str::from_utf8(proof.token.expose()).map_err(|_| "the token to be exchanged is no text")?;
+    Ok([
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", token),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:id_token"),
+        ("requested_token_type", ACCESS_TOKEN),
+    ])
+}
+
+/// How long a proof counts, from now on.
+fn left(proof: &Proof) -> Duration {
+    let left = proof.expires.saturating_sub(Timestamp::now().as_second());
+    Duration::from_secs(u64::try_from(left).unwrap_or(0))
+}
+
 /// The token that was answered, and how long it counts.
-fn granted(answer: &Answer) -> Result<(Credential, Duration), String> {
+fn granted(answer: &Answer, is_exchange: bool) -> Result<(Credential, Duration), String> {
     if answer.status != 200 {
         let said = serde_json::from_slice::<NotGranted>(&answer.body);
         let is_code = |code: &String| {
@@ -155,6 +171,11 @@ fn granted(answer: &Answer) -> Result<(Credential, Duration), String> {
     if !granted.token_type.eq_ignore_ascii_case("bearer") {
         return Err("its token is of another type than Bearer".into());
     }
+    // Of the kinds that RFC 8693 knows, those that Bearer can carry (section 3).
+    let issued = granted.issued_token_type.as_deref();
+    if is_exchange && !issued.is_some_and(|kind| [ACCESS_TOKEN, JWT].contains(&kind)) {
+        return Err("it gives no access token in exchange (issued_token_type)".into());
+    }
     if granted.access_token.is_empty() || !granted.access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("its token has characters that no header field has".into());
     }
@@ -163,11 +184,14 @@ fn granted(answer: &Answer) -> Result<(Credential, Duration), String> {
     Ok((Credential { password, ..Credential::default() }, whole - MARGIN.min(whole / 4)))
 }
 
+/// What a token is known by: another secret may not do any more what this one could, and what one may have another gets nothing of.
 /// Each part after its length.
-fn digest(client: &Credential) -> [u8; 32] {
+fn key(client: &Credential, proof: Option<&Proof>) -> Key {
     let mut context = Context::new(&SHA256);
     let user = client.user.as_deref().unwrap_or_default().as_bytes();
-    for part in [user, client.password.as_ref().map_or(&b""[..], Secret::expose)] {
+    let secret = client.password.as_ref().map_or(&b""[..], Secret::expose);
+    let whose = proof.map_or([&b""[..]; 2], |proof| [proof.subject.as_bytes(), proof.token.expose()]);
+    for part in [user, secret].into_iter().chain(whose) {
         context.update(&(part.len() as u64).to_le_bytes());
         context.update(part);
     }
@@ -188,7 +212,19 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &str) -> Result<(Credential, Duration), String> {
-        granted(&Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()) })
+        granted(&Answer { status, body: Zeroizing::new(body.as_bytes().to_vec()) }, false)
+    }
+
+    #[test]
+    fn what_is_given_in_exchange_says_that_it_is_an_access_token() {
+        let exchanged = |kind: &str| {
+            let body = format!(r#"{{"access_token": "t", "token_type": "Bearer"{kind}}}"#);
+            granted(&Answer { status: 200, body: Zeroizing::new(body.into_bytes()) }, true).is_ok()
+        };
+        assert!(exchanged(&format!(r#", "issued_token_type": "{ACCESS_TOKEN}""#)));
+        for other in ["", r#", "issued_token_type": "urn:ietf:params:oauth:token-type:refresh_token""#] {
+            assert!(!exchanged(other), "{other}");
+        }
     }
 
     #[test]
