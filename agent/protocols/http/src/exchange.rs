@@ -202,7 +202,6 @@ impl Session {
         if whole.is_some() {
             understood.headers.extend(source.set_aside());
         }
-        self.fill(&mut understood, &permit, whole.as_ref()).await?;
         self.carry(understood, permit, whole, source, responder).await
     }
 
@@ -215,7 +214,10 @@ impl Session {
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
-        let carried = self.under_way(&understood, &permit, whole, source, responder).await;
+        let carried = match self.fill(&mut understood, &permit, whole.as_ref()).await {
+            Ok(()) => self.under_way(&understood, &permit, whole, source, responder).await,
+            Err(not_filled) => Err(not_filled),
+        };
         let carried = match carried {
             Ok(Answered::Shown) => Ok(None),
             Ok(Answered::Switched(headers, upstream, traces, driver)) => {

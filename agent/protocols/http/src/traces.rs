@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{options::Options, sign_in, target};
 
 /// A credential that is shorter could be anything's name.
-pub(crate) const SHORTEST: usize = 6;
+const SHORTEST: usize = 6;
 
 /// What texts of JSON have otherwise than as it is, also where they are careful of slashes, or of HTML; and HTML itself.
 const JSON: &[(u8, &str)] = &[(b'"', "\\\""), (b'\\', "\\\\")];
@@ -212,11 +212,21 @@ fn ordered(all: impl Iterator<Item = Spelling>) -> Vec<Spelling> {
     spellings
 }
 
-/// As it is; encoded as in a URL, in either case; as a text of JSON, with the slashes that some have, and with what others
-/// escape for HTML's sake; in HTML; and JSON in a text of JSON, or in HTML. Padding says nothing, and is written in many ways.
-fn spelled(secret: &[u8]) -> [Spelling; 9] {
+/// Whether a secret is long enough to be looked for.
+pub(crate) fn can_be_found(secret: &[u8]) -> bool {
+    unpadded(secret).len() >= SHORTEST
+}
+
+/// Padding says nothing, and is written in many ways.
+fn unpadded(secret: &[u8]) -> &[u8] {
     let padding = secret.iter().rev().take_while(|byte| **byte == b'=').count();
-    let secret = secret.get(..secret.len() - padding).unwrap_or_default();
+    secret.get(..secret.len() - padding).unwrap_or_default()
+}
+
+/// As it is; encoded as in a URL, in either case; as a text of JSON, with the slashes that some have, and with what others
+/// escape for HTML's sake; in HTML; and JSON in a text of JSON, or in HTML.
+fn spelled(secret: &[u8]) -> [Spelling; 9] {
+    let secret = unpadded(secret);
     let encoded = Zeroizing::new(target::encoded(secret).into_bytes());
     let mut lower = encoded.clone();
     let mut digits = 0;

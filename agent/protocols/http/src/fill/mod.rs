@@ -23,8 +23,7 @@ use crate::{
     forward,
     problem::Problem,
     request::Understood,
-    target,
-    traces::SHORTEST,
+    target, traces,
 };
 
 /// Digests of a body, which is another once it is filled.
@@ -54,10 +53,8 @@ impl Session {
         }
         // What is denied is refused for that.
         let Ok(verdict) = self.gate.foresee(&understood.shape) else { return Ok(()) };
-        let carried = &verdict.carried;
-        let is_there = |place: &str, value: &str| carried.fill(place, value).map(|_| &b"-"[..]);
         for (name, value) in &own {
-            if carried.passes(name.as_str()) || matches!(field(name, value, &is_there), Ok(Some(_))) {
+            if goes_on(&verdict.carried, name, value) {
                 understood
                     .text
                     .push_str(&forward::recorded("", &[(name.clone(), value.clone())].into_iter().collect()));
@@ -113,17 +110,21 @@ impl Session {
         if understood.own.is_empty() && carried.fills.is_empty() {
             return Ok(());
         }
+        if understood.own.iter().any(|(name, value)| !goes_on(carried, name, value)) {
+            let why = "what its rules let go on of the client's own has changed since it was asked for; send it again";
+            return Err(Problem::new(StatusCode::FORBIDDEN, why).into());
+        }
         let mut known = Vec::new();
         for fill in placeholders(carried, understood, whole) {
             let credential = self.gate.stands_for(&fill, permit).await?;
             let secret = credential.password.ok_or_else(|| self.unusable("it has no password to fill in"))?;
-            if secret.expose().len() < SHORTEST {
+            if !traces::can_be_found(secret.expose()) {
                 return Err(self.unusable("it is too short to be found in what comes back").into());
             }
             self.gate.event("placeholder-filled", &fill.to_string());
             known.push((fill, secret));
         }
-        let filled = Filled::new(understood, carried, &known, whole).map_err(|why| self.unusable(why))?;
+        let filled = Filled::new(understood, &known, whole).map_err(|why| self.unusable(why))?;
         understood.filled = Some(Box::new(filled));
         Ok(())
     }
@@ -132,7 +133,6 @@ impl Session {
 impl Filled {
     fn new(
         understood: &Understood,
-        carried: &Carried,
         known: &[(Arc<Fill>, Secret)],
         whole: Option<&Bytes>,
     ) -> Result<Self, &'static str> {
@@ -142,18 +142,12 @@ impl Filled {
         let mut secrets: Vec<_> =
             known.iter().map(|(_, secret)| Zeroizing::new(secret.expose().to_vec())).collect();
         let mut headers = HeaderMap::with_capacity(understood.headers.len() + understood.own.len());
-        let others = understood.headers.iter().map(|field| (field, true));
-        let own = understood.own.iter().map(|field| (field, carried.passes(field.0.as_str())));
-        for ((name, value), goes_on) in others.chain(own) {
-            match field(name, value, &find)? {
-                Some(filled) => {
-                    // Of Basic, user and password in one.
-                    secrets.extend(behind_scheme(&filled).map(|pair| Zeroizing::new(pair.to_vec())));
-                    headers.append(name.clone(), filled);
-                }
-                None if goes_on => _ = headers.append(name.clone(), value.clone()),
-                None => {}
-            }
+        for (name, value) in understood.headers.iter().chain(&understood.own) {
+            let filled = field(name, value, &find)?;
+            // Of Basic, user and password in one.
+            let pair = filled.as_ref().filter(|_| name == header::AUTHORIZATION).and_then(behind_scheme);
+            secrets.extend(pair.map(|pair| Zeroizing::new(pair.to_vec())));
+            headers.append(name.clone(), filled.unwrap_or_else(|| value.clone()));
         }
         let body = whole.zip(body::form(understood)).and_then(|(body, form)| form.filled(body, &find));
         if body.is_some() {
@@ -178,6 +172,12 @@ impl std::fmt::Debug for Filled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Filled").finish_non_exhaustive()
     }
+}
+
+/// Whether a field of the client's own is let go on: passed, or with a placeholder in it that is filled.
+fn goes_on(carried: &Carried, name: &HeaderName, value: &HeaderValue) -> bool {
+    let is_there = |place: &str, value: &str| carried.fill(place, value).map(|_| &b"-"[..]);
+    carried.passes(name.as_str()) || matches!(field(name, value, &is_there), Ok(Some(_)))
 }
 
 /// The placeholders that are in a request where rules fill them.

@@ -223,6 +223,7 @@ async fn without_what_it_stands_for_nothing_is_sent() {
     for stage in [
         Stage::set(RULES, "{}", Reached::Plainly, ok).await,
         Stage::set(RULES, "{}", Reached::Plainly, ok).await.has("deploy", "short"),
+        Stage::set(RULES, "{}", Reached::Plainly, ok).await.has("deploy", "short==="),
         Stage::set(RULES, "{}", Reached::Plainly, ok).await.has("deploy", "hunter2\r\nX: y"),
     ] {
         let heard = stage.told(&stage.request("GET /deploy/1", "X-Key: @deploy@\r\n")).await;
@@ -231,6 +232,43 @@ async fn without_what_it_stands_for_nothing_is_sent() {
         let told = format!("{heard} {:?}", stage.memory.lines());
         assert!(!told.contains("hunter2") && !told.contains("\"short\""), "{told}");
     }
+}
+
+#[tokio::test]
+async fn one_host_s_placeholder_is_not_another_s() {
+    let of_one = RULES.replace("method: [GET, POST], path", "host: one.test, path");
+    let open = "  - {name: open, subjects: [tester], resources: [it], allow: [{}]}\n";
+    let stage =
+        Stage::set(&format!("{of_one}{open}"), "{}", Reached::Plainly, ok).await.has("deploy", SECRET);
+    for (host, sent) in [("one.test", SECRET), ("two.test", "@deploy@")] {
+        let asked = format!(
+            "GET /deploy/1 HTTP/1.1\r\nHost: {host}:PORT\r\nConnection: close\r\nX-Key: @deploy@\r\n\r\n"
+        );
+        let heard = stage.told(&asked).await;
+        assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+        let received = stage.received().pop().unwrap();
+        assert!(received.contains(&format!("x-key: {sent}\r\n")), "{host}: {received}");
+    }
+}
+
+/// What was let go on when it was asked for may not be when somebody says yes.
+#[tokio::test]
+async fn a_credential_that_is_passed_no_longer_when_it_could_go_is_not_left_out_either() {
+    let hold = "  - name: ask\n    subjects: [tester]\n    resources: [it]\n    hold: [{path: /mine/held}]\n    \
+                approve: {by: {users: [ann]}}\n";
+    let rules = format!("{PASSING}{hold}");
+    let stage = Stage::set(&rules, "{}", Reached::Plainly, ok).await;
+    let (mut client, _) = stage.connect().await;
+    let asked = stage.request("GET /mine/held", "Authorization: Bearer m1ne-own\r\n");
+    client.write_all(asked.as_bytes()).await.unwrap();
+    let question = format!("{:?}", stage.people.question(1).await);
+    assert!(question.contains("authorization") && !question.contains("m1ne-own"), "{question}");
+    stage.reload(&rules.replace(", pass: [authorization, cookie, sudo]", ""));
+    stage.people.approve("q1");
+    let mut heard = String::new();
+    tokio::time::timeout(PATIENCE, client.read_to_string(&mut heard)).await.unwrap().unwrap();
+    assert!(heard.starts_with("HTTP/1.1 403") && heard.contains("send it again"), "{heard}");
+    assert!(stage.received().is_empty());
 }
 
 #[tokio::test]
