@@ -53,6 +53,47 @@ const WHO_ASKED: [&str; 6] = [
     "x-middleware-subrequest",
 ];
 
+/// Fields that most messages have, in order: what a name may mean is not looked for in these.
+const USUAL: [&str; 32] = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "access-control-allow-origin",
+    "age",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "last-modified",
+    "link",
+    "location",
+    "origin",
+    "pragma",
+    "range",
+    "referer",
+    "server",
+    "strict-transport-security",
+    "transfer-encoding",
+    "user-agent",
+    "vary",
+    "via",
+    "x-request-id",
+];
+
+/// Whether a field is one that most messages have: neither a credential nor anything else that changes a request.
+pub(crate) fn is_usual(name: &str) -> bool {
+    USUAL.binary_search(&name).is_ok()
+}
+
 /// Whether a field is about one connection.
 pub(crate) fn is_connections_own(name: &HeaderName) -> bool {
     CONNECTIONS_OWN.contains(&name.as_str())
@@ -86,7 +127,8 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Forwa
     let (mut sent, mut own) = (HeaderMap::with_capacity(headers.len()), HeaderMap::new());
     for (name, value) in headers {
         let text = name.as_str();
-        if overriding::field(text) {
+        let is_usual = is_usual(text);
+        if !is_usual && overriding::field(text) {
             return Err(format!("the header field {name} would change what the request is"));
         }
         if text.contains('_') {
@@ -95,7 +137,7 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Forwa
         if is_connections_own(name) || nominated.contains(name) || is_proxy_s(text) {
             continue;
         }
-        let goes = if is_own(text) && !pass.contains(name) { &mut own } else { &mut sent };
+        let goes = if !is_usual && is_own(text) && !pass.contains(name) { &mut own } else { &mut sent };
         goes.append(name.clone(), value.clone());
     }
     join_cookies(&mut sent);
@@ -322,6 +364,16 @@ mod tests {
             ("x-remote-user", "root"),
         ]);
         assert_eq!(trailers(&came), headers(&[("x-sum", "1")]));
+    }
+
+    #[test]
+    fn what_is_usual_is_nothing_that_has_to_be_looked_at() {
+        assert!(USUAL.is_sorted());
+        for name in USUAL {
+            let is_anything =
+                overriding::field(name) || is_own(name) || secrets::is_field(name) || name.contains('_');
+            assert!(!is_anything, "{name}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::target;
+use crate::{forward, target};
 
 /// What stands in records for what they withhold.
 pub(crate) const WITHHELD: &str = "(withheld)";
@@ -128,7 +128,8 @@ const PLAIN: [&str; 16] = [
 
 /// A header field's value, for people and records.
 pub(crate) fn shown<'v>(name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, str> {
-    match value.is_sensitive() || is_field(name.as_str()) || is_credential(value.as_bytes()) {
+    let is_named_so = || !forward::is_usual(name.as_str()) && is_field(name.as_str());
+    match value.is_sensitive() || is_named_so() || is_credential(value.as_bytes()) {
         true => WITHHELD.into(),
         false => match String::from_utf8_lossy(value.as_bytes()) {
             Cow::Borrowed(text) => without_credentials(text, may_be_relative(name.as_str())),
