@@ -135,6 +135,11 @@ async fn a_token_that_ends_or_is_not_taken_is_replaced() {
         assert!(get(&revoked, "/open/1").await.starts_with("HTTP/1.1 401"));
     }
     assert_eq!(endpoint.received().len(), 2);
+    // It was not the token: what refuses any is not asked with a new one each time.
+    for _ in 0..20 {
+        assert!(get(&revoked, "/open/1").await.starts_with("HTTP/1.1 401"));
+    }
+    assert_eq!(endpoint.received().len(), 2);
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use tidegate_gate::Credential;
 
 /// Most tokens that are kept.
 const MOST: usize = 1_024;
+/// How long after a token was taken for over the next one isn't: who asks for what refuses any token has no token got each time.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What a token is known by: a digest of all that it was got with.
 pub(super) type Key = [u8; 32];
@@ -25,11 +27,17 @@ pub(super) struct Kept(Mutex<HashMap<Key, Slot>>);
 struct Slot {
     turn: Arc<tokio::sync::Mutex<()>>,
     had: Option<(Had, Instant)>,
+    /// When a token of it was last taken for over.
+    forgotten: Option<Instant>,
 }
 
 impl Slot {
     fn counts(&self, now: Instant) -> Option<&Had> {
         self.had.as_ref().filter(|(_, until)| *until > now).map(|(had, _)| had)
+    }
+
+    fn was_forgotten(&self, now: Instant) -> bool {
+        self.forgotten.is_some_and(|then| now.duration_since(then) < AGAIN)
     }
 
     fn is_asked_for(&self) -> bool {
@@ -47,7 +55,7 @@ impl Kept {
     pub(super) fn turn(&self, key: Key) -> Arc<tokio::sync::Mutex<()>> {
         let mut slots = self.lock();
         let now = Instant::now();
-        slots.retain(|_, slot| slot.is_asked_for() || slot.counts(now).is_some());
+        slots.retain(|_, slot| slot.is_asked_for() || slot.counts(now).is_some() || slot.was_forgotten(now));
         if slots.len() >= MOST && !slots.contains_key(&key) {
             let until = |slot: &Slot| slot.had.as_ref().map(|(_, until)| *until);
             let idle = slots.iter().filter(|(_, slot)| !slot.is_asked_for());
@@ -63,10 +71,15 @@ impl Kept {
         self.lock().entry(key).or_default().had = Some((had, Instant::now() + counts));
     }
 
-    /// Takes a token for over.
+    /// Takes a token for over, unless it came in place of one that was a moment ago.
     pub(super) fn forget(&self, token: &Arc<Credential>) {
         let is_it = |(had, _): &(Had, Instant)| had.as_ref().is_ok_and(|known| Arc::ptr_eq(known, token));
-        self.lock().retain(|_, slot| !slot.had.as_ref().is_some_and(is_it));
+        let now = Instant::now();
+        let mut slots = self.lock();
+        let slot = slots.values_mut().find(|slot| slot.had.as_ref().is_some_and(is_it));
+        if let Some(slot) = slot.filter(|slot| !slot.was_forgotten(now)) {
+            (slot.had, slot.forgotten) = (None, Some(now));
+        }
     }
 
     /// A lock whose holder panicked guards whole entries.
