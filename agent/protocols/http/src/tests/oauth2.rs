@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use tidegate_gate::{
-    Protocol,
-    policy::{Policy, SourceFile},
+    Action, Decision, Protocol,
+    policy::{Item, Policy, Shape, SourceFile, Value},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -235,6 +235,26 @@ async fn whoever_is_nobody_is_refused_and_told_how_to_be_somebody() {
     let told = get(&stage, "/open/1").await;
     assert!(told.starts_with("HTTP/1.1 403") && told.contains("tidegate present"), "{told}");
     assert!(endpoint.received().is_empty() && stage.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_is_shown_by_a_permit_of_its_own_session_alone() {
+    let endpoint = Endpoint::answering(exchanged).await;
+    let mut stage = in_their_names(&endpoint).await;
+    let ada = stage.vouched_for("ada", "id-of-ada");
+    let (gate, other) = (stage.gate(), stage.gate());
+    let fields = vec![
+        ("action", Value::Word("request")),
+        ("method", Value::Word("GET")),
+        ("path", Value::Text("/open/1".into())),
+    ];
+    let shape = Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() };
+    let asked = gate.ask(Action { name: "request", shape: &shape.into(), text: "it", count: 1 }).await;
+    let Decision::Permit(permit) = asked else { panic!("{asked:?}") };
+    assert_eq!(&*gate.proof(&permit).unwrap().subject, "ada");
+    assert!(other.proof(&permit).is_err());
+    ada.ends();
+    assert!(gate.proof(&permit).is_err());
 }
 
 #[tokio::test]

@@ -4,6 +4,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, Response};
+use tidegate_gate::{
+    Action, Decision, Gate, Permit,
+    policy::{Fill, Item, Shape, Value},
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::{
     accept_async, client_async,
@@ -232,6 +236,34 @@ async fn without_what_it_stands_for_nothing_is_sent() {
         let told = format!("{heard} {:?}", stage.memory.lines());
         assert!(!told.contains("hunter2") && !told.contains("\"short\""), "{told}");
     }
+}
+
+/// A permit for this path.
+async fn permit(gate: &Gate, path: &str) -> Permit {
+    let fields = vec![
+        ("action", Value::Word("request")),
+        ("method", Value::Word("GET")),
+        ("path", Value::Text(path.into())),
+    ];
+    let shape = Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() };
+    match gate.ask(Action { name: "request", shape: &shape.into(), text: path, count: 1 }).await {
+        Decision::Permit(permit) => permit,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_gate_tells_what_a_placeholder_stands_for_by_a_permit_of_its_own_that_fills_it_alone() {
+    let stage = stage(ok).await;
+    let (gate, other) = (stage.gate(), stage.gate());
+    let own = permit(&gate, "/deploy/1").await;
+    let fill = own.verdict().carried.fills[0].clone();
+    assert!(gate.stands_for(&fill, &own).await.is_ok());
+    assert!(other.stands_for(&fill, &own).await.is_err(), "by another session's permit");
+    let open = permit(&gate, "/open/1").await;
+    assert!(gate.stands_for(&fill, &open).await.is_err(), "by a permit of a rule that fills nothing");
+    let elsewhere = Fill { credential: "it".into(), ..(*fill).clone() };
+    assert!(gate.stands_for(&elsewhere, &own).await.is_err(), "another credential");
 }
 
 #[tokio::test]

@@ -258,9 +258,16 @@ impl Stage {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let tls = self.authority.server(HOST, crate::ALPN);
+        let io = ClientIo { stream: accepted.unwrap().0.into(), tls, names: self.names.clone() };
+        (client.unwrap(), tokio::spawn(self.server.clone().serve(io, self.gate())))
+    }
+
+    /// The gate of one session.
+    pub(super) fn gate(&self) -> Gate {
         let destination: SocketAddr = ([127, 0, 0, 1], self.port).into();
         let policy = self.policy.load_full();
-        let gate = Gate::open(Opening {
+        Gate::open(Opening {
             origin: Origin {
                 destination,
                 socket: None,
@@ -282,10 +289,8 @@ impl Stage {
             rates: self.rates.clone(),
             masker: Arc::new(Masker::new(Secret::new(vec![7; 32]))),
             tier: "full".into(),
-        });
-        let tls = self.authority.server(HOST, crate::ALPN);
-        let io = ClientIo { stream: accepted.unwrap().0.into(), tls, names: self.names.clone() };
-        (client.unwrap(), tokio::spawn(self.server.clone().serve(io, gate.unwrap())))
+        })
+        .unwrap()
     }
 
     /// The same over TLS, asking for a name and offering these versions.
