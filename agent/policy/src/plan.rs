@@ -67,7 +67,7 @@ pub(crate) fn plan<'a>(
     let results = shape.results.iter().map(|lineage| result(active, content, lineage, influenced));
     Ok(Planned {
         results: results.collect::<Result<_, _>>()?,
-        fields: if shape.open { fields(active) } else { None },
+        fields: if shape.open || touches(active, shape) { fields(active) } else { None },
         withhold_errors: withhold_errors(active, shape),
     })
 }
@@ -172,6 +172,12 @@ fn output<'a>(
     })
 }
 
+/// Whether a table is touched that may hold a masked field.
+fn touches(active: &[Active<'_>], shape: &Shape) -> bool {
+    let mut columns = active.iter().filter_map(|active| active.mask.columns.as_deref());
+    columns.any(|columns| shape.touched.iter().any(|table| columns.touch(table) || columns.cover(table)))
+}
+
 /// Whether the upstream's error details may carry the value of a masked field.
 fn withhold_errors(active: &[Active<'_>], shape: &Shape) -> bool {
     let columns: Vec<&Columns> = active.iter().filter_map(|active| active.mask.columns.as_deref()).collect();
@@ -182,10 +188,7 @@ fn withhold_errors(active: &[Active<'_>], shape: &Shape) -> bool {
         shape.results.iter().flat_map(|result| &result.outputs).flat_map(|output| &output.sources);
     shape.untraced.is_some()
         || shape.results.iter().any(|result| result.untraced.is_some())
-        || shape
-            .touched
-            .iter()
-            .any(|table| columns.iter().any(|columns| columns.touch(table) || columns.cover(table)))
+        || touches(active, shape)
         || shape.influences.iter().any(|path| columns.iter().any(|columns| columns.cover(path)))
         || sources.any(|path| columns.iter().any(|columns| columns.cover(path)))
 }

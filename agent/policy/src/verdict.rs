@@ -23,8 +23,8 @@ pub struct Verdict {
     pub hint: Option<Arc<str>>,
     /// How each result is shown, parallel to [`Shape::results`](crate::Shape::results).
     pub results: Vec<ResultMasks>,
-    /// Masks on fields that are known only when the answer comes; none if nothing is masked, or the action is not
-    /// [`open`](crate::Shape::open).
+    /// Masks on fields that the answer names: all that is known of an [`open`](crate::Shape::open) action's, and otherwise, where
+    /// a table is touched that holds masked fields, a second look at what was planned. None if nothing is masked there.
     pub fields: Option<Arc<FieldMasks>>,
     /// Content masks for everything that is no result column: notices, errors, notifications.
     pub content: Option<Arc<ContentMask>>,

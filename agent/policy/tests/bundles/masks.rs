@@ -236,6 +236,16 @@ fn errors_are_withheld_only_where_a_masked_column_is_touched() {
 }
 
 #[test]
+fn what_the_answer_names_is_looked_up_only_where_a_masked_column_is_touched() {
+    let policy = bundle("  cards: {columns: [\"*.customers.card\"]}");
+    let mut shape = select(vec![plain(NAME)]);
+    let fields = decide(&policy, &shape).fields.expect("the table has a masked column");
+    assert!(fields.show("public.customers.card").is_some() && fields.show(NAME).is_none());
+    shape.touched = vec!["public.orders".into()];
+    assert!(decide(&policy, &shape).fields.is_none());
+}
+
+#[test]
 fn rows_are_recorded_up_to_the_largest_limit_of_the_rules_that_say_so() {
     let limits = |records: &[&str]| {
         let rules: String = records

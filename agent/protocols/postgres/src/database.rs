@@ -7,7 +7,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tidegate_gate::{Gate, Turns};
+use tidegate_gate::{Gate, Turns, policy::Path};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, SemaphorePermit},
@@ -19,7 +19,7 @@ use crate::{
     catalog_line::{CatalogLine, Unanswered},
     definitions::Definitions,
     sql::{
-        self, Catalog, CatalogRequest, Fault, Limits, NotUnderstood, Overlay, Resolved, Rows, Shapes,
+        self, Catalog, CatalogRequest, Fault, Limits, NotUnderstood, Overlay, Parsed, Resolved, Rows, Shapes,
         Statements,
     },
     upstream::UpstreamSettings,
@@ -80,6 +80,15 @@ pub(crate) enum Word {
     Now,
 }
 
+/// Where a text is read.
+#[derive(Debug)]
+enum Place {
+    /// Where it came in, from its tree, in [few steps](FEW_STEPS).
+    Here(Parsed),
+    /// On a thread of its own, up to this moment.
+    Aside { until: tokio::time::Instant },
+}
+
 /// What a text does.
 #[derive(Debug, Clone)]
 pub(crate) struct Understood {
@@ -108,7 +117,7 @@ pub(crate) struct Database {
 #[derive(Debug)]
 pub(crate) struct Facts {
     shapes: Shapes,
-    catalog: Catalog,
+    catalog: Arc<Catalog>,
     /// When the catalog was begun to be read, and after how many changes.
     since: Mutex<(Instant, u64)>,
     definitions: Arc<Definitions>,
@@ -118,7 +127,7 @@ impl Facts {
     /// Nothing is known yet.
     pub(crate) fn new(definitions: Arc<Definitions>) -> Self {
         let since = Mutex::new((Instant::now(), definitions.changes()));
-        Self { shapes: Shapes::new(REMEMBERED), catalog: Catalog::default(), since, definitions }
+        Self { shapes: Shapes::new(REMEMBERED), catalog: Arc::default(), since, definitions }
     }
 
     /// Who changes and who reads the definitions.
@@ -198,6 +207,11 @@ impl Database {
         self.facts.generation(self.age, Instant::now())
     }
 
+    /// The columns whose values one holds that the server names by its relation's oid and its own number, as far as is known.
+    pub(crate) fn sources(&self, oid: u32, number: i16) -> Vec<Path> {
+        self.facts.catalog.sources(oid, number)
+    }
+
     /// What a text does at this generation, if that is remembered.
     pub(crate) fn known(&self, text: &str, generation: u64) -> Option<Arc<Statements>> {
         self.facts.shapes.get(text, generation)
@@ -214,61 +228,34 @@ impl Database {
     ) -> Result<Understood, Misunderstood> {
         let reading = async {
             if text.len() <= sql::SHORT {
-                match self.read(&text, &overlay, &gate, facts, FEW_STEPS).await {
+                let place = Place::Here(sql::parse(&text, &self.limits)?);
+                match self.read(&text, &overlay, &gate, facts, place).await {
                     Err(Misunderstood::Text(not)) if not.fault == Fault::Tangled => {}
                     read => return read,
                 }
             }
-            self.clone().read_aside(text, overlay, gate, facts, until).await
+            self.read(&text, &overlay, &gate, facts, Place::Aside { until }).await
         };
         timeout_at(until, reading).await.unwrap_or(Err(Misunderstood::TimeLimit))
     }
 
-    /// Reads a text on a thread of its own. What it was read into is given back there, too: that takes almost as long as
-    /// building it.
-    async fn read_aside(
-        self: Arc<Self>,
-        text: Arc<str>,
-        overlay: Arc<Overlay>,
-        gate: Gate,
-        facts: Word,
-        until: tokio::time::Instant,
-    ) -> Result<Understood, Misunderstood> {
-        let turn = READERS.of(gate.principal().process.account()).await;
-        let reader = spawn_blocking(move || {
-            let _turn = turn;
-            let reading = async {
-                let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
-                self.read(&text, &overlay, &gate, facts, sql::WORK).await
-            };
-            // Whoever waits for it may have left.
-            let reading = async { timeout_at(until, reading).await };
-            Handle::current().block_on(reading).unwrap_or(Err(Misunderstood::TimeLimit))
-        });
-        reader
-            .await
-            .unwrap_or_else(|_| Err(NotUnderstood::new("the gate could not read the statement").into()))
-    }
-
     async fn read(
         &self,
-        text: &str,
-        overlay: &Overlay,
+        text: &Arc<str>,
+        overlay: &Arc<Overlay>,
         gate: &Gate,
         facts: Word,
-        steps: usize,
+        place: Place,
     ) -> Result<Understood, Misunderstood> {
-        let parsed = sql::parse(text, &self.limits)?;
-        let own = Catalog::default();
         let (catalog, mut renewed) = match facts {
-            Word::Remembered => (&self.facts.catalog, None),
-            Word::Now => (&own, Some(false)),
+            Word::Remembered => (self.facts.catalog.clone(), None),
+            Word::Now => (Arc::default(), Some(false)),
         };
         let mut turn = None;
         // Each time that the catalog is asked, the text is followed once before that, and once when its turn has come.
         for _ in 0..2 * ROUNDS {
             let generation = self.generation();
-            match sql::resolve_within(steps, &parsed, catalog, overlay)? {
+            match self.resolve(text, overlay, gate, &catalog, &place).await? {
                 Resolved::Known(statements) if statements.doubtful && renewed.is_none() => {
                     renewed = Some(self.facts.renew(Instant::now()));
                 }
@@ -284,12 +271,44 @@ impl Database {
                     turn = Some(self.turns.of(gate.principal().process.account()).await);
                 }
                 Resolved::Needs(request) => {
-                    self.look_up(&request, catalog, gate).await?;
+                    self.look_up(&request, &catalog, gate).await?;
                     turn = None;
                 }
             }
         }
         Err(Misunderstood::Catalog("its views lead ever further".into()))
+    }
+
+    /// Follows a text once. Aside, its tree is built anew each time: no thread and no memory waits for a catalog's answer.
+    async fn resolve(
+        &self,
+        text: &Arc<str>,
+        overlay: &Arc<Overlay>,
+        gate: &Gate,
+        catalog: &Arc<Catalog>,
+        place: &Place,
+    ) -> Result<Resolved, Misunderstood> {
+        let until = match place {
+            Place::Here(parsed) => return Ok(sql::resolve_within(FEW_STEPS, parsed, catalog, overlay)?),
+            Place::Aside { until } => *until,
+        };
+        let turn = READERS.of(gate.principal().process.account()).await;
+        let (text, overlay, catalog, limits) = (text.clone(), overlay.clone(), catalog.clone(), self.limits);
+        let reader = spawn_blocking(move || {
+            let _turn = turn;
+            let reading = async {
+                let _room = room(sql::tree(&text, sql::LARGEST_TREE)?).await;
+                // What it was read into is given back here, too: that takes almost as long as building it.
+                let parsed = sql::parse(&text, &limits)?;
+                Ok(sql::resolve_within(sql::WORK, &parsed, &catalog, &overlay)?)
+            };
+            // Whoever waits for it may have left.
+            let reading = async { timeout_at(until, reading).await };
+            Handle::current().block_on(reading).unwrap_or(Err(Misunderstood::TimeLimit))
+        });
+        reader
+            .await
+            .unwrap_or_else(|_| Err(NotUnderstood::new("the gate could not read the statement").into()))
     }
 
     /// Reads more of the catalog.

@@ -200,7 +200,7 @@ impl Session {
         };
         match self.permit(&prepared).await {
             Ok(run) => {
-                if !run.results.is_plain() {
+                if run.results.must_be_described() {
                     write::describe(&mut self.server.outbound, Kind::Portal, portal.as_bytes());
                     self.owed.push(Expect::OwnDescribe(run.results.clone()));
                 }

@@ -14,7 +14,7 @@ use super::{
     transcript,
 };
 use crate::{
-    shown::{self, CannotShow, ColumnType},
+    shown::{self, CannotShow},
     sql,
     wire::{
         self, ErrorFields, HEADER_BYTES, Header,
@@ -147,43 +147,6 @@ impl Session {
             permit.tap(&transcript::copied(&out));
         }
         self.client.outbound.extend_from_slice(&out);
-        Ok(())
-    }
-
-    fn row_description(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
-        let own = matches!(self.owed.front(), Some(Expect::OwnDescribe(_)));
-        let results = match self.owed.front() {
-            Some(Expect::OwnDescribe(results)) => Some(results.clone()),
-            Some(Expect::Query(run)) => {
-                run.described();
-                Some(run.results.clone())
-            }
-            Some(Expect::Describe) => None,
-            _ => return Err(unexpected(tag::ROW_DESCRIPTION)),
-        };
-        if let Some(results) = results.filter(|results| !results.pass_unseen()) {
-            let fields = backend::row_description(body).map_err(upstream)?;
-            let columns: Vec<_> =
-                fields.iter().map(|field| ColumnType { oid: field.type_oid, format: field.format }).collect();
-            if let Some(cannot) = results.describe(&columns) {
-                self.gate.event("masked-whole", &cannot.to_string());
-            }
-        }
-        if matches!(self.owed.front(), Some(Expect::Describe | Expect::OwnDescribe(_))) {
-            self.owed.pop();
-        }
-        if !own {
-            self.client.outbound.extend_from_slice(message);
-        }
-        Ok(())
-    }
-
-    fn no_data(&mut self, message: &[u8]) -> Result<(), ServeError> {
-        match self.owed.pop() {
-            Some(Expect::Describe) => self.client.outbound.extend_from_slice(message),
-            Some(Expect::OwnDescribe(_)) => {}
-            _ => return Err(unexpected(tag::NO_DATA)),
-        }
         Ok(())
     }
 
@@ -417,11 +380,11 @@ impl Session {
     }
 }
 
-fn upstream(error: wire::WireError) -> ServeError {
+pub(super) fn upstream(error: wire::WireError) -> ServeError {
     ServeError::Upstream(error.to_string())
 }
 
-fn unexpected(kind: u8) -> ServeError {
+pub(super) fn unexpected(kind: u8) -> ServeError {
     ServeError::Upstream(format!("message {:?} answers nothing that was asked", char::from(kind)))
 }
 

@@ -3,6 +3,7 @@
 mod asking;
 mod changes;
 mod cut;
+mod describing;
 mod ending;
 mod expect;
 mod from_client;

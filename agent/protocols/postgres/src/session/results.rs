@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_gate::{
     Masker,
-    policy::{ResultMasks, Show, Verdict},
+    policy::{Path, ResultMasks, Show, Shown, Verdict},
 };
 
 use crate::{
     shown::{CannotShow, ColumnType, CopyFormat, CopyMasker, RowMasker},
-    sql::{CopyOptions, Effect, Statements},
+    sql::{CopyOptions, Effect, Statement, Statements},
 };
 
 /// How the results of one action are shown.
@@ -21,6 +21,8 @@ pub(super) struct Results {
     plain: bool,
     /// Every statement has a result whose origin is known.
     foreseen: bool,
+    /// Masked columns may be among those that rows come from: the server's word on that is compared with the plan.
+    compared: bool,
     at: Mutex<At>,
 }
 
@@ -44,7 +46,12 @@ impl Results {
             verdict.record_data.is_none() && verdict.results.iter().all(ResultMasks::is_plain)
         });
         let foreseen = statements.list.iter().all(|statement| statement.result.is_some());
-        Self { statements, verdict, masker, plain, foreseen, at: Mutex::default() }
+        let gives_rows = |statement: &Statement| {
+            statement.result.is_some() && !matches!(statement.effect, Effect::CopyOut(_))
+        };
+        let compared = verdict.as_ref().is_some_and(|verdict| verdict.fields.is_some())
+            && statements.list.iter().any(gives_rows);
+        Self { statements, verdict, masker, plain, foreseen, compared, at: Mutex::default() }
     }
 
     /// About how many bytes it holds.
@@ -63,9 +70,45 @@ impl Results {
         self.plain
     }
 
-    /// Rows may pass unseen: they are plain, and the statements are known to give rows at all.
+    /// Rows may pass unseen: they are plain, and the statements are known to give rows at all, of which the server, where that
+    /// matters, has said what they are.
     pub(super) fn pass_unseen(&self) -> bool {
-        self.plain && self.foreseen
+        let are_described = || {
+            let at = self.at();
+            at.described && at.rows.is_none()
+        };
+        self.plain && self.foreseen && (!self.compared || are_described())
+    }
+
+    /// The server's word on where values come from is to be [compared](Self::contradiction) with what was decided on.
+    pub(super) fn are_compared(&self) -> bool {
+        self.compared
+    }
+
+    /// The server has to say what the rows are before they can be shown.
+    pub(super) fn must_be_described(&self) -> bool {
+        !self.plain || self.compared
+    }
+
+    /// What of the server's word on where each column's values come from contradicts what was decided on. Then they are masked
+    /// whole from here on.
+    pub(super) fn contradiction(&self, columns: &[ColumnType], origins: &[Vec<Path>]) -> Option<String> {
+        let fields = self.verdict.as_ref()?.fields.as_ref()?;
+        let statement = self.at().statement;
+        let masks = self.masks(statement).filter(|masks| masks.whole.is_none())?;
+        let planned = |index| matches!(masks.columns.get(index), Some(Shown::Masked(_)));
+        let masked = |(index, sources): (usize, &Vec<Path>)| {
+            let source = sources.iter().find(|source| fields.show(source).is_some())?;
+            (!planned(index)).then(|| format!("column {} is {source}, which is masked", index + 1))
+        };
+        let contradiction = match masks.columns.len() == columns.len() {
+            true => origins.iter().enumerate().find_map(masked),
+            false => Some(format!("{} columns where {} were expected", columns.len(), masks.columns.len())),
+        };
+        if contradiction.is_some() {
+            self.at().rows = self.whole(columns);
+        }
+        contradiction
     }
 
     /// Something of the results is masked or recorded, or would be where it looks like what must be.

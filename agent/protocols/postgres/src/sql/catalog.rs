@@ -93,6 +93,9 @@ pub(crate) struct Relation {
 pub(crate) struct Attribute {
     /// Its name.
     pub(crate) name: Arc<str>,
+    /// `pg_attribute.attnum`; 0 where nobody told.
+    #[serde(default)]
+    pub(crate) number: i16,
     /// Its type's oid.
     #[serde(rename = "type")]
     pub(crate) type_oid: u32,
@@ -144,6 +147,16 @@ impl Relation {
     pub(super) fn path(&self) -> Path {
         format!("{}.{}", self.schema, self.name).into()
     }
+
+    /// The columns whose values one of its own holds, if it is no view: that, the same above and below it, and what it is made of.
+    pub(super) fn sources(&self, column: &Attribute) -> impl Iterator<Item = Path> {
+        let path = self.path();
+        let tables = std::iter::once(path.to_string()).chain(self.relatives.iter().cloned());
+        let names: Vec<Arc<str>> = std::iter::once(&column.name).chain(&column.made_from).cloned().collect();
+        tables.flat_map(move |table| {
+            names.clone().into_iter().map(move |name| Path::from(format!("{table}.{name}")))
+        })
+    }
 }
 
 impl Function {
@@ -175,6 +188,8 @@ pub(crate) struct Catalog(RwLock<Known>);
 struct Known {
     generation: u64,
     relations: HashMap<Arc<str>, Arc<[Relation]>>,
+    /// The names of relations by their oids.
+    oids: HashMap<u32, Arc<str>>,
     functions: HashMap<Arc<str>, Arc<[Function]>>,
     types: HashMap<Arc<str>, Arc<[Type]>>,
 }
@@ -209,6 +224,8 @@ impl Catalog {
             *known = Known { generation: known.generation + 1, ..Known::default() };
         }
         if known.generation == generation {
+            let of = |relation: &Relation| (relation.oid, relation.name.clone());
+            known.oids.extend(relations.values().flat_map(|relations| relations.iter()).map(of));
             known.relations.extend(relations);
             known.functions.extend(functions);
             known.types.extend(types);
@@ -230,6 +247,18 @@ impl Catalog {
 
     pub(super) fn functions(&self, name: &str) -> Option<Arc<[Function]>> {
         self.read().functions.get(name).cloned()
+    }
+
+    /// The columns whose values one holds that the server names by its relation's oid and its own number; none where the relation
+    /// isn't known.
+    pub(crate) fn sources(&self, oid: u32, number: i16) -> Vec<Path> {
+        let known = self.read();
+        let named = known.oids.get(&oid).and_then(|name| known.relations.get(name));
+        let Some(relation) = named.and_then(|all| all.iter().find(|relation| relation.oid == oid)) else {
+            return Vec::new();
+        };
+        let column = relation.columns.iter().find(|column| column.number == number);
+        column.map_or_else(Vec::new, |column| relation.sources(column).collect())
     }
 
     /// The types of that name, of those whose values take somebody's functions.

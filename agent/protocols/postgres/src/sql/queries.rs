@@ -60,7 +60,7 @@ SELECT pg_catalog.json_build_object(
   'partitioned_by', (SELECT pg_catalog.json_agg(a.attname) FROM pg_catalog.pg_partitioned_table p
     JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE p.partrelid = f.oid AND (a.attnum = ANY (p.partattrs) OR 0 = ANY (p.partattrs))),
-  'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
+  'columns', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname, 'number', a.attnum,
       'type', a.atttypid::pg_catalog.int8, 'generated', a.attgenerated <> '', 'fleeting',
       EXISTS (SELECT 1 FROM fleeting e WHERE e.relation = f.oid AND e.attnum = a.attnum), 'made_from',
       (SELECT pg_catalog.json_agg(DISTINCT s.attname) FROM pg_catalog.pg_attrdef d

@@ -185,11 +185,7 @@ impl Tracer<'_> {
         }
         let mut columns = Columns::default();
         for column in &relation.columns {
-            let tables = std::iter::once(&*path).chain(relation.relatives.iter().map(String::as_str));
-            let names = std::iter::once(&column.name).chain(&column.made_from);
-            let sources =
-                tables.flat_map(|table| names.clone().map(move |name| Path::from(format!("{table}.{name}"))));
-            let flow = Flow::from_columns(sources);
+            let flow = Flow::from_columns(relation.sources(column));
             let generated = !column.made_from.is_empty();
             columns.push(column.name.clone(), if generated { flow.into_computed() } else { flow });
         }

@@ -64,7 +64,14 @@ pub(super) fn functions(request: &CatalogRequest) -> Vec<(Arc<str>, Arc<[Functio
 }
 
 fn column(name: &Arc<str>) -> Attribute {
-    Attribute { name: name.clone(), type_oid: 0, fleeting: false, generated: false, made_from: Vec::new() }
+    Attribute {
+        name: name.clone(),
+        number: 0,
+        type_oid: 0,
+        fleeting: false,
+        generated: false,
+        made_from: Vec::new(),
+    }
 }
 
 fn names(text: &str) -> Vec<Arc<str>> {

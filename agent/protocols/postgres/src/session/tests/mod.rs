@@ -3,6 +3,7 @@
 mod attacks;
 mod changes;
 mod contract;
+mod describing;
 mod endings;
 mod flows;
 mod holding;

@@ -181,7 +181,7 @@ async fn what_is_bound_while_a_change_is_open_waits_for_its_end() {
     other.server_gets(&[parsed, flush()].concat()).await;
     other.answers(&acknowledged(b'1')).await;
     stage.answer(&[complete("CREATE VIEW"), ready()].concat()).await;
-    other.server_gets(&rest).await;
+    other.server_gets(&[bind("", ""), describe(Kind::Portal, ""), execute(""), sync()].concat()).await;
 }
 
 #[tokio::test]
@@ -394,14 +394,17 @@ async fn a_change_behind_an_execute_waits_no_longer_than_in_a_transaction() {
 async fn a_refused_message_that_never_ends_keeps_no_change_waiting() {
     let mut stage = Stage::open().await;
     let mut other = stage.beside().await;
-    other.sends(&[parse("", READ), bind("", ""), execute("")].concat()).await;
+    other.client.write_all(&run(READ)).await.unwrap();
+    let described = describe(Kind::Portal, "");
+    other.server_gets(&[parse("", READ), bind("", ""), described, execute("")].concat()).await;
     let too_long = parse("s", &"x".repeat(20_000));
     other.client.write_all(&too_long[..100]).await.unwrap();
     other.server_gets(&parse("refused_by_tidegate", "refused_by_tidegate")).await;
     stage.say(&query(CHANGE)).await;
     other.server_gets(&flush()).await;
-    let answer = [acknowledged(b'1'), acknowledged(b'2'), complete("SELECT 0")].concat();
-    other.answers(&answer).await;
+    other.answers(&[acknowledged(b'1'), acknowledged(b'2')].concat()).await;
+    other.server.write_all(&described_as("id", (16384, 1))).await.unwrap();
+    other.answers(&complete("SELECT 0")).await;
     stage.server_gets(&query(CHANGE)).await;
 }
 

@@ -394,7 +394,8 @@ async fn catalog(
 
 fn found(asked: &[u8], names: &[u8]) -> Vec<u8> {
     let customers = br#"{"schema": "public", "name": "customers", "oid": 16384, "columns": [
-        {"name": "id", "type": 23, "generated": false, "made_from": null}, {"name": "card", "type": 25, "generated": false, "made_from": null}]}"#;
+        {"name": "id", "number": 1, "type": 23, "generated": false, "made_from": null},
+        {"name": "card", "number": 3, "type": 25, "generated": false, "made_from": null}]}"#;
     let mut answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
     if contains(asked, sql::RELATIONS.as_bytes()) && contains(names, b"\"customers\"") {
         write::data_row(&mut answer, &[Some(customers)]);
@@ -501,8 +502,15 @@ pub(super) fn acknowledged(tag: u8) -> Vec<u8> {
 }
 
 pub(super) fn described(column: &str) -> Vec<u8> {
+    described_as(column, (0, 0))
+}
+
+/// One column of text, which is this one of a table's.
+pub(super) fn described_as(column: &str, (table_oid, number): (u32, i16)) -> Vec<u8> {
     let field = |name| FieldDescription {
         name,
+        table_oid,
+        column: number,
         type_oid: 25,
         type_length: -1,
         type_modifier: -1,

@@ -63,6 +63,12 @@ async fn a_cancel_request_ends_the_wait_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn a_long_text_that_waits_for_the_catalog_keeps_no_other_waiting() {
+    let _stage = waiting(&format!("{} from {SILENCE}", long())).await;
+    drop(within(READERS.of(ACCOUNT)).await);
+}
+
+#[tokio::test]
 async fn a_cancel_request_is_for_what_runs_as_long_as_anything_does() {
     let turn = READERS.of(ACCOUNT).await;
     let mut stage = Stage::open().await;
