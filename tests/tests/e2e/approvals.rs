@@ -1,6 +1,6 @@
 //! Statements that wait for a person, from the client to the approver's terminal.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command, thread};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -298,6 +298,28 @@ fn no_yes_lets_a_cursor_choose_the_row_that_is_deleted() -> Result<()> {
         let (_, listed) = approvals(world, &world.ops, &["list", "--json"])?;
         ensure!(!listed.contains("CURRENT OF"), "somebody was asked: {listed}");
         ensure!(wishes(world)? == "2", "it ran");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_yes_does_not_count_for_the_same_parameter_as_another_type() -> Result<()> {
+    World::with(|world| {
+        hold(world, "wait: 10m, grant: 10m")?;
+        world.server.sql("shop", "INSERT INTO store.wishes VALUES (5), (6), (7)")?;
+        let before = wishes(world)?;
+        let said = thread::scope(|scope| {
+            let client = scope.spawn(|| world.ci.python(include_str!("../../clients/typed.py")));
+            let first = waiting(world, &world.ops)?;
+            approvals(world, &world.ops, &["approve", &first])?;
+            let second = waiting(world, &world.ops)?;
+            ensure!(first != second, "the same question");
+            approvals(world, &world.ops, &["deny", &second, "--reason", "another type"])?;
+            client.join().map_err(|_| anyhow::anyhow!("the client's thread"))??.clean()
+        })?;
+        ensure!(said.split_whitespace().eq("int4 DELETE 0 float4 refused".split_whitespace()), "{said}");
+        ensure!(wishes(world)? == before, "rows were deleted: {said}");
         Ok(())
     })
 }

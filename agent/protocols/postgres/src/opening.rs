@@ -23,6 +23,9 @@ use crate::{
 /// The client's parameters that are not passed on: who signs in is the gate's matter, and so is the text's encoding.
 const OWN: [&str; 5] = ["user", "client_encoding", "standard_conforming_strings", "options", "replication"];
 
+/// The oldest version of servers on which values are followed to their columns.
+const OLDEST: u32 = 15;
+
 /// What came of a StartupMessage.
 pub(crate) enum Opened {
     /// A session.
@@ -54,16 +57,9 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let passed = parameters.passed();
     let signing_in =
         upstream::sign_in(upstream.stream, &server.settings, &upstream.credential, &user, &passed);
-    let signed_in = match signing_in.await {
-        Ok(signed_in) => signed_in,
-        Err(error) => {
-            let fields = shown(gate, error.for_client(gate.resource(), &gate.ask_who_runs_it()));
-            permit.done(&Outcome { error: Some(error_code(&fields)), ..Outcome::default() });
-            tell(&mut client, &fields).await;
-            return Err(error.into());
-        }
+    let Some(signed_in) = signed_in(signing_in.await, &mut client, permit, gate).await? else {
+        return Ok(Opened::Refused);
     };
-    permit.done(&Outcome::default());
     tracing::debug!(user = %user, minor = signed_in.minor, tls = signed_in.io.is_tls(), "signed in upstream");
     let interrupt = Interrupt::default();
     let target = target(&signed_in, address, gate, interrupt.clone());
@@ -109,6 +105,49 @@ async fn admitted(
             Ok(None)
         }
     }
+}
+
+/// What became of signing in upstream, as the record and, where nothing did, the client hear of it. None: nothing begins.
+async fn signed_in(
+    signed_in: Result<SignedIn, upstream::SignInError>,
+    client: &mut ClientStream,
+    permit: Permit,
+    gate: &Gate,
+) -> Result<Option<SignedIn>, ServeError> {
+    let failed = |fields: &ErrorFields<'_>| Outcome { error: Some(error_code(fields)), ..Outcome::default() };
+    match signed_in {
+        Ok(signed_in) => match too_old(&signed_in).filter(|_| gate.standing_masks().columns) {
+            None => {
+                permit.done(&Outcome::default());
+                Ok(Some(signed_in))
+            }
+            Some(version) => {
+                let why = format!(
+                    "the server is PostgreSQL {version}, and columns are masked only on servers from {OLDEST} on: \
+                     older ones read some statements otherwise"
+                );
+                let fields = ErrorFields::new("FATAL", "0A000", &why);
+                permit.done(&failed(&fields));
+                tell(client, &fields).await;
+                Ok(None)
+            }
+        },
+        Err(error) => {
+            let fields = shown(gate, error.for_client(gate.resource(), &gate.ask_who_runs_it()));
+            permit.done(&failed(&fields));
+            tell(client, &fields).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// The server's version, if it reads statements otherwise than the gate does. In older ones a constant may have a name that a
+/// cast gave it, and a number may end where letters begin.
+fn too_old(signed_in: &SignedIn) -> Option<String> {
+    let (_, version) = signed_in.parameters.iter().find(|(name, _)| name == b"server_version")?;
+    let version = String::from_utf8_lossy(version);
+    let major = version.split(|byte: char| !byte.is_ascii_digit()).next()?;
+    major.parse::<u32>().is_ok_and(|major| major < OLDEST).then(|| version.into_owned())
 }
 
 /// What a cancel request for this session is passed on to.

@@ -21,3 +21,4 @@ mod sign_ins;
 mod stage;
 mod standby;
 mod understanding;
+mod versions;
