@@ -80,7 +80,10 @@ fn a_placeholder_is_filled_where_a_rule_says_and_what_it_stands_for_does_not_com
         }
         ensure!(stage.web.asked()?.contains(&format!("/echo?key={}", stage.web.token)), "it was not filled");
         let records = stage.records()?;
-        ensure!(records.contains("placeholder-filled") && records.contains("x-key: @filled@"), "{records}");
+        ensure!(
+            records.contains("placeholder-filled: \"@filled@\"") && records.contains("x-key: (withheld)"),
+            "{records}"
+        );
         Ok(())
     })
 }
