@@ -29,7 +29,8 @@ impl Protocols {
             &[b"postgresql"],
             tidegate_postgres::shape_of_sql,
         );
-        let http = registered(tidegate_http::Http, tidegate_http::ALPN, tidegate_http::shape_of_request);
+        let http =
+            registered(tidegate_http::Http::default(), tidegate_http::ALPN, tidegate_http::shape_of_request);
         Self(vec![Registered { supposes: Some(tidegate_postgres::SUPPOSED), ..postgres }, http])
     }
 

@@ -15,6 +15,7 @@ mod fields;
 mod fill;
 mod forward;
 mod har;
+mod lasting;
 mod media;
 mod options;
 mod overriding;
@@ -51,6 +52,7 @@ use tokio_rustls::TlsAcceptor;
 pub use self::written::shape_of_request;
 use self::{
     exchange::Session,
+    lasting::Lasting,
     options::Options,
     patience::Patience,
     request::Way,
@@ -69,8 +71,10 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 const TLS: u8 = 0x16;
 
 /// The protocol.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Http;
+#[derive(Debug, Default)]
+pub struct Http {
+    lasting: Lasting,
+}
 
 impl Protocol for Http {
     fn vocabulary(&self) -> &'static Vocabulary {
@@ -78,7 +82,7 @@ impl Protocol for Http {
     }
 
     fn configure(&self, resource: &Arc<Resource>) -> Result<Arc<dyn Server>, ConfigError> {
-        Ok(Arc::new(HttpServer::new(resource, Patience::default())?))
+        Ok(Arc::new(HttpServer::new(resource, Patience::default(), &self.lasting)?))
     }
 
     fn exports(&self) -> &'static [Export] {
@@ -93,22 +97,25 @@ pub(crate) struct HttpServer {
     settings: Settings,
     /// Where tokens come from, if the resource takes an authorization server's.
     tokens: Option<Tokens>,
-    shares: Shares,
+    shares: Arc<Shares>,
     patience: Patience,
 }
 
 impl HttpServer {
-    fn new(resource: &Resource, patience: Patience) -> Result<Self, ConfigError> {
+    fn new(resource: &Resource, patience: Patience, lasting: &Lasting) -> Result<Self, ConfigError> {
         let options = Options::of(resource)?;
-        let tokens = options.sign_in.grant().cloned().map(Tokens::new).transpose();
-        let tokens = tokens.map_err(|why| {
+        let tokens = options
+            .sign_in
+            .grant()
+            .map(|grant| Tokens::new(grant.clone(), lasting.tokens(&resource.name, grant)));
+        let tokens = tokens.transpose().map_err(|why| {
             ConfigError::in_option("sign-in", format!("options: the authority of the token endpoint: {why}"))
         })?;
         Ok(Self {
             options,
             tokens,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
-            shares: Shares::default(),
+            shares: lasting.shares(&resource.name),
             patience,
         })
     }

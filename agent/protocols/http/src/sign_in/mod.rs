@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::{
     basic::pair,
-    oauth2::{Grant, Tokens},
+    oauth2::{Grant, Kept, Tokens},
     options::RawSignIn,
     sigv4::{KEPT, Payload, Scope, Signed, Unchunked},
 };

@@ -51,7 +51,7 @@ fn request(method: &str, path: &str, more: &str) -> Vec<u8> {
 
 fn words() -> Words {
     Words {
-        protocol: Arc::new(Http),
+        protocol: Arc::new(Http::default()),
         bundle: BUNDLE,
         sign_in: request("GET", "/open/first", ""),
         forbidden_sign_in: request("GET", "/closed", "Connection: close\r\n"),

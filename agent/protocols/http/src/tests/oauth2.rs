@@ -111,6 +111,16 @@ async fn a_token_is_got_once_for_all_and_neither_it_nor_the_secret_is_told() {
 }
 
 #[tokio::test]
+async fn a_reload_gets_no_token_again() {
+    let endpoint = Endpoint::answering(token).await;
+    let stage = stage(&endpoint, "", ok).await;
+    assert!(get(&stage, "/open/1").await.starts_with("HTTP/1.1 200"));
+    let stage = stage.configured_anew();
+    assert!(get(&stage, "/open/2").await.starts_with("HTTP/1.1 200"));
+    assert_eq!(endpoint.received().len(), 1);
+}
+
+#[tokio::test]
 async fn nothing_is_asked_for_what_is_refused() {
     let endpoint = Endpoint::answering(token).await;
     let stage = stage(&endpoint, "", ok).await;
@@ -303,7 +313,7 @@ fn a_resource_that_signs_in_by_another_way_is_used_in_nobody_s_name() {
                 audience: gate, tokens: [present]}}\nresources: {it: {protocol: http, addresses: [\"it.test:443\"], identity: \
                 people, credential: it}}\nrules: [{name: all, subjects: [ci], resources: [it], allow: [{}]}]\n";
     let file = SourceFile { path: "it.yaml".into(), text: text.into() };
-    let policy = Policy::load(&[file], &[Http.vocabulary()]).unwrap();
-    let error = Http.configure(&policy.resources[0]).err().unwrap();
+    let policy = Policy::load(&[file], &[Http::default().vocabulary()]).unwrap();
+    let error = Http::default().configure(&policy.resources[0]).err().unwrap();
     assert!(error.message.contains("identity: only with"), "{}", error.message);
 }

@@ -176,7 +176,7 @@ fn archive(stage: &Stage) -> Value {
         Ok(Recorded { session: "s1".into(), time, entry })
     });
     let mut out = Vec::new();
-    (Http.exports()[0].write)(&mut recorded, &mut out).unwrap();
+    (Http::default().exports()[0].write)(&mut recorded, &mut out).unwrap();
     serde_json::from_slice(&out).unwrap()
 }
 

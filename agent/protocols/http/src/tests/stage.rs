@@ -28,7 +28,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 pub(super) use tidegate_gate::contract::PATIENCE;
 
-use crate::{Http, HttpServer, patience::Patience};
+use crate::{Http, HttpServer, lasting::Lasting, patience::Patience};
 
 /// The name that the resource has.
 pub(super) const HOST: &str = "it.test";
@@ -52,6 +52,7 @@ pub(super) struct Stage {
     /// What its address was told for.
     pub(super) names: Option<Arc<[Arc<str>]>>,
     server: Arc<dyn tidegate_gate::Server>,
+    lasting: Lasting,
     credential: Credential,
     /// Who vouches for whoever connects.
     vouched: Arc<Vouched>,
@@ -171,7 +172,8 @@ impl Stage {
              options: {options}\n"
         );
         let policy = load(&text, &rules);
-        let server = Arc::new(HttpServer::new(&policy.resources[0], Patience::default()).unwrap());
+        let lasting = Lasting::default();
+        let server = Arc::new(HttpServer::new(&policy.resources[0], Patience::default(), &lasting).unwrap());
         let received = Arc::<Mutex<Vec<String>>>::default();
         let upstream = match reached {
             Reached::Plainly => None,
@@ -191,6 +193,7 @@ impl Stage {
             changes: watch::Sender::new(0),
             stopping: watch::Sender::new(Stopping::No),
             server,
+            lasting,
             credential: Credential::default(),
             vouched: Arc::default(),
             others: Vec::new(),
@@ -204,9 +207,14 @@ impl Stage {
     /// Waits no longer than this for bodies, from now on.
     pub(super) fn waits(mut self, patience: Patience) -> Self {
         let policy = self.policy.load();
-        self.server = Arc::new(HttpServer::new(&policy.resources[0], patience).unwrap());
+        self.server = Arc::new(HttpServer::new(&policy.resources[0], patience, &self.lasting).unwrap());
         drop(policy);
         self
+    }
+
+    /// Its resource is configured anew, as at every reload of the bundle.
+    pub(super) fn configured_anew(self) -> Self {
+        self.waits(Patience::default())
     }
 
     /// Signs in with this from now on.
@@ -338,7 +346,7 @@ impl Drop for Stage {
 
 fn load(resource: &str, rules: &str) -> Policy {
     let file = SourceFile { path: "stage.yaml".into(), text: format!("{resource}{rules}") };
-    let loaded = Policy::load(&[file], &[Http.vocabulary()]);
+    let loaded = Policy::load(&[file], &[Http::default().vocabulary()]);
     loaded
         .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()))
 }

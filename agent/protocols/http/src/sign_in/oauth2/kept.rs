@@ -21,7 +21,7 @@ pub(super) type Had = Result<Arc<Credential>, Arc<str>>;
 
 /// What was had, as long as it counts.
 #[derive(Default)]
-pub(super) struct Kept(Mutex<HashMap<Key, Slot>>);
+pub(crate) struct Kept(Mutex<HashMap<Key, Slot>>);
 
 #[derive(Default)]
 struct Slot {
@@ -29,6 +29,12 @@ struct Slot {
     had: Option<(Had, Instant)>,
     /// When a token of it was last taken for over.
     forgotten: Option<Instant>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
 }
 
 impl Slot {

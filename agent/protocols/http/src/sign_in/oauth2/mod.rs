@@ -13,7 +13,8 @@ use tidegate_https::{Answer, Https};
 use url::Url;
 use zeroize::Zeroizing;
 
-use self::kept::{Had, Kept, Key};
+pub(crate) use self::kept::Kept;
+use self::kept::{Had, Key};
 
 /// How long a token counts whose end isn't told.
 const UNTOLD: Duration = Duration::from_secs(60);
@@ -28,7 +29,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// What is asked for, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Grant {
     /// The token endpoint.
     pub(crate) url: Url,
@@ -44,7 +45,7 @@ pub(crate) struct Grant {
 pub(crate) struct Tokens {
     grant: Grant,
     http: Https,
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 /// A token that counts, as what requests are signed in with.
@@ -71,9 +72,10 @@ struct NotGranted {
 }
 
 impl Tokens {
-    pub(crate) fn new(grant: Grant) -> Result<Self, String> {
+    /// Goes on from what was got by the same grant.
+    pub(crate) fn new(grant: Grant, kept: Arc<Kept>) -> Result<Self, String> {
         let http = Https::new(grant.ca.as_deref()).map_err(|error| error.to_string())?;
-        Ok(Self { grant, http, kept: Kept::default() })
+        Ok(Self { grant, http, kept })
     }
 
     /// A token that still counts, got with this client's id and secret; with a proof, one for whoever it is for (RFC 8693).
