@@ -15,7 +15,7 @@ use crate::{
     Address, Host, Pass, Resource, Subject, TlsMode, UnixAddress, UpstreamTls,
     policy::Places,
     problem::Position,
-    raw::{List, RawFile, RawResource, RawTls},
+    raw::{List, RawFile, RawResource, RawTls, Runtime},
     rule::Names,
     yaml::At,
 };
@@ -33,24 +33,31 @@ impl Loader<'_> {
     pub(super) fn subjects(&self, raw: &[RawFile]) -> Vec<Subject> {
         let mut subjects = Vec::new();
         for (at, name, subject) in raw.iter().flat_map(|file| entries(file.subjects.as_ref())) {
-            let lists = [&subject.users, &subject.groups, &subject.cgroups, &subject.units];
-            let chooses =
-                lists.into_iter().flatten().any(|list| list.get().is_none_or(|list| !list.is_empty()));
-            let subject = Subject {
-                name: name.into(),
-                users: texts(subject.users.as_ref()),
-                groups: texts(subject.groups.as_ref()),
-                cgroups: texts(subject.cgroups.as_ref()),
-                units: self.units(subject.units.as_ref()),
+            let of_containers = |names: fn(Runtime) -> &'static [&'static str]| {
+                let runtimes = list(subject.containers.as_ref()).map(|(_, runtime)| *runtime);
+                runtimes.flat_map(names).map(|name| Arc::from(*name))
             };
-            if !chooses {
+            if !subject.chooses() {
                 self.problems.report_with(
                     at,
                     format!("subject {name:?} chooses no process"),
-                    "name `users:`, `groups:`, `cgroups:` or `units:`",
+                    "name `users:`, `groups:`, `cgroups:`, `units:` or `containers:`",
                 );
             }
-            subjects.push(subject);
+            subjects.push(Subject {
+                name: name.into(),
+                users: texts(subject.users.as_ref()),
+                groups: texts(subject.groups.as_ref()),
+                cgroups: texts(subject.cgroups.as_ref())
+                    .into_iter()
+                    .chain(of_containers(Runtime::cgroups))
+                    .collect(),
+                units: self
+                    .units(subject.units.as_ref())
+                    .into_iter()
+                    .chain(of_containers(Runtime::units))
+                    .collect(),
+            });
         }
         subjects
     }

@@ -23,7 +23,7 @@ pub(crate) use matching::{RawMatch, Scalar};
 pub(crate) use resource::{RawPass, RawResource, RawTls};
 pub(crate) use rule::{RawFill, RawRecord, RawRule};
 pub(crate) use shield::{RawFiles, RawUnix};
-pub(crate) use subject::RawSubject;
+pub(crate) use subject::{RawSubject, Runtime};
 
 use crate::{
     Requirement,

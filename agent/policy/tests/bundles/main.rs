@@ -11,3 +11,4 @@ mod problems;
 mod properties;
 mod shield;
 mod speed;
+mod subjects;

@@ -149,8 +149,8 @@ fn a_subject_that_chooses_nobody_is_told() {
     says(
         "{users: [ci-runner]}",
         "{}",
-        "bundle.yaml:4:3: subject \"ci\" chooses no process\n    hint: name `users:`, `groups:`, `cgroups:` or \
-         `units:`",
+        "bundle.yaml:4:3: subject \"ci\" chooses no process\n    hint: name `users:`, `groups:`, `cgroups:`, \
+         `units:` or `containers:`",
     );
 }
 
