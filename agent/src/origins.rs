@@ -10,9 +10,10 @@ use std::{
 
 use tidegate_gate::{AccountName, Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
-    Captured, CaughtUp, Destination, Directory, FileRule, Kernel, KernelError, Learned, ListenerName,
-    Lookups, NamePattern, OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts, Processes, Protection,
-    Refusal, Rules, SubjectRule, UnixResource, UnixRule, Unread, Version, netns, peer,
+    Captured, CaughtUp, Destination, Directory, FileRule, Found, Had, Kernel, KernelError, Learned,
+    ListenerName, Lookups, NamePattern, OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts,
+    Processes, Protection, Refusal, Required, Rules, SubjectRule, Tier, UnixResource, UnixRule, Unread,
+    Version, netns, peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
@@ -56,6 +57,8 @@ pub(crate) trait Enforcer: Send + Sync {
 #[derive(Clone)]
 pub(crate) struct HostKernel {
     kernel: Arc<Kernel>,
+    /// What the kernel was found to have, before the agent gave up the means to try.
+    found: Arc<[Found]>,
     processes: Arc<Processes>,
     readers: Arc<Readers<Version>>,
     accounts: Accounts,
@@ -66,14 +69,15 @@ pub(crate) struct HostKernel {
 }
 
 impl HostKernel {
-    /// Attaches the programs, or adopts those that an earlier agent left. No connection is sent yet.
-    pub(crate) fn load(pins: &Path) -> Result<Self, String> {
+    /// Attaches the programs, or adopts those that an earlier agent left, on a kernel that was found to have this. No
+    /// connection is sent yet.
+    pub(crate) fn load(pins: &Path, found: &[Found]) -> Result<Self, String> {
         let failed = |error: KernelError| error.to_string();
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
         let (readers, accounts) = (Arc::default(), Accounts::default());
-        Ok(Self { kernel, processes, readers, accounts, record: None, sockets: None })
+        Ok(Self { kernel, found: found.into(), processes, readers, accounts, record: None, sockets: None })
     }
 
     /// What decides which account a user id is, for whoever else must agree.
@@ -159,6 +163,13 @@ impl Places for HostKernel {
 
 impl Enforcer for HostKernel {
     fn enforce(&self, rules: &Rules) -> Result<(), String> {
+        let (unshielded, unix_open) = (self.kernel.unshielded(), self.kernel.leaves_unix_open());
+        let had =
+            Had { found: &self.found, unshielded: unshielded.as_deref(), unix_open: unix_open.as_deref() };
+        let lacking = had.lacks(&rules.required);
+        if !lacking.is_empty() {
+            return Err(format!("the bundle requires what this host lacks: {}", lacking.join("; ")));
+        }
         if let Some(sockets) = &self.sockets {
             sockets.begin(&rules.unix_resources).map_err(|error| error.to_string())?;
         }
@@ -393,10 +404,22 @@ pub(crate) fn rules(
             }));
         }
     }
-    rules.shield_required = policy.required.contains(&Requirement::Shield);
+    rules.required = policy.required.iter().filter_map(required).collect();
     rules.files = policy.files.iter().flat_map(file_rules).collect();
     rules.unix = policy.unix.iter().flat_map(unix_rules).collect();
     if problems.is_empty() { Ok((rules, lookups.into_trouble())) } else { Err(problems) }
+}
+
+/// What of it is the kernel's to have.
+fn required(requirement: &Requirement) -> Option<Required> {
+    Some(match requirement {
+        Requirement::Shield => Required::Shield,
+        Requirement::ConstrainedAuthority => return None,
+        Requirement::UnixSockets => Required::UnixSockets,
+        Requirement::Recommended => Required::Tier(Tier::Recommended),
+        Requirement::Hardened => Required::Tier(Tier::Hardened),
+        Requirement::Full => Required::Tier(Tier::Full),
+    })
 }
 
 fn file_rules(shielded: &ShieldedFiles) -> impl Iterator<Item = FileRule> + '_ {

@@ -105,9 +105,10 @@ impl Privileged {
     fn take(config: &Config, since: Instant) -> Result<Self, Error> {
         let kept = inherited::descriptors();
         make_directories(config)?;
-        let tier = Tier::of(&tidegate_kernel::features());
+        let found = tidegate_kernel::features();
+        let tier = Tier::of(&found);
         // From here on nothing that is governed gets out, with this agent or without it.
-        let kernel = HostKernel::load(&config.pins).map_err(Error::Kernel)?;
+        let kernel = HostKernel::load(&config.pins, &found).map_err(Error::Kernel)?;
         Ok(Self { since, kept, tier, kernel })
     }
 }

@@ -213,9 +213,6 @@ impl Kernel {
     ///
     /// The rules before stay in force.
     pub fn replace(&self, rules: &Rules) -> Result<(), KernelError> {
-        if let (true, Some(missing)) = (rules.shield_required, self.unshielded()) {
-            return Err(KernelError::Rules(format!("the bundle requires what this kernel lacks: {missing}")));
-        }
         self.rules.replace(rules, &self.beside, &self.hierarchy)
     }
 

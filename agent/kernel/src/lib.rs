@@ -52,6 +52,6 @@ pub use rules::{Destination, Learned, PassRule, Rules, SubUids, SubjectRule};
 pub use shield::{FileRule, ListenerName, NamePattern, Protection, Refusal, Told, UnixRule};
 pub use sockets::{OlderSocket, Protocol};
 pub use sub_uids::{Accounts, Owner};
-pub use tier::{Feature, Found, Missing, Tier, features};
+pub use tier::{Feature, Found, Had, Missing, Required, Tier, features};
 pub use unit::UnitPattern;
 pub use unix::UnixResource;

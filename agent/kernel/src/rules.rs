@@ -13,7 +13,7 @@ use tidegate_abi::{
 use crate::governed::Governed;
 use crate::shield::{FileRule, UnixRule};
 use crate::unix::UnixResource;
-use crate::{KernelError, UnitPattern};
+use crate::{KernelError, Required, UnitPattern};
 
 /// Everything the kernel decides by. It is swapped as a whole.
 #[derive(Debug, Clone, Default)]
@@ -33,8 +33,8 @@ pub struct Rules {
     pub unix: Vec<UnixRule>,
     /// Unix sockets that they reach through the gate.
     pub unix_resources: Vec<UnixResource>,
-    /// They are only put into force by the whole shield.
-    pub shield_required: bool,
+    /// They are only to be put into force where all of this is had: see [`Had::lacks`](crate::Had::lacks).
+    pub required: Vec<Required>,
     /// What was learned since the bundle was loaded.
     pub learned: Learned,
 }

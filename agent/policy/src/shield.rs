@@ -61,4 +61,12 @@ pub enum Requirement {
     /// An authority of this host that may not vouch for just any name and address: `authority: {names: [...]}` of the agent's
     /// configuration.
     ConstrainedAuthority,
+    /// Who connects to which Unix socket is decided: by the shield, or by name from Linux 6.7 on.
+    UnixSockets,
+    /// The tier `recommended` of `tidegate doctor`, or a higher one.
+    Recommended,
+    /// The tier `hardened`, or a higher one.
+    Hardened,
+    /// The tier `full`.
+    Full,
 }

@@ -114,6 +114,28 @@ fn a_bad_bundle_changes_nothing() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_bundle_that_requires_a_tier_is_put_into_force_only_where_it_is_reached() -> Result<()> {
+    World::with(|world| {
+        // What is open here has it end with a code of its own.
+        let found = world.agent.attempt(&["doctor", "--json"])?.stdout;
+        let found: serde_json::Value = serde_json::from_slice(&found)?;
+        let tiers = ["base", "recommended", "hardened", "full"];
+        let reached =
+            tiers.iter().position(|tier| found["tier"] == *tier).context("no tier that is known")?;
+        for (number, tier) in tiers.into_iter().enumerate().skip(1) {
+            world.change_bundle("resources:\n", &format!("require: [{tier}]\nresources:\n"))?;
+            let output = world.agent.attempt(&["reload"])?;
+            let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success() == (reached >= number), "{tier} at {}: {said}", found["tier"]);
+            ensure!(reached >= number || said.contains("requires") && said.contains("missing"), "{said}");
+        }
+        ensure!(world.ci.psql("SELECT 1")?.clean()? == "1", "nobody gets in any more");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_bundle_that_requires_the_shield_is_put_into_force_only_where_there_is_one() -> Result<()> {
     World::with(|world| {
         world.change_bundle("resources:\n", "require: [shield]\nresources:\n")?;

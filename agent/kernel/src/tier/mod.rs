@@ -3,6 +3,7 @@
 
 mod place;
 mod program;
+mod required;
 mod tried;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
 
+pub use self::required::{Had, Required};
 use crate::btf;
 use crate::cgroup::Hierarchy;
 use crate::tier::program::{Attachment, Kind, Program};

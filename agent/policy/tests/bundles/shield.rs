@@ -65,10 +65,13 @@ fn a_unix_socket_is_an_absolute_path_or_an_abstract_name() {
 }
 
 #[test]
-fn a_bundle_can_insist_on_the_shield_and_on_a_constrained_authority() {
+fn a_bundle_can_insist_on_the_shield_on_unix_sockets_on_a_tier_and_on_a_constrained_authority() {
     assert_eq!(load("require: [shield, shield]").unwrap().required, [Requirement::Shield]);
     let both = [Requirement::ConstrainedAuthority, Requirement::Shield];
     assert_eq!(load("require: [constrained-authority, shield]").unwrap().required, both);
+    let required = load("require: [unix-sockets, recommended, hardened, full]").unwrap().required;
+    let (recommended, hardened) = (Requirement::Recommended, Requirement::Hardened);
+    assert_eq!(required, [Requirement::UnixSockets, recommended, hardened, Requirement::Full]);
     assert!(load("require: []").unwrap().required.is_empty());
     assert!(load("require: [everything]").is_err());
 }
