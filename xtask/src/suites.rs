@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fmt,
+    fmt, fs,
     io::{BufRead, BufReader, Write, stderr, stdout},
     path::Path,
     process::{Command, Stdio},
@@ -38,6 +38,8 @@ pub(crate) enum Suite {
 pub(crate) const GUEST: &str = "a guest";
 /// What a test needs that runs natively and, for what this host may lack, in such a machine too.
 pub(crate) const ROOT_AND_GUEST: &str = "root and a guest";
+/// What a test needs that runs where the kernel asks programs about names of Unix sockets (Linux 6.7).
+pub(crate) const UNIX_HOOKS: &str = "root and hooks on Unix sockets";
 /// What a test needs that can only run in one on a kernel that is too old for the agent.
 pub(crate) const OLD_GUEST: &str = "an old guest";
 
@@ -81,7 +83,15 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
             // What is ignored here is counted below.
             count.add(Count { skipped: 0, ..unprivileged(test, filter)? });
         }
-        let names = tests_that_need(test, |thing| !matches!(thing, GUEST | OLD_GUEST), filter)?;
+        let hooked = has_unix_hooks();
+        let names = tests_that_need(
+            test,
+            |thing| !matches!(thing, GUEST | OLD_GUEST) && (hooked || thing != UNIX_HOOKS),
+            filter,
+        )?;
+        if !hooked && matches!(suite, Suite::Kernel | Suite::All) {
+            count.add(left_out(&tests_that_need(test, |thing| thing == UNIX_HOOKS, filter)?));
+        }
         count.add(match suite {
             Suite::Unit => Count::skipped(&names),
             Suite::Kernel if !kernel => Count::default(),
@@ -110,6 +120,20 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
             Ok(false)
         }
     }
+}
+
+/// Whether this kernel asks programs about names of Unix sockets: then it has a function for their answers.
+fn has_unix_hooks() -> bool {
+    let functions = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    functions.lines().any(|line| line.split_whitespace().nth(2) == Some("bpf_sock_addr_set_sun_path"))
+}
+
+/// Counts tests that this kernel can't run, and says so.
+fn left_out(names: &[String]) -> Count {
+    if !names.is_empty() {
+        say(&format!("SKIPPED on this kernel, which has no hooks on Unix sockets: {}", names.join(", ")));
+    }
+    Count::skipped(names)
 }
 
 /// What is wrong with a run in which nothing failed, if anything is.

@@ -46,8 +46,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Packs the tests, each as `/tests/NAME` with the names to run in `/tests/NAME.names`, and the agent as
-    /// `/tests/tidegate`.
+    /// Packs the tests, each as `/tests/NAME`, and the agent as `/tests/tidegate`.
     pub(super) fn pack(tests: &[Test], agent: Option<&Path>) -> Result<Self> {
         let root = Root::new()?;
         let busybox = find("busybox").context("busybox is not installed: run `cargo xtask setup`")?;
@@ -64,7 +63,6 @@ impl Image {
         root.write("/etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644)?;
         for test in tests {
             root.built(&test.name, &test.binary)?;
-            root.write(&format!("/tests/{}.names", test.name), &(test.names.join("\n") + "\n"), 0o644)?;
         }
         if let Some(agent) = agent {
             root.built("tidegate", agent)?;
@@ -72,9 +70,13 @@ impl Image {
         root.pack()
     }
 
-    /// The same with a kernel's modules: the kernel unpacks one archive after the other.
-    pub(super) fn with_modules(&self, modules: &[PathBuf]) -> Result<Self> {
+    /// The same with a kernel's modules, and with the names to run there of each test in `/tests/NAME.names`: the kernel
+    /// unpacks one archive after the other.
+    pub(super) fn for_kernel(&self, modules: &[PathBuf], tests: &[Test]) -> Result<Self> {
         let root = Root::new()?;
+        for test in tests {
+            root.write(&format!("/tests/{}.names", test.name), &(test.names.join("\n") + "\n"), 0o644)?;
+        }
         for module in modules {
             root.copy_to(module, &Path::new("/modules").join(module.file_name().context("a module")?))?;
         }

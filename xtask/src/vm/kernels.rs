@@ -29,16 +29,18 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     /// The agent doesn't start on it, and says why.
     pub(crate) too_old: bool,
+    /// It asks programs about names of Unix sockets.
+    pub(crate) unix_hooks: bool,
     archive: &'static str,
     suite: &'static str,
 }
 
 /// From the oldest to the newest.
 pub(crate) const MATRIX: [Kernel; 4] = [
-    Kernel { name: "5.10", too_old: true, archive: SECURITY, suite: "bullseye-security" },
-    Kernel { name: "6.1", too_old: false, archive: SECURITY, suite: "bookworm-security" },
-    Kernel { name: "6.12", too_old: false, archive: SECURITY, suite: "trixie-security" },
-    Kernel { name: "newest", too_old: false, archive: MAIN, suite: "sid" },
+    Kernel { name: "5.10", too_old: true, unix_hooks: false, archive: SECURITY, suite: "bullseye-security" },
+    Kernel { name: "6.1", too_old: false, unix_hooks: false, archive: SECURITY, suite: "bookworm-security" },
+    Kernel { name: "6.12", too_old: false, unix_hooks: true, archive: SECURITY, suite: "trixie-security" },
+    Kernel { name: "newest", too_old: false, unix_hooks: true, archive: MAIN, suite: "sid" },
 ];
 
 const MAIN: &str = "http://deb.debian.org/debian";

@@ -23,7 +23,7 @@ use crate::{
     build::{self, Built},
     setup,
     shell::{in_ci, project, say},
-    suites::{self, Count, GUEST, OLD_GUEST, ROOT_AND_GUEST},
+    suites::{self, Count, GUEST, OLD_GUEST, ROOT_AND_GUEST, UNIX_HOOKS},
 };
 
 /// What the verifier went through, kernel by kernel, as last recorded.
@@ -36,6 +36,7 @@ const AGENT: &str = "tidegate";
 const ATTACKS: &str = "attacks";
 
 /// A test program for guests.
+#[derive(Debug, Clone)]
 pub(crate) struct Test {
     pub(crate) name: String,
     pub(crate) binary: PathBuf,
@@ -75,8 +76,9 @@ pub(crate) fn run(wanted: &Wanted) -> Result<bool> {
     setup::run()?;
     let kernels = chosen(wanted.kernel.as_deref())?;
     let built = build::for_guests()?;
-    let outcome =
-        boot_each(&kernels, &built, wanted, |thing| matches!(thing, "root" | GUEST | ROOT_AND_GUEST))?;
+    let outcome = boot_each(&kernels, &built, wanted, |thing| {
+        matches!(thing, "root" | GUEST | ROOT_AND_GUEST | UNIX_HOOKS)
+    })?;
     println!("{}", outcome.count);
     Ok(outcome.good && !(in_ci() && outcome.count.skipped > 0))
 }
@@ -115,12 +117,14 @@ fn boot_each(
     let filter = wanted.filter.as_deref();
     let tests = tests_for_guests(built, such, filter)?;
     let old = tests_for_guests(built, |thing| thing == OLD_GUEST, filter)?;
+    let hooked = tests_for_guests(built, |thing| thing == UNIX_HOOKS, filter)?;
     let agent = built.iter().find(|built| !built.test && built.target == AGENT).map(|built| &*built.path);
     let (image, old_image) = (Image::pack(&tests, agent)?, Image::pack(&old, None)?);
     let mut outcome = Outcome { good: true, count: Count::default() };
     let mut verified = Verified::read()?;
     for kernel in kernels {
         let (image, tests) = if kernel.too_old { (&old_image, &old) } else { (&image, &tests) };
+        let tests = if kernel.unix_hooks { tests.clone() } else { without(tests, &hooked) };
         if tests.is_empty() {
             continue;
         }
@@ -136,8 +140,8 @@ fn boot_each(
         };
         let source = kernel.source()?;
         say(&format!("kernel {}: {} {}", kernel.name, source.package, source.version));
-        let report = guest::boot(kernel.name, &file, &image.with_modules(&kernel.modules())?)?;
-        outcome.take(kernel, &report, tests);
+        let report = guest::boot(kernel.name, &file, &image.for_kernel(&kernel.modules(), &tests)?)?;
+        outcome.take(kernel, &report, &tests);
         verified.compare(kernel.name, report);
     }
     if wanted.record {
@@ -171,6 +175,18 @@ fn tests_for_guests(built: &[Built], such: fn(&str) -> bool, filter: Option<&str
         }
     }
     Ok(tests)
+}
+
+/// Tests without those that others name, too.
+fn without(tests: &[Test], others: &[Test]) -> Vec<Test> {
+    let named = |test: &Test, name: &String| {
+        others.iter().any(|other| other.name == test.name && other.names.contains(name))
+    };
+    let rest = |test: &Test| {
+        let names = test.names.iter().filter(|name| !named(test, name)).cloned().collect();
+        Test { names, ..test.clone() }
+    };
+    tests.iter().map(rest).filter(|test| !test.names.is_empty()).collect()
 }
 
 impl Verified {
