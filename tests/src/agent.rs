@@ -3,12 +3,9 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::Write,
-    os::unix::{
-        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-        net::UnixDatagram,
-    },
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output, Stdio},
+    process::{Command, ExitStatus, Output},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -20,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::{Process, Secrets, process::crash};
+use crate::{Process, Secrets, manager::Manager, process::crash};
 
 /// How long starting may take: loading the kernel programs is most of it, and an emulated processor takes its time.
 const START_LIMIT: Duration = Duration::from_secs(240);
@@ -42,8 +39,7 @@ pub struct Settings<'a> {
 pub struct Agent {
     binary: PathBuf,
     process: Option<Process>,
-    /// Where the agent says how it is; open as long as it runs.
-    notify: Option<UnixDatagram>,
+    manager: Manager,
     directory: TempDir,
     /// Where only root may make sockets: names in a folder that everybody may write to count for nothing.
     runtime: TempDir,
@@ -65,15 +61,15 @@ impl Agent {
     pub fn prepare(settings: &Settings<'_>) -> Result<Self> {
         let directory = TempDir::with_prefix("tidegate-agent-")?;
         let pins = own_pins();
-        // Where cargo built it, not every account may be able to look.
         let binary = directory.path().join("tidegate");
-        fs::hard_link(settings.binary, &binary).or_else(|_| fs::copy(settings.binary, &binary).map(drop))?;
+        put(settings.binary, &binary)?;
         let runtime = TempDir::with_prefix_in("tidegate-agent-", "/run")?;
         let (secrets, transcript) = (Secrets::default(), Arc::default());
+        let manager = Manager::new(directory.path().join("notify"));
         let agent = Self {
             binary,
             process: None,
-            notify: None,
+            manager,
             directory,
             runtime,
             pins,
@@ -102,7 +98,7 @@ impl Agent {
     pub fn launch(&mut self) -> Result<()> {
         self.begin()?;
         let deadline = Instant::now() + START_LIMIT;
-        while !self.said_ready() {
+        while !self.manager.hears_ready()? {
             let ended = self.process.as_mut().map(Process::ended).transpose()?.flatten();
             if let Some(status) = ended {
                 bail!("the agent ended at its start ({status}):\n{}", self.read_log()?);
@@ -114,26 +110,28 @@ impl Agent {
 
     /// Starts it (again), without waiting until it is ready.
     pub fn begin(&mut self) -> Result<()> {
-        // The socket of sd_notify(3).
-        let path = self.path("notify");
-        fs::remove_file(&path).ok();
-        let socket = UnixDatagram::bind(&path)?;
-        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let log = OpenOptions::new().append(true).create(true).open(self.log())?;
-        let process = Process::start(
-            Command::new(&self.binary)
-                .args(["run", "--config"])
-                .arg(self.path("tidegate.yaml"))
-                .env("NOTIFY_SOCKET", &path)
-                .env_remove("CREDENTIALS_DIRECTORY")
-                .envs(self.variables.iter().cloned())
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log),
-        )?;
-        self.process = Some(process);
-        self.notify = Some(socket);
+        let mut command = self.manager.command(&self.binary)?;
+        command.args(["run", "--config"]).arg(self.path("tidegate.yaml"));
+        command.env_remove("CREDENTIALS_DIRECTORY").envs(self.variables.iter().cloned());
+        self.process = Some(Process::start(command.stderr(log))?);
         Ok(())
+    }
+
+    /// From the next launch on, has its listeners kept between two agents, as systemd does.
+    pub fn keep_listeners(&mut self) {
+        self.manager.keep();
+    }
+
+    /// How many of its listeners are kept.
+    pub fn kept_listeners(&self) -> usize {
+        self.manager.kept()
+    }
+
+    /// From the next launch on, runs another build.
+    pub fn replace_binary(&self, binary: &Path) -> Result<()> {
+        fs::remove_file(&self.binary)?;
+        put(binary, &self.binary)
     }
 
     /// Runs a `tidegate` command against this agent and its state.
@@ -297,13 +295,6 @@ impl Agent {
         self.directory.path().join(name)
     }
 
-    fn said_ready(&self) -> bool {
-        let mut message = [0; 256];
-        let received = self.notify.as_ref().and_then(|socket| socket.recv(&mut message).ok());
-        let received = received.and_then(|length| message.get(..length));
-        received.is_some_and(|bytes| bytes.split(|byte| *byte == b'\n').any(|line| line == b"READY=1"))
-    }
-
     fn configuration(&self) -> String {
         format!(
             "bundle: {}\nstate: {}\nruntime: {}\npins: {}\ncredentials: {{directory: {}}}\n",
@@ -325,6 +316,11 @@ impl Drop for Agent {
             eprintln!("{} was not taken down: {error:#}", self.pins.display());
         }
     }
+}
+
+/// Puts a binary where every account can run it: where cargo built it, not every one may be able to look.
+fn put(binary: &Path, place: &Path) -> Result<()> {
+    Ok(fs::hard_link(binary, place).or_else(|_| fs::copy(binary, place).map(drop))?)
 }
 
 /// Where pins of test agents are; the name ends with the process that made them and a number.

@@ -10,6 +10,7 @@ mod account;
 mod agent;
 mod certificates;
 mod cluster;
+mod manager;
 mod name_server;
 mod process;
 mod provider;

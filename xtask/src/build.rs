@@ -1,7 +1,7 @@
 //! Building and linting.
 
 use std::{
-    env,
+    env, fs,
     io::BufRead,
     path::PathBuf,
     process::{Command, Stdio},
@@ -61,6 +61,17 @@ pub(crate) fn all() -> Result<Vec<Built>> {
     let mut command = cargo(&["build", "--bins", "--tests", "--examples"]);
     command.args(HOST);
     executables(command)
+}
+
+/// Builds an agent whose maps have another layout, and returns a copy: its own file is the agent's, whichever was built last.
+pub(crate) fn other_layout() -> Result<PathBuf> {
+    say("building the agent as another version would be");
+    let mut command = cargo(&["build", "--bin", "tidegate", "--features", "tidegate/other-layout"]);
+    command.args(HOST);
+    let built = executables(command)?.into_iter().next().context("cargo built no tidegate")?.path;
+    let copy = built.with_file_name("tidegate-other-layout");
+    fs::copy(&built, &copy).with_context(|| copy.display().to_string())?;
+    Ok(copy)
 }
 
 /// Builds what guests run: the tests of the kernel's part, the attacks, and the agent that is attacked.

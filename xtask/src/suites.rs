@@ -43,9 +43,14 @@ pub(crate) const UNIX_HOOKS: &str = "root and hooks on Unix sockets";
 /// What a test needs that can only run in one on a kernel that is too old for the agent.
 pub(crate) const OLD_GUEST: &str = "an old guest";
 
+/// What a test needs that upgrades the agent.
+const ROOT_AND_OTHER_BUILD: &str = "root and another build";
+
 /// What tests are run with.
 struct Tools<'a> {
     agent: &'a Path,
+    /// As another version would be; none if no test of this run needs it.
+    other: Option<&'a Path>,
     xtask: &'a Path,
 }
 
@@ -69,13 +74,18 @@ pub(crate) fn run(suite: Suite, filter: Option<&str>) -> Result<bool> {
     if suite == Suite::All && filter.is_none() {
         build::lint()?;
     }
-    let built = build::all()?;
+    let mut built = build::all()?;
+    let other = needs_other_build(&built, suite, filter)?.then(build::other_layout).transpose()?;
+    if other.is_some() {
+        // The agent's file is again its own.
+        built = build::all()?;
+    }
     let binary = |name: &str| {
         let found = built.iter().find(|built| !built.test && built.target == name);
         found.map(|built| built.path.as_path()).with_context(|| format!("cargo built no {name}"))
     };
     // This very file may have been replaced by the build.
-    let tools = Tools { agent: binary("tidegate")?, xtask: binary("xtask")? };
+    let tools = Tools { agent: binary("tidegate")?, other: other.as_deref(), xtask: binary("xtask")? };
     let mut count = Count::default();
     for test in built.iter().filter(|built| built.test) {
         let kernel = test.package.ends_with("agent/kernel");
@@ -136,6 +146,19 @@ fn left_out(names: &[String]) -> Count {
     Count::skipped(names)
 }
 
+/// Whether any test that is to be run upgrades the agent.
+fn needs_other_build(built: &[Built], suite: Suite, filter: Option<&str>) -> Result<bool> {
+    if !matches!(suite, Suite::E2e | Suite::All) {
+        return Ok(false);
+    }
+    for test in built.iter().filter(|built| built.test) {
+        if !tests_that_need(test, |thing| thing == ROOT_AND_OTHER_BUILD, filter)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What is wrong with a run in which nothing failed, if anything is.
 fn wanting(suite: Suite, filter: Option<&str>, count: Count, in_ci: bool) -> Option<String> {
     let ran = count.passed + count.failed;
@@ -178,7 +201,8 @@ fn privileged(test: &Built, names: &[String], tools: &Tools<'_>) -> Result<Count
         return Ok(Count::default());
     }
     say(&format!("{} of {}, as root", test.target, folder(test)));
-    let variables = [("TIDEGATE_BINARY", tools.agent.as_os_str())];
+    let mut variables = vec![("TIDEGATE_BINARY", tools.agent.as_os_str())];
+    variables.extend(tools.other.map(|other| ("TIDEGATE_OTHER_BINARY", other.as_os_str())));
     let run = |mut command: Command| {
         in_package(&mut command, test).args(["--ignored", "--test-threads", threads(test), "--exact"]);
         counted(command.args(names))

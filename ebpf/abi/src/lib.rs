@@ -385,6 +385,9 @@ pub struct Waiting {
     pub offered: u64,
     /// Entries that went with a socket, before the agent took them.
     pub ended: u64,
+    /// What this version doesn't know.
+    #[cfg(feature = "other-layout")]
+    pub unknown: u64,
 }
 
 /// What a socket of a governed process carries, from its creation to its end.
@@ -477,7 +480,7 @@ const _: () = {
     assert!(size_of::<HandoffKey>() == 48 && offset_of!(HandoffKey, source_port) == 40);
     assert!(size_of::<Stamp>() == 112 && offset_of!(Stamp, redirected) == 104);
     assert!(size_of::<Pending>() == 64);
-    assert!(size_of::<Waiting>() == 16);
+    assert!(size_of::<Waiting>() == if cfg!(feature = "other-layout") { 24 } else { 16 });
     assert!(MAX_HANDOFFS_PER_USER * 16 <= MAX_HANDOFFS as u64);
     assert!(size_of::<LogBudget>() == 16);
     assert!(Counter::Dropped as usize + 1 == COUNTERS);

@@ -48,7 +48,7 @@ fn is_below(user: u32, most: u64) -> bool {
         // SAFETY: copied at once.
         waiting = unsafe { WAITING.get(user) }.copied();
     }
-    let Some(Waiting { offered, ended }) = waiting else { return false };
+    let Some(Waiting { offered, ended, .. }) = waiting else { return false };
     // SAFETY: copied at once.
     let taken = unsafe { TAKEN.get(user) }.copied().unwrap_or(0);
     // The agent counts an entry before it takes it, and may do so while this looks.

@@ -1,20 +1,14 @@
 //! The agent is killed at any moment; nothing governed gets out meanwhile, and no record is lost or broken.
 
 use std::{
-    env,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle},
+    env, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use tidegate_tests::{Account, CLIENTS, World, random};
+use tidegate_tests::{World, random};
+
+use crate::canary::{Canary, Load};
 
 /// How often the agent is killed, unless `TIDEGATE_KILLS` says another number.
 const KILLS: usize = 200;
@@ -32,11 +26,8 @@ fn however_often_the_agent_is_killed_nothing_governed_gets_out() -> Result<()> {
     let mut moments = Moments::new()?;
     println!("TIDEGATE_SEED={} TIDEGATE_KILLS={kills} has it killed at the same moments again", moments.0);
     World::with(|world| {
-        let canary = Canary::listen()?;
-        world.agent.write_bundle("canary.yaml", &resource(canary.address))?;
-        world.agent.ask(&["reload"])?;
-        let hammer =
-            Load::start(&world.ci, include_str!("../../clients/hammer.py"), &[canary.address.port()])?;
+        let canary = Canary::in_world(world)?;
+        let hammer = Load::hammer(&world.ci, &canary)?;
         let sessions = Load::start(&world.ci, include_str!("../../clients/sessions.py"), &[])?;
         let (began, mut adoptions) = (Instant::now(), 0);
         world.agent.kill();
@@ -49,11 +40,7 @@ fn however_often_the_agent_is_killed_nothing_governed_gets_out() -> Result<()> {
         let (tried, served) = (hammer.end()?, sessions.end()?);
         ensure!(tried > 20 * kills, "only {tried} attempts were made");
         ensure!(served > 0, "no session was served");
-        ensure!(canary.reached() == 0, "the canary was reached {} times directly", canary.reached());
-        TcpStream::connect(canary.address)?;
-        while canary.reached() == 0 {
-            thread::yield_now();
-        }
+        canary.was_not_reached()?;
         world.agent.ask(&["records", "verify"])?;
         println!("{kills} kills in {took:?}: {adoptions} adoptions, {tried} attempts, {served} sessions");
         Ok(())
@@ -103,90 +90,5 @@ impl Moments {
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         longest.mul_f64((mixed ^ (mixed >> 31)) as f64 / u64::MAX as f64)
-    }
-}
-
-/// A resource that the gate never asks for anything, as nobody speaks its protocol properly.
-fn resource(address: SocketAddr) -> String {
-    format!(
-        "tidegate: 1
-resources:
-  canary:
-    protocol: postgres
-    addresses: [\"{address}\"]
-    tls: {{mode: disable}}
-    credential: shop-app
-rules:
-  - name: canary
-    subjects: [ci]
-    resources: [canary]
-    allow:
-      - {{action: login, database: shop}}
-"
-    )
-}
-
-/// A server that nobody governed may reach. It counts who does.
-struct Canary {
-    address: SocketAddr,
-    reached: Arc<AtomicUsize>,
-    ending: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Canary {
-    fn listen() -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let (address, reached, ending) =
-            (listener.local_addr()?, Arc::<AtomicUsize>::default(), Arc::default());
-        let (counted, ended) = (Arc::clone(&reached), Arc::<AtomicBool>::clone(&ending));
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if ended.load(Ordering::Relaxed) {
-                    break;
-                }
-                counted.fetch_add(usize::from(stream.is_ok()), Ordering::Relaxed);
-            }
-        });
-        Ok(Self { address, reached, ending, thread: Some(thread) })
-    }
-
-    fn reached(&self) -> usize {
-        self.reached.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Canary {
-    fn drop(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        // Wakes it; a failure means that it has ended.
-        TcpStream::connect(self.address).ok();
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// A governed client that goes on until its input ends, and then says how often it succeeded.
-struct Load(Child);
-
-impl Load {
-    fn start(account: &Account, script: &str, arguments: &[u16]) -> Result<Self> {
-        let mut command = account.command(format!("{CLIENTS}/python/bin/python"));
-        command.arg("-c").arg(script).args(arguments.iter().map(u16::to_string));
-        Ok(Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?))
-    }
-
-    fn end(mut self) -> Result<usize> {
-        self.0.stdin.take().context("input")?.flush()?;
-        let mut said = String::new();
-        self.0.stdout.take().context("output")?.read_to_string(&mut said)?;
-        said.trim().parse().with_context(|| format!("it said {said:?}"))
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.0.kill().ok();
-        self.0.wait().ok();
     }
 }

@@ -5,6 +5,7 @@
 mod approvals;
 mod attacks;
 mod bad_days;
+mod canary;
 mod confinement;
 mod definitions;
 mod detach;
@@ -32,3 +33,4 @@ mod tls;
 mod together;
 mod tools;
 mod unix_sockets;
+mod upgrades;
