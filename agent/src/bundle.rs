@@ -53,10 +53,11 @@ impl BundleError {
     }
 }
 
-/// Reads and checks the bundle of a directory: every `*.yaml` in it and below, nothing hidden.
+/// Reads and checks the bundle of a directory: every `*.yaml` in it and below, nothing hidden, and the descriptors (`*.binpb`)
+/// beside them, which options name.
 pub(crate) fn load(directory: &Path, protocols: &Protocols) -> Result<Policy, BundleError> {
     let files = read(directory)?;
-    let mut policy = Policy::load(&files, &protocols.vocabularies()).map_err(BundleError::Problems)?;
+    let mut policy = Policy::load(&files.texts, &protocols.vocabularies()).map_err(BundleError::Problems)?;
     policy.digest = digest_of(directory, &files).into();
     Ok(policy)
 }
@@ -109,26 +110,39 @@ fn listed(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The bundle's files, sorted by path.
-fn read(directory: &Path) -> Result<Vec<SourceFile>, BundleError> {
-    let mut paths = Vec::new();
-    find(directory, &mut paths)?;
-    if paths.is_empty() {
-        return Err(BundleError::Empty(directory.into()));
-    }
-    paths.sort();
-    let mut left = LARGEST;
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = read_file(&path, &mut left)
-                .map_err(|error| BundleError::Unreadable { path: path.clone(), error })?;
-            Ok(SourceFile { path, text })
-        })
-        .collect()
+/// A bundle's files, sorted by path.
+#[derive(Debug)]
+struct Files {
+    texts: Vec<SourceFile>,
+    /// What is no text: descriptors.
+    others: Vec<(PathBuf, Vec<u8>)>,
 }
 
-fn read_file(path: &Path, left: &mut u64) -> io::Result<String> {
+fn read(directory: &Path) -> Result<Files, BundleError> {
+    let mut paths = Vec::new();
+    find(directory, &mut paths)?;
+    paths.sort();
+    let (mut texts, mut others) = (Vec::new(), Vec::new());
+    let mut left = LARGEST;
+    for path in paths {
+        let unreadable = |error| BundleError::Unreadable { path: path.clone(), error };
+        let bytes = read_file(&path, &mut left).map_err(unreadable)?;
+        if has_descriptors(&path) {
+            others.push((path, bytes));
+            continue;
+        }
+        let text =
+            String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        let text = text.map_err(unreadable)?;
+        texts.push(SourceFile { path, text });
+    }
+    if texts.is_empty() {
+        return Err(BundleError::Empty(directory.into()));
+    }
+    Ok(Files { texts, others })
+}
+
+fn read_file(path: &Path, left: &mut u64) -> io::Result<Vec<u8>> {
     // Without O_NONBLOCK a FIFO would stop whoever reads it here.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     if !file.metadata()?.is_file() {
@@ -136,12 +150,12 @@ fn read_file(path: &Path, left: &mut u64) -> io::Result<String> {
             "it is not a regular file: take it out of the bundle's directory, or begin its name with a dot";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
-    let mut text = String::new();
-    let length = file.take(left.saturating_add(1)).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    let length = file.take(left.saturating_add(1)).read_to_end(&mut bytes)?;
     *left = left.checked_sub(length as u64).ok_or_else(|| {
         io::Error::new(io::ErrorKind::FileTooLarge, format!("the bundle is larger than {LARGEST} bytes"))
     })?;
-    Ok(text)
+    Ok(bytes)
 }
 
 fn find(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), BundleError> {
@@ -154,19 +168,27 @@ fn find(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<(), BundleError> {
         let path = entry.path();
         if entry.file_type().map_err(failed)?.is_dir() {
             find(&path, paths)?;
-        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+            || has_descriptors(&path)
+        {
             paths.push(path);
         }
     }
     Ok(())
 }
 
-/// SHA-256 over the sorted relative paths and contents, each after its length, lower-case hex.
-fn digest_of(directory: &Path, files: &[SourceFile]) -> String {
+/// Whether a file is a set of descriptors, by its name.
+fn has_descriptors(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "binpb")
+}
+
+/// SHA-256 over the sorted relative paths and contents, each after its length, lower-case hex; those that are no text last.
+fn digest_of(directory: &Path, files: &Files) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
-    for file in files {
-        let name = file.path.strip_prefix(directory).unwrap_or(&file.path);
-        for part in [name.as_os_str().as_encoded_bytes(), file.text.as_bytes()] {
+    let texts = files.texts.iter().map(|file| (&file.path, file.text.as_bytes()));
+    for (path, content) in texts.chain(files.others.iter().map(|(path, content)| (path, &**content))) {
+        let name = path.strip_prefix(directory).unwrap_or(path);
+        for part in [name.as_os_str().as_encoded_bytes(), content] {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
@@ -200,6 +222,9 @@ mod tests {
         assert_ne!(one, digest(&[("a.yaml", "y"), ("b.yaml", "x")]));
         assert_ne!(one, digest(&[("a.yaml", "xb.yamly")]));
         assert_ne!(one, digest(&[("a.yaml", "x"), ("c/b.yaml", "y")]));
+        let described = digest(&[("a.yaml", "x"), ("b.yaml", "y"), ("c.binpb", "z")]);
+        assert_ne!(one, described);
+        assert_ne!(described, digest(&[("a.yaml", "x"), ("b.yaml", "y"), ("c.binpb", "a")]));
     }
 
     #[test]
@@ -219,7 +244,7 @@ mod tests {
         let (directory, elsewhere) = (write_bundle(BUNDLE), write_bundle("# more"));
         let (link, of) = (directory.path().join("more.yaml"), elsewhere.path().join("bundle.yaml"));
         std::os::unix::fs::symlink(of, link).unwrap();
-        assert_eq!(read(directory.path()).unwrap().len(), 2);
+        assert_eq!(read(directory.path()).unwrap().texts.len(), 2);
     }
 
     #[test]

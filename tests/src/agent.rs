@@ -196,6 +196,11 @@ impl Agent {
         Ok(fs::write(self.path("bundle").join(name), text)?)
     }
 
+    /// Adds a file to the bundle that is no text.
+    pub fn add_to_bundle(&self, name: &str, content: &[u8]) -> Result<()> {
+        Ok(fs::write(self.path("bundle").join(name), content)?)
+    }
+
     /// A file of the bundle.
     pub fn read_bundle(&self, name: &str) -> Result<String> {
         Ok(fs::read_to_string(self.path("bundle").join(name))?)

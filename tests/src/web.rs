@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
@@ -137,6 +137,20 @@ impl Web {
         Ok(server)
     }
 
+    /// Starts the service of `policies/http/orders.proto` at this address; `stubs` is where protoc put what it made of that.
+    pub fn orders(&self, address: &str, stubs: &Path) -> Result<Process> {
+        let server = Process::start(
+            Command::new(format!("{CLIENTS}/python/bin/python"))
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("providers/orders_server.py"))
+                .arg(address)
+                .args([&self.certificates.certificate, &self.certificates.key])
+                .arg(stubs)
+                .stdin(Stdio::null()),
+        )?;
+        self.listens_at(address.parse()?)?;
+        Ok(server)
+    }
+
     /// Starts an object store and a table for whoever signs with access key `GATE`, the secret `token` and session token
     /// `session-token`. It is stopped when this is dropped.
     pub fn store(&self) -> Result<Process> {
@@ -155,10 +169,14 @@ impl Web {
     }
 
     fn listens(&self, port: u16) -> Result<()> {
+        self.listens_at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    fn listens_at(&self, address: SocketAddr) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             let log = || fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            ensure!(Instant::now() < deadline, "nobody listens at {port}:\n{}", log());
+            ensure!(Instant::now() < deadline, "nobody listens at {address}:\n{}", log());
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Ok(())

@@ -76,6 +76,7 @@ const PYTHON_DRIVERS: &[&str] = &[
     "httpx[http2]==0.28.1",
     "websockets==17.4",
     "grpcio==1.85.1",
+    "grpcio-tools==1.85.1",
     "aiohttp==3.14.5",
     "haralyzer==2.4.0",
     "boto3==1.44.5",

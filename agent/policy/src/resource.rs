@@ -40,6 +40,8 @@ pub struct Resource {
     pub connect_timeout: Duration,
     /// The protocol's own options.
     pub options: serde_json::Map<String, serde_json::Value>,
+    /// The folder of the file that it is written in: where relative paths among its options lead from.
+    pub folder: PathBuf,
 }
 
 impl Resource {

@@ -68,6 +68,14 @@ impl FieldMasks {
         covering.reduce(|a, b| plan::stricter(a, b))
     }
 
+    /// Whether these come from the same masks of the bundle.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same = |((columns, show), (others, shown)): (&(Arc<_>, Arc<_>), &(Arc<_>, Arc<_>))| {
+            Arc::ptr_eq(columns, others) && Arc::ptr_eq(show, shown)
+        };
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(is_same)
+    }
+
     /// Whether a field whose address begins like this could be masked. Says yes in doubt.
     pub fn reach(&self, beginning: &str) -> bool {
         self.0.iter().any(|(columns, _)| columns.reach(beginning))

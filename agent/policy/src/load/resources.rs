@@ -99,7 +99,7 @@ impl Loader<'_> {
         let mut taken: Vec<(Address, Position, &str)> = Vec::new();
         let mut shared: Vec<(PathBuf, Position, &str)> = Vec::new();
         let mut resources = Vec::new();
-        for (_, name, resource) in raw.iter().flat_map(|file| entries(file.resources.as_ref())) {
+        for (at, name, resource) in raw.iter().flat_map(|file| entries(file.resources.as_ref())) {
             self.known_protocol(resource);
             let addresses = self.addresses(&resource.addresses);
             let sockets = self.sockets(&resource.addresses, &addresses);
@@ -125,6 +125,7 @@ impl Loader<'_> {
                 identity: self.issuer_of(resource.identity.as_ref()),
                 connect_timeout: self.connect_timeout(resource.connect_timeout.as_ref()),
                 options: options(resource).map(|(_, name, value)| (name.to_owned(), value.clone())).collect(),
+                folder: self.problems.path(at).parent().map_or_else(PathBuf::new, Path::to_path_buf),
             });
         }
         resources

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
 
-use crate::{shown::Masked, traces::Traces, transcript::Transcript};
+use crate::{grpc::Messages, problem::Problem, shown::Masked, traces::Traces, transcript::Transcript};
 
 /// A response's body.
 pub(crate) enum Answer<'a> {
@@ -17,11 +17,22 @@ pub(crate) enum Answer<'a> {
     Upstream(Box<Shown<'a>>),
 }
 
+/// What of a body is looked at before it is shown.
+pub(crate) enum Looked<'a> {
+    Not,
+    /// All of it, through masks.
+    Masked(Box<Masked<'a>>),
+    /// The messages of a call of gRPC, one by one.
+    Messages(Messages<'a>),
+}
+
 /// An upstream's body as it is shown.
 pub(crate) struct Shown<'a> {
     body: Incoming,
     permit: &'a Permit,
-    masks: Option<Masked<'a>>,
+    looked: Looked<'a>,
+    /// The client was told how it ended; there is no more for it.
+    over: bool,
     transcript: Option<Transcript<'a>>,
     traces: Traces,
     /// What follows when all that was held back is out.
@@ -34,12 +45,12 @@ impl<'a> Shown<'a> {
     pub(crate) fn new(
         body: Incoming,
         permit: &'a Permit,
-        masks: Option<Masked<'a>>,
+        looked: Looked<'a>,
         transcript: Option<Transcript<'a>>,
         traces: Traces,
         length: Option<u64>,
     ) -> Self {
-        Self { body, permit, masks, transcript, traces, trailers: None, length }
+        Self { body, permit, looked, over: false, transcript, traces, trailers: None, length }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, String>> {
@@ -86,35 +97,65 @@ impl<'a> Shown<'a> {
     }
 
     async fn masked(&mut self) -> Option<Result<Frame<Bytes>, String>> {
-        loop {
+        while !self.over {
+            if let Looked::Messages(messages) = &mut self.looked {
+                match messages.next().await {
+                    Ok(Some(shown)) => return Some(Ok(Frame::data(shown))),
+                    Ok(None) => {}
+                    Err(problem) => return Some(Ok(self.cut(&problem))),
+                }
+            }
             let frame = match self.frame().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
                 None => return self.end(),
             };
-            let Some(masks) = &mut self.masks else { return Some(Ok(frame)) };
-            match frame.into_data().map(|data| masks.take(&data)) {
-                Ok(Ok(shown)) if shown.is_empty() => {}
-                Ok(Ok(shown)) => return Some(Ok(Frame::data(shown))),
-                Ok(Err(why)) => return Some(Err(cannot_be_masked(&why))),
+            match (&mut self.looked, frame.into_data()) {
+                (Looked::Not, Ok(data)) => return Some(Ok(Frame::data(data))),
+                (Looked::Not, Err(frame)) => return Some(Ok(frame)),
+                (Looked::Masked(masks), Ok(data)) => match masks.take(&data) {
+                    Ok(shown) if shown.is_empty() => {}
+                    Ok(shown) => return Some(Ok(Frame::data(shown))),
+                    Err(why) => return Some(Err(cannot_be_masked(&why))),
+                },
                 // What is masked has no trailers: a digest among them would tell of what is not shown.
-                Err(_trailers) => {}
+                (Looked::Masked(_), Err(_trailers)) => {}
+                (Looked::Messages(messages), Ok(data)) => messages.put(&data),
+                (Looked::Messages(messages), Err(frame)) => {
+                    let trailers = messages.trailers(frame.into_trailers().unwrap_or_default());
+                    self.over = true;
+                    return Some(trailers.map(Frame::trailers));
+                }
             }
         }
+        None
     }
 
     /// What the masks held back until the end.
     fn end(&mut self) -> Option<Result<Frame<Bytes>, String>> {
-        match self.masks.take()?.end() {
-            Ok(shown) if shown.is_empty() => None,
-            Ok(shown) => Some(Ok(Frame::data(shown))),
-            Err(why) => Some(Err(cannot_be_masked(&why))),
+        self.over = true;
+        match std::mem::replace(&mut self.looked, Looked::Not) {
+            Looked::Not => None,
+            Looked::Masked(masks) => match masks.end() {
+                Ok(shown) if shown.is_empty() => None,
+                Ok(shown) => Some(Ok(Frame::data(shown))),
+                Err(why) => Some(Err(cannot_be_masked(&why))),
+            },
+            Looked::Messages(messages) => messages.trailers(HeaderMap::new()).err().map(Err),
         }
     }
 
+    /// Ends a call of gRPC in whose answer a message may not go on.
+    fn cut(&mut self, problem: &Problem) -> Frame<Bytes> {
+        self.over = true;
+        self.permit.so_far(|outcome| outcome.error = Some(problem.detail().to_owned()));
+        Frame::trailers(problem.status())
+    }
+
     fn is_over(&self) -> bool {
-        let is_held = self.masks.is_some() || self.trailers.is_some() || self.traces.hold_back();
-        !is_held && self.body.is_end_stream()
+        let is_held =
+            !matches!(self.looked, Looked::Not) || self.trailers.is_some() || self.traces.hold_back();
+        self.over || !is_held && self.body.is_end_stream()
     }
 
     fn note(&mut self, frame: &Frame<Bytes>) {

@@ -2,12 +2,17 @@
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use tidegate_gate::{Action, Decision, Matter, Permit, Put, Waiting, policy::Effect};
+use tidegate_gate::{
+    Action, Decision, Matter, Permit, Put, Waiting,
+    policy::{Effect, Value},
+};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     body::{BodyError, Source},
     exchange::{Ended, NotSent, Responder, Session},
+    grpc,
+    messages::{Message, To},
     problem::Problem,
     request::{Understood, Way},
     secrets,
@@ -47,6 +52,11 @@ impl Session {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
             }
         };
+        if understood.is_stream {
+            // The rest follows message by message.
+            understood.first = whole;
+            return Ok((permit, None));
+        }
         Ok((permit, whole))
     }
 
@@ -59,6 +69,7 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<Option<Bytes>, NotSent> {
         let mut whole = None;
+        understood.is_answered_in_messages = self.is_about_messages(understood, To::Client);
         let refused = |text: &str, status, why: String| {
             self.gate.refuse("request", text, &why);
             NotSent::from(Problem::new(status, why))
@@ -67,7 +78,11 @@ impl Session {
         if is_measured || self.looks_into(understood) {
             self.take_room(understood, LOOKED_INTO)?;
             responder.proceed().await?;
-            let Some(body) = self.collect(source, LOOKED_INTO).await? else {
+            let read = match understood.is_stream {
+                true => self.first(source).await?,
+                false => self.collect(source, LOOKED_INTO).await?,
+            };
+            let Some(body) = read else {
                 let (status, why) = match self.looks_into(understood) {
                     true => (
                         StatusCode::PAYLOAD_TOO_LARGE,
@@ -89,33 +104,48 @@ impl Session {
                         format!("a rule looks at this request's body, which cannot be looked into: {why}");
                     refused(&understood.text, StatusCode::UNPROCESSABLE_ENTITY, why)
                 })?;
-                understood.knows(fields);
+                understood.knows(&fields, &body, self.is_about_messages(understood, To::Server));
             }
             whole = Some(body);
         }
+        self.read_for_people(understood, whole, source, responder).await
+    }
+
+    /// The same where somebody may be asked.
+    async fn read_for_people(
+        &self,
+        understood: &mut Understood,
+        whole: Option<Bytes>,
+        source: &mut impl Source,
+        responder: &mut impl Responder,
+    ) -> Result<Option<Bytes>, NotSent> {
         let verdict = self.gate.foresee(&understood.shape);
-        if verdict.is_ok_and(|verdict| verdict.effect == Effect::Hold) {
-            if understood.length != Some(0) && understood.is_compressed() {
-                let why =
-                    "this needs an approval, and nobody can read a body that is compressed: send it as it is";
-                return Err(refused(&understood.text, StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
-            }
-            if whole.is_none() {
-                self.take_room(understood, SHOWN)?;
-            }
-            responder.proceed().await?;
-            let shown = match whole {
-                Some(body) => Some(body).filter(|body| body.len() <= SHOWN),
-                None => self.collect(source, SHOWN).await?,
-            };
-            whole = Some(shown.ok_or_else(|| {
-                let why = format!(
-                    "this needs an approval, and its body is longer than anybody can be shown ({SHOWN} bytes)"
-                );
-                refused(&understood.text, StatusCode::PAYLOAD_TOO_LARGE, why)
-            })?);
+        if !verdict.is_ok_and(|verdict| verdict.effect == Effect::Hold) {
+            return Ok(whole);
         }
-        Ok(whole)
+        let refused = |text: &str, status, why: String| {
+            self.gate.refuse("request", text, &why);
+            NotSent::from(Problem::new(status, why))
+        };
+        if understood.length != Some(0) && understood.is_compressed() {
+            let why =
+                "this needs an approval, and nobody can read a body that is compressed: send it as it is";
+            return Err(refused(&understood.text, StatusCode::UNSUPPORTED_MEDIA_TYPE, why.to_owned()));
+        }
+        if whole.is_none() {
+            self.take_room(understood, SHOWN)?;
+        }
+        responder.proceed().await?;
+        let shown = match whole {
+            Some(body) => Some(body).filter(|body| body.len() <= SHOWN),
+            None => self.collect(source, SHOWN).await?,
+        };
+        Ok(Some(shown.ok_or_else(|| {
+            let why = format!(
+                "this needs an approval, and its body is longer than anybody can be shown ({SHOWN} bytes)"
+            );
+            refused(&understood.text, StatusCode::PAYLOAD_TOO_LARGE, why)
+        })?))
     }
 
     /// The body, whole, where its request cannot be signed without; and the room that it takes of the account's.
@@ -127,6 +157,11 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<(Option<Bytes>, Option<OwnedSemaphorePermit>), NotSent> {
         let sign_in = &self.server.options.sign_in;
+        if understood.is_stream && sign_in.needs_whole(&understood.payload, None, self.way.tls) {
+            let why =
+                "a rule looks at the messages of this call, which the gate would have to sign as a whole";
+            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, why).into());
+        }
         if whole.is_some() || !sign_in.needs_whole(&understood.payload, understood.length, self.way.tls) {
             return Ok((whole, None));
         }
@@ -164,9 +199,50 @@ impl Session {
         timeout(time, collected(source, most)).await.unwrap_or_else(|_| Err(late().into()))
     }
 
+    /// The first message of a client's stream, in its frame; empty, if there is none.
+    async fn first(&self, source: &mut impl Source) -> Result<Option<Bytes>, NotSent> {
+        let time = self.server.patience.whole;
+        let late =
+            || BodyError::Slow(format!("the gate reads a message of it first, and has none after {time:?}"));
+        let first = timeout(time, source.next()).await.map_err(|_| late())?;
+        Ok(Some(first.transpose()?.and_then(|frame| frame.into_data().ok()).unwrap_or_default()))
+    }
+
+    /// The permit for a message to the server, in its frame, that is not the first of its stream.
+    pub(crate) async fn sent(&self, understood: &Understood, frame: &Bytes) -> Result<Permit, Problem> {
+        let text = understood.message_text(To::Server, grpc::length(frame));
+        let fields = understood.fields(frame).map_err(|why| {
+            let why = format!("a rule looks at this message, which cannot be looked into: {why}");
+            Problem::refused(&self.gate.refuse("message", &text, &why))
+        })?;
+        let shape = understood.with(&fields, frame, self.is_about_messages(understood, To::Server));
+        let shown = understood.call.as_ref().and_then(|call| call.shown(frame).ok()).unwrap_or_default();
+        let message = Message { shape, text: &text, exact: frame, shown: &shown };
+        Ok(self.message(message, understood).await?)
+    }
+
     /// Whether a rule looks at the fields of its body.
-    fn looks_into(&self, understood: &Understood) -> bool {
-        understood.length != Some(0) && self.gate.depends_on("body", &understood.shape)
+    pub(crate) fn looks_into(&self, understood: &Understood) -> bool {
+        let is_looked_at = || {
+            self.gate.depends_on("body", &understood.shape) || self.is_about_messages(understood, To::Server)
+        };
+        understood.length != Some(0) && is_looked_at()
+    }
+
+    /// Whether a rule is about the messages of a call of gRPC one by one: it says so, by `action` or `to`. Only where there are
+    /// descriptors.
+    fn is_about_messages(&self, understood: &Understood, to: To) -> bool {
+        if self.server.options.descriptors.is_none() || !understood.is_grpc {
+            return false;
+        }
+        let mut shape = understood.message(to, 0);
+        let unknown = |(name, value): &mut (&str, Value)| {
+            if *name == "size" {
+                *value = Value::Unknown;
+            }
+        };
+        shape.items.iter_mut().flat_map(|item| &mut item.fields).for_each(unknown);
+        ["action", "to"].iter().any(|field| self.gate.depends_on(field, &shape))
     }
 
     /// Waits for a person: as long as the resource says, and the client is there.
@@ -219,19 +295,28 @@ fn matter(understood: &Understood, body: &Bytes, way: &Way) -> Matter {
     let query = understood.query.as_deref().unwrap_or_default();
     let line = format!("{} {} {} {query}", understood.method, understood.authority, understood.path);
     let matter = with_headers(Matter::new(line.as_bytes()), understood).at(way.server(&understood.authority));
+    // Nobody reads the bytes of a message of gRPC's.
+    let read = understood.call.as_ref().and_then(|call| call.shown(body).ok());
     match body.is_empty() {
         true => matter,
-        false => matter.with("body", body),
+        false => matter.shown_as("body", body, read.as_deref().unwrap_or(body)),
     }
 }
 
-/// What exactly a message would be, and over which WebSocket: what it was asked for with may say what the message is done to.
-pub(crate) fn message_matter(text: &str, message: &[u8], over: &Understood, way: &Way) -> Matter {
+/// What exactly a message would be, and over which WebSocket or in which call: what that was asked for with may say what the
+/// message is done to.
+pub(crate) fn message_matter(
+    text: &str,
+    (exact, read): (&[u8], &[u8]),
+    over: &Understood,
+    way: &Way,
+) -> Matter {
     let query = over.query.as_deref().unwrap_or_default();
     let line = format!("{} {} {query}", over.authority, over.path);
     let shown = over.text.lines().next().unwrap_or_default();
-    let matter = Matter::new(text.as_bytes()).with("message", message);
-    with_headers(matter.shown_as("websocket", line.as_bytes(), shown.as_bytes()), over)
+    let matter = Matter::new(text.as_bytes()).shown_as("message", exact, read);
+    let name = if over.offer.is_some() { "websocket" } else { "call" };
+    with_headers(matter.shown_as(name, line.as_bytes(), shown.as_bytes()), over)
         .at(way.server(&over.authority))
 }
 

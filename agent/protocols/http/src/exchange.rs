@@ -3,7 +3,7 @@
 use std::{future::Future, pin::pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, response::Parts};
 use hyper::{
     body::{Body, Incoming},
     upgrade::Upgraded,
@@ -12,9 +12,11 @@ use tidegate_gate::{Gate, Permit, Refusal, ServeError};
 
 use crate::{
     HttpServer,
-    answer::{Answer, Shown, cannot_be_masked},
+    answer::{Answer, Looked, Shown, cannot_be_masked},
     body::{self, BodyError, Noted, Outgoing, Source},
+    deciding::LOOKED_INTO,
     forward,
+    grpc::{self, Framed},
     problem::{Problem, Reader},
     request::{Asked, Understood, Way},
     sending::Heard,
@@ -51,6 +53,8 @@ pub(crate) trait Responder: Send {
     ) -> impl Future<Output = Result<(), Ended>> + Send;
     /// Whether a response has begun.
     fn has_begun(&self) -> bool;
+    /// Ends a response that has begun with these trailers, where they can be told from a whole one's.
+    fn cut(&mut self, trailers: HeaderMap) -> Result<(), Ended>;
     /// Resolves when the client wants no response any more, as far as that can be told.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
 }
@@ -89,6 +93,19 @@ enum Answered {
     /// The upstream has switched to WebSocket; with what the client is to be told, what must not come back, and the place of
     /// that connection.
     Switched(HeaderMap, Upgraded, Box<Traces>, Arc<upstream::Driver>),
+}
+
+/// Why a request's body is not sent to its end.
+pub(crate) enum Broke {
+    Body(BodyError),
+    /// A message in it may not go on.
+    Message(Problem),
+}
+
+impl From<BodyError> for Broke {
+    fn from(error: BodyError) -> Self {
+        Self::Body(error)
+    }
 }
 
 /// Why nothing was sent upstream.
@@ -169,7 +186,10 @@ impl Session {
         responder: &mut impl Responder,
     ) -> Result<(), Ended> {
         if responder.has_begun() {
-            return Err(Ended::Upstream(problem.detail().to_owned()));
+            return match reader {
+                Reader::Grpc => responder.cut(problem.status()),
+                _ => Err(Ended::Upstream(problem.detail().to_owned())),
+            };
         }
         let (head, body) = problem.response(self.gate.session(), reader).into_parts();
         responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await
@@ -177,13 +197,20 @@ impl Session {
 
     async fn understood(
         &self,
-        understood: Box<Understood>,
+        mut understood: Box<Understood>,
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Option<Box<Switched>>, NotSent> {
         match understood.payload.clone() {
             Payload::Chunked { length, trailer } => {
                 let mut source = Unchunked::new(source, length, trailer);
+                Box::pin(self.decided(understood, &mut source, responder)).await
+            }
+            _ if understood.call.as_ref().is_some_and(|call| call.is_client_stream)
+                && self.looks_into(&understood) =>
+            {
+                understood.is_stream = true;
+                let mut source = Framed::new(source, LOOKED_INTO);
                 Box::pin(self.decided(understood, &mut source, responder)).await
             }
             Payload::Plain | Payload::Digest(_) => self.decided(understood, source, responder).await,
@@ -268,14 +295,19 @@ impl Session {
         }
         // Each where it stays: a request's memory is for all that it may come to, and moved as a whole.
         let mut client = pin!(async {
-            if let Some((sender, noted)) = parts
-                && !Box::pin(body::pump(source, sender, noted)).await?
-            {
+            let taken = match parts {
+                None => true,
+                Some((sender, noted)) if understood.is_stream => {
+                    Box::pin(self.pump_messages(understood, source, sender, noted)).await?
+                }
+                Some((sender, noted)) => Box::pin(body::pump(source, sender, noted)).await?,
+            };
+            if !taken {
                 // The upstream wants no more of it; its response is what counts.
                 std::future::pending::<()>().await;
             }
             source.gone().await;
-            Err::<(), _>(BodyError::Gone)
+            Err::<(), _>(Broke::Body(BodyError::Gone))
         });
         let mut ended = pin!(async {
             tokio::select! {
@@ -286,9 +318,10 @@ impl Session {
         tokio::select! {
             biased;
             answered = self.answer(understood, permit, outgoing, responder) => answered,
-            Err(broke) = &mut client => Err(match responder.has_begun() {
-                true => Ended::Client(broke.to_string()).into(),
-                false => broke.into(),
+            Err(broke) = &mut client => Err(match broke {
+                Broke::Message(problem) => problem.into(),
+                Broke::Body(broke) if responder.has_begun() => Ended::Client(broke.to_string()).into(),
+                Broke::Body(broke) => broke.into(),
             }),
             refusal = &mut ended => match responder.has_begun() {
                 true => Err(Ended::Policy(refusal.message.to_string()).into()),
@@ -306,7 +339,8 @@ impl Session {
     ) -> Result<Answered, NotSent> {
         let verdict = permit.verdict().clone();
         let masks = Masks::of(&verdict, permit.masker());
-        let asking = self.ask(understood, permit, outgoing, masks.is_some());
+        let is_looked_at = masks.is_some() || understood.is_answered_in_messages;
+        let asking = self.ask(understood, permit, outgoing, is_looked_at);
         let Heard { response, traces, driver } = tokio::select! {
             biased;
             asked = asking => asked?,
@@ -324,7 +358,7 @@ impl Session {
         if let Err(why) = traces.can_be_read(&parts) {
             return Err(self.broke(why).into());
         }
-        let declared = forward::declared(&parts.headers).filter(|_| masks.is_none());
+        let declared = forward::declared(&parts.headers).filter(|_| !is_looked_at);
         let mut head = Response::new(());
         *head.status_mut() = parts.status;
         *head.headers_mut() = forward::client(&parts.headers);
@@ -332,12 +366,7 @@ impl Session {
         let has_body = understood.method != Method::HEAD
             && !body.is_end_stream()
             && !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let masks = match masks.map(|masks| masks.ready(parts.status, head.headers_mut(), has_body)) {
-            None => None,
-            Some(ready) => {
-                ready.map_err(|why| Problem::new(StatusCode::BAD_GATEWAY, cannot_be_masked(&why)))?
-            }
-        };
+        let looked = self.looked(understood, permit, masks, &parts, &mut head, has_body)?;
         let line =
             format!("{} {}", parts.status.as_str(), parts.status.canonical_reason().unwrap_or_default());
         permit.answered(forward::recorded(line.trim_end(), head.headers()));
@@ -345,10 +374,32 @@ impl Session {
             permit.so_far(|outcome| outcome.error = Some(parts.status.as_str().to_owned()));
         }
         let transcript = Transcript::of_response(permit, head.headers()).filter(|_| has_body);
-        let shown = Shown::new(body, permit, masks, transcript, traces, declared);
+        let shown = Shown::new(body, permit, looked, transcript, traces, declared);
         let mut body = Answer::Upstream(Box::new(shown));
         responder.respond(head, &mut body).await?;
         Ok(Answered::Shown)
+    }
+
+    /// What of a response's body is looked at; its header fields are masked here.
+    fn looked<'a>(
+        &'a self,
+        understood: &'a Understood,
+        permit: &'a Permit,
+        masks: Option<Masks<'a>>,
+        parts: &Parts,
+        head: &mut Response<()>,
+        has_body: bool,
+    ) -> Result<Looked<'a>, Problem> {
+        let decides = understood.is_answered_in_messages;
+        let is_call = understood.call.is_some() && grpc::is_protobuf(&parts.headers);
+        if is_call && (decides || masks.is_some()) {
+            masks.iter().for_each(|masks| masks.headers(head.headers_mut()));
+            return Ok(Looked::Messages(grpc::Messages::new(self, understood, permit, masks, decides)));
+        }
+        let Some(masks) = masks else { return Ok(Looked::Not) };
+        let ready = masks.ready(parts.status, head.headers_mut(), has_body);
+        let ready = ready.map_err(|why| Problem::new(StatusCode::BAD_GATEWAY, cannot_be_masked(&why)))?;
+        Ok(ready.map_or(Looked::Not, |masked| Looked::Masked(Box::new(masked))))
     }
 
     /// An upstream that was asked for a WebSocket and answers something else: what it says was asked for by no request that

@@ -14,9 +14,11 @@ mod exchange;
 mod fields;
 mod fill;
 mod forward;
+mod grpc;
 mod har;
 mod lasting;
 mod media;
+mod messages;
 mod options;
 mod overriding;
 mod patience;
@@ -230,6 +232,14 @@ pub mod fuzz {
     /// If what is no JSON is read as some.
     pub fn bodies(bytes: &[u8]) {
         crate::tour::bodies(bytes);
+    }
+
+    /// Messages of gRPC, in their frames.
+    ///
+    /// # Panics
+    /// If they are read differently in other pieces, or what is masked is shown.
+    pub fn grpc(bytes: &[u8]) {
+        crate::tour::grpc(bytes);
     }
 
     /// JSON and forms as masks show them.

@@ -1,6 +1,11 @@
 //! An HTTP resource's own options.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -10,6 +15,7 @@ use tidegate_gate::{
 };
 
 use crate::{
+    grpc::Descriptors,
     request::Way,
     sign_in::{RawSignIn, SignIn},
     target::{self, Authority, Tolerated},
@@ -35,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) h2c: bool,
     /// How long a held request waits for its answer before the client is told to ask again.
     pub(crate) wait: Duration,
+    /// What the messages of gRPC are.
+    pub(crate) descriptors: Option<Descriptors>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +55,7 @@ struct Raw {
     h2c: bool,
     /// In seconds.
     wait: Option<u64>,
+    descriptors: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -59,7 +68,7 @@ enum Trick {
 }
 
 const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}, \
-                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds)";
+                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds), descriptors (a file of gRPC's, as protoc makes it)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
@@ -101,6 +110,7 @@ impl Options {
             },
             h2c: raw.h2c,
             wait,
+            descriptors: raw.descriptors.map(|path| descriptors(resource, &path)).transpose()?,
         })
     }
 
@@ -116,6 +126,19 @@ impl Options {
         let is_there = way.names.as_ref().is_none_or(|names| names.contains(&host.host));
         self.added.contains(&host.host) || is_there && self.hosts.contains(&host.host)
     }
+}
+
+/// Descriptors from a file of the bundle, which its digest covers and nobody but root may change.
+fn descriptors(resource: &Resource, path: &Path) -> Result<Descriptors, ConfigError> {
+    let wrong = |why: String| ConfigError::in_option("descriptors", format!("options: {why}"));
+    let is_inside = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if !is_inside || path.extension().is_none_or(|extension| extension != "binpb") {
+        let shown = path.display();
+        return Err(wrong(format!(
+            "descriptors: {shown} is no *.binpb file of the bundle, by its path from where the resource is written"
+        )));
+    }
+    Descriptors::read(&resource.folder.join(path)).map_err(wrong)
 }
 
 /// A header field's name that is not the connection's own.

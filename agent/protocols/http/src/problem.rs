@@ -1,9 +1,11 @@
 //! What a client is told when the gate answers instead of the upstream (RFC 9457).
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use tidegate_gate::{Cause, Refusal};
+
+use crate::grpc;
 
 /// An answer of the gate's own.
 #[derive(Debug)]
@@ -73,6 +75,13 @@ impl Problem {
         Self { retry_after: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
+    /// The same as the end of a call of gRPC that has begun to be answered.
+    pub(crate) fn status(&self) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        self.grpc(&mut trailers);
+        trailers
+    }
+
     /// What is wrong.
     pub(crate) fn detail(&self) -> &str {
         &self.detail
@@ -85,6 +94,7 @@ impl Problem {
             Reader::Any => self.json(session, &mut headers),
             Reader::Git => self.text(session, &mut headers),
             Reader::Grpc => {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 self.grpc(&mut headers);
                 Bytes::new()
             }
@@ -132,22 +142,25 @@ impl Problem {
         format!("{}\n{hint}tidegate session {session}\n", self.detail).into()
     }
 
-    /// The trailers-only form: `grpc-status` and `grpc-message` among the headers.
+    /// `grpc-status` and `grpc-message`; among the headers, where nothing else is answered.
     fn grpc(&self, headers: &mut HeaderMap) {
         let code = match self.status {
             // Not for ever, as what is denied is: clients may ask again.
-            StatusCode::FORBIDDEN if self.approval.is_some() => "14",
-            StatusCode::FORBIDDEN => "7",
-            StatusCode::TOO_MANY_REQUESTS => "8",
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => "14",
-            StatusCode::NOT_IMPLEMENTED => "12",
-            _ => "3",
+            StatusCode::FORBIDDEN if self.approval.is_some() => 14,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::TOO_MANY_REQUESTS => 8,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => 14,
+            StatusCode::NOT_IMPLEMENTED => 12,
+            _ => 3_u16,
         };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from_static(code));
+        headers.insert("grpc-status", code.into());
         if let Some(seconds) = self.retry_after {
-            // As gRPC's own retries have it (gRFC A6).
+            // As gRPC's own retries have it (gRFC A6), and as people's code does.
             headers.insert("grpc-retry-pushback-ms", seconds.saturating_mul(1000).into());
+            let details = HeaderValue::from_str(&grpc::retry_info(code.into(), &self.detail, seconds));
+            headers.extend(
+                details.ok().map(|details| (HeaderName::from_static("grpc-status-details-bin"), details)),
+            );
         }
         let hint = self.hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
         let message = crate::target::encoded(format!("{}{hint}", self.detail).as_bytes());

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Scheme};
 use tidegate_gate::policy::{Item, Shape, Value};
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,7 +12,9 @@ use crate::{
     fields::{self, Fields},
     fill::Filled,
     forward,
+    grpc::{self, Call},
     media::{self, Media, media_type},
+    messages::{To, know},
     options::Options,
     problem::{Problem, Reader},
     secrets,
@@ -84,6 +87,18 @@ pub(crate) struct Understood {
     pub(crate) offer: Option<Offer>,
     /// How its body comes, where the gate signs the request.
     pub(crate) payload: Payload,
+    /// Its client speaks gRPC.
+    pub(crate) is_grpc: bool,
+    /// What its messages are, where the bundle tells.
+    pub(crate) call: Option<Call>,
+    /// Rules see it as it is before any message of it is known.
+    bare: Arc<Shape>,
+    /// Its messages to the server are decided one by one, as they come.
+    pub(crate) is_stream: bool,
+    /// The first of them, in its frame, which was decided with the request.
+    pub(crate) first: Option<Bytes>,
+    /// The messages that answer it are decided one by one.
+    pub(crate) is_answered_in_messages: bool,
 }
 
 impl Asked {
@@ -170,6 +185,9 @@ impl Asked {
         let beside: Vec<Item> =
             beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
         shape.items.extend(beside);
+        let is_grpc = self.is_grpc();
+        let call = rpc(method, &path, &headers).filter(|_| grpc::is_protobuf(&headers));
+        let call = call.and_then(|name| options.descriptors.as_ref()?.call(name));
         let query = query.map(|query| query.text);
         let recorded = |query| format!("?{}", secrets::shown_query(query, options.sign_in.parameter()));
         let shown = query.as_deref().map_or_else(String::new, recorded);
@@ -190,6 +208,12 @@ impl Asked {
             room: None,
             offer,
             payload,
+            is_grpc,
+            call,
+            bare: Arc::default(),
+            is_stream: false,
+            first: None,
+            is_answered_in_messages: false,
         })
     }
 
@@ -269,6 +293,11 @@ impl Understood {
         self.filled.as_ref().is_some_and(|filled| !filled.secrets().is_empty())
     }
 
+    /// Service and method, where it may be a call of gRPC.
+    pub(crate) fn rpc(&self) -> Option<&str> {
+        rpc(self.method.as_str(), &self.path, &self.headers)
+    }
+
     /// Whether its body is encoded.
     pub(crate) fn is_compressed(&self) -> bool {
         let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
@@ -286,13 +315,21 @@ impl Understood {
         {
             return Err(format!("its character set is {charset}"));
         }
-        fields::read(kind.as_ref().map(|kind| &*kind.essence), body)
+        match &self.call {
+            Some(call) => call.fields(body),
+            None if self.is_grpc => {
+                Err("no descriptors have this call of gRPC (options: {descriptors: FILE})".into())
+            }
+            None => fields::read(kind.as_ref().map(|kind| &*kind.essence), body),
+        }
     }
 
     /// Adds how many bytes its body has, which were not known before.
     pub(crate) fn measures(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        self.length = Some(bytes);
+        if !self.is_stream {
+            self.length = Some(bytes);
+        }
         let mut shape = Shape::clone(&self.shape);
         for (_, value) in
             shape.items.iter_mut().flat_map(|item| &mut item.fields).filter(|(name, _)| *name == "size")
@@ -302,13 +339,25 @@ impl Understood {
         self.shape = Arc::new(shape);
     }
 
-    /// Adds what is known of its body's fields.
-    pub(crate) fn knows(&mut self, fields: Fields) {
-        let mut shape = Shape::clone(&self.shape);
-        for item in &mut shape.items {
-            item.fields.push(("body", Value::Named(fields.clone())));
+    /// Adds what is known of its body's fields. Where rules are about messages, and the body is one, it is decided as that, too.
+    pub(crate) fn knows(&mut self, fields: &Fields, body: &[u8], is_about_messages: bool) {
+        self.bare = std::mem::take(&mut self.shape);
+        self.shape = Arc::new(self.with(fields, body, is_about_messages));
+    }
+
+    /// What is decided of another message in its stream: the same as of the first.
+    pub(crate) fn with(&self, fields: &Fields, body: &[u8], is_about_messages: bool) -> Shape {
+        let mut shape = Shape::clone(&self.bare);
+        for (name, value) in shape.items.iter_mut().flat_map(|item| &mut item.fields) {
+            if *name == "size" {
+                *value = size(Some(body.len() as u64));
+            }
         }
-        self.shape = Arc::new(shape);
+        if is_about_messages && !body.is_empty() {
+            shape.items.extend(self.message(To::Server, grpc::length(body)).items);
+        }
+        know(&mut shape, fields);
+        shape
     }
 
     /// The target for a server that speaks HTTP/2, or HTTP/1.1.

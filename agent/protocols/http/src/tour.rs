@@ -11,6 +11,7 @@ use tidegate_gate::{
 
 use crate::{
     fields,
+    grpc::{self, Call, Descriptors, Frames},
     shown::Masks,
     target::{self, Authority, Query, Tolerated},
     vocabulary::VOCABULARY,
@@ -137,10 +138,48 @@ pub(crate) fn masks(bytes: &[u8]) {
     }
 }
 
+/// Messages of gRPC: the same in whatever pieces they come; what is read at all is shown without what is masked.
+pub(crate) fn grpc(bytes: &[u8]) {
+    let whole = messages(bytes, bytes.len().max(1));
+    for piece in [1, 4] {
+        assert_eq!(messages(bytes, piece), whole, "in pieces of {piece}");
+    }
+    let (verdict, masker) = masks_of_all();
+    let Some((call, masks)) = Masks::of(verdict, masker).and_then(|masks| Some((call()?, masks))) else {
+        return;
+    };
+    for message in whole {
+        let (read, shown) = (call.fields(&grpc::framed(&message)), call.masked(&message, &masks));
+        assert!(read.is_err() || shown.is_ok(), "read and not masked: {}", message.escape_ascii());
+        let Ok(shown) = shown else { continue };
+        let again = call.masked(&shown, &masks);
+        assert_eq!(again.as_ref(), Ok(&shown), "what is masked stays so");
+    }
+}
+
+/// Whole messages, up to what is none.
+fn messages(bytes: &[u8], piece: usize) -> Vec<Bytes> {
+    let (mut frames, mut all) = (Frames::new(1 << 16), Vec::new());
+    for piece in bytes.chunks(piece) {
+        frames.put(piece);
+        while let Ok(Some(message)) = frames.next() {
+            all.push(message);
+        }
+    }
+    all
+}
+
+/// A call whose message holds itself, and whatever else there is.
+fn call() -> Option<Call> {
+    static CALL: OnceLock<Option<Call>> = OnceLock::new();
+    let read =
+        || Descriptors::of(include_bytes!("tests/grpc/shop.binpb")).ok()?.call("acme.shop.Orders/Echo");
+    CALL.get_or_init(read).clone()
+}
+
 /// A body as it is shown; none if it is refused.
 fn shown(kind: &'static str, body: &[u8], piece: usize) -> Option<Vec<u8>> {
-    static MASKS: OnceLock<(Verdict, Masker)> = OnceLock::new();
-    let (verdict, masker) = MASKS.get_or_init(|| (verdict(), Masker::new(Secret::new(vec![7; 32]))));
+    let (verdict, masker) = masks_of_all();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     let mut masked = Masks::of(verdict, masker)?.ready(StatusCode::OK, &mut headers, true).ok()??;
@@ -152,10 +191,15 @@ fn shown(kind: &'static str, body: &[u8], piece: usize) -> Option<Vec<u8>> {
     Some(all)
 }
 
+fn masks_of_all() -> &'static (Verdict, Masker) {
+    static MASKS: OnceLock<(Verdict, Masker)> = OnceLock::new();
+    MASKS.get_or_init(|| (verdict(), Masker::new(Secret::new(vec![7; 32]))))
+}
+
 fn verdict() -> Verdict {
     const BUNDLE: &str = "{tidegate: 1, name: it, subjects: {tester: {users: ['0']}}, resources: {it: {protocol: http, \
                           addresses: ['it.test:443']}}, rules: [{name: all, subjects: [tester], resources: [it], allow: [{}], \
-                          masks: [all]}], masks: {all: {columns: [body.secret], content: [card]}}}";
+                          masks: [all]}], masks: {all: {columns: [body.secret, body.customerName], content: [card]}}}";
     let file = SourceFile { path: "it.yaml".into(), text: BUNDLE.into() };
     let principal = Principal { subjects: vec!["tester".into()], ..Principal::default() };
     let items = vec![Item { fields: vec![("action", Value::Word("request"))], must_name: None }];
@@ -177,6 +221,7 @@ mod tests {
         each("targets", super::targets);
         each("bodies", super::bodies);
         each("masks", super::masks);
+        each("grpc", super::grpc);
     }
 
     fn each(name: &str, tour: fn(&[u8])) {
@@ -195,6 +240,7 @@ mod tests {
             super::targets(&bytes);
             super::bodies(&bytes);
             super::masks(&bytes);
+            super::grpc(&bytes);
         }
 
         #[test]

@@ -302,6 +302,7 @@ mod tests {
             tolerated: Tolerated::default(),
             h2c: false,
             wait: Duration::ZERO,
+            descriptors: None,
         };
         let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());
         assert_eq!(

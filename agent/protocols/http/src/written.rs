@@ -2,6 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Version};
 use tidegate_gate::policy::{Host, Misread, Resource, Shape, TlsMode};
 
@@ -41,9 +42,14 @@ pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, Misrea
     let mut understood =
         asked.understand(&way, &options).map_err(|problem| Misread::Refused(problem.detail().to_owned()))?;
     if let Some(body) = body {
-        let fields = understood.fields(body.as_bytes());
+        // A message of gRPC is written as JSON.
+        let body = match &understood.call {
+            Some(call) => call.body_of_json(body)?,
+            None => Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let fields = understood.fields(&body);
         let refused = |why| Misread::Refused(format!("its body cannot be looked into: {why}"));
-        understood.knows(fields.map_err(refused)?);
+        understood.knows(&fields.map_err(refused)?, &body, false);
     }
     Ok(Arc::unwrap_or_clone(understood.shape))
 }

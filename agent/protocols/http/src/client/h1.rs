@@ -405,6 +405,10 @@ impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
         self.begun
     }
 
+    fn cut(&mut self, _: HeaderMap) -> Result<(), Ended> {
+        Err(Ended::Policy("a message of it may not go on".into()))
+    }
+
     /// The connection's other direction tells.
     fn gone(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()

@@ -288,6 +288,11 @@ impl Responder for H2Responder {
         self.stream.is_some()
     }
 
+    fn cut(&mut self, trailers: HeaderMap) -> Result<(), Ended> {
+        let stream = self.stream.as_mut();
+        stream.map_or(Ok(()), |stream| stream.send_trailers(trailers).map_err(|error| lost(&error)))
+    }
+
     async fn gone(&mut self) {
         // Nobody waits for a response that was reset, or whose connection broke.
         let _ = poll_fn(|context| match &mut self.stream {

@@ -21,7 +21,7 @@ use self::{form::Urlencoded, inflate::Inflate, json::Json, markup::Markup, text:
 use crate::{media::Media, secrets};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
-const ABOUT_THE_WHOLE: [&str; 8] = [
+const ABOUT_THE_WHOLE: [&str; 9] = [
     "content-md5",
     "digest",
     "content-digest",
@@ -30,6 +30,7 @@ const ABOUT_THE_WHOLE: [&str; 8] = [
     "x-goog-hash",
     "accept-ranges",
     "content-length",
+    "grpc-status-details-bin",
 ];
 
 /// Asks for digests of the whole.
@@ -63,6 +64,7 @@ pub(crate) fn ask_for_the_whole(method: &Method, headers: &mut HeaderMap) -> Res
 /// Makes a request ready whose response is looked through: a part of a value is not known for what it is.
 pub(crate) fn ask_for_text(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.remove("grpc-accept-encoding");
     headers.remove(header::RANGE);
 }
 
@@ -191,7 +193,21 @@ impl<'a> Masks<'a> {
         }
     }
 
-    fn headers(&self, headers: &mut HeaderMap) {
+    /// Who shows values otherwise than they are.
+    pub(crate) fn masker(&self) -> &'a Masker {
+        self.masker
+    }
+
+    /// What is left of them where these others are applied, too: no field is shown through the same mask twice, as tokens would
+    /// be others then.
+    pub(crate) fn beside(self, other: &Self) -> Self {
+        let is_same =
+            |fields: &Arc<FieldMasks>| other.fields.as_ref().is_some_and(|other| fields.is_same(other));
+        Self { fields: self.fields.filter(|fields| !is_same(fields)), ..self }
+    }
+
+    /// Masks header fields.
+    pub(crate) fn headers(&self, headers: &mut HeaderMap) {
         for name in ABOUT_THE_WHOLE {
             headers.remove(name);
         }
@@ -216,7 +232,7 @@ impl<'a> Masks<'a> {
     }
 
     /// How a field is shown, where it is masked.
-    fn field(&self, path: &str) -> Option<&Arc<Show>> {
+    pub(crate) fn field(&self, path: &str) -> Option<&Arc<Show>> {
         match (&self.withheld, &self.fields) {
             (Some(withheld), _) if secrets::is_in_body(path) => Some(withheld),
             (_, fields) => fields.as_ref()?.show(path),
@@ -231,7 +247,8 @@ impl<'a> Masks<'a> {
         }
     }
 
-    fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
+    /// A text, with what is looked for by content shown otherwise.
+    pub(crate) fn scan<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         match &self.content {
             Some(mask) => self.masker.scan(mask, text),
             None => Cow::Borrowed(text),

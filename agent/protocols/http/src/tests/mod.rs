@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bodies;
+mod calls;
 mod coming_back;
 mod contract;
 mod h2_tricks;

@@ -7,10 +7,7 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use http::HeaderMap;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tidegate_gate::{
-    Action, Cause, Decision, Hold, Outcome, Permit, Put, Refusal, ServeError,
-    policy::{Item, Shape, Value},
-};
+use tidegate_gate::{Cause, Outcome, Permit, Refusal, ServeError, policy::Value};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::OwnedSemaphorePermit,
@@ -27,14 +24,19 @@ use tokio_tungstenite::{
 
 use super::room::{Measured, Meter, NoRoom};
 use crate::{
-    answer::cannot_be_masked, deciding::message_matter, exchange::Session, fields, request::Understood,
-    shown::Masks, target, traces::Traces, transcript, upstream::Driver,
+    answer::cannot_be_masked,
+    exchange::Session,
+    fields,
+    messages::{self, Stopped, TOO_LONG, To, know},
+    request::Understood,
+    shown::Masks,
+    traces::Traces,
+    transcript,
+    upstream::Driver,
 };
 
 /// Most bytes of a message.
 const LARGEST: usize = 4 * 1024 * 1024;
-/// Most bytes of a message that somebody can be asked about.
-const SHOWN: usize = 64 * 1024;
 /// How long the two may take to take leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Most bytes of a close frame's reason (RFC 6455, 5.5).
@@ -55,13 +57,6 @@ pub(crate) struct Switched {
     pub(crate) room: Option<OwnedSemaphorePermit>,
     /// The upstream's connection, with its place among the account's.
     pub(crate) driver: Arc<Driver>,
-}
-
-/// Whom a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum To {
-    Server,
-    Client,
 }
 
 /// Why it is over, and what each side is told.
@@ -151,7 +146,7 @@ impl Place<'_> {
                 Message::Close(frame) => return self.closed(to, frame),
                 // Answered where they arrive: what they carry is no message.
                 Message::Ping(payload) | Message::Pong(payload) => {
-                    meter.went_on_between(to.frame_of(payload.len()));
+                    meter.went_on_between(frame_of(to, payload.len()));
                     continue;
                 }
                 Message::Frame(_) => continue,
@@ -209,7 +204,8 @@ impl Place<'_> {
 
     async fn permit(&self, to: To, word: &'static str, payload: &Bytes) -> Result<Permit, Closing> {
         let gate = &self.session.gate;
-        let mut shape = self.shape(to, word, payload.len());
+        let mut shape = self.asked.message(to, payload.len());
+        shape.items.iter_mut().for_each(|item| item.fields.push(("message", Value::Word(word))));
         let (host, path) = (&self.asked.authority.host, &self.asked.path);
         let text = format!("message {word} to {}, {host} {path}, {} bytes", to.word(), payload.len());
         if gate.depends_on("body", &shape) {
@@ -221,55 +217,13 @@ impl Place<'_> {
                 let why = format!("a rule looks at this message, which cannot be looked into: {why}");
                 Closing::policy(&gate.refuse("message", &text, &why).message)
             })?;
-            for item in &mut shape.items {
-                item.fields.push(("body", Value::Named(read.clone())));
-            }
+            know(&mut shape, &read);
         }
-        let shape = Arc::new(shape);
-        match gate.ask(Action { name: "message", shape: &shape, text: &text, count: 1 }).await {
-            Decision::Permit(permit) => Ok(permit),
-            Decision::Refuse(refusal) => Err(Closing::refused(&refusal)),
-            Decision::Hold(hold) => self.held(hold, &shape, &text, payload).await,
-        }
-    }
-
-    /// Waits for a person as long as the resource says; what follows in this direction waits behind it.
-    async fn held(
-        &self,
-        hold: Hold,
-        shape: &Arc<Shape>,
-        text: &str,
-        payload: &Bytes,
-    ) -> Result<Permit, Closing> {
-        if payload.len() > SHOWN {
-            return Err(Closing::policy("this needs an approval, and is longer than anybody can be shown"));
-        }
-        let matter = message_matter(text, payload, &self.asked, &self.session.way);
-        let refused = |refusal: Refusal| Closing::refused(&refusal);
-        let mut waiting = match hold.put(matter).await.map_err(refused)? {
-            Put::Permit(permit) => return Ok(permit),
-            Put::Waits(waiting) => waiting,
-        };
-        match timeout(self.session.server.options.wait, waiting.settled()).await {
-            Ok(approved) => approved.map_err(refused)?.permit(shape).await.map_err(refused),
-            Err(_) => {
-                let told = waiting.told();
-                waiting.leave();
-                Err(refused(told))
-            }
-        }
-    }
-
-    fn shape(&self, to: To, word: &'static str, bytes: usize) -> Shape {
-        let fields = vec![
-            ("action", Value::Word("message")),
-            ("message", Value::Word(word)),
-            ("to", Value::Word(to.word())),
-            ("host", Value::Text(self.asked.authority.host.clone())),
-            ("path", Value::Text(target::as_rules_see(&self.asked.path).into())),
-            ("size", Value::Number(i64::try_from(bytes).unwrap_or(i64::MAX))),
-        ];
-        Shape { items: vec![Item { fields, must_name: None }], open: true, ..Shape::default() }
+        let message = messages::Message { shape, text: &text, exact: payload, shown: payload };
+        self.session.message(message, &self.asked).await.map_err(|stopped| match stopped {
+            Stopped::Refused(refusal) | Stopped::Waits(refusal, _) => Closing::refused(&refusal),
+            Stopped::TooLong => Closing::policy(TOO_LONG),
+        })
     }
 
     /// One side took leave, the other is told. A server's reason is shown as its messages are, a client's goes nowhere.
@@ -287,18 +241,9 @@ impl Place<'_> {
     }
 }
 
-impl To {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-        }
-    }
-
-    /// Bytes of a short frame with so many: those of clients have a mask (RFC 6455, 5.2).
-    fn frame_of(self, payload: usize) -> usize {
-        payload + if self == Self::Server { 6 } else { 2 }
-    }
+/// Bytes of a short frame with so many: those of clients have a mask (RFC 6455, 5.2).
+fn frame_of(from: To, payload: usize) -> usize {
+    payload + if from == To::Server { 6 } else { 2 }
 }
 
 impl Closing {

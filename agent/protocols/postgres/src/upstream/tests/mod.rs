@@ -27,6 +27,7 @@ pub(super) fn resource(tls: UpstreamTls) -> Resource {
         identity: None,
         connect_timeout: std::time::Duration::from_secs(20),
         options: serde_json::Map::new(),
+        folder: std::path::PathBuf::new(),
     }
 }
 
