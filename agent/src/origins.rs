@@ -355,6 +355,7 @@ fn principal(captured: Captured, facts: Facts, name: Option<AccountName>) -> Pri
         cgroup: facts.cgroup,
         unit: facts.unit,
         container: facts.container,
+        image: facts.image,
         claimed_container: facts.claimed_container,
         ancestry: facts.ancestry,
         ..Process::default()

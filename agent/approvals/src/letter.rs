@@ -208,6 +208,7 @@ fn body(id: &str, page: Option<String>, inquiry: &Inquiry, event: &Event) -> Val
                 "executable": process.executable,
                 "unit": process.unit,
                 "container": process.container,
+                "image": process.image,
             },
         },
     })

@@ -13,6 +13,7 @@ mod digest;
 mod directory;
 mod error;
 mod governed;
+mod image;
 pub mod inherited;
 mod kernel;
 mod log;

@@ -12,6 +12,8 @@ use procfs::ticks_per_second;
 
 use crate::cgroup::Hierarchy;
 use crate::digest::{Digests, Known, Remembered, Unread};
+use crate::image::Images;
+use crate::placement::Containers;
 use crate::{Captured, KernelError, arguments, placement};
 
 /// Ancestors that are named at most.
@@ -48,6 +50,8 @@ pub struct Process {
     pub unit: Option<Arc<str>>,
     /// Id of the outermost container, where only root can have named its cgroup.
     pub container: Option<Arc<str>>,
+    /// Id of the image that this container was made from, as `sha256:` and hexadecimal.
+    pub image: Option<Arc<str>>,
     /// Id of a container, or of the next within that one, by a name that its account may have made up.
     pub claimed_container: Option<Arc<str>>,
     /// Executables of the ancestors, parent first.
@@ -59,6 +63,7 @@ pub struct Process {
 pub struct Processes {
     hierarchy: Hierarchy,
     digests: Digests,
+    images: Images,
 }
 
 impl Processes {
@@ -66,23 +71,23 @@ impl Processes {
     ///
     /// There is no cgroup v2 hierarchy.
     pub fn new() -> Result<Self, KernelError> {
-        Ok(Self { hierarchy: Hierarchy::find()?, digests: Digests::default() })
+        Ok(Self { hierarchy: Hierarchy::find()?, digests: Digests::default(), images: Images::default() })
     }
 
     /// Facts about the process that the kernel captured, and its executable if the digest of that is not known yet. Reads
     /// files: not for an async context. Asks no name service, which may not answer.
     pub fn facts(&self, captured: &Captured) -> (Process, Option<Unread>) {
         let cgroup: Option<Arc<str>> = self.hierarchy.path(captured.cgroup_id).map(Arc::from);
-        let containers =
-            cgroup.as_deref().map(|path| placement::containers(path, self.hierarchy.named_by_root(path)));
-        let containers = containers.unwrap_or_default();
+        let containers = cgroup.as_deref().map(|path| self.containers(path)).unwrap_or_default();
+        let container: Option<Arc<str>> = containers.certain.map(Arc::from);
         let mut process = Process {
             pid: captured.pid,
             uid: captured.uid,
             gid: captured.gid,
             command: Arc::clone(&captured.command),
             unit: cgroup.as_deref().and_then(placement::unit).map(Arc::from),
-            container: containers.certain.map(Arc::from),
+            image: container.as_ref().and_then(|container| self.images.of(container)),
+            container,
             claimed_container: containers.claimed.map(Arc::from),
             cgroup,
             ..Process::default()
@@ -97,6 +102,23 @@ impl Processes {
             }
         }
         (process, unread)
+    }
+
+    /// Id of the outermost container that a cgroup is of, where only root can have named it.
+    pub fn container(&self, cgroup_id: u64) -> Option<Arc<str>> {
+        let path = self.hierarchy.path(cgroup_id)?;
+        self.containers(&path).certain.map(Arc::from)
+    }
+
+    /// The same of the process that has this id now.
+    pub fn container_of(&self, pid: u32) -> Option<Arc<str>> {
+        let groups = Entry::new(i32::try_from(pid).ok()?).ok()?.cgroups().ok()?;
+        let group = groups.0.into_iter().find(|group| group.hierarchy == 0)?;
+        self.containers(&group.pathname).certain.map(Arc::from)
+    }
+
+    fn containers<'a>(&self, path: &'a str) -> Containers<'a> {
+        placement::containers(path, self.hierarchy.named_by_root(path))
     }
 
     /// SHA-256 of an executable, in lower-case hex; none if it changes meanwhile. Takes as long as reading it does.

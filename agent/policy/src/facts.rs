@@ -15,6 +15,8 @@ pub(crate) struct Facts {
     pub(crate) units: Option<Globs>,
     /// Container ids.
     pub(crate) containers: Option<Globs>,
+    /// Ids of images that containers were made from.
+    pub(crate) images: Option<Vec<Arc<str>>>,
 }
 
 impl Facts {
@@ -23,6 +25,7 @@ impl Facts {
     pub(crate) fn are_of(&self, process: &Process, grants: bool) -> Result<(), &'static str> {
         // With its cgroup it is known that a process is in no unit or container.
         let placed = process.cgroup.is_some();
+        let may_be_boxed = process.container.is_some() || !placed;
         let globs = |globs: &Option<Globs>, fact: &Option<Arc<str>>, known: bool| match (globs, fact) {
             (None, _) => true,
             (Some(globs), Some(fact)) => globs.matches(fact),
@@ -33,6 +36,14 @@ impl Facts {
             (Some(digests), Some(digest)) => digests.contains(digest),
             (Some(_), None) => !grants,
         };
+        let image = match (&self.images, &process.image) {
+            (None, _) => true,
+            (Some(images), Some(image)) if images.contains(image) => true,
+            // What is within that container, or what it was made from, nobody can tell.
+            (Some(_), image) => {
+                !grants && (process.claimed_container.is_some() || image.is_none() && may_be_boxed)
+            }
+        };
         let judged = [
             (globs(&self.executables, &process.executable, false), "executables"),
             (digest, "executables, by their digest"),
@@ -41,6 +52,7 @@ impl Facts {
                 globs(&self.containers, &process.container, placed) || !grants && self.claims(process),
                 "containers",
             ),
+            (image, "containers, by their image"),
         ];
         judged.into_iter().find(|(is, _)| !is).map_or(Ok(()), |(_, what)| Err(what))
     }
@@ -59,14 +71,15 @@ impl Facts {
             (Some(ours), Some(theirs)) => ours.written == theirs.written,
             (Some(_), None) => false,
         };
-        let digests = match (&self.sha256, &other.sha256) {
+        let digests = |ours: &Option<Vec<Arc<str>>>, theirs: &Option<Vec<Arc<str>>>| match (ours, theirs) {
             (None, _) => true,
             (Some(ours), Some(theirs)) => theirs.iter().all(|digest| ours.contains(digest)),
             (Some(_), None) => false,
         };
         globs(&self.executables, &other.executables)
-            && digests
+            && digests(&self.sha256, &other.sha256)
             && globs(&self.units, &other.units)
             && globs(&self.containers, &other.containers)
+            && digests(&self.images, &other.images)
     }
 }

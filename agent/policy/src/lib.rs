@@ -41,7 +41,7 @@ pub use explain::{Explanation, RuleExplanation};
 pub use identity::{Identity, Unproven};
 pub use issuer::{Algorithm, Claims, Elsewhere, Issuer, TokenSource};
 pub use policy::{Policy, schema};
-pub use principal::{Principal, Process};
+pub use principal::{Principal, Process, Sharer};
 pub use problem::{Problem, SourceFile};
 pub use rate::{Limit, Rate};
 pub use resource::{Address, Host, Pass, Resource, Subject, TlsMode, UpstreamTls};

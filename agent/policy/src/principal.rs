@@ -1,6 +1,6 @@
 //! Who is asking.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,9 @@ pub struct Process {
     pub unit: Option<Arc<str>>,
     /// Id of the outermost container, where only root can have named its cgroup.
     pub container: Option<Arc<str>>,
+    /// Id of the image that this container was made from, as `sha256:` and lower-case hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Arc<str>>,
     /// Id of a container, or of the next within that one, by a name that its account may have made up: nothing is granted
     /// on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,5 +85,63 @@ impl Process {
     /// The user id of whoever answers for it: a sub-uid counts as the user whose it is.
     pub fn account(&self) -> u32 {
         self.sub_uid_of.unwrap_or(self.uid)
+    }
+
+    /// As whom it counts where each has a share.
+    pub fn sharer(&self) -> Sharer {
+        Sharer::of(self.account(), self.container.as_ref())
+    }
+}
+
+/// As whom a process counts where each has a share: of places, of time, of what a rule lets through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sharer {
+    /// An account.
+    Account(u32),
+    /// A container that root made, by its id: whoever is root in it has as many user ids as they like.
+    Container(Arc<str>),
+}
+
+impl Sharer {
+    /// Of an account's process, and the container that it is in for certain.
+    pub fn of(account: u32, container: Option<&Arc<str>>) -> Self {
+        container.cloned().map_or(Self::Account(account), Self::Container)
+    }
+}
+
+impl From<u32> for Sharer {
+    fn from(account: u32) -> Self {
+        Self::Account(account)
+    }
+}
+
+impl fmt::Display for Sharer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(uid) => write!(f, "uid {uid}"),
+            Self::Container(id) => write!(f, "container {id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_many_user_ids_in_a_container_that_root_made_has_one_share() {
+        let process = |uid, container: Option<&str>| Process {
+            uid,
+            container: container.map(Into::into),
+            ..Process::default()
+        };
+        assert_eq!(process(1, Some("4f2")).sharer(), process(2, Some("4f2")).sharer());
+        assert_ne!(process(1, Some("4f2")).sharer(), process(1, Some("5a0")).sharer());
+        assert_ne!(process(1, Some("4f2")).sharer(), process(1, None).sharer());
+        // Whoever runs a container names it: such an id counts for nothing.
+        let claimed = Process { claimed_container: Some("4f2".into()), ..process(1, None) };
+        assert_eq!(claimed.sharer(), Sharer::Account(1));
+        let sub_uid = Process { sub_uid_of: Some(7), ..process(100_001, None) };
+        assert_eq!(sub_uid.sharer(), Sharer::Account(7));
     }
 }

@@ -228,7 +228,9 @@ impl fmt::Display for Whole<'_> {
         if !process.command_line.is_empty() {
             writeln!(f, "command    {}", Plain(&process.command_line.join(" ")))?;
         }
-        for (name, value) in [("unit", &process.unit), ("container", &process.container)] {
+        for (name, value) in
+            [("unit", &process.unit), ("container", &process.container), ("image", &process.image)]
+        {
             value.as_ref().map_or(Ok(()), |value| writeln!(f, "{name:<10} {}", Plain(value)))?;
         }
         for identity in &*question.principal.identities {

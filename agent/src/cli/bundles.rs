@@ -52,6 +52,9 @@ pub(super) struct Explain {
     /// Id of the container that it runs in, made by root
     #[arg(long, value_name = "ID")]
     container: Option<String>,
+    /// Id of the image that this container was made from, as `sha256:...`
+    #[arg(long, value_name = "ID", requires = "container")]
+    image: Option<String>,
     /// The issuer that says who asks
     #[arg(long, value_name = "ISSUER")]
     issuer: Option<String>,
@@ -158,6 +161,7 @@ impl Explain {
             executable_sha256: fact(&self.sha256),
             unit: fact(&self.unit),
             container: fact(&self.container),
+            image: fact(&self.image),
             cgroup: placed.then(|| "/".into()),
             ..Process::default()
         }

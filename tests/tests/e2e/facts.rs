@@ -1,9 +1,12 @@
 //! What the host knows of a process and its account, without any token: units, containers, executables, groups, sub-uids.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::{ErrorKind, Write},
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -82,6 +85,60 @@ fn a_unit_and_a_container_are_known_by_where_root_put_the_process() -> Result<()
         ask_for(world, &format!("containers: [\"{}\"]", "6".repeat(64)))?;
         let said = cgroup.psql(&world.ci)?;
         ensure!(said.contains("no rule"), "another container: {said}");
+        Ok(())
+    })
+}
+
+/// What Docker would keep of a container; what was made for it is removed when dropped.
+struct DockerState {
+    file: PathBuf,
+    made: Vec<PathBuf>,
+}
+
+impl DockerState {
+    fn new(container: &str, image: &str) -> Result<Self> {
+        let folder = Path::new("/var/lib/docker/containers").join(container);
+        let mut state = Self { file: folder.join("config.v2.json"), made: Vec::new() };
+        let folders: Vec<&Path> = folder.ancestors().take(3).collect();
+        for folder in folders.into_iter().rev().filter(|folder| !folder.exists()) {
+            DirBuilder::new().mode(0o711).create(folder)?;
+            state.made.push(folder.to_owned());
+        }
+        fs::write(&state.file, format!(r#"{{"ID": "{container}", "Image": "sha256:{image}"}}"#))?;
+        fs::set_permissions(&state.file, fs::Permissions::from_mode(0o600))?;
+        Ok(state)
+    }
+}
+
+impl Drop for DockerState {
+    fn drop(&mut self) {
+        let removed = fs::remove_file(&self.file);
+        let removed = removed.and_then(|()| self.made.iter().rev().try_for_each(fs::remove_dir));
+        if let Err(error) = removed {
+            eprintln!("{}: {error}", self.file.display());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_container_is_known_by_the_image_that_its_runtime_made_it_from() -> Result<()> {
+    World::with(|world| {
+        let slice = format!("tidegate-image-{}.slice", std::process::id());
+        let (good, bad) = ("a".repeat(64), "b".repeat(64));
+        ask_for(world, &format!("images: [\"sha256:{good}\"]"))?;
+        for (container, image, is_let) in
+            [("7", Some(&good), true), ("8", Some(&bad), false), ("9", None, false)]
+        {
+            let id = container.repeat(64);
+            let cgroup = Cgroup::new(&[&slice, &format!("docker-{id}.scope")])?;
+            let _state = image.map(|image| DockerState::new(&id, image)).transpose()?;
+            let said = cgroup.psql(&world.ci)?;
+            ensure!((said.trim() == "here") == is_let, "{container}: {said}");
+            ensure!(is_let || said.contains("no rule"), "{container}: {said}");
+        }
+        let outside = world.ci.psql(HERE)?;
+        ensure!(outside.stdout.is_empty() && outside.stderr.contains("no rule"), "{outside:?}");
         Ok(())
     })
 }

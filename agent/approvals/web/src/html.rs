@@ -123,7 +123,9 @@ fn write_asker(out: &mut String, inquiry: &Inquiry) -> fmt::Result {
     if !process.command_line.is_empty() {
         fact(out, "command", &process.command_line.join(" "))?;
     }
-    for (name, value) in [("unit", &process.unit), ("container", &process.container)] {
+    for (name, value) in
+        [("unit", &process.unit), ("container", &process.container), ("image", &process.image)]
+    {
         value.as_ref().map_or(Ok(()), |value| fact(out, name, value))?;
     }
     for identity in &*inquiry.principal.identities {

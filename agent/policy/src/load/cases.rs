@@ -53,6 +53,7 @@ impl Loader<'_> {
             cgroup: Some("/".into()),
             unit,
             container,
+            image: text(&who.image),
             ..Process::default()
         };
         let identities = list(who.identities.as_ref()).map(|(_, identity)| self.identity(identity));

@@ -4,6 +4,7 @@ mod approve;
 mod carried;
 mod cases;
 mod dns;
+mod facts;
 mod issuers;
 mod masks;
 mod reach;

@@ -5,7 +5,6 @@ use std::{ops::RangeInclusive, sync::Arc};
 use super::{Loader, list, readable};
 use crate::{
     Effect, FieldKind, FieldSpec, Rate, Vocabulary,
-    facts::Facts,
     matcher::{Block, Globs, Matcher, glob},
     named::{Asked, Comparison, Named},
     problem::Position,
@@ -130,50 +129,6 @@ impl Loader<'_> {
             }
         }
         indices
-    }
-
-    fn facts(&self, raw: &RawRule) -> Facts {
-        Facts {
-            executables: self.globs(raw.executables.as_ref()),
-            sha256: raw.sha256.as_ref().map(|digests| self.digests(digests)),
-            units: self.unit_globs(raw.units.as_ref()),
-            containers: self.globs(raw.containers.as_ref()),
-        }
-    }
-
-    /// Globs on units that hold processes; one that can match none is reported.
-    fn unit_globs(&self, raw: Option<&At<List<String>>>) -> Option<Globs> {
-        for (at, glob) in list(raw) {
-            if ![".service", ".scope", "*", "?", "]", "}"].iter().any(|end| glob.ends_with(end)) {
-                self.problems.report_with(
-                    at,
-                    format!("{glob:?} matches no unit that processes are in"),
-                    "write ci.service or ci@*.scope; a slice chooses a subject",
-                );
-            }
-        }
-        self.globs(raw)
-    }
-
-    /// SHA-256 digests; what is none is reported.
-    fn digests(&self, raw: &At<List<String>>) -> Vec<Arc<str>> {
-        if raw.get().is_some_and(Vec::is_empty) {
-            self.problems.report_with(
-                raw.at,
-                "an empty list matches nothing",
-                "leave the key out, or list some",
-            );
-        }
-        let mut sound = Vec::new();
-        for (at, text) in list(Some(raw)) {
-            if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                sound.push(text.to_ascii_lowercase().into());
-            } else {
-                let what = format!("{text:?} is not a SHA-256 digest in hexadecimal");
-                self.problems.report_with(at, what, "write what `sha256sum` prints before the path");
-            }
-        }
-        sound
     }
 
     /// Globs; those that do not compile are reported.

@@ -48,6 +48,8 @@ pub(crate) struct RawWho {
     pub(crate) unit: Option<At<String>>,
     /// Id of the container that it runs in.
     pub(crate) container: Option<At<String>>,
+    /// Id of the image that this was made from, as `sha256:...`.
+    pub(crate) image: Option<At<String>>,
     /// Who issuers say that it is.
     pub(crate) identities: Option<At<List<RawIdentity>>>,
 }

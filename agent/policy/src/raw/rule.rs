@@ -26,6 +26,9 @@ pub(crate) struct RawRule {
     /// Globs on the id of the container that the process runs in, `"*"` for whatever is in one; without them, anywhere.
     /// A rule that allows asks for one whose cgroup root alone can have named.
     pub(crate) containers: Option<At<List<String>>>,
+    /// Ids of the images that the container was made from which the process runs in, as `docker image inspect` has them
+    /// (`sha256:...`); without them, any and none. A rule that allows asks for a container as `containers` does.
+    pub(crate) images: Option<At<List<String>>>,
     /// Who is asking, as an issuer says it; without it, anybody.
     pub(crate) who: Option<At<RawWhoIs>>,
     /// Match blocks: what any of them matches is allowed.

@@ -406,6 +406,48 @@ fn digests_units_and_containers_narrow_a_rule_and_unknown_ones_are_granted_nothi
 }
 
 #[test]
+fn an_image_narrows_a_rule_and_one_that_nobody_can_tell_is_granted_nothing() {
+    let (built, bad) = ("ab".repeat(32), "cd".repeat(32));
+    let policy = bundle(&format!(
+        r#"
+  - {{name: built, subjects: [ci], resources: [shop], images: ["sha256:{built}"], allow: [{{table: public.a}}]}}
+  - {{name: any, subjects: [ci], resources: [shop], allow: [{{table: public.b}}]}}
+  - {{name: bad, subjects: [ci], resources: [shop], images: ["{}"], deny: [{{table: public.b}}]}}
+"#,
+        bad.to_uppercase()
+    ));
+    let decide = |container: Option<&str>, image: Option<&str>, claimed: Option<&str>, table: &str| {
+        let mut principal = runner();
+        let process = &mut principal.process;
+        process.cgroup = Some("/".into());
+        process.container = container.map(Into::into);
+        process.image = image.map(|image| format!("sha256:{image}").into());
+        process.claimed_container = claimed.map(Into::into);
+        policy.decide(&principal, "shop", &shape(vec![statement("select", table)])).effect
+    };
+    let (a, b) = ("public.a", "public.b");
+    assert_eq!(decide(Some("4f2"), Some(&built), None, a), Effect::Allow);
+    for (container, image, claimed) in [
+        (Some("4f2"), Some(&*bad), None),
+        (Some("4f2"), None, None),
+        (None, None, None),
+        (None, None, Some("4f2")),
+    ] {
+        assert_eq!(decide(container, image, claimed, a), Effect::Deny, "{container:?} {image:?} {claimed:?}");
+    }
+    // A deny by image also applies where the image, or what is within its container, can't be told.
+    assert_eq!(decide(Some("4f2"), Some(&built), None, b), Effect::Allow);
+    assert_eq!(decide(None, None, None, b), Effect::Allow);
+    for (container, image, claimed) in [
+        (Some("4f2"), Some(&*bad), None),
+        (Some("4f2"), None, None),
+        (Some("4f2"), Some(&*built), Some("5e1")),
+    ] {
+        assert_eq!(decide(container, image, claimed, b), Effect::Deny, "{container:?} {image:?} {claimed:?}");
+    }
+}
+
+#[test]
 fn values_that_are_not_known_are_denied_and_not_allowed() {
     let policy = bundle(
         r#"

@@ -417,6 +417,16 @@ fn a_digest_that_is_none_is_told() {
 }
 
 #[test]
+fn an_image_that_is_no_id_is_told() {
+    says(
+        "    masks: [cards]",
+        "    masks: [cards]\n    images: [\"registry.internal/ci:7\"]",
+        "bundle.yaml:17:14: \"registry.internal/ci:7\" is not the id of an image\n    \
+         hint: write what `docker image inspect --format '{{.Id}}' NAME` prints; names can be moved to other images",
+    );
+}
+
+#[test]
 fn every_problem_is_told_at_once_in_the_order_of_the_file() {
     let text = SOUND
         .replace("protocol: postgres", "protocol: mysql")
