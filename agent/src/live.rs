@@ -1,7 +1,7 @@
 //! How many connections there are, how many there may be, and what became of the others.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use thiserror::Error;
+use tidegate_policy::Sharer;
 
 use crate::config::Limits;
 
@@ -17,7 +18,7 @@ use crate::config::Limits;
 pub(crate) struct Live {
     limits: Limits,
     now: AtomicUsize,
-    by_uid: Mutex<BTreeMap<u32, usize>>,
+    by_sharer: Mutex<HashMap<Sharer, usize>>,
     served: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -26,7 +27,7 @@ pub(crate) struct Live {
 #[derive(Debug)]
 pub(crate) struct Place {
     live: Arc<Live>,
-    uid: Option<u32>,
+    of: Option<Sharer>,
 }
 
 /// Why a connection was refused before its protocol was spoken. The client sees a reset.
@@ -36,8 +37,8 @@ pub(crate) enum Refused {
     #[error("the agent has as many sessions as its limit allows")]
     Full,
     /// The limit of one principal.
-    #[error("uid {0} has as many sessions as its limit allows")]
-    PrincipalFull(u32),
+    #[error("{0} has as many sessions as its limit allows")]
+    PrincipalFull(Sharer),
     /// Made to the listener directly.
     #[error("no governed process made this connection")]
     UnknownOrigin,
@@ -76,7 +77,7 @@ impl Live {
         Arc::new(Self {
             limits,
             now: AtomicUsize::new(0),
-            by_uid: Mutex::default(),
+            by_sharer: Mutex::default(),
             served: AtomicU64::new(0),
             refused: Mutex::default(),
         })
@@ -84,7 +85,7 @@ impl Live {
 
     /// A place for a new connection, if there is one.
     pub(crate) fn enter(self: &Arc<Self>) -> Result<Place, Refused> {
-        let place = Place { live: self.clone(), uid: None };
+        let place = Place { live: self.clone(), of: None };
         let before = self.now.fetch_add(1, Ordering::Relaxed);
         if before >= self.limits.sessions { Err(Refused::Full) } else { Ok(place) }
     }
@@ -117,14 +118,14 @@ impl Live {
 
 impl Place {
     /// Says whose it is, once that is known.
-    pub(crate) fn claim(&mut self, uid: u32) -> Result<(), Refused> {
-        let mut by_uid = lock(&self.live.by_uid);
-        let count = by_uid.entry(uid).or_default();
+    pub(crate) fn claim(&mut self, sharer: Sharer) -> Result<(), Refused> {
+        let mut by_sharer = lock(&self.live.by_sharer);
+        let count = by_sharer.entry(sharer.clone()).or_default();
         if *count >= self.live.limits.sessions_per_principal {
-            return Err(Refused::PrincipalFull(uid));
+            return Err(Refused::PrincipalFull(sharer));
         }
         *count += 1;
-        self.uid = Some(uid);
+        self.of = Some(sharer);
         Ok(())
     }
 }
@@ -132,12 +133,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.live.now.fetch_sub(1, Ordering::Relaxed);
-        let Some(uid) = self.uid else { return };
-        let mut by_uid = lock(&self.live.by_uid);
-        if let Some(count) = by_uid.get_mut(&uid) {
+        let Some(sharer) = &self.of else { return };
+        let mut by_sharer = lock(&self.live.by_sharer);
+        if let Some(count) = by_sharer.get_mut(sharer) {
             *count -= 1;
             if *count == 0 {
-                by_uid.remove(&uid);
+                by_sharer.remove(sharer);
             }
         }
     }
@@ -171,12 +172,14 @@ mod tests {
         let live = live(10, 1);
         let (mut one, mut two, mut three) =
             (live.enter().unwrap(), live.enter().unwrap(), live.enter().unwrap());
-        one.claim(61_001).unwrap();
-        assert!(matches!(two.claim(61_001), Err(Refused::PrincipalFull(61_001))));
-        three.claim(61_002).unwrap();
+        let (ann, container) = (Sharer::Account(61_001), Sharer::Container("4f2".into()));
+        one.claim(ann.clone()).unwrap();
+        let refused = two.claim(ann.clone()).unwrap_err();
+        assert_eq!(refused.to_string(), "uid 61001 has as many sessions as its limit allows");
+        three.claim(container).unwrap();
         drop(one);
-        two.claim(61_001).unwrap();
+        two.claim(ann).unwrap();
         drop((two, three));
-        assert!(lock(&live.by_uid).is_empty());
+        assert!(lock(&live.by_sharer).is_empty());
     }
 }

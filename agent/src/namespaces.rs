@@ -9,6 +9,7 @@ use std::{
 };
 
 use tidegate_kernel::netns::{self, Inside, Namespace};
+use tidegate_policy::Sharer;
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::mpsc,
@@ -23,7 +24,8 @@ use crate::{
 
 /// Namespaces at one time; connections in any more are refused.
 const MOST: usize = 512;
-/// Namespaces of the processes of one user at one time: whoever may make some must not take the places of others.
+/// Namespaces of the processes of one user, or of one container that root made, at one time: whoever may make some must not
+/// take the places of others.
 const MOST_OF_ONE: usize = 64;
 /// How often it is looked after whether somebody governed is still there: a listening socket keeps a namespace alive.
 const ROUND: Duration = Duration::from_secs(5);
@@ -37,6 +39,9 @@ pub(crate) trait Places: Send + Sync {
 
     /// From now on the agent listens there, at these ports of 127.0.0.1 and ::1, or nowhere in it.
     fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), String>;
+
+    /// As whom the process counts that was seen there. Reads files.
+    fn sharer(&self, namespace: &Namespace) -> Sharer;
 
     /// The network namespaces, by inode, that governed processes are in. Reads files.
     fn inhabited(&self) -> HashSet<u64>;
@@ -54,7 +59,7 @@ pub(crate) struct Namespaces {
 /// One of them.
 struct Held {
     inode: u64,
-    uid: u32,
+    sharer: Sharer,
     /// What accepts and answers; its sockets go with it.
     _serving: JoinSet<()>,
 }
@@ -94,8 +99,9 @@ impl Namespaces {
         if self.held.contains_key(&cookie) {
             return;
         }
-        let of_one = self.held.values().filter(|held| held.uid == uid).count();
-        if self.held.len() >= MOST || of_one >= MOST_OF_ONE {
+        let places = self.places.clone();
+        let Ok(sharer) = tokio::task::spawn_blocking(move || places.sharer(&namespace)).await else { return };
+        if !has_place(self.held.values().map(|held| &held.sharer), &sharer) {
             tracing::warn!(
                 pid,
                 uid,
@@ -106,7 +112,7 @@ impl Namespaces {
         }
         let entered = tokio::task::spawn_blocking(move || netns::listen_inside(namespace)).await;
         let held = match entered {
-            Ok(Ok(inside)) => self.hold(namespace, inside),
+            Ok(Ok(inside)) => self.hold(namespace, inside, sharer),
             Ok(Err(error)) => Err(error),
             Err(error) => Err(error.into()),
         };
@@ -119,7 +125,7 @@ impl Namespaces {
     }
 
     /// Serves what comes to these sockets, then tells the kernel that it may come.
-    fn hold(&self, namespace: Namespace, inside: Inside) -> io::Result<Held> {
+    fn hold(&self, namespace: Namespace, inside: Inside, sharer: Sharer) -> io::Result<Held> {
         let Namespace { cookie, pid, uid } = namespace;
         let Inside { v4, v6, inode, is_up } = inside;
         let port =
@@ -147,7 +153,7 @@ impl Namespaces {
                 "its loopback interface is down: nothing gets anywhere before `ip link set lo up` in it"
             );
         }
-        Ok(Held { inode, uid, _serving: serving })
+        Ok(Held { inode, sharer, _serving: serving })
     }
 
     /// Leaves the namespaces where nobody governed is any more.
@@ -171,6 +177,11 @@ impl Namespaces {
     }
 }
 
+/// Whether there is a place for one more of theirs beside those that are held.
+fn has_place<'a>(held: impl ExactSizeIterator<Item = &'a Sharer>, sharer: &Sharer) -> bool {
+    held.len() < MOST && held.filter(|held| *held == sharer).count() < MOST_OF_ONE
+}
+
 /// Accepts for the agent's own loop, which counts and serves.
 async fn accept_all(listener: TcpListener, connections: mpsc::Sender<Accepted>) {
     loop {
@@ -185,5 +196,21 @@ async fn accept_all(listener: TcpListener, connections: mpsc::Sender<Accepted>) 
                 tokio::time::sleep(RESPITE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_places_of_their_own_and_one_with_many_user_ids_has_no_more() {
+        let container = |id: usize| Sharer::Container(id.to_string().into());
+        let pods: Vec<_> = (0..=MOST_OF_ONE).map(container).collect();
+        assert!(has_place(pods.iter(), &container(MOST_OF_ONE + 1)));
+        let one = vec![container(1); MOST_OF_ONE];
+        assert!(!has_place(one.iter(), &container(1)) && has_place(one.iter(), &Sharer::Account(1)));
+        let all: Vec<_> = (0..MOST).map(container).collect();
+        assert!(!has_place(all.iter(), &container(MOST)));
     }
 }

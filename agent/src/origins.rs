@@ -11,13 +11,13 @@ use std::{
 use tidegate_gate::{AccountName, Arrival, BoxFuture, Origin, OriginError, Origins, Stream, UnixSocket};
 use tidegate_kernel::{
     Captured, CaughtUp, Destination, Directory, FileRule, Found, Had, Kernel, KernelError, Learned,
-    ListenerName, Lookups, NamePattern, OlderSocket, Owner, PassRule, Peer, Pins, Process as Facts,
-    Processes, Protection, Refusal, Required, Rules, SubjectRule, Tier, UnixResource, UnixRule, Unread,
-    Version, netns, peer,
+    ListenerName, Lookups, NamePattern, OlderSocket, PassRule, Peer, Pins, Process as Facts, Processes,
+    Protection, Refusal, Required, Rules, SubjectRule, Tier, UnixResource, UnixRule, Unread, Version, netns,
+    peer,
     subjects::{self, Names},
 };
 use tidegate_policy::{
-    FileName, Policy, Principal, Process, Requirement, ShieldedFiles, Subject, UnixAddress, UnixPass,
+    FileName, Policy, Principal, Process, Requirement, Sharer, ShieldedFiles, Subject, UnixAddress, UnixPass,
 };
 use tokio::task::spawn_blocking;
 
@@ -76,7 +76,7 @@ impl HostKernel {
         let kernel = Kernel::load(Pins::hold(pins).map_err(failed)?).map_err(failed)?;
         let processes = Processes::new().map_err(failed)?;
         let (kernel, processes) = (Arc::new(kernel), Arc::new(processes));
-        let (readers, accounts) = (Arc::default(), Accounts::default());
+        let (readers, accounts) = (Arc::default(), Accounts::of_host(processes.clone()));
         Ok(Self { kernel, found: found.into(), processes, readers, accounts, record: None, sockets: None })
     }
 
@@ -154,6 +154,10 @@ impl Places for HostKernel {
 
     fn listen_in(&self, netns: u64, ports: Option<(u16, u16)>) -> Result<(), String> {
         self.kernel.listen_in(netns, ports).map_err(|error| error.to_string())
+    }
+
+    fn sharer(&self, namespace: &netns::Namespace) -> Sharer {
+        Sharer::of(namespace.uid, self.processes.container_of(namespace.pid).as_ref())
     }
 
     fn inhabited(&self) -> HashSet<u64> {
@@ -235,9 +239,14 @@ impl Askers for HostKernel {
         netns: u64,
         client: SocketAddr,
         listener: SocketAddr,
-    ) -> Result<Option<Captured>, String> {
+    ) -> Result<Option<(Captured, Sharer)>, String> {
         let asker = self.kernel.asker(netns, client, listener).map_err(|error| error.to_string())?;
-        Ok(asker.map(|asker| owned(&self.accounts, asker).0))
+        Ok(asker.map(|asker| {
+            let container = self.processes.container(asker.cgroup_id);
+            let (asker, _) = owned(&self.accounts, asker, container.is_some());
+            let sharer = Sharer::of(asker.account(), container.as_ref());
+            (asker, sharer)
+        }))
     }
 
     fn learn_name(&self, account: u32) {
@@ -289,14 +298,19 @@ impl Origins for HostKernel {
                     Way::Tcp { netns, client, listener } => kernel.origin(netns, client, listener),
                     Way::Unix { peer, listener } => kernel.unix_origin(&peer, &listener),
                 }?;
-                Ok(captured.map(|captured| (processes.facts(&captured), owned(&accounts, captured))))
+                Ok(captured.map(|captured| {
+                    let facts = processes.facts(&captured);
+                    let contained = facts.0.container.is_some();
+                    (facts, owned(&accounts, captured, contained))
+                }))
             });
             let looked: Result<_, KernelError> =
                 looking.await.map_err(|_| OriginError::Kernel("asking it was cut off".into()))?;
             let looked = looked.map_err(|error| OriginError::Kernel(error.to_string()))?;
             let ((facts, unread), (captured, untold)) = looked.ok_or(OriginError::Unknown)?;
             let account = captured.account();
-            let digest = unread.map(|unread| self.read(account, unread));
+            let sharer = Sharer::of(account, facts.container.as_ref());
+            let digest = unread.map(|unread| self.read(sharer, unread));
             let contained = facts.container.is_some();
             let known = self.accounts.known_name(account, contained);
             let name = known.is_none().then(|| self.name(account, contained));
@@ -320,22 +334,19 @@ impl HostKernel {
     }
 
     /// The digest of an executable that is seen the first time.
-    fn read(&self, account: u32, unread: Unread) -> BoxFuture<'static, Option<Arc<str>>> {
+    fn read(&self, sharer: Sharer, unread: Unread) -> BoxFuture<'static, Option<Arc<str>>> {
         let (readers, processes) = (self.readers.clone(), self.processes.clone());
         Box::pin(async move {
             let (version, size) = (unread.version(), unread.size());
-            readers.digest(account, version, size, move || processes.digest(unread)).await
+            readers.digest(sharer, version, size, move || processes.digest(unread)).await
         })
     }
 }
 
 /// With the user who answers for it: whoever is governed by group or place isn't named by the rules that the kernel has, and
 /// a table may have changed since. Also whether that could not be told.
-fn owned(accounts: &Accounts, captured: Captured) -> (Captured, bool) {
-    let (owner, untold) = match accounts.owner(captured.uid) {
-        Owner::Is(owner) => (owner, false),
-        Owner::Untold { first, .. } => (first, true),
-    };
+fn owned(accounts: &Accounts, captured: Captured, contained: bool) -> (Captured, bool) {
+    let (owner, untold) = accounts.of_process(captured.uid, contained);
     let sub_uid_of = (owner != captured.uid).then_some(owner);
     (Captured { sub_uid_of, ..captured }, untold)
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tidegate_gate::Turns;
+use tidegate_policy::Sharer;
 use tokio::{sync::OnceCell, task::spawn_blocking, time::timeout};
 
 /// Executables that are read at a time of one account, and of all accounts: with the large ones, fewer than a lane has
@@ -28,7 +29,7 @@ pub(crate) struct Readers<F> {
     turns: Turns,
     large: Turns,
     patience: Duration,
-    reading: Mutex<HashMap<(u32, F), Digest>>,
+    reading: Mutex<HashMap<(Sharer, F), Digest>>,
 }
 
 impl<F> Default for Readers<F> {
@@ -47,12 +48,13 @@ impl<F: Eq + Hash> Readers<F> {
     /// one of them waits for stands behind all else that it has to be read.
     pub(crate) async fn digest(
         &self,
-        account: u32,
+        account: impl Into<Sharer>,
         file: Option<F>,
         size: u64,
         read: impl FnOnce() -> Option<Arc<str>> + Send + 'static,
     ) -> Option<Arc<str>> {
-        let digest = file.map_or_else(Digest::default, |file| self.reading(account, file));
+        let account = account.into();
+        let digest = file.map_or_else(Digest::default, |file| self.reading(account.clone(), file));
         let reading = digest.get_or_init(async || {
             let turns = if size < LARGE { &self.turns } else { &self.large };
             let turn = turns.of(account).await;
@@ -66,7 +68,7 @@ impl<F: Eq + Hash> Readers<F> {
         timeout(self.patience, reading).await.ok()?.clone()
     }
 
-    fn reading(&self, account: u32, file: F) -> Digest {
+    fn reading(&self, account: Sharer, file: F) -> Digest {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody waits for any more.
         reading.retain(|_, digest| Arc::strong_count(digest) > 1);

@@ -259,7 +259,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        accounts::Accounts,
+        accounts::{Accounts, tests::Fake},
         admin::{Answer, Request, Start},
         test_support::{FakeAskers, World},
         user_socket::Users,
@@ -292,7 +292,11 @@ mod tests {
             admin: (Socket::bind(&config.admin_socket()).unwrap(), Arc::new(admin)),
             user_socket: Socket::bind_for_all(&config.user_socket()).unwrap(),
             people: People {
-                users: Users::new(world.registry.clone(), world.desk(), Accounts::default()),
+                users: Users::new(
+                    world.registry.clone(),
+                    world.desk(),
+                    Accounts::of(Arc::new(Fake::default()), Duration::ZERO),
+                ),
                 desk: world.desk(),
                 webhooks: Webhooks::default(),
                 page: None,

@@ -98,7 +98,7 @@ impl Sessions {
             OriginError::Kernel(why) => Refused::Kernel(why),
         })?;
         let Arrival { mut origin, digest, name } = arrival;
-        let claimed = place.claim(origin.principal.process.account());
+        let claimed = place.claim(origin.principal.process.sharer());
         access.known(origin.destination, &origin.principal);
         claimed?;
         if let Some(name) = name {

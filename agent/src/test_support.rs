@@ -21,7 +21,7 @@ use tidegate_gate::{
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
 use tidegate_policy::{
-    FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Vocabulary, Word,
+    FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Sharer, Vocabulary, Word,
     any_spelling,
 };
 use tokio::{
@@ -165,8 +165,8 @@ impl Askers for FakeAskers {
         _netns: u64,
         _client: SocketAddr,
         _listener: SocketAddr,
-    ) -> Result<Option<Captured>, String> {
-        Ok(Some(Captured {
+    ) -> Result<Option<(Captured, Sharer)>, String> {
+        let asker = Captured {
             socket: None,
             destination: "192.0.2.53:53".parse().unwrap(),
             pid: 1,
@@ -178,7 +178,8 @@ impl Askers for FakeAskers {
             command: "asker".into(),
             connected_at: 1,
             subjects: vec!["ci".into()],
-        }))
+        };
+        Ok(Some((asker, Sharer::Account(61_090))))
     }
 
     fn learn_name(&self, _account: u32) {}
@@ -190,6 +191,10 @@ impl Askers for FakeAskers {
 }
 
 impl Places for FakeAskers {
+    fn sharer(&self, namespace: &tidegate_kernel::netns::Namespace) -> Sharer {
+        Sharer::Account(namespace.uid)
+    }
+
     fn mark(&self, _listener: &std::net::TcpListener) -> Result<(), String> {
         Ok(())
     }

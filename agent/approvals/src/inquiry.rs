@@ -169,9 +169,14 @@ impl Inquiry {
         inquiry
     }
 
-    /// The account that asks, as a key: whoever has several identities or none has one share.
+    /// The account that asks, as a key.
     pub(crate) fn account_key(&self) -> String {
         key::account(&self.host, self.principal.process.account())
+    }
+
+    /// As whom it counts where each has a share, as a key: whoever has several identities or none has one.
+    pub(crate) fn share_key(&self) -> String {
+        key::share(&self.host, &self.principal.process.sharer())
     }
 
     /// What the very same question has, and no other, as [`is_same`](Self::is_same) tells.

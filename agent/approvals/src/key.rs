@@ -2,7 +2,7 @@
 
 use tidegate_gate::{
     Parts, Question,
-    policy::{Approval, Held, People, Principal, Process, Scope, Sessions},
+    policy::{Approval, Held, People, Principal, Process, Scope, Sessions, Sharer},
 };
 
 use crate::Inquiry;
@@ -23,7 +23,19 @@ pub(crate) fn principal(host: &str, principal: &Principal) -> String {
     hex::encode(key.finish())
 }
 
-/// The account that asks on this host, for what each account has a share of.
+/// As whom whoever asks on this host counts where each has a share. An account's is its own key.
+pub(crate) fn share(host: &str, sharer: &Sharer) -> String {
+    match sharer {
+        Sharer::Account(uid) => account(host, *uid),
+        Sharer::Container(id) => {
+            let mut key = key("container");
+            key.add(host).add(&**id);
+            hex::encode(key.finish())
+        }
+    }
+}
+
+/// The account that asks on this host.
 pub(crate) fn account(host: &str, account: u32) -> String {
     let mut key = key("account");
     key.add(host).add(account.to_string());

@@ -20,7 +20,7 @@ pub struct Letter {
     pub hook: Arc<str>,
     /// The question's id.
     pub question: Arc<str>,
-    /// The account that asked it, as a key.
+    /// As whom whoever asked it counts, as a key.
     pub account: String,
     /// It is an alert: it goes before the others, and has room of its own.
     pub urgent: bool,
@@ -161,7 +161,7 @@ impl Audience {
             host: host.clone(),
             hook: hook.clone(),
             question: inquiry.id.clone(),
-            account: inquiry.account_key(),
+            account: inquiry.share_key(),
             urgent: event.step == Told::BreakGlass.step(),
             answered: inquiry.is_answered(),
             event: event.step.clone(),

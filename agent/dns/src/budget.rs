@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -19,8 +20,8 @@ const WINDOW: Duration = Duration::from_secs(3600);
 const USERS: usize = 4096;
 
 /// What every user has asked of late.
-#[derive(Debug, Default)]
-pub(crate) struct Budgets(HashMap<u32, Budget>);
+#[derive(Debug)]
+pub(crate) struct Budgets<K>(HashMap<K, Budget>);
 
 #[derive(Debug)]
 struct Budget {
@@ -30,10 +31,16 @@ struct Budget {
     names: HashSet<String>,
 }
 
-impl Budgets {
+impl<K> Default for Budgets<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Budgets<K> {
     /// Counts a question of a user.
-    pub(crate) fn question(&mut self, uid: u32, now: Instant) -> Result<(), Refusal> {
-        let budget = self.of(uid, now);
+    pub(crate) fn question(&mut self, user: &K, now: Instant) -> Result<(), Refusal> {
+        let budget = self.of(user, now);
         let passed = now.saturating_duration_since(budget.at).as_secs_f64();
         budget.left = passed.mul_add(A_SECOND, budget.left).min(AT_ONCE);
         budget.at = now;
@@ -45,8 +52,8 @@ impl Budgets {
     }
 
     /// Counts a name that a wildcard stands for.
-    pub(crate) fn name(&mut self, uid: u32, name: &str, now: Instant) -> Result<(), Refusal> {
-        let budget = self.of(uid, now);
+    pub(crate) fn name(&mut self, user: &K, name: &str, now: Instant) -> Result<(), Refusal> {
+        let budget = self.of(user, now);
         if now.saturating_duration_since(budget.window) >= WINDOW {
             budget.window = now;
             budget.names.clear();
@@ -61,14 +68,15 @@ impl Budgets {
         Ok(())
     }
 
-    fn of(&mut self, uid: u32, now: Instant) -> &mut Budget {
+    fn of(&mut self, user: &K, now: Instant) -> &mut Budget {
         if self.0.len() >= USERS
-            && !self.0.contains_key(&uid)
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, budget)| budget.at).map(|(uid, _)| *uid)
+            && !self.0.contains_key(user)
+            && let Some(oldest) =
+                self.0.iter().min_by_key(|(_, budget)| budget.at).map(|(user, _)| user.clone())
         {
             self.0.remove(&oldest);
         }
-        self.0.entry(uid).or_insert_with(|| Budget {
+        self.0.entry(user.clone()).or_insert_with(|| Budget {
             left: AT_ONCE,
             at: now,
             window: now,
@@ -84,11 +92,11 @@ mod tests {
     #[test]
     fn a_flood_is_cut_off_and_let_in_again_as_time_passes() {
         let (mut budgets, start) = (Budgets::default(), Instant::now());
-        let answered = (0..1000).filter(|_| budgets.question(1, start).is_ok()).count();
+        let answered = (0..1000).filter(|_| budgets.question(&1, start).is_ok()).count();
         assert_eq!(answered, 200);
-        assert_eq!(budgets.question(2, start), Ok(()), "another user's flood is not one's own");
+        assert_eq!(budgets.question(&2, start), Ok(()), "another user's flood is not one's own");
         let later = start + Duration::from_secs(1);
-        let answered = (0..1000).filter(|_| budgets.question(1, later).is_ok()).count();
+        let answered = (0..1000).filter(|_| budgets.question(&1, later).is_ok()).count();
         assert_eq!(answered, 50);
     }
 
@@ -96,18 +104,18 @@ mod tests {
     fn a_wildcard_s_names_run_out_but_those_known_stay_known() {
         let (mut budgets, start) = (Budgets::default(), Instant::now());
         for number in 0..NAMES {
-            budgets.name(1, &format!("{number}.internal"), start).unwrap();
+            budgets.name(&1, &format!("{number}.internal"), start).unwrap();
         }
-        assert_eq!(budgets.name(1, "one-more.internal", start), Err(Refusal::TooManyNames));
-        assert_eq!(budgets.name(1, "7.internal", start), Ok(()));
-        assert_eq!(budgets.name(1, "one-more.internal", start + WINDOW), Ok(()));
+        assert_eq!(budgets.name(&1, "one-more.internal", start), Err(Refusal::TooManyNames));
+        assert_eq!(budgets.name(&1, "7.internal", start), Ok(()));
+        assert_eq!(budgets.name(&1, "one-more.internal", start + WINDOW), Ok(()));
     }
 
     #[test]
     fn users_beyond_those_remembered_do_not_fill_memory() {
         let (mut budgets, start) = (Budgets::default(), Instant::now());
-        for uid in 0..=4096 {
-            budgets.question(uid, start + Duration::from_millis(u64::from(uid))).unwrap();
+        for uid in 0..=4096_u32 {
+            budgets.question(&uid, start + Duration::from_millis(u64::from(uid))).unwrap();
         }
         assert_eq!(budgets.0.len(), USERS);
         assert!(!budgets.0.contains_key(&0));

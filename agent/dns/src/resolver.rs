@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     future::Future,
+    hash::Hash,
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -82,25 +83,25 @@ pub enum Refusal {
     Addresses(String),
 }
 
-/// Decides and answers, within what each user may ask.
+/// Decides and answers, within what each user may ask; `K` tells users apart.
 #[derive(Debug)]
-pub struct Resolver {
-    budgets: Mutex<Budgets>,
+pub struct Resolver<K: Clone + Eq + Hash> {
+    budgets: Mutex<Budgets<K>>,
     lookups: Semaphore,
     /// How many each user waits for.
-    waiting: Mutex<HashMap<u32, usize>>,
+    waiting: Mutex<HashMap<K, usize>>,
 }
 
 /// A lookup that a user waits for.
-struct Wait<'a> {
-    resolver: &'a Resolver,
-    uid: u32,
+struct Wait<'a, K: Clone + Eq + Hash> {
+    resolver: &'a Resolver<K>,
+    user: K,
 }
 
-impl Drop for Wait<'_> {
+impl<K: Clone + Eq + Hash> Drop for Wait<'_, K> {
     fn drop(&mut self) {
         let mut waiting = self.resolver.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = waiting.entry(self.uid) {
+        if let Entry::Occupied(mut count) = waiting.entry(self.user.clone()) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -109,27 +110,27 @@ impl Drop for Wait<'_> {
     }
 }
 
-impl Default for Resolver {
+impl<K: Clone + Eq + Hash> Default for Resolver<K> {
     fn default() -> Self {
         Self { budgets: Mutex::default(), lookups: Semaphore::new(AT_ONCE), waiting: Mutex::default() }
     }
 }
 
-impl Resolver {
+impl<K: Clone + Eq + Hash> Resolver<K> {
     /// Answers a question of a user. Nothing is looked up for a name that the bundle doesn't know.
     pub async fn answer(
         &self,
-        uid: u32,
+        user: &K,
         question: &Question,
         directory: &impl Directory,
         upstream: &impl Lookup,
     ) -> Answer {
-        let v6 = match self.admit(uid, question, directory.standing(question.name())) {
+        let v6 = match self.admit(user, question, directory.standing(question.name())) {
             Ok(Some(v6)) => v6,
             Ok(None) => return nothing(),
             Err(refusal) => return Answer::Refused(refusal),
         };
-        let Some(_wait) = self.wait(uid) else { return Answer::Refused(Refusal::TooMany) };
+        let Some(_wait) = self.wait(user) else { return Answer::Refused(Refusal::TooMany) };
         let Ok(_turn) = self.lookups.acquire().await else { return Answer::Failed("stopping".into()) };
         let found = match upstream.lookup(question.name(), v6).await {
             Ok(found) => found,
@@ -143,26 +144,26 @@ impl Resolver {
     }
 
     /// One more lookup for a user; none if as many wait as may.
-    fn wait(&self, uid: u32) -> Option<Wait<'_>> {
+    fn wait(&self, user: &K) -> Option<Wait<'_, K>> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = waiting.entry(uid).or_default();
+        let count = waiting.entry(user.clone()).or_default();
         (*count < AT_ONCE_OF_ONE).then(|| {
             *count += 1;
-            Wait { resolver: self, uid }
+            Wait { resolver: self, user: user.clone() }
         })
     }
 
     /// Whether, and for which family, to look the name up; none to answer that there is nothing.
-    fn admit(&self, uid: u32, question: &Question, standing: Standing) -> Result<Option<bool>, Refusal> {
+    fn admit(&self, user: &K, question: &Question, standing: Standing) -> Result<Option<bool>, Refusal> {
         let now = Instant::now();
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets.question(uid, now)?;
+        budgets.question(user, now)?;
         // A label that has a dot or another byte that no host's name has is written with a backslash: under it a name passes
         // for another.
         let standing = if question.name().contains('\\') { Standing::Unknown } else { standing };
         match standing {
             Standing::Unknown => return Err(Refusal::Unknown),
-            Standing::Wildcard => budgets.name(uid, question.name(), now)?,
+            Standing::Wildcard => budgets.name(user, question.name(), now)?,
             Standing::Named => {}
         }
         match question.kind() {
@@ -230,8 +231,8 @@ mod tests {
         Question::read(&message.to_vec().unwrap()).unwrap()
     }
 
-    async fn answer(resolver: &Resolver, servers: &Servers, name: &str, kind: RecordType) -> Answer {
-        resolver.answer(7, &question(name, kind), &Names, servers).await
+    async fn answer(resolver: &Resolver<u32>, servers: &Servers, name: &str, kind: RecordType) -> Answer {
+        resolver.answer(&7, &question(name, kind), &Names, servers).await
     }
 
     #[tokio::test]
@@ -291,16 +292,16 @@ mod tests {
         let resolver = Resolver::default();
         let asked = question("db.internal.", RecordType::A);
         let mut waiting: Vec<_> =
-            (0..AT_ONCE_OF_ONE).map(|_| Box::pin(resolver.answer(7, &asked, &Names, &Silent))).collect();
+            (0..AT_ONCE_OF_ONE).map(|_| Box::pin(resolver.answer(&7, &asked, &Names, &Silent))).collect();
         for lookup in &mut waiting {
             assert!(lookup.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         }
         let servers = Servers::default();
-        let told = resolver.answer(7, &asked, &Names, &servers).await;
+        let told = resolver.answer(&7, &asked, &Names, &servers).await;
         assert_eq!(told, Answer::Refused(Refusal::TooMany));
-        assert!(matches!(resolver.answer(8, &asked, &Names, &servers).await, Answer::Addresses { .. }));
+        assert!(matches!(resolver.answer(&8, &asked, &Names, &servers).await, Answer::Addresses { .. }));
         drop(waiting);
-        assert!(matches!(resolver.answer(7, &asked, &Names, &servers).await, Answer::Addresses { .. }));
+        assert!(matches!(resolver.answer(&7, &asked, &Names, &servers).await, Answer::Addresses { .. }));
     }
 
     #[tokio::test]

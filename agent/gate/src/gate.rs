@@ -230,10 +230,14 @@ impl Gate {
         let policy = self.0.policy.load_full();
         let mut verdict = self.0.verdict(&policy, action.shape);
         let mut cause = Cause::Policy;
-        if let Err(over) =
-            self.0.rates.take(action.count, &verdict.limits, &self.0.principal(), Instant::now())
-        {
-            cause = over.again.map_or(Cause::TooMany, Cause::Rate);
+        let (rates, principal) = (&self.0.rates, self.0.principal());
+        // What is held counts when it is let through.
+        let counted = match verdict.effect {
+            Effect::Hold => rates.look(action.count, &verdict.limits, &principal, Instant::now()),
+            _ => rates.take(action.count, &verdict.limits, &principal, Instant::now()),
+        };
+        if let Err(over) = counted {
+            cause = over.cause();
             verdict = Arc::new(over.refused(&verdict));
         }
         match self.0.record_action(&policy, &action, &verdict) {
@@ -245,10 +249,7 @@ impl Gate {
                 Effect::Allow => {
                     Decision::Permit(Permit::new(self.0.clone(), id, verdict, action.shape.clone()))
                 }
-                Effect::Hold => {
-                    let said = (action.name, self.0.as_recorded(action.text, &verdict).into_owned());
-                    Decision::Hold(Hold::new(self.0.clone(), id, verdict, action.shape.clone(), said))
-                }
+                Effect::Hold => Decision::Hold(Hold::new(self.0.clone(), id, verdict, &action)),
                 Effect::Deny => Decision::Refuse(Refusal { cause, ..refused(&verdict) }),
             },
         }

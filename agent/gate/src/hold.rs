@@ -1,11 +1,11 @@
 //! An action that waits for a person.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use tidegate_policy::{Effect, Held, Item, Principal, Shape, Value, Verdict};
 
 use crate::{
-    Cause, Entry, Parts, Permit, Question, Refusal,
+    Action, Cause, Entry, Parts, Permit, Question, Refusal,
     approvals::{Answer, Inquiry, Step},
     inner::{Inner, refused},
 };
@@ -21,6 +21,8 @@ pub struct Hold {
     name: &'static str,
     /// As recorded: masked.
     text: String,
+    /// How many things it does.
+    count: u32,
 }
 
 /// What exactly would run, byte for byte, and what approvers see of it beside the recorded text.
@@ -89,15 +91,10 @@ impl Matter {
 }
 
 impl Hold {
-    pub(crate) fn new(
-        gate: Arc<Inner>,
-        id: u64,
-        verdict: Arc<Verdict>,
-        shape: Arc<Shape>,
-        (name, text): (&'static str, String),
-    ) -> Self {
-        let principal = gate.principal();
-        Self { gate, id, principal, verdict, shape, name, text }
+    pub(crate) fn new(gate: Arc<Inner>, id: u64, verdict: Arc<Verdict>, action: &Action<'_>) -> Self {
+        let (principal, shape) = (gate.principal(), action.shape.clone());
+        let text = gate.as_recorded(action.text, &verdict).into_owned();
+        Self { gate, id, principal, verdict, shape, name: action.name, text, count: action.count }
     }
 
     /// What the client is told while it waits for the answer to question `id`: who may answer, and how.
@@ -204,6 +201,16 @@ impl Hold {
 
     fn refusal(&self, cause: Cause, message: &str) -> Refusal {
         Refusal { message: message.into(), hint: self.verdict.hint.clone(), cause }
+    }
+
+    /// Counts it where rules say how often: it is let through. A refusal is in the record.
+    fn count(&self, verdict: &Verdict) -> Result<(), Refusal> {
+        let taken = self.gate.rates.take(self.count, &verdict.limits, &self.gate.principal(), Instant::now());
+        taken.map_err(|over| {
+            let refusal = Refusal { cause: over.cause(), ..refused(&over.refused(verdict)) };
+            self.gate.note(&Entry::Event { event: "over-rate".into(), detail: (&*refusal.message).into() });
+            refusal
+        })
     }
 }
 
@@ -350,6 +357,7 @@ impl Approved {
             let message = format!("approval {}: {what} changed while it waited; ask again", ids.join(", "));
             return Err(hold.refusal(Cause::Policy, &message));
         }
+        hold.count(&verdict)?;
         let held = verdict.effect == Effect::Hold;
         let permit = Permit::new(hold.gate.clone(), hold.id, verdict, shape.clone());
         Ok(if held { permit.by_yes_to(ids) } else { permit })

@@ -7,24 +7,25 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tidegate_policy::Sharer;
 
 /// For how long what somebody did counts.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// What each account did within the last minute, in memory: whoever does it too often costs nobody anything.
 #[derive(Debug, Default)]
-pub struct Pace(Mutex<HashMap<u32, VecDeque<Timestamp>>>);
+pub struct Pace(Mutex<HashMap<Sharer, VecDeque<Timestamp>>>);
 
 impl Pace {
     /// Whether an account may do it once more, of so many times within a minute. If so, it counts from now on. What was done
     /// later than a minute from now was done before the clock was set back, and doesn't count.
-    pub fn take(&self, account: u32, most: usize, now: Timestamp) -> bool {
+    pub fn take(&self, account: impl Into<Sharer>, most: usize, now: Timestamp) -> bool {
         let since = now.checked_sub(WINDOW).unwrap_or(Timestamp::MIN);
         let until = now.checked_add(WINDOW).unwrap_or(Timestamp::MAX);
         let counts = |time: &Timestamp| since < *time && *time <= until;
         let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         done.retain(|_, times| times.back().is_some_and(counts));
-        let times = done.entry(account).or_default();
+        let times = done.entry(account.into()).or_default();
         times.retain(counts);
         let may = times.len() < most;
         if may {

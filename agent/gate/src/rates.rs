@@ -7,17 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tidegate_policy::{Effect, Limit, Principal, Verdict};
+use tidegate_policy::{Effect, Limit, Principal, Sharer, Verdict};
 
-use crate::inner::lock;
+use crate::{Cause, inner::lock};
 
 /// Into how many parts the time of a rate is divided. What was done counts until its part is wholly over, so never for less
 /// than the rate says, and for a thirtieth more at most.
 const PARTS: u64 = 30;
 /// How many are counted at a time, of all rules together.
 const MOST: usize = 16_384;
+/// How many of those are one account's, or one container's: under many rules, or as many subjects of an issuer.
+const MOST_OF_ONE: usize = MOST / 8;
 /// How often at most they are all looked through for what needs no counting any more.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often at most the log says that there is no room.
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// What everybody has done lately where rules say how often they may. One for all sessions and every bundle: a reload
 /// gives nothing back.
@@ -29,7 +33,10 @@ pub struct Rates {
 #[derive(Default)]
 struct Counted {
     windows: HashMap<Key, Window>,
+    /// How many of them each has.
+    of: HashMap<Sharer, usize>,
     swept: Option<Instant>,
+    told: Option<Instant>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -41,14 +48,16 @@ struct Key {
 /// Who is counted by itself.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Who {
-    /// All processes of it, and its sub-uids.
-    Account(u32),
+    /// All processes of an account and its sub-uids, or of a container.
+    Sharer(Sharer),
     /// All that an issuer, by its URL, says is the same.
     Subject { issuer: Arc<str>, subject: Arc<str> },
 }
 
 /// The last actions of somebody under a rule.
 struct Window {
+    /// Whose room it takes.
+    of: Sharer,
     per: Duration,
     /// The numbers of parts in which something was done, the oldest first, and how much.
     parts: VecDeque<(u64, u32)>,
@@ -62,8 +71,18 @@ pub(crate) struct Over {
     pub(crate) limit: Limit,
     /// How many things it was asked for at once.
     pub(crate) count: u32,
-    /// After how long it lets through so many; none if it never does.
-    pub(crate) again: Option<Duration>,
+    why: Why,
+}
+
+/// Why it lets through no more.
+#[derive(Debug, PartialEq, Eq)]
+enum Why {
+    /// So many were done of late; after this long it lets through so many.
+    Done(Duration),
+    /// It never lets through so many at once.
+    Never,
+    /// There is no room to count whoever asks.
+    Full,
 }
 
 impl Default for Rates {
@@ -86,17 +105,7 @@ impl Rates {
         }
         let since = now.saturating_duration_since(self.since);
         let mut counted = lock(&self.counted);
-        for limit in limits {
-            let Some(most) = limit.rate.count.checked_sub(count) else {
-                return Err(Over { limit: limit.clone(), count, again: None });
-            };
-            let window = counted.window(limit, principal, (now, since));
-            // Too many are counted: who is not yet must wait until others need no counting.
-            let wait = window.map_or(Some(SWEEP), |window| window.wait(most, since));
-            if wait.is_some() {
-                return Err(Over { limit: limit.clone(), count, again: wait });
-            }
-        }
+        counted.check(count, limits, principal, (now, since))?;
         for limit in limits {
             if let Some(window) = counted.window(limit, principal, (now, since)) {
                 window.add(count, since);
@@ -104,9 +113,42 @@ impl Rates {
         }
         Ok(())
     }
+
+    /// Whether there is room for such an action, which counts for nothing yet.
+    pub(crate) fn look(
+        &self,
+        count: u32,
+        limits: &[Limit],
+        principal: &Principal,
+        now: Instant,
+    ) -> Result<(), Over> {
+        if count == 0 || limits.is_empty() {
+            return Ok(());
+        }
+        let since = now.saturating_duration_since(self.since);
+        lock(&self.counted).check(count, limits, principal, (now, since))
+    }
 }
 
 impl Counted {
+    fn check(
+        &mut self,
+        count: u32,
+        limits: &[Limit],
+        principal: &Principal,
+        (now, since): (Instant, Duration),
+    ) -> Result<(), Over> {
+        for limit in limits {
+            let over = |why| Over { limit: limit.clone(), count, why };
+            let most = limit.rate.count.checked_sub(count).ok_or_else(|| over(Why::Never))?;
+            let window = self.window(limit, principal, (now, since)).ok_or_else(|| over(Why::Full))?;
+            if let Some(wait) = window.wait(most, since) {
+                return Err(over(Why::Done(wait)));
+            }
+        }
+        Ok(())
+    }
+
     /// What this principal has done under this rule up to now; none where there is no room to count it.
     fn window(
         &mut self,
@@ -115,32 +157,70 @@ impl Counted {
         (now, since): (Instant, Duration),
     ) -> Option<&mut Window> {
         let key = Key { rule: limit.rule.clone(), who: Who::is(limit, principal) };
-        if self.windows.len() >= MOST && !self.windows.contains_key(&key) {
-            if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
-                self.swept = Some(now);
-                self.windows.retain(|_, window| window.at(window.per, since).sum > 0);
-            }
-            if self.windows.len() >= MOST {
-                return None;
+        let sharer = principal.process.sharer();
+        if !self.windows.contains_key(&key) && !self.has_room(&sharer, (now, since)) {
+            return None;
+        }
+        let Self { windows, of, .. } = self;
+        let window = windows.entry(key).or_insert_with(|| {
+            *of.entry(sharer.clone()).or_default() += 1;
+            Window::new(sharer, limit.rate.per)
+        });
+        Some(window.at(limit.rate.per, since))
+    }
+
+    fn has_room(&mut self, sharer: &Sharer, (now, since): (Instant, Duration)) -> bool {
+        let is_due = |last: Option<Instant>, pause| {
+            last.is_none_or(|last| now.saturating_duration_since(last) >= pause)
+        };
+        if self.is_full(sharer) && is_due(self.swept, SWEEP) {
+            self.swept = Some(now);
+            self.windows.retain(|_, window| window.at(window.per, since).sum > 0);
+            self.of.clear();
+            for window in self.windows.values() {
+                *self.of.entry(window.of.clone()).or_default() += 1;
             }
         }
-        let window = self.windows.entry(key).or_insert_with(|| Window::new(limit.rate.per));
-        Some(window.at(limit.rate.per, since))
+        let full = self.is_full(sharer);
+        if full && is_due(self.told, SELDOM) {
+            self.told = Some(now);
+            let (counted, most, most_of_one) = (self.windows.len(), MOST, MOST_OF_ONE);
+            tracing::warn!(%sharer, counted, most, most_of_one, "refused: no room to count by the rates of rules whoever asks");
+        }
+        !full
+    }
+
+    fn is_full(&self, sharer: &Sharer) -> bool {
+        self.windows.len() >= MOST || self.of.get(sharer).is_some_and(|count| *count >= MOST_OF_ONE)
     }
 }
 
 impl Over {
+    pub(crate) fn cause(&self) -> Cause {
+        match self.why {
+            Why::Done(again) => Cause::Rate(again),
+            Why::Never => Cause::TooMany,
+            // Those who are counted under this rule aren't any more by then.
+            Why::Full => Cause::Rate(self.limit.rate.per),
+        }
+    }
+
     /// What was allowed or held, refused for now.
     pub(crate) fn refused(&self, verdict: &Verdict) -> Verdict {
         let (rule, rate) = (&self.limit.rule, self.limit.rate);
-        let (message, hint) = match self.again {
-            Some(again) => (
+        let (message, hint) = match self.why {
+            Why::Done(again) => (
                 format!("rule {rule:?} lets through {rate}, and no more for now"),
                 format!("ask again in {} s", again.as_nanos().div_ceil(1_000_000_000)),
             ),
-            None => (
+            Why::Never => (
                 format!("rule {rule:?} lets through {rate}, and this is {} at once", self.count),
                 "send fewer at once".to_owned(),
+            ),
+            Why::Full => (
+                format!("rule {rule:?} lets through {rate}, and there is no room to count you"),
+                "too many others act here, or your account or container acts as too many: ask again later"
+                    .to_owned(),
             ),
         };
         Verdict {
@@ -160,14 +240,14 @@ impl Who {
         let identity = limit.issuer.as_deref().and_then(|issuer| principal.identity(issuer));
         match identity {
             Some(known) => Self::Subject { issuer: known.url.clone(), subject: known.subject.clone() },
-            None => Self::Account(principal.process.account()),
+            None => Self::Sharer(principal.process.sharer()),
         }
     }
 }
 
 impl Window {
-    fn new(per: Duration) -> Self {
-        Self { per, parts: VecDeque::new(), sum: 0 }
+    fn new(of: Sharer, per: Duration) -> Self {
+        Self { of, per, parts: VecDeque::new(), sum: 0 }
     }
 
     /// The same as of now, for this rate: what is over counts no more. Where the rule has come to say another time, all that
@@ -179,7 +259,9 @@ impl Window {
         }
         if self.per != per {
             let count = u32::try_from(self.sum).unwrap_or(u32::MAX);
-            *self = Self { per, parts: [(part(per, since), count)].into(), sum: u64::from(count) };
+            self.per = per;
+            self.parts = [(part(per, since), count)].into();
+            self.sum = u64::from(count);
         }
         self
     }
@@ -272,12 +354,14 @@ mod tests {
         let at = |seconds| rates.since + Duration::from_secs(seconds);
         rates.take(1, &limits, &account(1), at(7)).unwrap();
         rates.take(1, &limits, &account(1), at(20)).unwrap();
-        let over = rates.take(1, &limits, &account(1), at(30)).unwrap_err();
-        assert!((37..=39).contains(&over.again.unwrap().as_secs()), "{over:?}");
-        let just_before = at(30) + over.again.unwrap() - Duration::from_nanos(1);
+        let Err(Over { why: Why::Done(again), .. }) = rates.take(1, &limits, &account(1), at(30)) else {
+            panic!("it is let through")
+        };
+        assert!((37..=39).contains(&again.as_secs()), "{again:?}");
+        let just_before = at(30) + again - Duration::from_nanos(1);
         rates.take(1, &limits, &account(1), just_before).unwrap_err();
-        rates.take(1, &limits, &account(1), at(30) + over.again.unwrap()).unwrap();
-        rates.take(1, &limits, &account(1), at(30) + over.again.unwrap()).unwrap_err();
+        rates.take(1, &limits, &account(1), at(30) + again).unwrap();
+        rates.take(1, &limits, &account(1), at(30) + again).unwrap_err();
     }
 
     #[test]
@@ -333,9 +417,9 @@ mod tests {
         let (rates, limits) = (Rates::default(), [limit("r", 3, MINUTE)]);
         let take = |count| rates.take(count, &limits, &account(1), rates.since);
         let never = take(4).unwrap_err();
-        assert_eq!((never.count, never.again), (4, None));
+        assert_eq!((never.count, never.why), (4, Why::Never));
         take(2).unwrap();
-        assert!(take(2).unwrap_err().again.is_some_and(|again| again >= MINUTE));
+        assert!(matches!(take(2).unwrap_err().why, Why::Done(again) if again >= MINUTE));
         take(1).unwrap();
         take(1).unwrap_err();
         take(0).unwrap();
@@ -359,8 +443,45 @@ mod tests {
         for uid in 0..most {
             assert!(is_let(&rates, &limits, &account(uid), Duration::ZERO));
         }
-        assert!(!is_let(&rates, &limits, &account(most), Duration::ZERO), "one too many");
+        let over = rates.take(1, &limits, &account(most), rates.since).unwrap_err();
+        assert_eq!(over.why, Why::Full, "one too many");
         assert!(!is_let(&rates, &limits, &account(0), Duration::ZERO), "nobody was forgotten for it");
         assert!(is_let(&rates, &limits, &account(most), MINUTE * 2), "there is room again");
+    }
+
+    #[test]
+    fn root_in_a_container_has_one_rate_with_all_its_user_ids_and_takes_nobody_s_room() {
+        let (rates, limits) = (Rates::default(), [limit("r", 1, MINUTE)]);
+        let contained = |uid| {
+            let process = Process { uid, container: Some("4f2".into()), ..Process::default() };
+            Principal { process, ..Principal::default() }
+        };
+        let let_through =
+            (0..100_000).filter(|uid| is_let(&rates, &limits, &contained(*uid), Duration::ZERO));
+        assert_eq!(let_through.count(), 1);
+        assert!(is_let(&rates, &limits, &account(7), Duration::ZERO));
+    }
+
+    #[test]
+    fn who_acts_as_many_takes_an_eighth_of_the_room_and_is_told_the_truth() {
+        let rates = Rates::default();
+        let rule = |number: usize| [limit(&number.to_string(), 1, MINUTE)];
+        let let_through =
+            (0..MOST).filter(|rule_no| is_let(&rates, &rule(*rule_no), &account(1), Duration::ZERO));
+        assert_eq!(let_through.count(), MOST_OF_ONE);
+        let over = rates.take(1, &rule(MOST), &account(1), rates.since).unwrap_err();
+        assert_eq!((&over.why, over.cause()), (&Why::Full, Cause::Rate(MINUTE)));
+        assert!(is_let(&rates, &rule(MOST), &account(2), Duration::ZERO));
+        assert!(is_let(&rates, &rule(MOST), &account(1), MINUTE * 2), "there is room again");
+    }
+
+    #[test]
+    fn to_look_whether_there_is_room_takes_none() {
+        let (rates, limits) = (Rates::default(), [limit("r", 1, MINUTE)]);
+        for _ in 0..3 {
+            rates.look(1, &limits, &account(1), rates.since).unwrap();
+        }
+        assert!(is_let(&rates, &limits, &account(1), Duration::ZERO));
+        rates.look(1, &limits, &account(1), rates.since).unwrap_err();
     }
 }

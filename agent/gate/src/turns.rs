@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tidegate_policy::Sharer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Does what takes long for few at a time: so many of one account, so many of all. Accounts take turns, however much one of
@@ -13,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Turns {
     of_one: usize,
     all: Arc<Semaphore>,
-    accounts: Arc<Mutex<HashMap<u32, Arc<Semaphore>>>>,
+    accounts: Arc<Mutex<HashMap<Sharer, Arc<Semaphore>>>>,
 }
 
 /// Somebody's turn, which lasts until it is dropped.
@@ -31,14 +32,14 @@ impl Turns {
     }
 
     /// Waits for this account's next turn.
-    pub async fn of(&self, account: u32) -> Turn {
+    pub async fn of(&self, account: impl Into<Sharer>) -> Turn {
         // Of those who wait for all, each account has as many as may run: so the first who comes is fair to all. An error
         // would be a semaphore's end, and these have none.
-        let of_account = self.account(account).acquire_owned().await.ok();
+        let of_account = self.account(account.into()).acquire_owned().await.ok();
         Turn { _of_account: of_account, _of_all: self.all.clone().acquire_owned().await.ok() }
     }
 
-    fn account(&self, account: u32) -> Arc<Semaphore> {
+    fn account(&self, account: Sharer) -> Arc<Semaphore> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that nobody has a turn of, or waits for, any more.
         accounts.retain(|_, turns| Arc::strong_count(turns) > 1);

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tidegate_gate::{BoxFuture, Identified, Identities, Proof, Proofs, Secret, Turn, Turns};
 use tidegate_https::Https;
-use tidegate_policy::{Issuer, Process, Unproven};
+use tidegate_policy::{Issuer, Process, Sharer, Unproven};
 use tokio::{
     runtime::Handle,
     task::AbortHandle,
@@ -158,7 +158,7 @@ impl Registry {
 
     /// Who issuers say that a process is. `account`: the user who answers for it. What is looked at is as large as they make it,
     /// so they wait for their own looks.
-    pub async fn identify(&self, id: ProcessId, account: u32) -> Identified {
+    pub async fn identify(&self, id: ProcessId, account: impl Into<Sharer>) -> Identified {
         if self.inner.issuers.load().is_empty() {
             return Identified::nobody();
         }
@@ -175,7 +175,7 @@ impl Identities for Registry {
         Box::pin(async move {
             match process.start_time {
                 Some(started) => {
-                    self.identify(ProcessId { pid: process.pid, started }, process.account()).await
+                    self.identify(ProcessId { pid: process.pid, started }, process.sharer()).await
                 }
                 None => Identified::nobody(),
             }

@@ -49,11 +49,11 @@ impl Governed {
         }
     }
 
-    /// Has these ranges count as their users, as far as they fit beside those of the governed.
+    /// Has these ranges count as their users, as far as they fit beside those of the governed: whoever's don't counts by each id.
     pub(crate) fn own(&mut self, ranges: &[SubUids]) {
         for range in ranges {
             if self.sub_users.len() + prefixes(range).count() > MAX_SUB_USERS / 2 {
-                return;
+                continue;
             }
             for net in prefixes(range) {
                 self.sub_users.entry(net).or_insert(SubUser { owner: range.owner, ..SubUser::default() });

@@ -17,14 +17,17 @@ use crate::{
 
 /// Which ids each user may use in user namespaces.
 const TABLE: &str = "/etc/subuid";
+/// Users to whom ranges are given for what root runs: containers that Podman (`--userns=auto`) and Docker (`userns-remap:
+/// default`) make, and Kubernetes' pods. Nobody runs anything as one of them.
+const DAEMONS: [&str; 3] = ["containers", "dockremap", "kubelet"];
 /// How long users whom the name service could not tell aren't asked for again.
-const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(60);
 
 /// Whose user ids are whose, as the host's table says now. Users whom the host itself doesn't know are told by the name service,
 /// once and again when the table changes; who was told stays known while it doesn't answer.
 ///
-/// Root's own ranges count for nobody: what runs in them, as in containers that root began, may do less than any user, and must
-/// never be taken for root.
+/// Root's own ranges count for nobody, nor do those of daemons that root has run containers in them: what runs in them may do less
+/// than any user, and must never be taken for root; and the containers have nothing to do with each other.
 #[derive(Debug)]
 pub struct Accounts {
     table: PathBuf,
@@ -55,6 +58,8 @@ struct Read {
     ranges: Vec<Range>,
     /// Those who are in it.
     users: HashMap<String, User>,
+    /// Whether the name service was not asked since: then those whom it told of before are asked for, too.
+    is_new: bool,
     /// When to ask the name service; none if it has told all.
     due: Option<Instant>,
 }
@@ -99,11 +104,17 @@ impl Accounts {
     pub fn ask(&self) {
         let unknown: Vec<String> = {
             let read = self.lock();
-            let names = read.users.keys().filter(|name| name.parse::<u32>().is_err());
+            let open = read.users.iter().filter(|(_, user)| match user {
+                User::Is(_) => read.is_new,
+                User::Untold => true,
+                User::Nobody => false,
+            });
+            let names = open.map(|(name, _)| name).filter(|name| name.parse::<u32>().is_err());
             names.filter(|name| (self.local)(name).is_none()).cloned().collect()
         };
         let told: Vec<_> = unknown.into_iter().map(|name| ((self.service)(&name), name)).collect();
         let mut read = self.lock();
+        read.is_new = false;
         for (answer, name) in told {
             let Some(user) = read.users.get_mut(&name) else { continue };
             *user = match answer {
@@ -133,7 +144,7 @@ impl Accounts {
             Err(error) => return Err(error),
         };
         if read.version.as_ref() != Some(&version) {
-            let text = if version.is_some() { fs::read_to_string(&self.table)? } else { String::new() };
+            let text = if version.is_some() { users::table(&self.table)? } else { String::new() };
             read.replace(&text, self.local);
             read.version = Some(version);
         }
@@ -147,8 +158,13 @@ impl Read {
         self.ranges = ranges(text).collect();
         let former = std::mem::take(&mut self.users);
         self.due = None;
+        self.is_new = true;
         for Range { user, .. } in &self.ranges {
             if self.users.contains_key(user) {
+                continue;
+            }
+            if DAEMONS.contains(&user.as_str()) {
+                self.users.insert(user.clone(), User::Nobody);
                 continue;
             }
             let known = user.parse().ok().or_else(|| local(user)).map(User::Is);
@@ -193,7 +209,7 @@ pub(crate) fn of_users(owners: &[u32], lookups: &mut Lookups<'_>) -> Result<Vec<
     Ok(of_users_in(&table()?, owners, lookups))
 }
 
-/// All ranges but root's own and those of users who are gone or can't be told: nobody is governed by them.
+/// All ranges but root's own, daemons', and those of users who are gone or can't be told: nobody is governed by them.
 ///
 /// # Errors
 ///
@@ -204,7 +220,7 @@ pub(crate) fn of_all(lookups: &mut Lookups<'_>) -> Result<Vec<SubUids>, KernelEr
 
 fn of_all_in(text: &str, lookups: &mut Lookups<'_>) -> Vec<SubUids> {
     let mut found = Vec::new();
-    for Range { user, start, count } in ranges(text) {
+    for Range { user, start, count } in ranges(text).filter(|range| !DAEMONS.contains(&range.user.as_str())) {
         if let Told::Is(owner) = owner(&user, lookups)
             && owner != 0
         {
@@ -229,7 +245,7 @@ fn of_users_in(text: &str, owners: &[u32], lookups: &mut Lookups<'_>) -> Vec<Sub
 }
 
 fn table() -> Result<String, KernelError> {
-    match fs::read_to_string(TABLE) {
+    match users::table(TABLE) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         Err(error) => Err(KernelError::System { what: TABLE, error }),
@@ -344,6 +360,30 @@ mod tests {
         }
         // As LXD has it: the same range twice.
         assert_eq!(account_in("lxd:1000000:65536\nroot:1000000:65536\n", 1_000_001), Owner::Is(998));
+    }
+
+    #[test]
+    fn ranges_of_daemons_that_root_has_run_containers_in_them_are_nobody_s() {
+        let table = "kubelet:200000:65536\ncontainers:300000:65536\ndockremap:400000:65536\nann:500000:9\n";
+        let service = |name: &str| match name {
+            "ann" => Answer::Is(1001),
+            asked => panic!("{asked} was asked for"),
+        };
+        let directory = Directory { local: |_| None, service, ..Directory::default() };
+        let ann = [SubUids { owner: 1001, start: 500_000, count: 9 }];
+        assert_eq!(of_all_in(table, &mut directory.look_up()), ann);
+        for uid in [200_001, 300_001, 400_001] {
+            assert_eq!(account_in(table, uid), Owner::Is(uid));
+        }
+        assert_eq!(account_in(table, 500_001), Owner::Is(1001));
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_holds_up_nobody() {
+        let (_directory, accounts) = accounts_of("");
+        fs::write(&accounts.table, b"# M\xfcller\nm\xfcller:100000:9\nlxd:200000:9\n").unwrap();
+        assert_eq!(accounts.of(200_001), Owner::Is(998));
+        assert_eq!(accounts.of(5), Owner::Is(5));
     }
 
     #[test]

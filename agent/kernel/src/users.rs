@@ -1,7 +1,7 @@
 //! The host's user database: its own tables, which are always there, and the services behind them (nsswitch.conf(5)), which
 //! may be slow, away, or say that they know nobody while they are.
 
-use std::{ffi::CString, fs, io};
+use std::{ffi::CString, fs, io, path::Path};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
@@ -11,6 +11,8 @@ const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 /// Which services are asked, in the order in which they are looked for: some distributions put their own elsewhere.
 const SERVICES: [&str; 2] = ["/etc/nsswitch.conf", "/usr/etc/nsswitch.conf"];
+/// Where systemd-homed keeps accounts.
+const HOMES: &str = "/var/lib/systemd/home";
 /// Services that ask nobody beyond this host, and so know who is not there.
 const ON_THIS_HOST: [&str; 5] = ["files", "altfiles", "systemd", "mymachines", "compat"];
 
@@ -43,13 +45,13 @@ pub(crate) struct Account {
 
 /// What the host's own table calls an account.
 pub fn local_name(uid: u32) -> Option<String> {
-    let table = fs::read_to_string(PASSWD).unwrap_or_default();
+    let table = table(PASSWD).unwrap_or_default();
     entries(&table).find(|entry| entry.uid == uid).map(|entry| entry.name.to_owned())
 }
 
 /// Whose name that is in the host's own table.
 pub fn local_uid(name: &str) -> Option<u32> {
-    let table = fs::read_to_string(PASSWD).unwrap_or_default();
+    let table = table(PASSWD).unwrap_or_default();
     entries(&table).find(|entry| entry.name == name).map(|entry| entry.uid)
 }
 
@@ -65,7 +67,7 @@ pub fn uid(name: &str) -> Answer<u32> {
 
 /// The group of that name or number in the host's own table.
 pub(crate) fn local_group(group: &str) -> Option<Members> {
-    group_in(&fs::read_to_string(GROUP).unwrap_or_default(), group)
+    group_in(&table(GROUP).unwrap_or_default(), group)
 }
 
 /// The group of that name or number, as the services say. Blocks as long as they do.
@@ -92,9 +94,9 @@ pub(crate) fn is_in(account: &Account, gid: u32) -> Option<bool> {
 
 /// The groups that the host's own tables say this account is in, by name.
 pub fn local_groups(user: &str) -> Vec<String> {
-    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    let passwd = table(PASSWD).unwrap_or_default();
     let primary = entries(&passwd).find(|entry| entry.name == user).map(|entry| entry.gid);
-    groups_in(&fs::read_to_string(GROUP).unwrap_or_default(), user, primary)
+    groups_in(&table(GROUP).unwrap_or_default(), user, primary)
 }
 
 /// The groups that the services say this account is in, by name; none if they can't tell whose name that is. Blocks as long as
@@ -117,31 +119,59 @@ fn answer<T>(asked: nix::Result<Option<T>>) -> Answer<T> {
 
 /// Whether no service beyond this host is asked for accounts.
 fn knows_all() -> bool {
-    let passwd = fs::read_to_string(PASSWD).unwrap_or_default();
+    let passwd = table(PASSWD).unwrap_or_default();
+    services().is_some_and(|services| all_on_this_host(&services, &passwd)) && !has_homes(Path::new(HOMES))
+}
+
+/// Whether a service beyond `/etc/subuid` is asked whose sub-uids are whose.
+pub fn asks_for_sub_uids() -> bool {
+    services().is_none_or(|services| has_other_than_files(&services))
+}
+
+/// Which services are asked for what; none if that can't be read. Without a file, as glibc has it: `files` alone.
+fn services() -> Option<String> {
     for path in SERVICES {
-        match fs::read_to_string(path) {
-            Ok(services) => return all_on_this_host(&services, &passwd),
+        match table(path) {
+            Ok(services) => return Some(services),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return false,
+            Err(_) => return None,
         }
     }
-    // As glibc has it without a file: `files` alone.
-    true
+    Some(String::new())
+}
+
+/// Whether systemd-homed keeps accounts there: it is asked by `systemd`, which knows none of them while it is away.
+fn has_homes(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut homes) => homes.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 fn all_on_this_host(services: &str, passwd: &str) -> bool {
     // Lines like this have `compat` ask NIS or another service.
     let elsewhere = passwd.lines().any(|line| line.starts_with(['+', '-']));
-    let is_here = |service: &str| {
+    services_of("passwd", services).all(|service| {
         ON_THIS_HOST.iter().any(|known| known.eq_ignore_ascii_case(service))
             && !(elsewhere && service.eq_ignore_ascii_case("compat"))
-    };
-    let mut lines = services.lines().filter_map(|line| line.split('#').next()?.trim().split_once(':'));
-    lines.all(|(database, services)| {
-        // What is in brackets says what becomes of a service's answer.
-        let mut services = services.split(['[', ']']).step_by(2).flat_map(str::split_whitespace);
-        database.trim() != "passwd" || services.all(is_here)
     })
+}
+
+fn has_other_than_files(services: &str) -> bool {
+    services_of("subid", services).any(|service| !service.eq_ignore_ascii_case("files"))
+}
+
+/// The services that are asked for this.
+fn services_of<'a>(wanted: &str, services: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = services.lines().filter_map(|line| line.split('#').next()?.trim().split_once(':'));
+    let lines = lines.filter(move |(database, _)| database.trim() == wanted);
+    // What is in brackets says what becomes of a service's answer.
+    lines.flat_map(|(_, services)| services.split(['[', ']']).step_by(2).flat_map(str::split_whitespace))
+}
+
+/// One of the host's tables. A name that isn't UTF-8 is nobody's that anybody can ask for; the others are there all the same.
+pub(crate) fn table(path: impl AsRef<Path>) -> io::Result<String> {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A line of passwd(5).
@@ -223,5 +253,34 @@ mod tests {
             assert!(!all_on_this_host(services, "root:x:0:0::/:"), "{services}");
         }
         assert!(!all_on_this_host("passwd: compat", "root:x:0:0::/:\n+::::::\n"));
+    }
+
+    #[test]
+    fn accounts_of_systemd_homed_are_not_always_there() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!has_homes(&folder.path().join("absent")) && !has_homes(folder.path()));
+        fs::write(folder.path().join("ann.identity"), "{}").unwrap();
+        assert!(has_homes(folder.path()));
+    }
+
+    #[test]
+    fn sub_uids_that_a_directory_knows_are_seen_to_be_asked_for() {
+        for services in
+            ["subid: sss", "subid: files sss", "passwd: files\nsubid:\tsss [NOTFOUND=return] files"]
+        {
+            assert!(has_other_than_files(services), "{services}");
+        }
+        for services in ["", "passwd: files sss", "subid: files", "#subid: sss"] {
+            assert!(!has_other_than_files(services), "{services}");
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_no_text_takes_no_other_line_from_a_table() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), b"m\xfcller:x:1002:7:M\xfcller:/:\nann:x:1001:7::/:\n").unwrap();
+        let table = table(file.path()).unwrap();
+        assert_eq!(entries(&table).find(|entry| entry.name == "ann").map(|entry| entry.uid), Some(1001));
+        assert_eq!(entries(&table).count(), 2);
     }
 }

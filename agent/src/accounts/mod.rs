@@ -11,7 +11,7 @@ use std::{
 
 use tidegate_gate::AccountName;
 use tidegate_kernel::{
-    Owner,
+    Owner, Processes,
     users::{self, Answer},
 };
 use tidegate_policy::Process;
@@ -42,23 +42,29 @@ pub(crate) trait Database: Send + Sync {
     fn local_groups(&self, user: &str) -> Vec<String>;
     /// The groups that the services say it is in.
     fn groups(&self, user: &str) -> Option<Vec<String>>;
+    /// Whether user ids may be somebody's sub-uids by a table that nobody but a service has.
+    fn has_untold_sub_uids(&self) -> bool;
+    /// The container that root made and this process is in.
+    fn container(&self, pid: u32) -> Option<Arc<str>>;
 }
 
 /// This host's.
-#[derive(Default)]
-struct Host(tidegate_kernel::Accounts);
+struct Host {
+    owners: tidegate_kernel::Accounts,
+    processes: Arc<Processes>,
+}
 
 impl Database for Host {
     fn owner(&self, uid: u32) -> Owner {
-        self.0.of(uid)
+        self.owners.of(uid)
     }
 
     fn is_owner_due(&self) -> bool {
-        self.0.is_due()
+        self.owners.is_due()
     }
 
     fn ask_owners(&self) {
-        self.0.ask();
+        self.owners.ask();
     }
 
     fn local_name(&self, account: u32) -> Option<String> {
@@ -75,6 +81,14 @@ impl Database for Host {
 
     fn groups(&self, user: &str) -> Option<Vec<String>> {
         users::groups(user)
+    }
+
+    fn has_untold_sub_uids(&self) -> bool {
+        users::asks_for_sub_uids()
+    }
+
+    fn container(&self, pid: u32) -> Option<Arc<str>> {
+        self.processes.container_of(pid)
     }
 }
 
@@ -93,13 +107,12 @@ struct Inner {
     named: Mutex<HashSet<u32>>,
 }
 
-impl Default for Accounts {
-    fn default() -> Self {
-        Self::of(Arc::new(Host::default()), PATIENCE)
-    }
-}
-
 impl Accounts {
+    /// This host's.
+    pub(crate) fn of_host(processes: Arc<Processes>) -> Self {
+        Self::of(Arc::new(Host { owners: tidegate_kernel::Accounts::default(), processes }), PATIENCE)
+    }
+
     pub(crate) fn of(database: Arc<dyn Database>, patience: Duration) -> Self {
         let (names, groups) = (database.clone(), database.clone());
         let name = move |account| match names.name(account) {
@@ -146,6 +159,21 @@ impl Accounts {
         // Whoever is asking has asked by then.
         let _asked = timeout(self.0.patience, self.0.asking.lock()).await;
         self.0.database.owner(uid)
+    }
+
+    /// Whose a process's user id is, without waiting, as [`owner`](Self::owner) has it; and whether that could not be told. In a
+    /// container that root made an id is its own where nobody is known to have it.
+    pub(crate) fn of_process(&self, uid: u32, contained: bool) -> (u32, bool) {
+        match self.owner(uid) {
+            Owner::Is(owner) => (owner, false),
+            Owner::Untold { .. } if contained => (uid, false),
+            Owner::Untold { first, .. } => (first, true),
+        }
+    }
+
+    /// The container that root made and this process is in. Reads files.
+    pub(crate) fn container(&self, pid: u32) -> Option<Arc<str>> {
+        self.0.database.container(pid)
     }
 
     /// What an account is called. `contained`: it is asked for a process in a container that root made, whose accounts needn't
@@ -214,8 +242,19 @@ impl Accounts {
                 }
             }
         }
+        let contained = process.container.is_some();
         if process.user.is_none() && !process.nameless {
-            self.name(process.account(), process.container.is_some()).await.tell(process);
+            self.name(process.account(), contained).await.tell(process);
+        }
+        if process.user.is_none() && process.sub_uid_of.is_none() && !contained {
+            let database = self.0.database.clone();
+            if spawn_blocking(move || database.has_untold_sub_uids()).await.unwrap_or(true) {
+                let uid = process.uid;
+                return Err(format!(
+                    "whose the user id {uid} is could not be told: it has no name, and may be a sub-uid that only a name \
+                     service knows (`subid:` in nsswitch.conf)"
+                ));
+            }
         }
         Ok(())
     }

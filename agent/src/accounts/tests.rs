@@ -22,6 +22,10 @@ pub(crate) struct Fake {
     changed: Condvar,
     asked: AtomicUsize,
     owners_told: AtomicBool,
+    /// Sub-uids are asked of a directory, too.
+    directory: bool,
+    /// The container that every process is in.
+    container: Option<Arc<str>>,
 }
 
 impl Fake {
@@ -107,6 +111,14 @@ impl Database for Fake {
     fn groups(&self, _user: &str) -> Option<Vec<String>> {
         self.ask();
         Some(vec!["remote".into(), "dba".into()])
+    }
+
+    fn has_untold_sub_uids(&self) -> bool {
+        self.directory
+    }
+
+    fn container(&self, _pid: u32) -> Option<Arc<str>> {
+        self.container.clone()
     }
 }
 
@@ -210,4 +222,32 @@ async fn what_was_not_told_at_connect_is_told_when_it_asks() {
     let mut late = Process { uid: 2000, ..Process::default() };
     accounts.complete(&mut late).await.unwrap();
     assert_eq!(late.user.as_deref(), Some("late"));
+}
+
+#[tokio::test]
+async fn in_a_container_that_root_made_an_id_whose_owner_nobody_tells_is_its_own() {
+    let fake = LetsGo(Fake::stuck_for_whoever_comes());
+    let accounts = Accounts::of(fake.0.clone(), SOON);
+    assert_eq!(accounts.of_process(RANGE + 7, true), (RANGE + 7, false));
+    assert_eq!(accounts.of_process(RANGE + 7, false), (RANGE, true));
+    // Whose it is known to be may do there as they like, and must not answer what it asks.
+    let known = Accounts::of(Fake::owned_by(1002), SOON);
+    assert_eq!(known.of_process(RANGE + 7, true), (1002, false));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_an_id_that_may_be_a_sub_uid_that_only_a_directory_knows() {
+    let complete = async |fake: Fake, mut process: Process| {
+        let accounts = Accounts::of(Arc::new(fake), NEVER);
+        accounts.complete(&mut process).await
+    };
+    let nameless = || Process { uid: 1500, ..Process::default() };
+    let asks = || Fake { directory: true, ..Fake::default() };
+    let why = complete(asks(), nameless()).await.unwrap_err();
+    assert!(why.contains("1500") && why.contains("subid"), "{why}");
+    complete(Fake::default(), nameless()).await.unwrap();
+    // Who has a name is no sub-uid; one that `/etc/subuid` has is told; nor does root's container have any.
+    complete(asks(), Process { uid: 1001, ..Process::default() }).await.unwrap();
+    complete(asks(), Process { sub_uid_of: Some(1002), ..nameless() }).await.unwrap();
+    complete(asks(), Process { container: Some("4f2".into()), ..nameless() }).await.unwrap();
 }

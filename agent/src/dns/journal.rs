@@ -11,7 +11,7 @@ use std::{
 use tidegate_dns::{Answer, Question as Asked};
 use tidegate_gate::{Entry, Record, RecordError, Records};
 use tidegate_kernel::Captured;
-use tidegate_policy::{Effect, Principal};
+use tidegate_policy::{Effect, Principal, Sharer};
 
 use super::Askers;
 
@@ -31,31 +31,38 @@ const DNS: &str = "dns";
 /// Who asks.
 pub(super) enum Asker {
     /// A process that sent a datagram.
-    Captured(Box<Captured>, Arc<dyn Askers>),
+    Captured {
+        /// It.
+        asker: Box<Captured>,
+        /// As whom it counts.
+        sharer: Sharer,
+        /// Who knows more of it.
+        askers: Arc<dyn Askers>,
+    },
     /// A process that made a connection to this server.
     Known(Arc<Principal>, SocketAddr),
 }
 
 impl Asker {
-    /// The user id of whoever answers for it.
-    pub(super) fn account(&self) -> u32 {
+    /// As whom it counts.
+    pub(super) fn sharer(&self) -> Sharer {
         match self {
-            Self::Captured(captured, _) => captured.account(),
-            Self::Known(principal, _) => principal.process.account(),
+            Self::Captured { sharer, .. } => sharer.clone(),
+            Self::Known(principal, _) => principal.process.sharer(),
         }
     }
 
     /// Has its account's name found out, for when it is described.
     pub(super) fn learn_name(&self) {
-        if let Self::Captured(captured, askers) = self {
-            askers.learn_name(captured.account());
+        if let Self::Captured { asker, askers, .. } = self {
+            askers.learn_name(asker.account());
         }
     }
 
     /// What tells it from other processes, and from itself over the other transport.
     fn key(&self) -> (bool, u32, u64) {
         match self {
-            Self::Captured(captured, _) => (true, captured.pid, captured.started),
+            Self::Captured { asker, .. } => (true, asker.pid, asker.started),
             Self::Known(principal, _) => {
                 (false, principal.process.pid, principal.process.start_time.unwrap_or_default())
             }
@@ -65,9 +72,9 @@ impl Asker {
     /// Everything that is known of it, and the server that it meant to ask.
     fn describe(self) -> (Arc<Principal>, SocketAddr) {
         match self {
-            Self::Captured(captured, askers) => {
-                let server = captured.destination;
-                (Arc::new(askers.describe(*captured)), server)
+            Self::Captured { asker, askers, .. } => {
+                let server = asker.destination;
+                (Arc::new(askers.describe(*asker)), server)
             }
             Self::Known(principal, server) => (principal, server),
         }

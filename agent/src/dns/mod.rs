@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tidegate_dns::{Answer, LONGEST, Question, Resolver, Unreadable};
 use tidegate_gate::{Origin, Records, ServeError, Stream};
 use tidegate_kernel::Captured;
-use tidegate_policy::Principal;
+use tidegate_policy::{Principal, Sharer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UdpSocket,
@@ -31,9 +31,14 @@ const RESPITE: Duration = Duration::from_millis(50);
 
 /// Who sends datagrams to the agent.
 pub(crate) trait Askers: Send + Sync {
-    /// Whoever has just sent a question between these two ends in a network namespace; none if no governed process did.
-    fn asker(&self, netns: u64, client: SocketAddr, listener: SocketAddr)
-    -> Result<Option<Captured>, String>;
+    /// Whoever has just sent a question between these two ends in a network namespace, and as whom it counts; none if no governed
+    /// process did.
+    fn asker(
+        &self,
+        netns: u64,
+        client: SocketAddr,
+        listener: SocketAddr,
+    ) -> Result<Option<(Captured, Sharer)>, String>;
 
     /// Has what an account is called found out, for when one of its processes is described. Does not wait for it.
     fn learn_name(&self, account: u32);
@@ -44,7 +49,7 @@ pub(crate) trait Askers: Send + Sync {
 
 /// Answers questions.
 pub(crate) struct Dns {
-    resolver: Resolver,
+    resolver: Resolver<Sharer>,
     in_force: Arc<InForce>,
     askers: Arc<dyn Askers>,
     journal: Arc<Journal>,
@@ -107,12 +112,12 @@ impl Dns {
         message: &[u8],
     ) -> io::Result<()> {
         let asker = self.askers.asker(netns, client, socket.local_addr()?).map_err(io::Error::other)?;
-        let Some(asker) = asker else {
+        let Some((asker, sharer)) = asker else {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no governed process asked it"));
         };
         let answer = match Question::read(message) {
             Ok(question) => {
-                let asker = Asker::Captured(Box::new(asker), self.askers.clone());
+                let asker = Asker::Captured { asker: Box::new(asker), sharer, askers: self.askers.clone() };
                 question.datagram(&self.answer(asker, &question).await)
             }
             Err(Unreadable::Answered(answer)) => answer,
@@ -168,7 +173,7 @@ impl Dns {
     async fn answer(&self, asker: Asker, question: &Question) -> Answer {
         asker.learn_name();
         let upstream = self.in_force.upstream();
-        let answer = self.resolver.answer(asker.account(), question, self.in_force.names(), &*upstream).await;
+        let answer = self.resolver.answer(&asker.sharer(), question, self.in_force.names(), &*upstream).await;
         let noted = Noted::new(question, &answer, self.in_force.policy().load().digest.clone());
         let journal = self.journal.clone();
         match tokio::task::spawn_blocking(move || journal.note(asker, noted)).await {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use tidegate_approvals::{Answered, Desk, Failed, Inquiry, Person, Say, State};
+use tidegate_policy::Sharer;
 use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
 use super::{Answer, Answers, Users, caller::Identities};
@@ -17,12 +18,12 @@ const REMEMBERED: usize = 4 * MOST as usize;
 /// The questions that somebody may know of, told as they are read: none but one list of an account is there at a time.
 pub(super) async fn list(
     users: &Users,
-    account: u32,
+    sharer: &Sharer,
     person: &Person,
     all: bool,
     answers: &mut Answers,
 ) -> io::Result<Option<Answer>> {
-    let _turn = users.lists.of(account).await;
+    let _turn = users.lists.of(sharer.clone()).await;
     match users.desk.list(person, all, MOST).await {
         Ok(overview) => {
             timeout(PATIENCE, answers.tell_questions(overview)).await??;
@@ -46,19 +47,19 @@ pub(super) async fn say(desk: &Desk, person: &Person, id: &str, say: Say, reason
 /// once, and again only if they fall behind. They are told what they may know by what issuers say of them at the time.
 pub(super) async fn watch(
     users: &Users,
-    account: u32,
+    sharer: &Sharer,
     mut person: Person,
     mut identities: Identities,
     answers: &mut Answers,
 ) -> io::Result<Answer> {
-    let Some(_share) = users.watchers.take(account) else {
+    let Some(_share) = users.watchers.take(sharer.clone()) else {
         return Ok(Answer::failed("you watch as often as one account may, or all do: end another one first"));
     };
     let (mut told, mut followed) = (Told::default(), true);
     loop {
         // From before they are listed, so that none is missed.
         let mut changes = users.desk.briefs();
-        if let Err(error) = told.catch_up(users, account, &person, answers).await? {
+        if let Err(error) = told.catch_up(users, sharer, &person, answers).await? {
             return Ok(Answer::failed(error));
         }
         loop {
@@ -90,11 +91,11 @@ impl Told {
     async fn catch_up(
         &mut self,
         users: &Users,
-        account: u32,
+        sharer: &Sharer,
         person: &Person,
         answers: &mut Answers,
     ) -> io::Result<Result<(), String>> {
-        let _turn = users.lists.of(account).await;
+        let _turn = users.lists.of(sharer.clone()).await;
         let is_first = self.0.is_empty();
         let overview = match users.desk.list(person, !is_first, MOST).await {
             Ok(overview) => overview,

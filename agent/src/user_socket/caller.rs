@@ -6,7 +6,7 @@ use tidegate_approvals::Person;
 use tidegate_gate::AccountName;
 use tidegate_identity::ProcessId;
 use tidegate_kernel::{Owner, Peer};
-use tidegate_policy::Identity;
+use tidegate_policy::{Identity, Sharer};
 use tokio::{net::UnixStream, sync::watch, task::spawn_blocking};
 
 use super::{
@@ -15,25 +15,27 @@ use super::{
 };
 use crate::accounts::Accounts;
 
-/// Connections of one user id, and of all, whose account is being looked up. More than an account may have, as they come from
-/// before it is known.
+/// Connections of one account, as far as that is known, and of all, whose process is being looked up. More than an account may
+/// have, as they come from before it is known.
 const COMING: (usize, usize) = (64, 512);
-/// Connections of one account at once, and of all.
+/// Connections at once of one account, or of one container that root made, and of all.
 const CALLING: (usize, usize) = (32, 1_024);
 
 /// What issuers say of somebody, as it changes.
 pub(super) type Identities = watch::Receiver<Arc<[Identity]>>;
 
 /// The process that connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Caller {
     /// It.
     pub(super) process: ProcessId,
     /// The user id of whoever answers for it, as `Process::account` has it: a sub-uid counts as the user whose it is.
     pub(super) account: u32,
+    /// As whom it counts.
+    pub(super) sharer: Sharer,
 }
 
-/// Lets connections in: of each account so many.
+/// Lets connections in: of each account, and each container, so many.
 pub(super) struct Door {
     accounts: Accounts,
     coming: Shares,
@@ -45,8 +47,8 @@ impl Door {
         Self { accounts, coming: Shares::new(COMING.0, COMING.1), calling: Shares::new(CALLING.0, CALLING.1) }
     }
 
-    /// Who connected, and their share of the connections. They are counted by user id before anything is waited for, and by
-    /// account before anything is done for them.
+    /// Who connected, and their share of the connections. They are counted by what is known of them before anything is waited for,
+    /// and as whom they count before anything is done for them.
     ///
     /// # Errors
     ///
@@ -54,21 +56,24 @@ impl Door {
     pub(super) async fn enter(&self, stream: &UnixStream) -> io::Result<(Caller, Share)> {
         let uid = stream.peer_cred()?.uid();
         let too_many = || io::Error::other(format!("uid {uid} has as many connections as it may"));
-        let account = match self.accounts.owner(uid) {
-            Owner::Is(account) => account,
-            Owner::Untold { .. } => {
-                let _coming = self.coming.take(uid).ok_or_else(too_many)?;
-                match self.accounts.owner_in_time(uid).await {
-                    Owner::Is(account) => account,
-                    Owner::Untold { why, .. } => return Err(io::Error::other(why)),
-                }
-            }
+        let coming = self.coming.take(self.accounts.of_process(uid, false).0).ok_or_else(too_many)?;
+        let (stream, accounts) = (stream.as_fd().try_clone_to_owned()?, self.accounts.clone());
+        let looked = spawn_blocking(move || {
+            let peer = tidegate_kernel::peer(&stream)?;
+            Ok::<_, io::Error>((peer, accounts.container(peer.pid)))
+        });
+        let (Peer { pid, started, .. }, container) = looked.await??;
+        let account = match self.accounts.of_process(uid, container.is_some()) {
+            (account, false) => account,
+            (_, true) => match self.accounts.owner_in_time(uid).await {
+                Owner::Is(account) => account,
+                Owner::Untold { why, .. } => return Err(io::Error::other(why)),
+            },
         };
-        let share = self.calling.take(account).ok_or_else(too_many)?;
-        // It looks at procfs.
-        let stream = stream.as_fd().try_clone_to_owned()?;
-        let Peer { pid, started, .. } = spawn_blocking(move || tidegate_kernel::peer(&stream)).await??;
-        Ok((Caller { process: ProcessId { pid, started }, account }, share))
+        let sharer = Sharer::of(account, container.as_ref());
+        let share = self.calling.take(sharer.clone()).ok_or_else(too_many)?;
+        drop(coming);
+        Ok((Caller { process: ProcessId { pid, started }, account, sharer }, share))
     }
 
     /// What the host says of an account: what it is called, whether it is known to have no name, and its groups. One whose name
@@ -87,13 +92,13 @@ impl Door {
 
 impl Users {
     /// The caller as somebody who answers questions.
-    pub(super) async fn person(&self, caller: Caller) -> Person {
+    pub(super) async fn person(&self, caller: &Caller) -> Person {
         self.person_followed(caller).await.0
     }
 
     /// The same, with what issuers say of them from now on.
-    pub(super) async fn person_followed(&self, caller: Caller) -> (Person, Identities) {
-        let followed = self.registry.identify(caller.process, caller.account).await.now;
+    pub(super) async fn person_followed(&self, caller: &Caller) -> (Person, Identities) {
+        let followed = self.registry.identify(caller.process, caller.sharer.clone()).await.now;
         let identities = followed.borrow().clone();
         let (user, nameless, unix_groups) = self.door.told(caller.account).await;
         let (host, uid) = (self.desk.host().clone(), Some(caller.account));

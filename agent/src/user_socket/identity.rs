@@ -9,7 +9,7 @@ use super::{Answer, Answers, Caller};
 /// Lets a token count for the caller, or for whoever ran it.
 pub(super) async fn present(
     registry: &Registry,
-    caller: Caller,
+    caller: &Caller,
     of: Beneficiary,
     token: &str,
     issuer: Option<&str>,
@@ -23,7 +23,7 @@ pub(super) async fn present(
 /// Tells where the person is to go, and waits for them.
 pub(super) async fn login(
     registry: &Registry,
-    caller: Caller,
+    caller: &Caller,
     issuer: Option<&str>,
     answers: &mut Answers,
 ) -> io::Result<Answer> {
@@ -39,14 +39,14 @@ pub(super) async fn login(
 }
 
 /// Who the caller is.
-pub(super) async fn whoami(registry: &Registry, caller: Caller) -> Answer {
-    let known = registry.identify(caller.process, caller.account).await;
+pub(super) async fn whoami(registry: &Registry, caller: &Caller) -> Answer {
+    let known = registry.identify(caller.process, caller.sharer.clone()).await;
     let identities = known.now.borrow().to_vec();
     Answer::Known { identities, unproven: known.unproven.to_vec() }
 }
 
 /// Forgets who the caller is.
-pub(super) async fn logout(registry: &Registry, caller: Caller, issuer: Option<&str>) -> Answer {
+pub(super) async fn logout(registry: &Registry, caller: &Caller, issuer: Option<&str>) -> Answer {
     match registry.logout(caller.process, issuer).await {
         Ok(ended) => Answer::LoggedOut { ended },
         Err(defect) => Answer::failed(defect),

@@ -173,12 +173,12 @@ impl Users {
                 return;
             }
         };
-        if let Err(error) = self.converse(stream, caller).await {
+        if let Err(error) = self.converse(stream, &caller).await {
             tracing::debug!(%error, "user connection");
         }
     }
 
-    async fn converse(&self, stream: UnixStream, caller: Caller) -> io::Result<()> {
+    async fn converse(&self, stream: UnixStream, caller: &Caller) -> io::Result<()> {
         let (mut read, write) = stream.into_split();
         let mut answers = Answers(write);
         let answer = match line::request(&mut read).await? {
@@ -200,7 +200,7 @@ impl Users {
     /// The last answer, if it isn't told already; what comes before it is.
     async fn answer(
         &self,
-        caller: Caller,
+        caller: &Caller,
         request: Request,
         answers: &mut Answers,
     ) -> io::Result<Option<Answer>> {
@@ -211,7 +211,7 @@ impl Users {
                 identity::present(registry, caller, of, &token, issuer.as_deref()).await
             }
             Request::Login { issuer } => {
-                if !self.logins.take(caller.account, LOGINS_A_MINUTE, Timestamp::now()) {
+                if !self.logins.take(caller.sharer.clone(), LOGINS_A_MINUTE, Timestamp::now()) {
                     let why =
                         format!("you began {LOGINS_A_MINUTE} logins within a minute, as many as may: wait");
                     return Ok(Some(Answer::failed(why)));
@@ -222,11 +222,11 @@ impl Users {
             Request::Logout { issuer } => identity::logout(registry, caller, issuer.as_deref()).await,
             Request::Questions { all } => {
                 let person = self.person(caller).await;
-                return approvals::list(self, caller.account, &person, all, answers).await;
+                return approvals::list(self, &caller.sharer, &person, all, answers).await;
             }
             Request::Watch {} => {
                 let (person, identities) = self.person_followed(caller).await;
-                approvals::watch(self, caller.account, person, identities, answers).await?
+                approvals::watch(self, &caller.sharer, person, identities, answers).await?
             }
             Request::Question { id } => approvals::show(&self.desk, &self.person(caller).await, &id).await,
             Request::Say { id, say, reason } => {

@@ -9,10 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tidegate_policy::Sharer;
+
 /// How often something that anybody can bring about is said.
 const SELDOM: Duration = Duration::from_secs(60);
 
-/// How many of something each user has at once.
+/// How many of something each account, or container, has at once.
 #[derive(Debug, Clone)]
 pub(super) struct Shares {
     of_one: usize,
@@ -23,7 +25,7 @@ pub(super) struct Shares {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_user: HashMap<u32, usize>,
+    by_user: HashMap<Sharer, usize>,
 }
 
 /// One of something, until dropped.
@@ -31,7 +33,7 @@ struct Taken {
 #[must_use = "a share is given back when it is dropped"]
 pub(super) struct Share {
     shares: Shares,
-    user: u32,
+    user: Sharer,
 }
 
 impl Shares {
@@ -41,13 +43,14 @@ impl Shares {
     }
 
     /// None if the user has as many as they may, or all have.
-    pub(super) fn take(&self, user: u32) -> Option<Share> {
+    pub(super) fn take(&self, user: impl Into<Sharer>) -> Option<Share> {
+        let user = user.into();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_user = taken.by_user.get(&user).copied().unwrap_or_default();
         if of_user >= self.of_one || taken.all >= self.of_all {
             return None;
         }
-        taken.by_user.insert(user, of_user + 1);
+        taken.by_user.insert(user.clone(), of_user + 1);
         taken.all += 1;
         Some(Share { shares: self.clone(), user })
     }

@@ -33,9 +33,9 @@ impl Approvals for Desk {
     fn put(&self, question: Question) -> BoxFuture<'_, Result<Answer, ApprovalError>> {
         Box::pin(async move {
             check_length(&question)?;
-            let account = question.principal.process.account();
+            let account = question.principal.process.sharer();
             let asked = Inquiry::new("".into(), self.0.host.clone(), question, self.0.clock.now());
-            let _turn = self.0.turns.of(account).await;
+            let _turn = self.0.turns.of(account.clone()).await;
             if let Some(yeses) = self.known(&asked).await.map_err(failed)? {
                 return Ok(Answer::Known(yeses));
             }
@@ -180,7 +180,7 @@ impl Desk {
 
     async fn ask(&self, mut asked: Inquiry) -> Result<Waits, ApprovalError> {
         let Limits { all, of_account, a_minute } = self.0.limits;
-        if !self.0.asks.take(asked.principal.process.account(), a_minute, asked.asked) {
+        if !self.0.asks.take(asked.principal.process.sharer(), a_minute, asked.asked) {
             return Err(too_often(a_minute));
         }
         let most = Most { all, of_account, a_minute };

@@ -226,7 +226,7 @@ impl Unreadable {
     }
 }
 
-/// A question as a row; `principal` is the account that asks, as a key.
+/// A question as a row; `principal` is as whom whoever asks counts, as a key: an account, or a container.
 struct Row {
     id: String,
     version: i64,
@@ -247,7 +247,7 @@ impl Row {
             id: inquiry.id.to_string(),
             version: inquiry.version,
             host: inquiry.host.to_string(),
-            principal: inquiry.account_key(),
+            principal: inquiry.share_key(),
             waiting: i64::from(inquiry.state == State::Waiting),
             owed: i64::from(inquiry.review_owed),
             answered: i64::from(inquiry.is_answered()),

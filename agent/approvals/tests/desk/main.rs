@@ -104,6 +104,7 @@ on_every_store! {
         revoking_at_once_with_use_lets_it_run_or_not,
         hundreds_wait_at_once,
         no_more_wait_than_may,
+        root_in_a_container_takes_nobody_s_places_with_many_user_ids,
         nobody_asks_more_within_a_minute_than_may,
         who_asks_and_cancels_hides_nobody_elses_question,
         who_asks_much_is_not_all_that_is_listed,

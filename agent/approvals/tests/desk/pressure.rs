@@ -200,6 +200,21 @@ pub(crate) async fn no_more_wait_than_may(kept: &Kept) {
     ask(&desk, asked(1000, 3)).await;
 }
 
+pub(crate) async fn root_in_a_container_takes_nobody_s_places_with_many_user_ids(kept: &Kept) {
+    let limits = Limits { all: 10, of_account: 2, a_minute: 1000 };
+    let desk = Desk::open("host", kept.store.clone(), limits, Audience::default());
+    let contained = |uid: u8| {
+        let mut asked = question("s", vec![held("ask", terms())], (uid, 1));
+        asked.principal.process.uid = uid.into();
+        asked.principal.process.container = Some("c".repeat(64).into());
+        asked
+    };
+    let _standing = [ask(&desk, contained(1)).await, ask(&desk, contained(2)).await];
+    let error = desk.put(contained(3)).await.err().unwrap().to_string();
+    assert!(error.contains("2 of your questions wait already"), "{error}");
+    ask(&desk, of_other(4, terms())).await;
+}
+
 pub(crate) async fn nobody_asks_more_within_a_minute_than_may(kept: &Kept) {
     let (clock, limits) = (Wound::default(), Limits { a_minute: 3, ..LIMITS });
     let desk = clock.desk_with(&kept.store, limits);

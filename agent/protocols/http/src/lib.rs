@@ -144,7 +144,7 @@ impl Server for HttpServer {
                 _ => {}
             }
             let mut session = Session {
-                share: self.shares.of(gate.principal().process.account()),
+                share: self.shares.of(gate.principal().process.sharer()),
                 way: Way {
                     tls: self.settings.is_tls(),
                     server_name: None,

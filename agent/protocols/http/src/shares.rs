@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use tidegate_policy::Sharer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::problem::Problem;
@@ -25,7 +26,7 @@ const SCANT: (u32, u32) = (64 * 1024, 128 * 1024);
 
 /// The shares of all accounts that have sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Shares(Mutex<HashMap<u32, Weak<Share>>>);
+pub(crate) struct Shares(Mutex<HashMap<Sharer, Weak<Share>>>);
 
 /// One account's.
 #[derive(Debug)]
@@ -48,7 +49,8 @@ pub(crate) struct Window {
 
 impl Shares {
     /// The share of an account, for as long as it has a session.
-    pub(crate) fn of(&self, account: u32) -> Arc<Share> {
+    pub(crate) fn of(&self, account: impl Into<Sharer>) -> Arc<Share> {
+        let account = account.into();
         let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = shares.get(&account).and_then(Weak::upgrade) {
             return share;

@@ -268,7 +268,7 @@ impl Database {
                 }
                 // Others of its account may look the same up before.
                 Resolved::Needs(_) if turn.is_none() => {
-                    turn = Some(self.turns.of(gate.principal().process.account()).await);
+                    turn = Some(self.turns.of(gate.principal().process.sharer()).await);
                 }
                 Resolved::Needs(request) => {
                     self.look_up(&request, &catalog, gate).await?;
@@ -292,7 +292,7 @@ impl Database {
             Place::Here(parsed) => return Ok(sql::resolve_within(FEW_STEPS, parsed, catalog, overlay)?),
             Place::Aside { until } => *until,
         };
-        let turn = READERS.of(gate.principal().process.account()).await;
+        let turn = READERS.of(gate.principal().process.sharer()).await;
         let (text, overlay, catalog, limits) = (text.clone(), overlay.clone(), catalog.clone(), self.limits);
         let reader = spawn_blocking(move || {
             let _turn = turn;

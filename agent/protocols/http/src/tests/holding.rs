@@ -118,6 +118,23 @@ async fn a_client_that_waited_long_enough_is_told_to_ask_again_and_then_gets_thr
 }
 
 #[tokio::test]
+async fn what_waits_uses_no_rate_up_before_it_is_let_through() {
+    let rules = RULES.replace("approve:", "rate: 2/h\n    approve:");
+    let stage = Stage::set(&rules, "{wait: 0}", Reached::Plainly, ok).await;
+    for _ in 0..3 {
+        assert!(heard(&mut ask(&stage, "").await).await.contains("\"approval\": \"q"));
+    }
+    let question = stage.people.question(1).await;
+    stage.people.grant(&question);
+    for _ in 0..2 {
+        assert!(heard(&mut ask(&stage, "").await).await.starts_with("HTTP/1.1 200"));
+    }
+    let over = heard(&mut ask(&stage, "").await).await;
+    assert!(over.starts_with("HTTP/1.1 429") && over.contains("lets through 2 an hour"), "{over}");
+    assert_eq!(stage.received().len(), 2);
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_takes_its_question_back() {
     let stage = stage("{}").await;
     let client = ask(&stage, "").await;
