@@ -52,10 +52,12 @@ pub enum Defect {
     #[error("its claim `{0}` is missing or is not what is required")]
     Required(String),
     /// It counts for another process tree.
-    #[error("it was presented first by another process tree, which still lives")]
+    #[error("it, or one of the same step, was presented first by another process tree, which still lives")]
     Elsewhere,
     /// The process tree that presented it has ended.
-    #[error("it was presented before, by a process tree that has ended: get a new one")]
+    #[error(
+        "it, or one of the same step, was presented before, by a process tree that has ended: get a new one"
+    )]
     Replayed,
     /// This process tree is somebody else to the issuer.
     #[error("this process tree presented a token of somebody else already; `tidegate logout` ends that")]

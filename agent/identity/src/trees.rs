@@ -65,7 +65,7 @@ pub(crate) struct Claim<'a> {
 impl Claim<'_> {
     /// What counts for nobody else from now on.
     pub(crate) fn used(&self) -> impl Iterator<Item = Spent> + use<> {
-        [self.verified.used(self.issuer)].into_iter().chain(self.got_with)
+        [self.verified.used(self.issuer)].into_iter().chain(self.verified.used_step()).chain(self.got_with)
     }
 
     fn tree(&self, host: &dyn Host) -> Tree {
@@ -115,6 +115,8 @@ struct Binding {
     token: TokenKey,
     /// The token itself, where a resource may be shown it.
     proof: Option<Secret>,
+    /// What all tokens of its step are known by.
+    step: Option<TokenKey>,
     /// What the token was asked for with.
     got_with: Option<TokenKey>,
     /// Resolves for whoever renews it when it is over.
@@ -203,6 +205,7 @@ impl Trees {
             identity: verified.identity,
             token: verified.key,
             proof: verified.proof,
+            step: verified.step,
             got_with: got_with.map(|(token, _)| token),
             _over: sender,
         };
@@ -333,8 +336,8 @@ impl Trees {
 
 impl Binding {
     /// What counts for nobody else as long as it lives.
-    fn tokens(&self) -> [Option<TokenKey>; 2] {
-        [Some(self.token), self.got_with]
+    fn tokens(&self) -> [Option<TokenKey>; 3] {
+        [Some(self.token), self.step, self.got_with]
     }
 }
 
@@ -386,10 +389,11 @@ impl State {
         if self.bindings.len() >= MOST {
             return Err(Defect::Full);
         }
-        let identity = &claim.verified.identity;
+        let Verified { identity, step, .. } = &claim.verified;
         let subject = &identity.subject;
+        let is_other = |binding: &Binding| binding.identity.subject != *subject || binding.step != *step;
         if let Some((id, _)) = self.covering(claim.place, &claim.issuer.name)
-            && self.bindings.get(&id).is_some_and(|binding| binding.identity.subject != *subject)
+            && self.bindings.get(&id).is_some_and(is_other)
         {
             return Err(Defect::SomebodyElse);
         }

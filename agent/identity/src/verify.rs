@@ -14,6 +14,8 @@ use crate::{
 
 /// Longest `sub`, in characters (OpenID Connect Core 1.0, section 2).
 const LONGEST_SUBJECT: usize = 255;
+/// For how long after a token of a step has expired another of the same step may count, in seconds: no CI's lives longer.
+const LONGEST_STEP: i64 = 5 * 24 * 3600;
 /// More groups than anybody is in; further ones don't count.
 const MOST_GROUPS: usize = 1_000;
 
@@ -26,6 +28,8 @@ pub(crate) struct Verified {
     pub(crate) key: TokenKey,
     /// The token itself, where a resource may be shown it.
     pub(crate) proof: Option<Secret>,
+    /// What all tokens of its step are known by, if it says of which it is.
+    pub(crate) step: Option<TokenKey>,
 }
 
 /// What a token must be, beside what its issuer says of all.
@@ -41,6 +45,11 @@ impl Verified {
     pub(crate) fn used(&self, issuer: &Issuer) -> Spent {
         let skew = i64::try_from(issuer.clock_skew.as_secs()).unwrap_or(i64::MAX);
         (self.key, self.identity.expires.saturating_add(skew))
+    }
+
+    /// What its step is known by, and until when another token of it may come.
+    pub(crate) fn used_step(&self) -> Option<Spent> {
+        Some((self.step?, self.identity.expires.saturating_add(LONGEST_STEP)))
     }
 }
 
@@ -74,6 +83,12 @@ impl Expected<'_> {
                 _ => return Err(Defect::Required(name.to_string())),
             },
         };
+        let step = match &issuer.step {
+            None => None,
+            Some(name) => {
+                Some(step(issuer, claims.get(&**name)).ok_or_else(|| Defect::Required(name.to_string()))?)
+            }
+        };
         let kept = claims.iter().filter(|(name, _)| issuer.kept.contains(name.as_str()));
         let identity = Identity {
             issuer: issuer.name.clone(),
@@ -84,7 +99,7 @@ impl Expected<'_> {
             expires,
             claims: kept.map(|(name, value)| (name.clone(), value.clone())).collect(),
         };
-        Ok(Verified { identity, key: token.key(), proof: None })
+        Ok(Verified { identity, key: token.key(), proof: None, step })
     }
 
     /// A token that is for others too could be presented by any of them.
@@ -118,6 +133,16 @@ impl Expected<'_> {
         }
         Ok(expires)
     }
+}
+
+/// What all tokens of a step of this issuer's are known by.
+fn step(issuer: &Issuer, claim: Option<&Value>) -> Option<TokenKey> {
+    let value = match claim? {
+        Value::String(text) if !text.is_empty() => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    Some(TokenKey::of(format!("step {} {value}", issuer.url).as_bytes()))
 }
 
 /// A time claim in seconds since 1970, if it is there (RFC 7519, section 2: NumericDate).

@@ -35,6 +35,9 @@ pub struct Issuer {
     pub ca: Option<PathBuf>,
     /// Where tokens come from, in the order in which they are looked for.
     pub tokens: Vec<TokenSource>,
+    /// The claim that says of which step a token is, and of which run of it; every token must have it then. All tokens of a step
+    /// count for the process tree that presented the first of them.
+    pub step: Option<Arc<str>>,
     /// A token that is presented elsewhere too, while it counts for the first.
     pub elsewhere: Elsewhere,
     /// A resource is used in its subjects' names, so that their tokens are kept to be shown for it.

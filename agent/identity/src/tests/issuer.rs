@@ -179,6 +179,7 @@ pub(super) fn issuer(url: &str, stub: Option<&Stub>) -> Arc<Issuer> {
             TokenSource::Present,
             TokenSource::Login { client: CLIENT.into(), scopes: vec!["offline_access".into()] },
         ],
+        step: None,
         elsewhere: Elsewhere::Refuse,
         shown: false,
     })

@@ -10,4 +10,5 @@ mod minted;
 mod pressure;
 mod processes;
 mod speed;
+mod steps;
 mod stolen;

@@ -39,6 +39,8 @@ impl Loader<'_> {
         let mut kept: BTreeSet<Arc<str>> = asked.chain(require.names().cloned()).collect();
         kept.extend(texts(raw.keep.as_ref()));
         let tokens = self.tokens(raw);
+        let step = self.step_claim(raw.step.as_ref(), &tokens);
+        kept.extend(step.clone());
         if raw.audience.is_none() && tokens.iter().any(|source| !matches!(source, TokenSource::Login { .. }))
         {
             self.problems.report_with(
@@ -53,19 +55,33 @@ impl Loader<'_> {
             audience: raw.audience.as_ref().and_then(At::get).map_or("", String::as_str).into(),
             algorithms: self.algorithms(raw.algorithms.as_ref()),
             require,
-            account: self.account_claim(raw.account.as_ref()),
+            account: self.one_claim(raw.account.as_ref()),
             groups: texts(raw.groups.as_ref()),
             kept,
             clock_skew: self.within(raw.clock_skew.as_ref(), CLOCK_SKEW, LONGEST_CLOCK_SKEW),
             offline: self.within(raw.offline.as_ref(), OFFLINE, LONGEST_OFFLINE),
             ca: raw.ca.as_ref().and_then(At::get).map(PathBuf::from),
             tokens,
+            step,
             elsewhere: raw.elsewhere.as_ref().and_then(At::get).copied().unwrap_or_default(),
             shown: false,
         }
     }
 
-    fn account_claim(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
+    /// The claim that says the step. A file would give one step's token to the runner, and so to all that come after.
+    fn step_claim(&self, raw: Option<&At<String>>, tokens: &[TokenSource]) -> Option<Arc<str>> {
+        let claim = self.one_claim(raw)?;
+        if let (Some(raw), Some(source)) = (raw, tokens.iter().find(|source| is_of_no_step(source))) {
+            self.problems.report_with(
+                raw.at,
+                format!("tokens of a step can't come from {}", named(source)),
+                "take them from a variable of the step, or have it run `tidegate present --token-file FILE -- COMMAND`",
+            );
+        }
+        Some(claim)
+    }
+
+    fn one_claim(&self, raw: Option<&At<String>>) -> Option<Arc<str>> {
         let (at, name) = raw.and_then(|raw| Some((raw.at, raw.get()?)))?;
         if name.is_empty() {
             self.problems.report(at, "no claim is named");
@@ -210,6 +226,26 @@ impl Loader<'_> {
             expires: i64::MAX,
             claims: claims.collect(),
         })
+    }
+}
+
+/// Whether tokens that come from there count for more than a step, or are of none.
+fn is_of_no_step(source: &TokenSource) -> bool {
+    match source {
+        TokenSource::File(_) | TokenSource::Login { .. } | TokenSource::GithubActions { .. } => true,
+        TokenSource::Variable { .. } | TokenSource::Present => false,
+    }
+}
+
+fn named(source: &TokenSource) -> &'static str {
+    match source {
+        TokenSource::File(_) => {
+            "a file: it counts for the highest process of its account, which may be the runner"
+        }
+        TokenSource::Login { .. } => "a login",
+        TokenSource::GithubActions { .. } => "GitHub: its ID tokens don't say which step asks",
+        TokenSource::Variable { .. } => "a variable",
+        TokenSource::Present => "`tidegate present`",
     }
 }
 

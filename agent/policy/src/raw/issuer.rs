@@ -42,6 +42,10 @@ pub(crate) struct RawIssuer {
     pub(crate) ca: Option<At<String>>,
     /// Where tokens come from, in the order in which they are looked for.
     pub(crate) tokens: At<List<RawTokens>>,
+    /// The claim that says of which step of a job a token is, and of which run of it, so that no other step ever has the same:
+    /// `job_id` of Buildkite. All tokens of a step count for the process tree that presented the first of them, and for no
+    /// later step that has got hold of one.
+    pub(crate) step: Option<At<String>>,
     /// What becomes of a copy of a token that counts for another process tree; `refuse` without it.
     pub(crate) elsewhere: Option<At<Elsewhere>>,
 }

@@ -177,6 +177,19 @@ fn explaining_says_which_issuer_does_not_say_who_is_asking() {
 }
 
 #[test]
+fn a_step_is_of_issuers_whose_tokens_come_from_steps_and_is_kept() {
+    let sources = "[github-actions, {variable: CI_JOB_JWT, siblings: true}, present]";
+    let with = |tokens: &str| load(&BUNDLE.replace("keep: [actor]", "step: job_id").replace(sources, tokens));
+    let policy = with("[{variable: CI_JOB_JWT}, present]").unwrap();
+    let issuer = &policy.issuers[0];
+    assert_eq!(issuer.step.as_deref(), Some("job_id"));
+    assert!(issuer.kept.contains("job_id"));
+    for tokens in ["[{file: /run/token}]", "[present, {login: {client: tidegate}}]"] {
+        assert!(told(&with(tokens).unwrap_err()).contains("tokens of a step can't come from"), "{tokens}");
+    }
+}
+
+#[test]
 fn mistakes_in_issuers_are_told_with_their_place() {
     for (from, to, problem) in [
         ("https://token.example", "http://token.example", "is not the URL of an issuer"),
@@ -199,6 +212,8 @@ fn mistakes_in_issuers_are_told_with_their_place() {
         ),
         ("keep: [actor]", "clock-skew: 1h", "is longer than 300s"),
         ("keep: [actor]", "offline: 3", "is not a duration"),
+        ("keep: [actor]", "step: ''", "no claim is named"),
+        ("keep: [actor]", "step: job_id", "can't come from GitHub: its ID tokens don't say which step asks"),
     ] {
         assert!(BUNDLE.contains(from), "{from}");
         let problems = load(&BUNDLE.replace(from, to)).expect_err(to);
