@@ -191,10 +191,14 @@ impl Maker {
         self.with.clear();
         match self.below(21) {
             20 => {
-                let beside = self.joined(1, &[]);
-                self.levels.push(beside.ranges);
-                let (rows, names) = (self.written_out(), self.positions());
-                format!("SELECT {names} FROM {}, LATERAL ({rows}) z ({names})", beside.text)
+                let alias = self.one_of(ALIASES);
+                let names = ["id", "name", "card"].map(str::to_owned).to_vec();
+                self.levels.push(vec![Range { alias: alias.to_owned(), names }]);
+                let names = ["f0", "f1", "f2"].join(", ");
+                format!(
+                    "SELECT {names} FROM public.people AS {alias}, LATERAL ({}) z ({names})",
+                    self.written_out(3)
+                )
             }
             0..=5 => self.query(3, None).0,
             6..=10 => self.correlated(),
@@ -248,7 +252,8 @@ impl Maker {
         if self.percent(30) {
             let source = self.joined(1, &[]);
             self.levels.push(source.ranges);
-            let values = self.written_out();
+            let count = 1 + self.below(3);
+            let values = self.written_out(count);
             let (table, columns) = self.one_of(&[
                 ("wide", ""),
                 ("wide", "(b, a, c)"),
@@ -267,8 +272,8 @@ impl Maker {
     }
 
     /// A row of values, of which some may be several columns to the server.
-    fn written_out(&mut self) -> String {
-        let values: Vec<String> = (0..1 + self.below(3))
+    fn written_out(&mut self, values: usize) -> String {
+        let values: Vec<String> = (0..values)
             .map(|_| {
                 let alias = self
                     .range()
@@ -364,7 +369,7 @@ impl Maker {
             let (text, names) = match self.percent(10) {
                 true => ("VALUES ('a', 'b')".to_owned(), vec!["column1".to_owned(), "column2".to_owned()]),
                 false if self.percent(10) => {
-                    (self.written_out(), (1..5).map(|n| format!("column{n}")).collect())
+                    (self.written_out(2), (1..5).map(|n| format!("column{n}")).collect())
                 }
                 false => self.query(depth - 1, None),
             };
