@@ -325,7 +325,13 @@ impl Database {
             functions: self.rows(&mut line, sql::FUNCTIONS, &request.functions, gate).await?,
             types: self.rows(&mut line, sql::TYPES, &request.types, gate).await?,
         };
-        catalog.learn(generation, request, &rows).map_err(|error| Misunderstood::Catalog(error.to_string()))
+        catalog
+            .learn(generation, request, &rows)
+            .map_err(|error| Misunderstood::Catalog(error.to_string()))?;
+        if !std::ptr::eq(catalog, &*self.facts.catalog) {
+            self.facts.catalog.note_origins(catalog);
+        }
+        Ok(())
     }
 
     /// Asks over the line that is open, or a fresh one: a line that lay idle may be gone without a word. A line

@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     mem,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tidegate_gate::{
@@ -170,6 +173,7 @@ impl Session {
             }
         };
         prepared.ran.store(true, Ordering::Relaxed);
+        self.begin_referred(statements);
         let verdict = permit.verdict().clone();
         let was_read = prepared.bound.is_some() && !statements.late;
         let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
@@ -201,6 +205,18 @@ impl Session {
         Arc::make_mut(&mut self.overlay).follow(statements);
         self.changes.follow(prepared);
         Ok(run)
+    }
+
+    /// What a text runs by name does what it does, and a cursor that it fetches from has begun.
+    fn begin_referred(&mut self, statements: &Statements) {
+        for name in statements.list.iter().filter_map(|statement| referred(&statement.effect)) {
+            let Known::As(named) = self.names.known(name.0, &name.1) else { continue };
+            if name.0 == Space::Portals {
+                named.ran.store(true, Ordering::Relaxed);
+            }
+            let by = named.statements.unsettles;
+            Arc::make_mut(&mut self.overlay).unsettle(by);
+        }
     }
 
     /// Whether columns are masked for who asks this, as far as can be known: where values come from matters then.
@@ -252,7 +268,8 @@ impl Session {
                 let (statements, shape) = (inner.clone(), inner.shape.clone());
                 // The types of its own parameters are in the text.
                 let types = Arc::default();
-                let (ran, preparation) = (Arc::default(), None);
+                // A cursor was counted as it was declared.
+                let (ran, preparation) = (Arc::new(AtomicBool::new(name.0 == Space::Portals)), None);
                 let own = Prepared::clone(prepared);
                 let inner = Prepared { statements, shape, bound, types, ran, preparation, ..own };
                 if let Err(stop) = self.give_name(&name, inner) {
@@ -283,8 +300,10 @@ impl Session {
 
     pub(super) async fn ask(&mut self, prepared: &Prepared) -> Decision {
         let text = &*recorded(prepared);
-        let is_known =
-            |cursor: &str| matches!(self.names.known(Space::Portals, cursor.as_bytes()), Known::As(_));
+        let is_known = |cursor: &str| match self.names.known(Space::Portals, cursor.as_bytes()) {
+            Known::As(portal) => portal.ran.load(Ordering::Relaxed),
+            Known::Unsure | Known::Nothing => false,
+        };
         let ran = prepared.ran.load(Ordering::Relaxed);
         let count = if ran { 0 } else { prepared.statements.acts(is_known) };
         self.gate.ask(Action { name: "statement", shape: &prepared.shape, text, count }).await

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    mem,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -188,17 +189,32 @@ pub(crate) struct Catalog(RwLock<Known>);
 struct Known {
     generation: u64,
     relations: HashMap<Arc<str>, Arc<[Relation]>>,
-    /// The names of relations by their oids.
-    oids: HashMap<u32, Arc<str>>,
+    /// Relations by their oids. They stay when the rest is forgotten: until one is read anew, what was known of it tells whether
+    /// the server shows a column of it.
+    oids: HashMap<u32, Arc<[Relation]>>,
     functions: HashMap<Arc<str>, Arc<[Function]>>,
     types: HashMap<Arc<str>, Arc<[Type]>>,
 }
 
+impl Known {
+    /// Forgets all that is found by name.
+    fn forget(&mut self) {
+        let (generation, oids) = (self.generation + 1, mem::take(&mut self.oids));
+        *self = Self { generation, oids, ..Self::default() };
+    }
+
+    fn note_origins(&mut self, of: impl IntoIterator<Item = (u32, Arc<[Relation]>)>) {
+        if self.oids.len() > MOST {
+            self.oids.clear();
+        }
+        self.oids.extend(of);
+    }
+}
+
 impl Catalog {
-    /// Forgets everything: something was created, altered or dropped.
+    /// Forgets everything but [origins](Self::sources): something was created, altered or dropped.
     pub(crate) fn clear(&self) {
-        let mut known = self.write();
-        *known = Known { generation: known.generation + 1, ..Known::default() };
+        self.write().forget();
     }
 
     /// Changes with every [`clear`](Self::clear).
@@ -221,11 +237,10 @@ impl Catalog {
         let types = by_name(&request.types, &rows.types, |one: &Type| one.name.clone())?;
         let mut known = self.write();
         if known.relations.len() + known.functions.len() + known.types.len() > MOST {
-            *known = Known { generation: known.generation + 1, ..Known::default() };
+            known.forget();
         }
+        known.note_origins(relations.values().flat_map(|all| all.iter().map(|one| (one.oid, all.clone()))));
         if known.generation == generation {
-            let of = |relation: &Relation| (relation.oid, relation.name.clone());
-            known.oids.extend(relations.values().flat_map(|relations| relations.iter()).map(of));
             known.relations.extend(relations);
             known.functions.extend(functions);
             known.types.extend(types);
@@ -249,12 +264,18 @@ impl Catalog {
         self.read().functions.get(name).cloned()
     }
 
+    /// Takes in where another one's columns come from.
+    pub(crate) fn note_origins(&self, other: &Self) {
+        let origins = other.read().oids.clone();
+        self.write().note_origins(origins);
+    }
+
     /// The columns whose values one holds that the server names by its relation's oid and its own number; none where the relation
-    /// isn't known.
+    /// was never looked up.
     pub(crate) fn sources(&self, oid: u32, number: i16) -> Vec<Path> {
         let known = self.read();
-        let named = known.oids.get(&oid).and_then(|name| known.relations.get(name));
-        let Some(relation) = named.and_then(|all| all.iter().find(|relation| relation.oid == oid)) else {
+        let all = known.oids.get(&oid);
+        let Some(relation) = all.and_then(|all| all.iter().find(|relation| relation.oid == oid)) else {
             return Vec::new();
         };
         let column = relation.columns.iter().find(|column| column.number == number);

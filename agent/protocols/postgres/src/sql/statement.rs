@@ -270,7 +270,8 @@ impl Overlay {
 
     /// Notes what may have become of its relations.
     pub(crate) fn unsettle(&mut self, by: Unsettled) {
-        if by == Unsettled::default() {
+        let hides = Unsettled { hides: true, ..Unsettled::default() };
+        if by == Unsettled::default() || by == hides && self.unsettled.hides {
             return;
         }
         self.version += 1;

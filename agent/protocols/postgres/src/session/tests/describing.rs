@@ -45,6 +45,22 @@ async fn a_driver_that_skips_describe_does_not_go_past_that() {
 }
 
 #[tokio::test]
+async fn what_was_sent_before_the_catalog_was_forgotten_is_hidden_all_the_same() {
+    let mut stage = Stage::open().await;
+    stage.say(&query(READ).repeat(2)).await;
+    stage.server_gets(&query(READ).repeat(2)).await;
+    let answer = |value: &str| [described_as("id", CARD), row(value), complete("SELECT 1"), ready()].concat();
+    stage.answer(&answer(NUMBER)).await;
+    stage.client_gets(&answer("***")).await;
+    // Understanding this forgets what the first answer contradicted.
+    stage.say(&query("select 1")).await;
+    stage.server_gets(&query("select 1")).await;
+    stage.answer(&answer(NUMBER)).await;
+    stage.client_gets(&answer("***")).await;
+    assert_eq!(differs(&stage.leaves().await).len(), 2);
+}
+
+#[tokio::test]
 async fn more_columns_than_were_expected_hide_the_result() {
     let mut stage = Stage::open().await;
     let text = "select id, id from customers";

@@ -106,6 +106,26 @@ async fn what_fetches_more_from_a_known_cursor_counts_as_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_first_from_a_portal_that_was_bound_counts() {
+    let mut stage = open().await;
+    let within = TransactionStatus::Transaction;
+    passes(&mut stage, "begin", [complete("BEGIN"), ready_in(within)].concat()).await;
+    let bound = [parse("", "select 1"), bind("p", ""), sync()].concat();
+    stage.say(&bound).await;
+    stage.server_gets(&bound).await;
+    let answer = [acknowledged(b'1'), acknowledged(b'2'), ready_in(within)].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    for _ in 0..3 {
+        let answer = [rows("one", &["1"]), complete("FETCH 1"), ready_in(within)].concat();
+        passes(&mut stage, "fetch 1 from p", answer).await;
+    }
+    is_over_in(&mut stage, "notify a", within).await;
+    passes(&mut stage, "rollback", [complete("ROLLBACK"), ready()].concat()).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
 async fn a_cancel_request_is_never_over_a_rate() {
     let sign_in = "    allow: [{action: [login, cancel]}]\n";
     assert!(BUNDLE.contains(sign_in));
