@@ -5,8 +5,9 @@
 //! leaves can be told, and is brought to its end by whoever comes next.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -177,10 +178,12 @@ impl Folder {
         File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(AuthorityError::file(&self.path))
     }
 
-    /// Held until dropped.
+    /// Held until dropped. The file is its owner's alone: whoever may open what is locked could hold it for ever.
     fn lock(&self) -> Result<File, AuthorityError> {
-        let locked = File::open(&self.path).and_then(|folder| folder.lock().map(|()| folder));
-        locked.map_err(AuthorityError::file(&self.path))
+        let path = self.path.join("lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let locked = file.and_then(|file| file.lock().map(|()| file));
+        locked.map_err(AuthorityError::file(&path))
     }
 
     fn begin(&self, pair: &Pair, now: SystemTime) -> Result<Certificate, AuthorityError> {

@@ -83,6 +83,16 @@ async fn a_client_that_trusts_the_authority_verifies_every_name_of_a_resource() 
     assert!(error.contains("not valid for name"), "{error}");
 }
 
+#[test]
+fn nobody_who_may_only_read_the_directory_holds_up_its_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let held = fs::File::open(directory.path()).unwrap();
+    held.lock().unwrap();
+    open(&folder(directory.path(), &[])).unwrap();
+    let lock = fs::metadata(directory.path().join("lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o777, 0o600);
+}
+
 #[tokio::test]
 async fn the_authority_is_the_same_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();

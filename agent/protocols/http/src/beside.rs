@@ -10,12 +10,11 @@ use crate::{
 };
 
 const DESTINATION: &str = "destination";
+/// How the fields end by which object stores copy.
+const COPIES: &str = "-copy-source";
 /// How fields end by which a server reads something itself and keeps it under the target, and what it does where that was.
-const SOURCES: [(&str, &[&str]); 3] = [
-    ("-copy-source", &["GET"]),
-    ("-rename-source", &["GET", "DELETE"]),
-    ("-move-source", &["GET", "DELETE"]),
-];
+const SOURCES: [(&str, &[&str]); 3] =
+    [(COPIES, &["GET"]), ("-rename-source", &["GET", "DELETE"]), ("-move-source", &["GET", "DELETE"])];
 /// How fields end that lead to something whose path they don't tell: OpenStack Swift's are of the account that the target's
 /// path begins with, or another, and what a link or a manifest names is read later.
 const UNTOLD: [&str; 4] = ["-copy-from", "-symlink-target", "-object-manifest", "destination-account"];
@@ -50,6 +49,8 @@ impl Beside {
             if name == DESTINATION && !value.starts_with('/') && !value.contains("://") {
                 return Err("its Destination is neither a URL nor a path from the root (RFC 4918, 10.3)");
             }
+            let value =
+                if name.as_str().ends_with(COPIES) { of_bucket(value, &authority.host)? } else { value };
             let path = path(value, authority, tls, options)?;
             all.extend(methods.iter().map(|method| Self { method, path: path.clone() }));
         }
@@ -91,6 +92,24 @@ fn done_at(name: &str, method: &Method) -> Result<Option<&'static [&'static str]
     })
 }
 
+/// What an object store is to copy from, as a path of the host that is asked: where AWS' hosts begin with the bucket's name, paths
+/// don't, but the source does.
+fn of_bucket<'a>(source: &'a str, host: &str) -> Result<&'a str, &'static str> {
+    let is_store = |label: &str| label == "s3" || label.starts_with("s3-") || label.starts_with("s3express-");
+    let bucket = host.match_indices('.').find_map(|(at, _)| {
+        let (bucket, store) = host.split_at_checked(at)?;
+        is_store(store.split('.').nth(1)?).then_some(bucket)
+    });
+    match bucket {
+        None => Ok(source),
+        Some(bucket) => {
+            let source = source.strip_prefix('/').unwrap_or(source);
+            let within = source.strip_prefix(bucket).filter(|key| key.starts_with('/'));
+            within.ok_or("it copies from another bucket (options: {pass: [the field]} lets it)")
+        }
+    }
+}
+
 /// The path of a URL, or of what is one without saying where.
 fn path(value: &str, authority: &Authority, tls: bool, options: &Options) -> Result<String, &'static str> {
     const NO_PATH: &str = "where it copies to or from is no path";
@@ -112,4 +131,29 @@ fn path(value: &str, authority: &Authority, tls: bool, options: &Options) -> Res
     let path = rest.split('?').next().unwrap_or_default();
     let absolute = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     target::path(&absolute, options.tolerated).map_err(|_| NO_PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_in_the_host_s_name_is_the_one_that_is_copied_from() {
+        for host in
+            ["mine.s3.eu-central-1.amazonaws.com", "mine.s3-eu-west-1.amazonaws.com", "mine.s3.amazonaws.com"]
+        {
+            assert_eq!(of_bucket("mine/reports/a", host), Ok("/reports/a"), "{host}");
+            assert_eq!(of_bucket("/mine/reports/a", host), Ok("/reports/a"), "{host}");
+            for other in ["payroll/dump", "mine2/dump", "mine", "arn:aws:s3:eu:1:accesspoint/x/object/y"] {
+                assert!(of_bucket(other, host).is_err(), "{host} {other}");
+            }
+        }
+        assert_eq!(
+            of_bucket("b/a", "my.bucket.s3.amazonaws.com"),
+            Err("it copies from another bucket (options: {pass: [the field]} lets it)")
+        );
+        for host in ["s3.eu-central-1.amazonaws.com", "store.internal", "127.0.0.1"] {
+            assert_eq!(of_bucket("payroll/dump", host), Ok("payroll/dump"), "{host}");
+        }
+    }
 }

@@ -27,7 +27,7 @@ const PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-client-ip"];
 
 /// Fields by which some servers take somebody else for whom the request is from than who signed in: behind the gate's own
 /// credential they would be obeyed.
-const SOMEBODY_ELSE: [&str; 9] = [
+const SOMEBODY_ELSE: [&str; 18] = [
     "sudo",
     "as-user",
     "on-behalf-of",
@@ -37,6 +37,15 @@ const SOMEBODY_ELSE: [&str; 9] = [
     "x-webauth-user",
     "x-authenticated-user",
     "x-user",
+    "x-on-behalf-of",
+    "es-security-runas-user",
+    "x-redmine-switch-user",
+    "api-username",
+    "x-trino-user",
+    "x-presto-user",
+    "mscrmcallerid",
+    "callerobjectid",
+    "x-proxiedentitieschain",
 ];
 
 /// The same by how their names begin.
@@ -344,6 +353,8 @@ mod tests {
             ("x-webauth-user", "admin"),
             ("x-ssl-client-verify", "SUCCESS"),
             ("x-auth-request-email", "a@b.example"),
+            ("es-security-runas-user", "admin"),
+            ("x-trino-user", "admin"),
         ]);
         assert!(sent(&all, &[]).is_empty());
         let sudo = HeaderName::from_static("sudo");
@@ -384,6 +395,7 @@ mod tests {
             ("lock-token", "<c>"),
             ("npm-otp", "123456"),
             ("x-goog-encryption-key", "d"),
+            ("x-amz-meta-upload-token", "e"),
         ]);
         assert_eq!(sent(&all, &[]), all);
     }

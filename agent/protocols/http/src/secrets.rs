@@ -161,6 +161,8 @@ pub(crate) fn signs_in(name: &str) -> bool {
     (is_named || ends(name, &CREDENTIALS) || ends(name, &OF_FIELDS) && !is_key)
         && !ends(name, &HARMLESS)
         && !ends(name, &NOBODY_S)
+        // What a store keeps of a client's own beside an object.
+        && !name.contains("-meta-")
 }
 
 /// Whether the values of header fields of this name are credentials.

@@ -163,13 +163,13 @@ impl Traces {
         let is_there = |text: &[u8]| {
             self.spellings.iter().any(|spelling| memchr::memmem::find(text, spelling).is_some())
         };
-        if self.held.is_empty() && !is_there(&data) && self.begun(&data) == 0 {
+        if self.held.is_empty() && !is_there(&data) && self.at_end(&data) == 0 {
             return data;
         }
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(&data);
         text = self.starred(&text).unwrap_or(text);
-        self.held = text.split_off(text.len() - self.begun(&text));
+        self.held = text.split_off(text.len() - self.at_end(&text));
         text.into()
     }
 
@@ -183,14 +183,11 @@ impl Traces {
         Some(std::mem::take(&mut self.held)).filter(|held| !held.is_empty()).map(Bytes::from)
     }
 
-    /// How many bytes at the end could be a spelling's beginning.
-    fn begun(&self, text: &[u8]) -> usize {
-        let begins = |count: &usize| {
-            let end = text.get(text.len() - count..).unwrap_or_default();
-            self.spellings.iter().any(|spelling| spelling.len() > *count && spelling.starts_with(end))
-        };
+    /// How many bytes at the end a spelling could begin in. That goes by nothing but their number and the end of a line, which no
+    /// spelling has: what is held back would else tell whoever made the text whether the credential begins so.
+    fn at_end(&self, text: &[u8]) -> usize {
         let longest = self.spellings.iter().map(|spelling| spelling.len()).max().unwrap_or(1) - 1;
-        (1..=longest.min(text.len())).rev().find(begins).unwrap_or(0)
+        text.iter().rev().take(longest).take_while(|byte| **byte >= b' ').count()
     }
 }
 
@@ -212,9 +209,9 @@ fn ordered(all: impl Iterator<Item = Spelling>) -> Vec<Spelling> {
     spellings
 }
 
-/// Whether a secret is long enough to be looked for.
+/// Whether a secret is long enough to be looked for, and of one line.
 pub(crate) fn can_be_found(secret: &[u8]) -> bool {
-    unpadded(secret).len() >= SHORTEST
+    unpadded(secret).len() >= SHORTEST && secret.iter().all(|byte| *byte >= b' ')
 }
 
 /// Padding says nothing, and is written in many ways.
@@ -305,10 +302,22 @@ mod tests {
             descriptors: None,
         };
         let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());
-        assert_eq!(
-            traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>".into()),
-            "<Token-0>***************</Token-0>"
-        );
+        let shown = traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>\n".into());
+        assert_eq!(shown, "<Token-0>***************</Token-0>\n");
+    }
+
+    #[test]
+    fn what_is_held_back_tells_nothing_of_the_credential() {
+        let sizes = |end: &str| {
+            let mut traces = traces("hunter2-and-more");
+            let text = format!("made by whoever asks: {end}");
+            let shown = traces.take(Bytes::from(text)).len();
+            (shown, traces.rest().map_or(0, |rest| rest.len()))
+        };
+        for (guessed, other) in [("h", "x"), ("hunter", "hunted"), ("hunter2-an", "hunter2-am")] {
+            assert_eq!(sizes(guessed), sizes(other), "{guessed}");
+        }
+        assert_eq!(sizes("a line\n").1, 0);
     }
 
     #[test]
@@ -335,9 +344,7 @@ mod tests {
     #[test]
     fn what_only_begins_like_it_comes_whole() {
         let mut traces = traces("Gatekey");
-        assert_eq!(traces.take("x=Gate".into()), "x=");
-        assert_eq!(traces.take("way".into()), "Gateway");
-        assert_eq!(traces.take("Gateke".into()), "");
-        assert_eq!(traces.rest().unwrap(), "Gateke");
+        let shown = ["x=Gate", "way", "Gateke"].map(|part| traces.take(part.into())).concat();
+        assert_eq!([&*shown, &*traces.rest().unwrap()].concat(), *b"x=GatewayGateke");
     }
 }
