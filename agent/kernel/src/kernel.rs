@@ -78,8 +78,8 @@ pub struct Counters {
 
 impl Kernel {
     /// Attaches the programs at the cgroup v2 root, or adopts those that an earlier agent left there and puts this build's
-    /// in their place. What was in force stays in force until the first [`replace`](Self::replace); connections are
-    /// refused until the first [`live`](Self::live).
+    /// in their place. What was in force stays in force until the first [`replace`](Self::replace). Until the first
+    /// [`live`](Self::live) connections are refused but where somebody keeps the earlier agent's listeners for this one.
     ///
     /// # Errors
     ///
@@ -98,7 +98,8 @@ impl Kernel {
         let namespaces = tables::take(&mut object, "NAMESPACES")?;
         let mut agent = AgentTable::take(&mut object)?;
         let adopted = rules.governs()?;
-        agent.set(Agent { started, seen: 0, process: process::id(), serving: 0 })?;
+        // Connections go on to wait where an earlier agent's listeners are kept, for as long as its last sign of life lets them.
+        agent.set(Agent { started, process: process::id(), ..agent.get()? })?;
         let mut kernel = Self {
             netns,
             rules,
