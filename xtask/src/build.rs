@@ -144,12 +144,14 @@ pub(crate) fn lint() -> Result<()> {
     }
 }
 
-/// Checks the fuzz targets, which are workspaces of their own: nothing else would say that they no longer compile. That
-/// takes no nightly toolchain.
+/// Checks the fuzz targets, which are workspaces of their own: nothing else would say that they no longer compile, or
+/// that their lock files are behind (`cargo update --workspace` in their folder mends that). That takes no nightly
+/// toolchain.
 fn fuzz_targets() -> Result<()> {
     for folder in ["agent/protocols/http", "agent/protocols/postgres"] {
         say(&format!("checking the fuzz targets of {folder}"));
-        let mut command = cargo(&["check", "--manifest-path", &format!("{folder}/fuzz/Cargo.toml")]);
+        let mut command =
+            cargo(&["check", "--locked", "--manifest-path", &format!("{folder}/fuzz/Cargo.toml")]);
         if env::var_os("CARGO_TARGET_DIR").is_none() && !in_ci() {
             // What both workspaces need is built once.
             command.env("CARGO_TARGET_DIR", project().join("target"));
