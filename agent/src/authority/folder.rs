@@ -46,6 +46,8 @@ pub(crate) struct Certificate {
     pub(crate) pem: String,
     /// What it may vouch for.
     pub(crate) within: Within,
+    /// From when on it counts.
+    begins: SystemTime,
     /// From when on it counts for nothing.
     pub(crate) ends: SystemTime,
     sha256: [u8; 32],
@@ -99,7 +101,7 @@ impl Folder {
         let next = self.next();
         if next.is_whole() {
             let begun = next.load()?.certificate;
-            if begun.within == self.within && !begun.is_over(now) {
+            if begun.within == self.within && begun.counts(now) {
                 return Ok(begun);
             }
         }
@@ -252,14 +254,23 @@ impl Certificate {
     fn parse(pem: &str) -> Option<Self> {
         let (_, der) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).ok()?;
         let certificate = der.parse_x509().ok()?;
-        let ends = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+        let at = |seconds: i64| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+        };
+        let validity = certificate.validity();
         Some(Self {
             within: Within::of(&certificate)?,
-            ends: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(ends))?,
+            begins: at(validity.not_before.timestamp().max(0))?,
+            ends: at(validity.not_after.timestamp())?,
             sha256: digest::digest(&digest::SHA256, &der.contents).as_ref().try_into().ok()?,
             key: certificate.public_key().raw.to_vec(),
             pem: pem.to_owned(),
         })
+    }
+
+    /// Whether it counts at this time.
+    pub(crate) fn counts(&self, now: SystemTime) -> bool {
+        (self.begins..self.ends).contains(&now)
     }
 
     /// Whether it counts for nothing any more.
@@ -270,6 +281,11 @@ impl Certificate {
     /// Whole days until then.
     pub(crate) fn days_left(&self, now: SystemTime) -> u64 {
         self.ends.duration_since(now).unwrap_or_default().as_secs() / DAY.as_secs()
+    }
+
+    /// The day on which it begins to count: `2026-11-22`.
+    pub(crate) fn begins_on(&self) -> String {
+        day(self.begins)
     }
 
     /// The day on which it ends: `2036-11-22`.

@@ -14,7 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{Authority, AuthorityError, DAY, named, set_validity, within::HOST};
+use super::{Authority, AuthorityError, DAY, begins, named, set_validity, within::HOST};
 
 /// How long a leaf is valid, if its authority is; it is renewed when a third of that is left.
 pub(super) const LIFE: Duration = Duration::from_secs(7 * DAY.as_secs());
@@ -30,6 +30,7 @@ pub(super) struct Leaf {
 /// A certificate with its key.
 pub(super) struct Minted {
     pub(super) key: Arc<CertifiedKey>,
+    begins: SystemTime,
     renew_at: SystemTime,
 }
 
@@ -45,7 +46,8 @@ impl Leaf {
 
     pub(super) fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
         let current = self.current.load();
-        if now < current.renew_at {
+        // The clock may have been ahead when it was made.
+        if (current.begins..current.renew_at).contains(&now) {
             return current.key.clone();
         }
         match self.authority.mint(&self.names, now) {
@@ -94,6 +96,7 @@ impl Authority {
         let signing = signing.map_err(|error| AuthorityError::Mint(error.to_string()))?;
         Ok(Minted {
             key: Arc::new(CertifiedKey::new(vec![certificate.der().clone()], signing)),
+            begins: begins(now),
             renew_at: if full < authority { now + LIFE * 2 / 3 } else { authority },
         })
     }

@@ -53,6 +53,9 @@ pub(crate) struct Life {
     pub(crate) days_left: u64,
     /// Whether another was begun that signs nothing yet.
     pub(crate) next: bool,
+    /// The day from which on it counts, where that is to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) begins: Option<String>,
 }
 
 /// Why the authority cannot be used.
@@ -145,6 +148,7 @@ impl Authority {
             ends: signer.certificate.ends_on(),
             days_left: signer.certificate.days_left(now),
             next: self.next.as_ref().is_some_and(|next| !std::ptr::eq(next, signer)),
+            begins: (!signer.certificate.counts(now)).then(|| signer.certificate.begins_on()),
         }
     }
 
@@ -181,18 +185,27 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    /// The one that signs at this time.
+    /// The one that signs at this time. Where none counts yet, as the clock was ahead when they were begun or is behind now, it is
+    /// one that will: a wrong clock keeps nobody from what needs no certificate.
     fn signing(&self, now: SystemTime) -> Result<&Signer, AuthorityError> {
-        let mut signers = std::iter::once(&self.signer).chain(&self.next);
+        let all = || std::iter::once(&self.signer).chain(&self.next);
+        let counts = all().find(|signer| signer.certificate.counts(now));
+        let coming = || all().find(|signer| !signer.certificate.is_over(now));
         let over = || AuthorityError::Over(self.signer.certificate.ends_on());
-        signers.find(|signer| !signer.certificate.is_over(now)).ok_or_else(over)
+        counts.or_else(coming).ok_or_else(over)
     }
 }
 
 impl Life {
-    /// What is to be done before it ends, if that is soon.
+    /// What is to be done before it ends, if that is soon, or where it does not count yet.
     pub(crate) fn warning(&self) -> Option<String> {
-        let Self { days_left, ends, next, .. } = self;
+        let Self { days_left, ends, next, begins, .. } = self;
+        if let Some(begins) = begins {
+            return Some(format!(
+                "this host's certificate authority counts only from {begins} on, and until then clients refuse what it signs: set \
+                 the clock, or begin another by `tidegate ca renew`"
+            ));
+        }
         let what = match next {
             true => "once clients trust the next one, `tidegate ca renew --finish`",
             false => "`tidegate ca renew` begins the next one",
@@ -217,12 +230,16 @@ fn named(name: &str) -> rcgen::DistinguishedName {
     distinguished
 }
 
-/// Backdated by a day, for clients whose clock is behind.
+/// When what is made now begins to count: a day before, for clients whose clock is behind.
+fn begins(now: SystemTime) -> SystemTime {
+    now.checked_sub(DAY).unwrap_or(now)
+}
+
 fn set_validity(params: &mut CertificateParams, now: SystemTime, ends: SystemTime) {
     let at = |time: SystemTime| {
         rcgen::date_time_ymd(1970, 1, 1) + time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     };
-    params.not_before = at(now.checked_sub(DAY).unwrap_or(now));
+    params.not_before = at(begins(now));
     params.not_after = at(ends);
 }
 

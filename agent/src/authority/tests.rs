@@ -345,6 +345,38 @@ fn a_leaf_renews_itself_before_it_ends() {
     assert!(Arc::ptr_eq(&renewed, &leaf.at(now + leaf::LIFE)));
 }
 
+#[test]
+fn a_leaf_that_was_made_while_the_clock_was_ahead_goes_when_it_is_right_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = open(&folder(directory.path(), &[])).unwrap();
+    let trusted = fs::read_to_string(directory.path().join("ca.pem")).unwrap();
+    let leaf = Leaf::new(authority, sans(&[], &[]).unwrap(), SystemTime::now).unwrap();
+    let now = SystemTime::now();
+    let ahead = leaf.at(now + DAY * 365);
+    assert!(!openssl_verifies_at(&trusted, ahead.cert.first().unwrap(), now));
+    let right = leaf.at(now);
+    assert!(openssl_verifies_at(&trusted, right.cert.first().unwrap(), now));
+    assert!(
+        Arc::ptr_eq(&right, &leaf.at(now - DAY / 2)),
+        "a clock that is set back a little changes nothing"
+    );
+}
+
+#[test]
+fn an_authority_that_was_begun_while_the_clock_was_ahead_is_told_and_changed_for_one_that_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (folder, now) = (folder(directory.path(), &[]), SystemTime::now());
+    Authority::open(&folder, now + DAY * 365).unwrap();
+    let early = Authority::open(&folder, now).unwrap().life(now);
+    let warning = early.warning().unwrap();
+    assert!(warning.contains("counts only from") && warning.contains("tidegate ca renew"), "{warning}");
+    folder.renew(now + DAY * 365).unwrap();
+    let begun = folder.renew(now).unwrap();
+    assert!(begun.counts(now), "nor is the next one kept that was begun then");
+    let life = Authority::open(&folder, now).unwrap().life(now);
+    assert_eq!((life.sha256, life.begins), (begun.sha256(), None), "it signs at once");
+}
+
 #[tokio::test]
 async fn clients_are_shown_the_renewed_leaf_by_the_configuration_that_they_were_shown_the_old_one_by() {
     static PASSED: AtomicU32 = AtomicU32::new(0);

@@ -20,7 +20,7 @@ pub(super) struct Store {
     /// What makes it anew, without what was removed.
     renew: &'static [&'static str],
     /// The store as one file.
-    bundle: &'static str,
+    bundle: PathBuf,
 }
 
 impl Store {
@@ -31,13 +31,13 @@ impl Store {
                 directory: "/usr/local/share/ca-certificates".into(),
                 update: &["update-ca-certificates"],
                 renew: &["update-ca-certificates", "--fresh"],
-                bundle: "/etc/ssl/certs/ca-certificates.crt",
+                bundle: "/etc/ssl/certs/ca-certificates.crt".into(),
             },
             Self {
                 directory: "/etc/pki/ca-trust/source/anchors".into(),
                 update: &["update-ca-trust"],
                 renew: &["update-ca-trust"],
-                bundle: "/etc/pki/tls/certs/ca-bundle.crt",
+                bundle: "/etc/pki/tls/certs/ca-bundle.crt".into(),
             },
         ];
         let looked = known.each_ref().map(|store| store.directory.display().to_string()).join(", ");
@@ -77,14 +77,15 @@ impl Store {
         Ok(!self.installed()?.is_empty())
     }
 
-    /// Whether it holds this one.
-    pub(super) fn holds(&self, certificate: &Certificate) -> bool {
-        self.path(certificate).exists()
+    /// Whether clients that use it trust this one: what was put into its directory may not have been taken in.
+    pub(super) fn holds(&self, certificate: &Certificate) -> Result<bool> {
+        let text = fs::read_to_string(&self.bundle).with_context(|| self.bundle.display().to_string())?;
+        Ok(unbroken(&text).contains(&unbroken(&certificate.pem)))
     }
 
     /// What clients with stores of their own need in their environment.
     pub(super) fn advice(&self) -> String {
-        let bundle = self.bundle;
+        let bundle = self.bundle.display();
         format!(
             "curl, git, Go, Ruby, .NET and Rust's native stores use that store. Others are told in a job's environment:\n  \
              NODE_EXTRA_CA_CERTS={bundle}   (Node.js, npm)\n  \
@@ -135,6 +136,11 @@ fn is_ours(path: &Path) -> bool {
     digits.is_some_and(|digits| digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// A text without ends of lines, which tools put where they like.
+fn unbroken(text: &str) -> String {
+    text.split_ascii_whitespace().collect()
+}
+
 fn run(command: &[&str]) -> Result<()> {
     let [program, arguments @ ..] = command else { bail!("no command") };
     let output = Command::new(program)
@@ -154,7 +160,7 @@ mod tests {
     use crate::authority::{Authority, tests::folder};
 
     fn store(directory: &Path, update: &'static [&'static str]) -> Store {
-        Store { directory: directory.into(), update, renew: update, bundle: "/bundle.crt" }
+        Store { directory: directory.into(), update, renew: update, bundle: "/bundle.crt".into() }
     }
 
     fn certificates(directory: &Path) -> Vec<Certificate> {
@@ -173,10 +179,21 @@ mod tests {
         let read: Vec<_> = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
         assert!(read.iter().eq(both.iter().map(|certificate| &certificate.pem)) && read.len() == 2);
         assert_eq!(store.install(&both[1..]).unwrap(), paths[1..]);
-        assert!(!store.holds(&both[0]) && store.holds(&both[1]));
         assert_eq!(store.remove().unwrap(), paths[1..]);
         assert!(store.remove().unwrap().is_empty() && !store.is_used().unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "others' files stay");
+    }
+
+    #[test]
+    fn a_store_holds_what_clients_find_in_it_and_not_what_was_only_put_there_for_it() {
+        let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let bundle = state.path().join("bundle.crt");
+        let both = certificates(state.path());
+        fs::write(&bundle, format!("# others\n{}", both[0].pem.replace('\n', "\r\n"))).unwrap();
+        let store = Store { bundle, ..store(directory.path(), &["false"]) };
+        store.install(&both).unwrap_err();
+        assert!(store.is_used().unwrap() && store.holds(&both[0]).unwrap());
+        assert!(!store.holds(&both[1]).unwrap(), "its store could not be made anew");
     }
 
     #[test]
