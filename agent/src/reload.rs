@@ -143,10 +143,9 @@ impl Loader {
 
     async fn check_credentials(&self, policy: &Policy) -> Result<(), Error> {
         let mut problems = Vec::new();
-        for resource in &policy.resources {
-            let Some(credential) = &resource.credential else { continue };
+        for (needed_by, credential) in policy.credentials() {
             if let Err(error) = self.credentials.credential(credential).await {
-                problems.push(format!("resource {:?}: {error}", resource.name));
+                problems.push(format!("{needed_by}: {error}"));
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(Error::Credentials(problems)) }
@@ -419,5 +418,17 @@ mod tests {
             error.contains("resource \"echo\"") && error.contains("none of the configured places"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn so_does_a_rule_that_fills_in_one_that_is_not_there() {
+        let world = World::new().await;
+        let fill = "    fill: [{placeholder: \"@deploy@\", credential: deploy, in: [word]}]\n";
+        fs::write(world.bundle.path().join("bundle.yaml"), format!("{BUNDLE}{fill}")).unwrap();
+        let error = world.reloader().reload().await.unwrap_err().to_string();
+        assert!(error.contains("rule \"say\"") && error.contains("deploy"), "{error}");
+        let password = world.credentials.path().join("deploy.password");
+        fs::copy(world.credentials.path().join("echo.password"), password).unwrap();
+        world.reloader().reload().await.unwrap();
     }
 }

@@ -21,8 +21,8 @@ use tidegate_gate::{
 use tidegate_identity::Registry;
 use tidegate_kernel::{Captured, Learned, Rules};
 use tidegate_policy::{
-    FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Sharer, Vocabulary, Word,
-    any_spelling,
+    Carries, FieldKind, FieldSpec, PathForm, PathSpec, Principal, Process, Resource, Shape, Sharer,
+    Vocabulary, Word, any_spelling,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -71,7 +71,7 @@ static VOCABULARY: Vocabulary = Vocabulary {
     text: "sql",
     path: PathSpec { written: "word", form: PathForm::Names(1) },
     spelling: any_spelling,
-    carries: None,
+    carries: Some(Carries { place: |_| Ok(()), field: |_| Ok(()) }),
 };
 
 /// A directory with this bundle in it.

@@ -76,6 +76,17 @@ impl Policy {
         self.resources.iter().find(|resource| &*resource.name == name)
     }
 
+    /// The credentials that it names, each with what needs it, in words.
+    pub fn credentials(&self) -> impl Iterator<Item = (String, &Arc<str>)> {
+        let signed_in_by = self.resources.iter().filter_map(|resource| {
+            Some((format!("resource {:?}", resource.name), resource.credential.as_ref()?))
+        });
+        let filled_in = self.engine.rules().iter().flat_map(|rule| {
+            rule.carried.fills.iter().map(|fill| (format!("rule {:?}", rule.name), &fill.credential))
+        });
+        signed_in_by.chain(filled_in)
+    }
+
     /// Where a resource, or one of its options, is written, as `file:line:column`: for what is found wrong with it after the
     /// bundle was read.
     pub fn place_of_resource(&self, name: &str, option: Option<&str>) -> Option<&str> {
