@@ -65,7 +65,7 @@ impl<'a> Shown<'a> {
     }
 
     /// What comes from the upstream, without the gate's credential.
-    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, String>> {
         if let Some(trailers) = self.trailers.take() {
             return Some(Ok(Frame::trailers(trailers)));
         }
@@ -74,19 +74,19 @@ impl<'a> Shown<'a> {
             let frame = if self.body.is_end_stream() { None } else { self.body.frame().await };
             let frame = match frame {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Some(Err(error)),
-                None => return self.traces.rest().map(|rest| Ok(Frame::data(rest))),
+                Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
+                None => return self.traces.rest().transpose().map(|rest| rest.map(Frame::data)),
             };
             let frame = match frame.into_data() {
                 Ok(data) => match self.traces.take(data) {
-                    data if data.is_empty() => continue,
-                    data => return Some(Ok(Frame::data(data))),
+                    Ok(data) if data.is_empty() => continue,
+                    taken => return Some(taken.map(Frame::data)),
                 },
                 Err(frame) => frame,
             };
             let Ok(mut trailers) = frame.into_trailers() else { continue };
             self.traces.clean(&mut trailers);
-            return Some(Ok(match self.traces.rest() {
+            return Some(self.traces.rest().map(|rest| match rest {
                 None => Frame::trailers(trailers),
                 Some(rest) => {
                     self.trailers = Some(trailers);
@@ -107,7 +107,7 @@ impl<'a> Shown<'a> {
             }
             let frame = match self.frame().await {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
+                Some(Err(why)) => return Some(Err(why)),
                 None => return self.end(),
             };
             match (&mut self.looked, frame.into_data()) {

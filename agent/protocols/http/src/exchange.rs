@@ -341,7 +341,7 @@ impl Session {
         let masks = Masks::of(&verdict, permit.masker());
         let is_looked_at = masks.is_some() || understood.is_answered_in_messages;
         let asking = self.ask(understood, permit, outgoing, is_looked_at);
-        let Heard { response, traces, driver } = tokio::select! {
+        let Heard { response, mut traces, driver } = tokio::select! {
             biased;
             asked = asking => asked?,
             () = responder.gone() => return Err(Ended::Client("the client wants no response any more".into()).into()),
@@ -355,17 +355,16 @@ impl Session {
         if understood.offer.is_some() {
             return Err(self.stays(parts.status, permit).into());
         }
-        if let Err(why) = traces.can_be_read(&parts) {
-            return Err(self.broke(why).into());
-        }
-        let declared = forward::declared(&parts.headers).filter(|_| !is_looked_at);
-        let mut head = Response::new(());
-        *head.status_mut() = parts.status;
-        *head.headers_mut() = forward::client(&parts.headers);
-        traces.clean(head.headers_mut());
         let has_body = understood.method != Method::HEAD
             && !body.is_end_stream()
             && !matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let mut head = Response::new(());
+        *head.status_mut() = parts.status;
+        *head.headers_mut() = forward::client(&parts.headers);
+        let is_decoded = traces.read(parts.status, head.headers_mut(), has_body);
+        let is_decoded = is_decoded.map_err(|why| self.broke(why))?;
+        traces.clean(head.headers_mut());
+        let declared = forward::declared(&parts.headers).filter(|_| !is_looked_at && !is_decoded);
         let looked = self.looked(understood, permit, masks, &parts, &mut head, has_body)?;
         let line =
             format!("{} {}", parts.status.as_str(), parts.status.canonical_reason().unwrap_or_default());

@@ -27,30 +27,38 @@ const PROXIES: [&str; 3] = ["forwarded", "x-real-ip", "x-client-ip"];
 
 /// Fields by which some servers take somebody else for whom the request is from than who signed in: behind the gate's own
 /// credential they would be obeyed.
-const SOMEBODY_ELSE: [&str; 18] = [
+const SOMEBODY_ELSE: [&str; 3] = ["x-user", "mscrmcallerid", "callerobjectid"];
+
+/// The same by how their names end, from the beginning or a dash on: there are more of them than anybody lists.
+const ENDS_AS_SOMEBODY_ELSE: [&str; 15] = [
     "sudo",
     "as-user",
-    "on-behalf-of",
+    "run-as",
+    "runas",
+    "runas-user",
+    "switch-user",
     "remote-user",
-    "x-remote-user",
-    "x-remote-group",
-    "x-webauth-user",
-    "x-authenticated-user",
-    "x-user",
-    "x-on-behalf-of",
-    "es-security-runas-user",
-    "x-redmine-switch-user",
+    "remote-name",
+    "remote-email",
+    "remote-group",
+    "remote-groups",
+    "webauth-user",
     "api-username",
-    "x-trino-user",
-    "x-presto-user",
-    "mscrmcallerid",
-    "callerobjectid",
-    "x-proxiedentitieschain",
+    "trino-user",
+    "presto-user",
 ];
 
-/// The same by how their names begin.
-const SOMEBODY_ELSES: [&str; 5] =
-    ["impersonate-", "x-impersonate-", "x-remote-extra-", "x-auth-request-", "x-goog-authenticated-user-"];
+/// The same by what is in their names, dashes left out.
+const SPEAKS_OF_SOMEBODY_ELSE: [&str; 8] = [
+    "impersonat",
+    "behalfof",
+    "proxiedentit",
+    "remoteextra",
+    "authrequest",
+    "authenticateduser",
+    "clientprincipal",
+    "oidcidentity",
+];
 
 /// Fields by which a proxy tells some servers who it was that asked it.
 const WHO_ASKED: [&str; 6] = [
@@ -111,7 +119,15 @@ pub(crate) fn is_connections_own(name: &HeaderName) -> bool {
 /// Whether a field says who else is meant than who signs in. Without it the request would be another: whoever asks for less would
 /// have all that the gate may do.
 pub(crate) fn is_somebody_else(name: &str) -> bool {
-    SOMEBODY_ELSE.contains(&name) || SOMEBODY_ELSES.iter().any(|beginning| name.starts_with(beginning))
+    let ends =
+        |end: &&str| name.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('-'));
+    SOMEBODY_ELSE.contains(&name)
+        || ENDS_AS_SOMEBODY_ELSE.iter().any(ends)
+        || speaks_of_somebody_else(&name.replace('-', ""))
+}
+
+fn speaks_of_somebody_else(letters: &str) -> bool {
+    SPEAKS_OF_SOMEBODY_ELSE.iter().any(|word| letters.contains(word))
 }
 
 fn is_who_asked(name: &str) -> bool {
@@ -140,8 +156,10 @@ pub(crate) fn upstream(headers: &HeaderMap, pass: &[HeaderName]) -> Result<Forwa
         if !is_usual && overriding::field(text) {
             return Err(format!("the header field {name} would change what the request is"));
         }
-        if text.contains('_') {
-            return Err(format!("the header field {name} has an underscore, which servers read as a dash"));
+        if text.contains('_') && !pass.contains(name) {
+            return Err(format!(
+                "the header field {name} has an underscore, which servers read as a dash (options: {{pass: [{name}]}} lets it)"
+            ));
         }
         if is_connections_own(name) || nominated.contains(name) || is_proxy_s(text) {
             continue;
@@ -355,8 +373,19 @@ mod tests {
             ("x-auth-request-email", "a@b.example"),
             ("es-security-runas-user", "admin"),
             ("x-trino-user", "admin"),
+            ("x-redmine-switch-user", "admin"),
+            ("x-on-behalf-of", "admin"),
+            ("x-ms-on-behalf-of", "admin"),
+            ("x-goog-impersonated-user", "admin"),
+            ("x-proxiedentitieschain", "<admin>"),
+            ("x-ms-client-principal-id", "1"),
+            ("api-username", "system"),
+            ("callerobjectid", "1"),
         ]);
         assert!(sent(&all, &[]).is_empty());
+        let others =
+            headers(&[("x-user-agent", "a"), ("x-alias-user", "b"), ("x-pseudo", "c"), ("x-run-async", "d")]);
+        assert_eq!(sent(&others, &[]), others);
         let sudo = HeaderName::from_static("sudo");
         assert_eq!(sent(&all, &[sudo]), headers(&[("sudo", "1")]));
     }

@@ -101,7 +101,7 @@ impl Options {
             hosts: hosts(resource, &added),
             added,
             sign_in,
-            pass: raw.pass.iter().map(|name| field(name, "pass")).collect::<Result<_, _>>()?,
+            pass: raw.pass.iter().map(|name| passed(name)).collect::<Result<_, _>>()?,
             tolerated: Tolerated {
                 encoded_slash: has(Trick::EncodedSlash),
                 empty_segments: has(Trick::EmptySegments),
@@ -139,6 +139,11 @@ fn descriptors(resource: &Resource, path: &Path) -> Result<Descriptors, ConfigEr
         )));
     }
     Descriptors::read(&resource.folder.join(path)).map_err(wrong)
+}
+
+/// A header field's name that the client may send, whatever it means: as servers read it, too, which take an underscore for a dash.
+fn passed(name: &str) -> Result<HeaderName, ConfigError> {
+    field(&name.replace('_', "-"), "pass").and_then(|_| field(name, "pass"))
 }
 
 /// A header field's name that is not the connection's own.

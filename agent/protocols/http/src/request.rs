@@ -134,7 +134,7 @@ impl Asked {
             let error = WireError::TooLarge;
             return Err(Problem::new(error.status(), error.to_string()));
         }
-        let offer = self.offer()?;
+        let offer = self.offer(options)?;
         if offer.is_some() {
             // Rules, people and upstreams have it as HTTP/1.1 asks for it, whichever version the client speaks.
             self.method = Method::GET;
@@ -218,13 +218,13 @@ impl Asked {
     }
 
     /// The WebSocket that is asked for, if one is.
-    fn offer(&self) -> Result<Option<Offer>, Problem> {
+    fn offer(&self, options: &Options) -> Result<Option<Offer>, Problem> {
         let is_upgrade = forward::has_token(&self.headers, &header::CONNECTION, "upgrade")
             && !forward::has_token(&self.headers, &header::UPGRADE, "h2c");
         if !is_upgrade && self.protocol.is_none() {
             return Ok(None);
         }
-        let read = Offer::read(self).map_err(|why| {
+        let read = Offer::read(self, &options.pass).map_err(|why| {
             Problem::new(StatusCode::BAD_REQUEST, format!("the request is ambiguous: {why}"))
         })?;
         let detail = "the gate does not speak what this connection is to be upgraded to: it speaks WebSocket";

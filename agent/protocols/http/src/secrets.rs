@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 
 use crate::{forward, target};
 
@@ -132,6 +132,7 @@ pub(crate) fn shown<'v>(name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, st
     match value.is_sensitive() || is_named_so() || is_credential(value.as_bytes()) {
         true => WITHHELD.into(),
         false => match String::from_utf8_lossy(value.as_bytes()) {
+            list if *name == header::SEC_WEBSOCKET_PROTOCOL => subprotocols(&list).into(),
             Cow::Borrowed(text) => without_credentials(text, may_be_relative(name.as_str())),
             Cow::Owned(text) => without_credentials(&text, true).into_owned().into(),
         },
@@ -152,6 +153,20 @@ pub(crate) fn shown_authority(written: &str) -> Cow<'_, str> {
         Some((_, host)) => format!("{WITHHELD}@{host}").into(),
         None => written.into(),
     }
+}
+
+/// Whether a WebSocket's subprotocol is a credential: a browser's client has no other place for one. As Kubernetes has it, or a
+/// token that says what it is.
+pub(crate) fn is_subprotocol(name: &str) -> bool {
+    const BEARER: &str = "base64url.bearer.authorization.";
+    let begins = name.get(..BEARER.len()).is_some_and(|begins| begins.eq_ignore_ascii_case(BEARER));
+    begins || is_token(name.as_bytes())
+}
+
+/// Subprotocols without those that are credentials.
+fn subprotocols(list: &str) -> String {
+    let names = list.split(',').map(|name| if is_subprotocol(name.trim()) { WITHHELD } else { name.trim() });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether a client signs itself in by a header field of this name.

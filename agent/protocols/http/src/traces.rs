@@ -8,7 +8,11 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tidegate_gate::{Credential, Secret};
 use zeroize::Zeroizing;
 
-use crate::{options::Options, sign_in, target};
+use crate::{
+    options::Options,
+    shown::{self, Inflate},
+    sign_in, target,
+};
 
 /// A credential that is shorter could be anything's name.
 const SHORTEST: usize = 6;
@@ -55,6 +59,8 @@ pub(crate) struct Traces {
     cookie: Option<String>,
     /// A body in which it could not be found is not shown.
     strict: bool,
+    /// Reads a body that came compressed.
+    inflate: Option<Box<Inflate>>,
     /// The beginning of what may be a spelling.
     held: Vec<u8>,
 }
@@ -67,6 +73,7 @@ impl Traces {
             passes_cookies: options.pass.contains(&header::COOKIE),
             cookie: options.sign_in.cookie().map(Into::into),
             strict: false,
+            inflate: None,
             held: Vec::new(),
         }
     }
@@ -86,17 +93,36 @@ impl Traces {
         Self { passes_cookies: true, ..self }
     }
 
-    /// Whether a response's body can be looked through, where it must be.
+    /// Makes ready for a response's body where it must be looked through. One that came compressed, although it was asked for
+    /// otherwise, is decoded, and its header fields say so: what was asked for may be done, and to be told that it failed would
+    /// have it done twice. Whether it is.
     ///
     /// # Errors
-    /// It is compressed, or a part in which a secret need not be whole, although it was asked for otherwise.
-    pub(crate) fn can_be_read(&self, head: &http::response::Parts) -> Result<(), &'static str> {
-        let identity = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-        let is_plain = head.headers.get_all(header::CONTENT_ENCODING).iter().all(identity);
-        match self.strict && (!is_plain || head.status == StatusCode::PARTIAL_CONTENT) {
-            true => Err("what was filled in could come back in its response, which is compressed, or a part"),
-            false => Ok(()),
+    /// It is encoded in a way that the gate doesn't know, or a part in which a secret need not be whole.
+    pub(crate) fn read(
+        &mut self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        has_body: bool,
+    ) -> Result<bool, &'static str> {
+        if !self.strict {
+            return Ok(false);
         }
+        if status == StatusCode::PARTIAL_CONTENT {
+            return Err("what was filled in could come back in its response, which is a part of something");
+        }
+        let identity = |coding: &&HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter().filter(identity);
+        let Some(coding) = codings.next() else { return Ok(false) };
+        if has_body {
+            const UNKNOWN: &str = "what was filled in could come back in its response, which is encoded in a way that the gate doesn't know";
+            let known = coding.to_str().ok().filter(|_| codings.next().is_none());
+            self.inflate =
+                Some(Box::new(known.and_then(|coding| Inflate::new(coding.trim())).ok_or(UNKNOWN)?));
+        }
+        headers.remove(header::CONTENT_ENCODING);
+        shown::is_another(headers);
+        Ok(true)
     }
 
     /// A message that is there whole, with stars in the credential's place.
@@ -156,7 +182,24 @@ impl Traces {
     }
 
     /// Takes a part of a body; what of it goes on, with stars in the credential's place, so that no length changes.
-    pub(crate) fn take(&mut self, data: Bytes) -> Bytes {
+    ///
+    /// # Errors
+    /// It does not decompress.
+    pub(crate) fn take(&mut self, data: Bytes) -> Result<Bytes, String> {
+        match &mut self.inflate {
+            None => Ok(self.starred_but_for_the_end(data)),
+            Some(inflate) => {
+                let mut plain = Vec::new();
+                inflate.take(&data, &mut |made| {
+                    plain.extend_from_slice(made);
+                    Ok(())
+                })?;
+                Ok(self.starred_but_for_the_end(plain.into()))
+            }
+        }
+    }
+
+    fn starred_but_for_the_end(&mut self, data: Bytes) -> Bytes {
         if !self.in_bodies {
             return data;
         }
@@ -173,14 +216,24 @@ impl Traces {
         text.into()
     }
 
-    /// Whether something of the body is held back.
+    /// Whether something of the body is held back, or may be.
     pub(crate) fn hold_back(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || self.inflate.is_some()
     }
 
     /// What was held back until the body's end.
-    pub(crate) fn rest(&mut self) -> Option<Bytes> {
-        Some(std::mem::take(&mut self.held)).filter(|held| !held.is_empty()).map(Bytes::from)
+    ///
+    /// # Errors
+    /// It does not decompress, or was cut off.
+    pub(crate) fn rest(&mut self) -> Result<Option<Bytes>, String> {
+        if let Some(inflate) = self.inflate.take() {
+            inflate.end(&mut |made| {
+                self.held.extend_from_slice(made);
+                Ok(())
+            })?;
+            self.held = self.starred(&self.held).unwrap_or_else(|| std::mem::take(&mut self.held));
+        }
+        Ok(Some(std::mem::take(&mut self.held)).filter(|held| !held.is_empty()).map(Bytes::from))
     }
 
     /// How many bytes at the end a spelling could begin in. That goes by nothing but their number and the end of a line, which no
@@ -268,6 +321,7 @@ mod tests {
             passes_cookies: false,
             cookie: None,
             strict: false,
+            inflate: None,
             held: Vec::new(),
         }
     }
@@ -280,9 +334,9 @@ mod tests {
             let mut traces = traces("Gate/k+y==");
             let mut shown = Vec::new();
             for piece in body.as_bytes().chunks(piece) {
-                shown.extend_from_slice(&traces.take(Bytes::copy_from_slice(piece)));
+                shown.extend_from_slice(&traces.take(Bytes::copy_from_slice(piece)).unwrap());
             }
-            shown.extend_from_slice(&traces.rest().unwrap_or_default());
+            shown.extend_from_slice(&traces.rest().unwrap().unwrap_or_default());
             assert_eq!(String::from_utf8(shown).unwrap(), expected, "in pieces of {piece}");
         }
     }
@@ -302,7 +356,7 @@ mod tests {
             descriptors: None,
         };
         let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());
-        let shown = traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>\n".into());
+        let shown = traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>\n".into()).unwrap();
         assert_eq!(shown, "<Token-0>***************</Token-0>\n");
     }
 
@@ -311,8 +365,8 @@ mod tests {
         let sizes = |end: &str| {
             let mut traces = traces("hunter2-and-more");
             let text = format!("made by whoever asks: {end}");
-            let shown = traces.take(Bytes::from(text)).len();
-            (shown, traces.rest().map_or(0, |rest| rest.len()))
+            let shown = traces.take(Bytes::from(text)).unwrap().len();
+            (shown, traces.rest().unwrap().map_or(0, |rest| rest.len()))
         };
         for (guessed, other) in [("h", "x"), ("hunter", "hunted"), ("hunter2-an", "hunter2-am")] {
             assert_eq!(sizes(guessed), sizes(other), "{guessed}");
@@ -344,7 +398,7 @@ mod tests {
     #[test]
     fn what_only_begins_like_it_comes_whole() {
         let mut traces = traces("Gatekey");
-        let shown = ["x=Gate", "way", "Gateke"].map(|part| traces.take(part.into())).concat();
-        assert_eq!([&*shown, &*traces.rest().unwrap()].concat(), *b"x=GatewayGateke");
+        let shown = ["x=Gate", "way", "Gateke"].map(|part| traces.take(part.into()).unwrap()).concat();
+        assert_eq!([&*shown, &*traces.rest().unwrap().unwrap()].concat(), *b"x=GatewayGateke");
     }
 }

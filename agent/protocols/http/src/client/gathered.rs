@@ -51,6 +51,8 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
             ready!(self.put_out(context))?;
             ready!(self.stream().poll_flush(context))?;
             (self.unflushed, self.fresh) = (false, false);
+            // Connections are idle for most of their time, and there may be many.
+            self.out = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }

@@ -14,18 +14,31 @@ pub(super) enum Markup {
 }
 
 /// References by name that stand for ASCII or for a space.
-const NAMES: [(&str, &str); 62] = [
+const NAMES: [(&str, &str); 77] = [
     ("AMP", "&"),
+    ("ApplyFunction", "\u{2061}"),
     ("DiacriticalGrave", "`"),
     ("GT", ">"),
     ("Hat", "^"),
+    ("InvisibleComma", "\u{2063}"),
+    ("InvisibleTimes", "\u{2062}"),
     ("LT", "<"),
+    ("MediumSpace", "\u{205f}"),
+    ("NegativeMediumSpace", "\u{200b}"),
+    ("NegativeThickSpace", "\u{200b}"),
+    ("NegativeThinSpace", "\u{200b}"),
+    ("NegativeVeryThinSpace", "\u{200b}"),
     ("NewLine", "\n"),
+    ("NoBreak", "\u{2060}"),
     ("NonBreakingSpace", "\u{a0}"),
     ("QUOT", "\""),
     ("Tab", "\t"),
+    ("ThickSpace", "\u{205f}\u{200a}"),
+    ("ThinSpace", "\u{2009}"),
     ("UnderBar", "_"),
     ("VerticalLine", "|"),
+    ("VeryThinSpace", "\u{200a}"),
+    ("ZeroWidthSpace", "\u{200b}"),
     ("amp", "&"),
     ("apos", "'"),
     ("ast", "*"),
@@ -36,6 +49,8 @@ const NAMES: [(&str, &str); 62] = [
     ("dash", "\u{2010}"),
     ("dollar", "$"),
     ("emsp", "\u{2003}"),
+    ("emsp13", "\u{2004}"),
+    ("emsp14", "\u{2005}"),
     ("ensp", "\u{2002}"),
     ("equals", "="),
     ("excl", "!"),
@@ -78,6 +93,14 @@ const NAMES: [(&str, &str); 62] = [
     ("zwj", "\u{200d}"),
     ("zwnj", "\u{200c}"),
 ];
+/// What HTML takes the numbers from 128 to 159 for, by that less 128 (WHATWG HTML, 13.2.5.80): Windows-1252. The others are what
+/// they are.
+const WINDOWS: [char; 32] = [
+    '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
+    '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
+    '\u{2019}', '\u{201c}', '\u{201d}', '\u{2022}', '\u{2013}', '\u{2014}', '\u{2dc}', '\u{2122}', '\u{161}',
+    '\u{203a}', '\u{153}', '\u{9d}', '\u{17e}', '\u{178}',
+];
 /// Those that HTML takes without their semicolon.
 const WITHOUT_SEMICOLON: [&str; 10] = ["AMP", "GT", "LT", "QUOT", "amp", "gt", "lt", "nbsp", "quot", "shy"];
 
@@ -108,7 +131,7 @@ impl Markup {
             return Err("it declares entities of its own, in which no value is known".into());
         }
         let plain = masker.scan(mask, text);
-        let read = Read::of(&plain);
+        let read = Read::of(self, &plain);
         let finds = match read.references.is_empty() {
             true => return Ok(plain),
             false => masker.finds(mask, &read.text),
@@ -131,11 +154,11 @@ impl Markup {
 }
 
 impl Read {
-    fn of(written: &[u8]) -> Self {
+    fn of(markup: Markup, written: &[u8]) -> Self {
         let (mut text, mut references, mut from) = (Vec::new(), Vec::new(), 0);
         for at in memchr::memchr_iter(b'&', written) {
             let rest = written.get(at + 1..).unwrap_or_default();
-            let Some((stands_for, length)) = number(rest).or_else(|| name(rest)) else { continue };
+            let Some((stands_for, length)) = number(markup, rest).or_else(|| name(rest)) else { continue };
             text.extend_from_slice(written.get(from..at).unwrap_or_default());
             let begins = text.len();
             text.extend_from_slice(stands_for.as_bytes());
@@ -163,7 +186,7 @@ impl Read {
 }
 
 /// A reference by number, behind its `&`: what it stands for and how long it is.
-fn number(rest: &[u8]) -> Option<(Cow<'static, str>, usize)> {
+fn number(markup: Markup, rest: &[u8]) -> Option<(Cow<'static, str>, usize)> {
     let (radix, digits) = match rest {
         [b'#', b'x' | b'X', digits @ ..] => (16, digits),
         [b'#', digits @ ..] => (10, digits),
@@ -174,7 +197,9 @@ fn number(rest: &[u8]) -> Option<(Cow<'static, str>, usize)> {
     for digit in digits.get(..count)? {
         code = code.saturating_mul(radix).saturating_add(char::from(*digit).to_digit(radix)?);
     }
-    let stands_for = char::from_u32(code).filter(|_| count > 0)?;
+    let windows = || WINDOWS.get(usize::try_from(code).ok()?.checked_sub(128)?).copied();
+    let by_page = if markup == Markup::Html { windows() } else { None };
+    let stands_for = by_page.or_else(|| char::from_u32(code)).filter(|_| count > 0)?;
     let end = usize::from(digits.get(count) == Some(&b';'));
     Some((stands_for.to_string().into(), rest.len() - digits.len() + count + end))
 }
@@ -211,7 +236,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        let read = Read::of(text.as_bytes());
+        let read = Read::of(Markup::Html, text.as_bytes());
         if read.references.is_empty() { text.into() } else { String::from_utf8(read.text).unwrap() }
     }
 
@@ -229,6 +254,9 @@ mod tests {
             ("ada&commat;example&period;com", "ada@example.com"),
             ("&amp;#52;", "&#52;"),
             ("&lt&ltb&nbsp4", "<<b\u{a0}4"),
+            ("4&#150;1&#x96;1", "4\u{2013}1\u{2013}1"),
+            ("&#128;&#129;&#159;&#160;", "\u{20ac}\u{81}\u{178}\u{a0}"),
+            ("&emsp13;&ZeroWidthSpace;&NoBreak;", "\u{2004}\u{200b}\u{2060}"),
             ("&", "&"),
             (
                 "&#;&#x;&#xg &nothing; &commat &#99999999999; &#xd800;",
@@ -240,9 +268,15 @@ mod tests {
     }
 
     #[test]
+    fn a_document_of_xml_has_numbers_as_they_are() {
+        let read = Read::of(Markup::Xml, b"4&#150;1");
+        assert_eq!(String::from_utf8(read.text).unwrap(), "4\u{96}1");
+    }
+
+    #[test]
     fn where_something_is_written_is_known_by_where_it_is_read() {
         let written = "ab&#52;c&lt;d";
-        let read = Read::of(written.as_bytes());
+        let read = Read::of(Markup::Html, written.as_bytes());
         assert_eq!(read.text, b"ab4c<d");
         let at = |begins, ends| read.written(begins, ends).map(|(from, to)| &written[from..to]);
         assert_eq!((at(2, 3), at(1, 4)), (Some("&#52;"), Some("b&#52;c")));

@@ -17,7 +17,8 @@ use tidegate_gate::{
     policy::{ContentMask, FieldMasks, Show, Verdict},
 };
 
-use self::{form::Urlencoded, inflate::Inflate, json::Json, markup::Markup, text::Text};
+pub(crate) use self::inflate::Inflate;
+use self::{form::Urlencoded, json::Json, markup::Markup, text::Text};
 use crate::{media::Media, secrets};
 
 /// Digests of what is changed, which would prove a guess of what is not shown, and offers of parts of it.
@@ -32,6 +33,11 @@ const ABOUT_THE_WHOLE: [&str; 9] = [
     "content-length",
     "grpc-status-details-bin",
 ];
+
+/// Makes header fields ready for a body that is no longer the one that they were about.
+pub(crate) fn is_another(headers: &mut HeaderMap) {
+    ABOUT_THE_WHOLE.iter().for_each(|name| _ = headers.remove(*name));
+}
 
 /// Asks for digests of the whole.
 const ASKING_FOR_DIGESTS: [&str; 3] = ["want-digest", "want-content-digest", "want-repr-digest"];
@@ -208,9 +214,7 @@ impl<'a> Masks<'a> {
 
     /// Masks header fields.
     pub(crate) fn headers(&self, headers: &mut HeaderMap) {
-        for name in ABOUT_THE_WHOLE {
-            headers.remove(name);
-        }
+        is_another(headers);
         let mut shown = HeaderMap::with_capacity(headers.len());
         let others = headers.iter().filter(|(name, _)| !name.as_str().starts_with("x-amz-checksum-"));
         for (name, value) in others {

@@ -1,14 +1,20 @@
 //! Placeholders that the gate fills in, and credentials of the client's own that rules pass.
 
+use std::io::Write;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use futures_util::{SinkExt, StreamExt};
 use http::{Request, Response};
 use tidegate_gate::{
     Action, Decision, Gate, Permit,
     policy::{Fill, Item, Shape, Value},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tokio_tungstenite::{
     accept_async, client_async,
     tungstenite::{Message, client::IntoClientRequest},
@@ -205,10 +211,43 @@ async fn nor_does_it_over_http_2() {
     tells_nothing(&format!("{:?}", stage.memory.lines()));
 }
 
+/// Says back what it was asked, compressed whatever the client takes, with the end in a chunk of its own.
+async fn answer_compressed(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut asked = vec![0; 4096];
+        let length = stream.read(&mut asked).await.unwrap();
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&asked[..length]).unwrap();
+        let body = encoder.finish().unwrap();
+        let head = "HTTP/1.1 201 Created\r\nContent-Encoding: gzip\r\nETag: \"x\"\r\nConnection: close\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (most, end) = body.split_at(body.len() - 9);
+        for chunk in [most, end, b""] {
+            stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+            stream.write_all(&[chunk, b"\r\n"].concat()).await.unwrap();
+        }
+    }
+}
+
+/// What was asked for is done: told that it failed, the client would have it done twice.
+#[tokio::test]
+async fn a_response_that_came_compressed_is_decoded_and_does_not_tell_what_was_filled_in() {
+    let serving = |listener, _, _| tokio::spawn(answer_compressed(listener));
+    let stage = Stage::serving(RULES, "{}", Reached::Plainly, serving).await.has("deploy", SECRET);
+    let json = r#"{"login": {"secret": "@deploy@"}}"#;
+    let heard = stage.told(&post(&stage, "/deploy/1", "X-Key: @deploy@\r\n", "application/json", json)).await;
+    assert!(heard.starts_with("HTTP/1.1 201") && heard.contains("POST /deploy/1"), "{heard}");
+    assert!(!heard.contains("content-encoding") && !heard.contains("etag"), "{heard}");
+    assert!(heard.contains("x-key: ****************") && heard.ends_with("0\r\n\r\n"), "{heard}");
+    tells_nothing(&heard);
+    tells_nothing(&format!("{:?}", stage.memory.lines()));
+}
+
 #[tokio::test]
 async fn a_response_in_which_it_could_not_be_found_is_not_shown() {
     for play in [
-        (|_| "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz".into()) as Play,
+        (|_| "HTTP/1.1 200 OK\r\nContent-Encoding: lzw\r\nContent-Length: 3\r\n\r\nxyz".into()) as Play,
         |_| {
             "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-2/9\r\nContent-Length: 3\r\n\r\nxyz"
                 .into()
@@ -347,21 +386,20 @@ async fn echo_over_websocket(stage: &Stage, target: &str) -> (String, Vec<String
 
 #[tokio::test]
 async fn a_websocket_s_handshake_is_filled_by_its_own_rule_and_its_messages_do_not_tell() {
-    let serving =
-        |listener: tokio::net::TcpListener, _, received: std::sync::Arc<std::sync::Mutex<Vec<String>>>| {
-            tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    let mut head = vec![0; 4096];
-                    let length = stream.peek(&mut head).await.unwrap();
-                    let asked = String::from_utf8(head[..whole(&head[..length]).unwrap()].to_vec()).unwrap();
-                    received.lock().unwrap().push(asked.clone());
-                    let mut socket = accept_async(stream).await.unwrap();
-                    socket.send(Message::text(format!("you said {asked}"))).await.unwrap();
-                    socket.send(Message::binary(asked.clone().into_bytes())).await.unwrap();
-                    socket.close(None).await.unwrap();
-                }
-            })
-        };
+    let serving = |listener: TcpListener, _, received: std::sync::Arc<std::sync::Mutex<Vec<String>>>| {
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut head = vec![0; 4096];
+                let length = stream.peek(&mut head).await.unwrap();
+                let asked = String::from_utf8(head[..whole(&head[..length]).unwrap()].to_vec()).unwrap();
+                received.lock().unwrap().push(asked.clone());
+                let mut socket = accept_async(stream).await.unwrap();
+                socket.send(Message::text(format!("you said {asked}"))).await.unwrap();
+                socket.send(Message::binary(asked.clone().into_bytes())).await.unwrap();
+                socket.close(None).await.unwrap();
+            }
+        })
+    };
     let stage = Stage::serving(RULES, "{}", Reached::Plainly, serving).await.has("deploy", SECRET);
     let (heard, received) = echo_over_websocket(&stage, "/live?key=@deploy@").await;
     assert_eq!(received[0].matches("dragon").count(), 2, "{received:?}");

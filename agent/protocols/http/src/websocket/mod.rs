@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 
 pub(crate) use relay::Switched;
 
-use crate::{forward, request::Asked};
+use crate::{forward, request::Asked, secrets};
 
 /// What both keys are hashed with (RFC 6455, 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -28,13 +28,14 @@ pub(crate) struct Offer {
     accept: Option<HeaderValue>,
     /// The gate's own key, for the upstream.
     key: String,
-    /// Subprotocols that the client speaks.
+    /// Subprotocols that the client speaks, without its credentials.
     protocols: Vec<String>,
 }
 
 impl Offer {
-    /// The wish, if it is one; an error says what is wrong with it.
-    pub(crate) fn read(asked: &Asked) -> Result<Option<Self>, &'static str> {
+    /// The wish, if it is one; an error says what is wrong with it. Credentials that the client has among its subprotocols, as
+    /// browsers let it have no others, are no part of it unless the resource passes them.
+    pub(crate) fn read(asked: &Asked, pass: &[HeaderName]) -> Result<Option<Self>, &'static str> {
         let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
         let accept = match asked.protocol.as_deref() {
             Some("websocket") if asked.length == Some(0) => None,
@@ -46,7 +47,8 @@ impl Offer {
         if one(&asked.headers, &header::SEC_WEBSOCKET_VERSION)? != b"13" {
             return Err("its Sec-WebSocket-Version is not 13");
         }
-        let protocols = protocols(&asked.headers).ok_or("its Sec-WebSocket-Protocol is none")?;
+        let passes = pass.contains(&header::SEC_WEBSOCKET_PROTOCOL);
+        let protocols = protocols(&asked.headers, passes).ok_or("its Sec-WebSocket-Protocol is none")?;
         let mut nonce = [0; 16];
         rand::fill(&mut nonce).map_err(|_| "the gate has no random numbers")?;
         Ok(Some(Self { accept, key: STANDARD.encode(nonce), protocols }))
@@ -147,13 +149,18 @@ fn accept(key: &[u8]) -> String {
     STANDARD.encode(context.finish())
 }
 
-fn protocols(headers: &HeaderMap) -> Option<Vec<String>> {
+fn protocols(headers: &HeaderMap, passes: bool) -> Option<Vec<String>> {
     let mut all = Vec::new();
     for list in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
         for name in list.to_str().ok()?.split(',').map(str::trim) {
             // A token (RFC 9110, 5.6.2), as methods are.
-            Method::from_bytes(name.as_bytes()).ok().filter(|_| name.len() <= LONGEST_PROTOCOL)?;
-            all.push(name.to_owned());
+            let is_credential = secrets::is_subprotocol(name);
+            Method::from_bytes(name.as_bytes())
+                .ok()
+                .filter(|_| is_credential || name.len() <= LONGEST_PROTOCOL)?;
+            if passes || !is_credential {
+                all.push(name.to_owned());
+            }
         }
     }
     Some(all)
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_client_s_key_is_answered_as_the_rfc_says() {
-        let offer = Offer::read(&asked(&[], "")).unwrap().unwrap();
+        let offer = Offer::read(&asked(&[], ""), &[]).unwrap().unwrap();
         assert_eq!(offer.accept.unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
@@ -211,7 +218,7 @@ mod tests {
         let more =
             [("sec-websocket-extensions", "permessage-deflate"), ("sec-websocket-protocol", "chat, v2")];
         let asked = asked(&more, "");
-        let offer = Offer::read(&asked).unwrap().unwrap();
+        let offer = Offer::read(&asked, &[]).unwrap().unwrap();
         let mut headers = asked.headers;
         offer.ask(&mut headers);
         assert_ne!(headers["sec-websocket-key"], "dGhlIHNhbXBsZSBub25jZQ==");
@@ -222,9 +229,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_among_the_subprotocols_goes_up_only_where_the_resource_passes_it() {
+        let bearer = format!("base64url.bearer.authorization.k8s.io.{}", "aHVudGVyMg".repeat(20));
+        let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.x";
+        let offered = format!("{bearer}, v4.channel.k8s.io, {token}");
+        let asked = asked(&[("sec-websocket-protocol", &offered)], "");
+        let pass = [header::SEC_WEBSOCKET_PROTOCOL];
+        for (pass, goes) in [(&[][..], "v4.channel.k8s.io"), (&pass[..], &*offered)] {
+            let offer = Offer::read(&asked, pass).unwrap().unwrap();
+            let mut headers = asked.headers.clone();
+            offer.ask(&mut headers);
+            assert_eq!(headers["sec-websocket-protocol"], goes);
+            let recorded = forward::recorded("", &headers);
+            assert!(!recorded.contains("aHVudGVyMg") && !recorded.contains("eyJ"), "{recorded}");
+            assert!(recorded.contains("v4.channel.k8s.io"), "{recorded}");
+        }
+    }
+
+    #[test]
     fn a_handshake_that_is_not_whole_is_refused() {
         for missing in ["sec-websocket-version", "sec-websocket-key"] {
-            assert!(Offer::read(&asked(&[], missing)).is_err(), "without {missing}");
+            assert!(Offer::read(&asked(&[], missing), &[]).is_err(), "without {missing}");
         }
         for (name, value) in [
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
@@ -232,16 +257,16 @@ mod tests {
             ("sec-websocket-protocol", "a b"),
             ("sec-websocket-protocol", "a,,b"),
         ] {
-            assert!(Offer::read(&asked(&[(name, value)], "")).is_err(), "{name}: {value}");
+            assert!(Offer::read(&asked(&[(name, value)], ""), &[]).is_err(), "{name}: {value}");
         }
-        assert!(Offer::read(&Asked { length: Some(1), ..asked(&[], "") }).is_err());
-        assert!(Offer::read(&Asked { method: Method::POST, ..asked(&[], "") }).is_err());
-        assert!(Offer::read(&asked(&[], "upgrade")).unwrap().is_none());
+        assert!(Offer::read(&Asked { length: Some(1), ..asked(&[], "") }, &[]).is_err());
+        assert!(Offer::read(&Asked { method: Method::POST, ..asked(&[], "") }, &[]).is_err());
+        assert!(Offer::read(&asked(&[], "upgrade"), &[]).unwrap().is_none());
     }
 
     #[test]
     fn an_upstream_that_says_yes_to_something_else_is_not_believed() {
-        let offer = Offer::read(&asked(&[("sec-websocket-protocol", "chat")], "")).unwrap().unwrap();
+        let offer = Offer::read(&asked(&[("sec-websocket-protocol", "chat")], ""), &[]).unwrap().unwrap();
         let yes = accept(offer.key.as_bytes());
         let answer = |more: &[(&str, &str)]| {
             let usual = [("upgrade", "websocket"), ("connection", "upgrade")];

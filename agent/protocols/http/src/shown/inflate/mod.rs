@@ -17,7 +17,7 @@ const MOST_GROWTH: u64 = 200;
 const HARMLESS: u64 = 16 * 1024 * 1024;
 
 /// A decoder. What it holds is at most what one step makes, and the window that its coding has.
-pub(super) struct Inflate {
+pub(crate) struct Inflate {
     decoder: Decoder,
     taken: u64,
 }
@@ -55,7 +55,7 @@ impl Write for Made {
 
 impl Inflate {
     /// For a content coding, if it is known (RFC 9110, 8.4.1; RFC 7932; RFC 8878).
-    pub(super) fn new(coding: &str) -> Option<Self> {
+    pub(crate) fn new(coding: &str) -> Option<Self> {
         let made = Made::default();
         let decoder = match &*coding.to_ascii_lowercase() {
             "gzip" | "x-gzip" => Decoder::Gzip(GzDecoder::new(made)),
@@ -68,7 +68,7 @@ impl Inflate {
     }
 
     /// Decodes, and hands over what was made step by step.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         data: &[u8],
         made: &mut dyn FnMut(&[u8]) -> Result<(), String>,
@@ -82,8 +82,11 @@ impl Inflate {
         Ok(())
     }
 
-    /// Hands over what is left; an error if it was cut off.
-    pub(super) fn end(self, made: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+    /// Hands over what is left; an error if it was cut off. Nothing at all is nothing in every coding.
+    pub(crate) fn end(self, made: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        if self.taken == 0 {
+            return Ok(());
+        }
         made(&self.decoder.finish().map_err(told)?.bytes)
     }
 }
