@@ -110,6 +110,30 @@ fn clients_trust_the_gate_once_its_authority_is_in_the_systems_store_and_not_aft
     })
 }
 
+/// Takes every lock that can be had below a directory, and keeps them.
+const LOCKS: &str = "while read -r path; do exec {lock}<\"$path\" && flock -n $lock && echo \"$path\"; done \
+                     < <(find \"$1\" -readable 2>/dev/null); echo held; exec sleep 600";
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn whoever_locks_what_it_may_read_of_the_agents_holds_up_nothing() -> Result<()> {
+    Stage::with(|stage| {
+        let own = stage.agent.binary().parent().context("a directory")?;
+        let mut bash = stage.ci.command("bash");
+        let mut thief = Process::start(bash.args(["-c", LOCKS, "bash"]).arg(own).stdout(Stdio::piped()))?;
+        let output = BufReader::new(thief.child().stdout.take().context("its output")?).lines();
+        let held = output.take_while(|line| line.as_ref().is_ok_and(|line| line != "held")).count();
+        ensure!(held > 1, "{held} locks are no attack");
+        for arguments in [&["reload"][..], &["status"], &["ca", "renew"]] {
+            let command = stage.agent.command(arguments);
+            let mut bounded = Command::new("timeout");
+            let output = bounded.arg("30").arg(command.get_program()).args(command.get_args()).output()?;
+            ensure!(output.status.success(), "{arguments:?} with {held} locks held: {output:?}");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
 fn clients_trust_the_gate_all_through_a_change_of_its_authority() -> Result<()> {
