@@ -153,8 +153,8 @@ impl Writer {
                 None => self.put(number.to_string().as_bytes()),
             },
             // What is no number is a text.
-            Value::Float(number) if !number.is_finite() => self.quoted(&number.to_string()),
-            Value::Double(number) if !number.is_finite() => self.quoted(&number.to_string()),
+            Value::Float(number) if !number.is_finite() => self.quoted(not_finite(f64::from(*number))),
+            Value::Double(number) if !number.is_finite() => self.quoted(not_finite(*number)),
             plain => self.put(plain.text().unwrap_or_default().as_bytes()),
         }
     }
@@ -180,5 +180,14 @@ impl Writer {
             true => Ok(()),
             false => Err(format!("its JSON is longer than {LONGEST} bytes")),
         }
+    }
+}
+
+/// What ProtoJSON writes for what JSON has no number for.
+fn not_finite(number: f64) -> &'static str {
+    match number {
+        f64::INFINITY => "Infinity",
+        f64::NEG_INFINITY => "-Infinity",
+        _ => "NaN",
     }
 }
