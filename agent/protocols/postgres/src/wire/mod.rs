@@ -13,7 +13,7 @@
 pub(crate) mod backend;
 pub(crate) mod fields;
 pub(crate) mod frontend;
-mod reader;
+pub(crate) mod reader;
 pub(crate) mod startup;
 #[cfg(test)]
 mod tests;
