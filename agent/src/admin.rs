@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidegate_approvals::store::{Health, Trouble};
-use tidegate_identity::Registry;
+use tidegate_identity::{Registry, Unreachable};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -48,7 +48,7 @@ pub(crate) enum Request {
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub(crate) enum Answer {
     /// How the agent is.
-    Status(Status),
+    Status(Box<Status>),
     /// The bundle that is now in force.
     Reloaded(Summary),
     /// It will end.
@@ -97,6 +97,9 @@ pub(crate) struct Status {
     /// Uses of tokens since the start that look stolen: each is in the host's record.
     #[serde(default)]
     pub(crate) stolen_tokens: u64,
+    /// Issuers that can't be asked.
+    #[serde(default)]
+    pub(crate) unreachable_issuers: Vec<Unreachable>,
     /// What the kernel counted since the start, by name.
     pub(crate) kernel: BTreeMap<String, u64>,
 }
@@ -171,7 +174,7 @@ impl Admin {
     async fn answer(&self, request: Request) -> Answer {
         match request {
             Request::Status => match self.reloader.enforcer().counters() {
-                Ok(kernel) => Answer::Status(self.status(kernel)),
+                Ok(kernel) => Answer::Status(Box::new(self.status(kernel))),
                 Err(error) => Answer::Failed { problems: vec![error] },
             },
             Request::Reload => match self.reloader.reload().await {
@@ -203,6 +206,7 @@ impl Admin {
             unasked: trouble.map(|Trouble { since, why }| format!("since {since:.0}: {why}")),
             unreadable,
             stolen_tokens: self.registry.stolen(),
+            unreachable_issuers: self.registry.unreachable(),
             kernel,
         }
     }

@@ -18,6 +18,7 @@ mod files;
 mod hardening;
 mod heart;
 mod host;
+mod identities;
 mod lanes;
 mod listener;
 mod live;

@@ -1,5 +1,5 @@
-//! Telling the service manager (`sd_notify(3)`), and having it keep the listeners (`FileDescriptorStoreMax=` of
-//! systemd.service(5)).
+//! Telling the service manager (`sd_notify(3)`), and having it keep the listeners and identities (`FileDescriptorStoreMax=`
+//! of systemd.service(5)).
 
 use std::{
     env,
@@ -46,6 +46,11 @@ pub(crate) fn keeps() -> bool {
 pub(crate) fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let state = format!("FDSTORE=1\nFDNAME={name}");
     send(env::var_os("NOTIFY_SOCKET").as_deref(), &state, Some(descriptor))
+}
+
+/// Has the manager keep what it keeps by this name no longer.
+pub(crate) fn keep_no_longer(name: &str) -> io::Result<()> {
+    tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"))
 }
 
 fn tell(state: &str) -> io::Result<()> {

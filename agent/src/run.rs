@@ -11,7 +11,7 @@ use tidegate_kernel::{Tier, inherited};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Mutex, Notify, watch},
     task::JoinSet,
 };
 
@@ -22,6 +22,7 @@ use crate::{
     error::Error,
     files, hardening,
     heart::Heart,
+    identities::Keeper,
     lanes::Lanes,
     listener::{Kept, Listeners, drain},
     namespaces::Namespaces,
@@ -52,6 +53,7 @@ pub(crate) struct Agent {
     pub(crate) admin: (Socket, Arc<Admin>),
     pub(crate) user_socket: Socket,
     pub(crate) people: People,
+    pub(crate) identities: Keeper,
     pub(crate) stopping: watch::Sender<Stopping>,
     pub(crate) signals: Signals,
 }
@@ -118,12 +120,17 @@ impl Agent {
     /// broken off, and whoever takes no notice is cut off, [`LAST`] later or when asked a third time.
     async fn serve(self) -> Result<(), Error> {
         let Self { config, mut listeners, netns, namespaces, sessions, reloader, .. } = self;
-        let Self { admin: (socket, admin), user_socket, people, stopping, mut signals, .. } = self;
+        let Self { admin: (socket, admin), user_socket, people, identities, stopping, mut signals, .. } =
+            self;
         let (heart, stop) = (Heart::start(reloader.enforcer().clone())?, admin.stop.clone());
         announce(&sessions, &admin);
         let mut administering = JoinSet::new();
         administering.spawn(admin::run(socket, admin));
         people.serve(user_socket, &mut administering);
+        let (kept, identities) = (notify::keeps(), Arc::new(Mutex::new(identities)));
+        if kept {
+            administering.spawn(Keeper::run(identities.clone()));
+        }
         let mut resolving = JoinSet::new();
         for socket in listeners.take_datagrams() {
             resolving.spawn(sessions.dns.clone().serve_datagrams(netns, socket));
@@ -144,7 +151,6 @@ impl Agent {
         if let Err(error) = notify::stopping() {
             tracing::warn!(%error, "the service manager was not told");
         }
-        let kept = notify::keeps();
         // With listeners that are kept, connections wait for the next agent; for five seconds, if none comes.
         if kept {
             heart.leave()
@@ -170,6 +176,9 @@ impl Agent {
         drop(lanes);
         tracing::info!(cut_off, "stopped");
         administering.shutdown().await;
+        if kept && let Err(error) = identities.lock().await.keep().await {
+            tracing::warn!(%error, "the service manager was not given the identities to keep");
+        }
         Ok(())
     }
 }
@@ -301,6 +310,7 @@ mod tests {
                 webhooks: Webhooks::default(),
                 page: None,
             },
+            identities: Keeper::begin(world.registry.clone(), Vec::new()).await,
             config,
             listeners,
             netns: 0,

@@ -24,6 +24,7 @@ use crate::{
     error::Error,
     files,
     host::HostRecord,
+    identities::{self, Keeper},
     listener::{Accepted, Kept, Listeners},
     live::Live,
     namespaces::Namespaces,
@@ -65,9 +66,11 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
     let socket = Socket::bind(&config.admin_socket())?;
     let user_socket = Socket::bind_for_all(&config.user_socket())?;
     let (connections, elsewhere) = mpsc::channel(WAITING);
+    let (identities, kept) = identities::part(kept);
     let mut listeners = listen(&config, kept, &mut kernel, &connections).await?;
     listeners.also(elsewhere);
     let in_force = Arc::new(candidate.begin(Arc::new(kernel.clone()), &opened.registry).await?);
+    let identities = Keeper::begin(opened.registry.clone(), identities).await;
     tracing::info!(adopted = kernel.adopted(), pins = %config.pins.display(), "the rules are in force");
     let reloader = Arc::new(Reloader::new(loader, in_force.clone()));
     let (stopping, stopped) = watch::channel(Stopping::No);
@@ -115,6 +118,7 @@ pub(crate) async fn start(config: Config, privileged: Privileged) -> Result<Agen
         admin,
         user_socket,
         people,
+        identities,
         stopping,
         signals,
     })

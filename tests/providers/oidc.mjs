@@ -45,7 +45,10 @@ const service = {
   grant_types: ["client_credentials", exchange],
 };
 const subjects = new Map();
+// Whose refresh tokens were revoked: it tells at /api/revoked.
+const revoked = [];
 const api = async (provider, request, response) => {
+  if (request.url === "/api/revoked") return response.end(revoked.join("\n"));
   const bearer = request.headers.authorization?.match(/^Bearer (.+)$/)?.[1];
   const token = bearer && (await provider.ClientCredentials.find(bearer));
   response.writeHead(token?.isValid ? 200 : 401, { "content-type": "text/plain" });
@@ -85,6 +88,7 @@ server.listen(0, "127.0.0.1", () => {
       claims: async () => ({ sub: id, preferred_username: id.split("-")[0], groups: id.split("-").slice(1) }),
     }),
   });
+  provider.on("refresh_token.destroyed", (token) => revoked.push(token.accountId));
   const parameters = ["subject_token", "subject_token_type", "requested_token_type", "scope"];
   provider.registerGrantType(exchange, exchanged(provider), parameters);
   const callback = provider.callback();

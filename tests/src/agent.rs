@@ -98,7 +98,7 @@ impl Agent {
     pub fn launch(&mut self) -> Result<()> {
         self.begin()?;
         let deadline = Instant::now() + START_LIMIT;
-        while !self.manager.hears_ready()? {
+        while !self.manager.hears_ready() {
             let ended = self.process.as_mut().map(Process::ended).transpose()?.flatten();
             if let Some(status) = ended {
                 bail!("the agent ended at its start ({status}):\n{}", self.read_log()?);
@@ -118,14 +118,24 @@ impl Agent {
         Ok(())
     }
 
-    /// From the next launch on, has its listeners kept between two agents, as systemd does.
-    pub fn keep_listeners(&mut self) {
+    /// From the next launch on, has its manager keep descriptors between two agents, as systemd does.
+    pub fn keep_descriptors(&mut self) {
         self.manager.keep();
     }
 
-    /// How many of its listeners are kept.
-    pub fn kept_listeners(&self) -> usize {
+    /// The names of the descriptors that its manager keeps.
+    pub fn kept(&self) -> Vec<String> {
         self.manager.kept()
+    }
+
+    /// What the memory has that its manager keeps by this name.
+    pub fn read_kept(&self, name: &str) -> Result<Vec<u8>> {
+        self.manager.read(name)
+    }
+
+    /// Has its manager keep another file by this name.
+    pub fn replace_kept(&self, name: &str, file: File) -> Result<()> {
+        self.manager.replace(name, file)
     }
 
     /// From the next launch on, runs another build.

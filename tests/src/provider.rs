@@ -70,6 +70,13 @@ impl Provider {
         Ok(String::from_utf8(printed)?.trim().to_owned())
     }
 
+    /// The accounts whose refresh tokens were revoked, one a line.
+    pub fn revoked(&self) -> Result<String> {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail", "--cacert"]).arg(self.ca()).arg(format!("{}/api/revoked", self.url));
+        Ok(String::from_utf8(run(&mut command)?.stdout)?)
+    }
+
     /// Signs in under this name at the address that a device flow shows, and agrees.
     pub fn visit(&self, address: &str, account: &str) -> Result<()> {
         run(self.script("person.mjs").args([address, account])).map(drop)

@@ -10,7 +10,7 @@ use tidegate_gate::Secret;
 use tidegate_https::Https;
 use zeroize::Zeroizing;
 
-use crate::{Defect, keyring::Metadata, oauth};
+use crate::{Defect, keyring::Metadata, oauth, registry::Known};
 
 /// How long between two questions where the issuer does not say (RFC 8628, section 3.5), and what it adds when it is
 /// asked too often.
@@ -87,6 +87,11 @@ struct Given {
 }
 
 impl Client {
+    /// What the agent is to an issuer by this client id.
+    pub(crate) async fn of(known: &Known, id: Arc<str>) -> Result<Self, Defect> {
+        Ok(Self { http: known.http.clone(), metadata: known.keyring.metadata().await?, id })
+    }
+
     /// Begins a flow.
     pub(crate) async fn begin(self, scopes: &[Arc<str>]) -> Result<Flow, Defect> {
         let failed = |why: String| Defect::NotHandedOut(format!("the issuer does not begin a login: {why}"));

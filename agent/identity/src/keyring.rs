@@ -1,11 +1,11 @@
 //! An issuer's metadata and keys, as they were last fetched.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tidegate_https::Https;
 use tidegate_policy::Algorithm;
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(600);
 /// How long the issuer is left alone after it was asked, whatever tokens name.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often it is told that tokens are refused because the issuer can't be asked.
+const TELLS: Duration = Duration::from_secs(60);
 
 /// What an issuer publishes of itself (OpenID Connect Discovery 1.0, section 3; RFC 8628, section 4).
 #[derive(Debug, Clone, Deserialize)]
@@ -36,12 +38,29 @@ pub(crate) struct Metadata {
     pub(crate) code_challenge_methods_supported: Option<Vec<String>>,
 }
 
+/// An issuer that can't be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// Its URL.
+    pub issuer: Arc<str>,
+    /// Since when, in seconds since 1970.
+    pub since: i64,
+    /// Why.
+    pub why: String,
+    /// How many seconds old the keys are that go on; none if there are none.
+    pub keys_age: Option<u64>,
+}
+
 /// Keys of one issuer, kept fresh.
 pub(crate) struct Keyring {
     url: Arc<str>,
     http: Https,
     shelf: Option<Shelf>,
     kept: Mutex<Option<Kept>>,
+    /// Since when it can't be asked, in seconds since 1970, and why.
+    trouble: Mutex<Option<(i64, String)>>,
+    /// When it was last told that tokens are refused for that.
+    told: Mutex<Option<Instant>>,
     /// When the issuer was last asked, and what came of it. Held while it is asked.
     asked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
 }
@@ -77,13 +96,15 @@ impl Keyring {
     /// Nothing is fetched before it is needed; what is on the shelf counts as long as it would have.
     pub(crate) fn new(url: Arc<str>, http: Https, shelf: Option<Shelf>) -> Self {
         let kept = shelf.as_ref().and_then(|shelf| Kept::of(&url, &shelf.get(&url)?));
-        Self { url, http, shelf, kept: Mutex::new(kept), asked: tokio::sync::Mutex::default() }
+        let (trouble, told, asked) = (Mutex::default(), Mutex::default(), tokio::sync::Mutex::default());
+        Self { url, http, shelf, kept: Mutex::new(kept), trouble, told, asked }
     }
 
     /// Takes over what a former one knows.
     pub(crate) fn succeed(former: &Self, http: Https) -> Self {
         let new = Self::new(former.url.clone(), http, former.shelf.clone());
-        *new.kept.lock().unwrap_or_else(PoisonError::into_inner) = former.kept();
+        *lock(&new.kept) = former.kept();
+        lock(&new.trouble).clone_from(&*lock(&former.trouble));
         new
     }
 
@@ -111,7 +132,26 @@ impl Keyring {
         match (self.kept().filter(known), refreshed) {
             (Some(kept), _) => Ok(kept.keys),
             (None, Ok(())) => Err(Defect::UnknownKey),
-            (None, Err(why)) => Err(Defect::NoKeys(why)),
+            (None, Err(why)) => {
+                self.refuses(&why);
+                Err(Defect::NoKeys(why))
+            }
+        }
+    }
+
+    /// How it is, where the issuer can't be asked.
+    pub(crate) fn trouble(&self) -> Option<Unreachable> {
+        let (since, why) = lock(&self.trouble).clone()?;
+        let keys_age = self.kept().map(|kept| kept.since.elapsed().as_secs());
+        Some(Unreachable { issuer: self.url.clone(), since, why, keys_age })
+    }
+
+    /// Tells that tokens are refused, not at each of them.
+    fn refuses(&self, why: &str) {
+        let mut told = lock(&self.told);
+        if told.is_none_or(|when| when.elapsed() >= TELLS) {
+            *told = Some(Instant::now());
+            tracing::error!(issuer = %self.url, why, "tokens are refused: the issuer cannot be asked for their keys");
         }
     }
 
@@ -145,11 +185,14 @@ impl Keyring {
         }
         let outcome = match self.fetch().await {
             Ok(kept) => {
-                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+                *lock(&self.kept) = Some(kept);
+                *lock(&self.trouble) = None;
                 Ok(())
             }
             Err(why) => {
                 tracing::warn!(issuer = %self.url, why, "the issuer cannot be asked; known keys go on, new ones are refused");
+                let since = lock(&self.trouble).as_ref().map_or_else(now, |(since, _)| *since);
+                *lock(&self.trouble) = Some((since, why.clone()));
                 Err(why)
             }
         };
@@ -198,6 +241,11 @@ impl Keyring {
     }
 
     fn kept(&self) -> Option<Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.kept).clone()
     }
+}
+
+/// A lock whose holder panicked guards whole values.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

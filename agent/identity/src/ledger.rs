@@ -23,7 +23,7 @@ const MOST_LINES: usize = 400_000;
 /// Longest file that is read, in bytes: as many lines, and more than any line has.
 const LONGEST: u64 = 128 << 20;
 /// What a boot is known by: process ids and start times are another's after the next one.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+pub(crate) const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// One use of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use crate::{
     device::{Client, Flow},
     host::Place,
     registry::{Known, trimmed},
-    renewal::Renewal,
+    renewal::{Renewal, Source},
     token::Token,
     trees::{Claim, How},
 };
@@ -58,6 +58,7 @@ impl Registry {
                 how: How::Presented,
                 siblings: false,
                 got_with: None,
+                renewal: None,
                 verified,
             })
             .await?;
@@ -72,9 +73,7 @@ impl Registry {
         };
         // Before anybody is sent anywhere.
         self.session_of(caller, &self.place(caller).await?)?;
-        let metadata = known.keyring.metadata().await?;
-        let client = Client { http: known.http.clone(), metadata, id: client.clone() };
-        let flow = client.begin(scopes).await?;
+        let flow = Client::of(&known, client.clone()).await?.begin(scopes).await?;
         Ok(Login { registry: self.clone(), known, caller, flow })
     }
 
@@ -196,6 +195,9 @@ impl Login {
         let verified = registry.inner.verify(&known, &tokens.id_token, &client.id).await?;
         let place = registry.place(caller).await?;
         let root = registry.session_of(caller, &place)?;
+        let renewal = tokens
+            .refresh_token
+            .map(|refresh_token| Renewal::new(Source::Refresh { client: client.id.clone(), refresh_token }));
         let identity = verified.identity.clone();
         let bound = registry
             .inner
@@ -207,11 +209,11 @@ impl Login {
                 how: How::LoggedIn,
                 siblings: false,
                 got_with: None,
+                renewal: renewal.clone(),
                 verified,
             })
             .await?;
-        if let Some(refresh_token) = tokens.refresh_token {
-            let renewal = Renewal::Refresh { client, refresh_token };
+        if let Some(renewal) = renewal {
             drop(tokio::spawn(renewal.keep(registry.inner.clone(), known, bound, identity.clone())));
         }
         Ok(identity)

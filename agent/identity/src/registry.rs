@@ -23,9 +23,9 @@ use crate::{
     Defect, ProcessId,
     find::{self, Found, Surroundings, What},
     host::{Host, Place, Procfs},
-    keyring::Keyring,
+    keyring::{Keyring, Unreachable},
     ledger::Ledger,
-    renewal::Renewal,
+    renewal::{Renewal, Source},
     shelf::Shelf,
     stolen::Witness,
     token::{Spent, Token, TokenKey},
@@ -51,7 +51,7 @@ const MOST_FAILED: usize = 1_024;
 pub struct Registry {
     pub(crate) inner: Arc<Inner>,
     looks: Turns,
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     _sweeping: Arc<Sweeping>,
 }
 
@@ -125,6 +125,11 @@ impl Registry {
     /// How many times a token was used that looks stolen.
     pub fn stolen(&self) -> u64 {
         self.inner.trees.stolen()
+    }
+
+    /// The issuers in force that can't be asked.
+    pub fn unreachable(&self) -> Vec<Unreachable> {
+        self.inner.issuers.load().iter().filter_map(|known| known.keyring.trouble()).collect()
     }
 
     /// Makes a bundle's issuers ready. The error names everything that is wrong.
@@ -308,13 +313,14 @@ impl Inner {
             }
         };
         let verified = redeemed.await.inspect_err(|defect| self.remember_failure(key, defect))?;
-        let (got_with, renewal) = match found.what {
+        let (got_with, source) = match found.what {
             What::Token(_) => (None, None),
             What::Request { url, bearer } => {
                 let forget = now().saturating_add(i64::try_from(LONGEST_JOB.as_secs()).unwrap_or(i64::MAX));
-                (Some((find::known_by(&bearer), forget)), Some(Renewal::Request { url, bearer }))
+                (Some((find::known_by(&bearer), forget)), Some(Source::Request { url, bearer }))
             }
         };
+        let (renewal, identity) = (source.map(Renewal::new), verified.identity.clone());
         let claim = Claim {
             issuer,
             place,
@@ -323,9 +329,9 @@ impl Inner {
             how: How::Found,
             siblings: found.siblings,
             got_with,
+            renewal: renewal.clone(),
             verified,
         };
-        let identity = claim.verified.identity.clone();
         let bound = self.bind(claim).await?;
         let id = bound.id;
         if let Some(renewal) = renewal {
@@ -341,13 +347,18 @@ impl Inner {
         let root = bound.tree.root;
         self.write_down(bound.id, used, bound.tree).await?;
         if bound.is_new_tree {
-            let (inner, ended) = (self.clone(), self.host.ended(root));
-            drop(tokio::spawn(async move {
-                ended.await;
-                inner.trees.end_root(root);
-            }));
+            self.wait_for_the_end_of(root);
         }
         Ok(bound)
+    }
+
+    /// Ends what counts for a tree when its root ends.
+    pub(crate) fn wait_for_the_end_of(self: &Arc<Self>, root: ProcessId) {
+        let (inner, ended) = (self.clone(), self.host.ended(root));
+        drop(tokio::spawn(async move {
+            ended.await;
+            inner.trees.end_root(root);
+        }));
     }
 
     /// Renews a binding with a token of the same subject, unless that token counts for another tree.
@@ -359,7 +370,7 @@ impl Inner {
     }
 
     /// Writes down which tokens a binding used; if that fails, it ends.
-    async fn write_down(&self, id: BindingId, used: Vec<Spent>, tree: Tree) -> Result<(), Defect> {
+    pub(crate) async fn write_down(&self, id: BindingId, used: Vec<Spent>, tree: Tree) -> Result<(), Defect> {
         let Some(ledger) = self.ledger.clone() else { return Ok(()) };
         let kept = tokio::task::spawn_blocking(move || ledger.keep(&used, tree)).await;
         kept.unwrap_or_else(|_| Err(io::Error::other("it was cut off"))).map_err(|error| {

@@ -1,60 +1,61 @@
 //! Identities that last longer than the tokens that vouch for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tidegate_gate::Secret;
 use tidegate_policy::Identity;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::{
+    Defect,
     device::{Client, NoTokens},
     find,
     registry::{Inner, Known, now},
     trees::Bound,
+    verify::Verified,
 };
 
 /// The shortest wait before a token is renewed, and between attempts.
 const SHORTEST: Duration = Duration::from_secs(5);
 
-/// How new tokens are got while a tree lives.
-pub(crate) enum Renewal {
-    /// From a job's own endpoint.
+/// What new tokens are got with while a tree lives.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// A job's own endpoint.
     Request { url: Url, bearer: Secret },
-    /// With a person's refresh token.
-    Refresh { client: Client, refresh_token: Secret },
+    /// A person's refresh token, for this client.
+    Refresh { client: Arc<str>, refresh_token: Secret },
 }
 
+/// Gets new tokens while a tree lives. What it gets them with is shared with whatever must outlive the agent.
+#[derive(Clone)]
+pub(crate) struct Renewal(Arc<Mutex<Source>>);
+
 /// Why there is no new token.
-enum NotRenewed {
+pub(crate) enum NotRenewed {
     Never(String),
     Later(String),
 }
 
 impl Renewal {
+    pub(crate) fn new(source: Source) -> Self {
+        Self(Arc::new(Mutex::new(source)))
+    }
+
     /// Renews an identity until it is over.
-    pub(crate) async fn keep(
-        mut self,
-        inner: Arc<Inner>,
-        known: Arc<Known>,
-        bound: Bound,
-        identity: Identity,
-    ) {
+    pub(crate) async fn keep(self, inner: Arc<Inner>, known: Arc<Known>, bound: Bound, identity: Identity) {
         let Bound { id, mut over, .. } = bound;
-        let (issuer, subject) = (known.issuer.name.clone(), identity.subject);
-        let mut expires = identity.expires;
+        let Identity { subject, mut expires, .. } = identity;
+        let issuer = known.issuer.name.clone();
         loop {
             tokio::select! {
-                _ = &mut over => return self.dismiss().await,
+                _ = &mut over => return self.dismiss(&known).await,
                 () = tokio::time::sleep(wait(expires)) => {}
             }
-            let renewed = match self.renew(&known).await {
-                Ok((text, audience)) => inner
-                    .verify(&known, &text, &audience)
-                    .await
-                    .map_err(|defect| NotRenewed::Later(defect.to_string())),
-                Err(why) => Err(why),
-            };
+            let renewed = self.renew(&inner, &known).await;
             let until = renewed.as_ref().map_or(expires, |verified| verified.identity.expires);
             let counts = match renewed {
                 Ok(verified) if verified.identity.subject == subject => {
@@ -80,32 +81,50 @@ impl Renewal {
         }
     }
 
-    /// A new token, and whom it must be for.
-    async fn renew(&mut self, known: &Known) -> Result<(Zeroizing<Vec<u8>>, Arc<str>), NotRenewed> {
-        match self {
-            Self::Request { url, bearer } => {
+    /// A new token of the issuer, verified.
+    pub(crate) async fn renew(&self, inner: &Inner, known: &Known) -> Result<Verified, NotRenewed> {
+        let later = |defect: Defect| NotRenewed::Later(defect.to_string());
+        let (text, audience) = match self.source() {
+            Source::Request { url, bearer } => {
                 let audience = known.issuer.audience.clone();
-                let text = find::request(&known.http, url.clone(), bearer, &audience).await;
-                text.map(|text| (text, audience)).map_err(|defect| NotRenewed::Later(defect.to_string()))
+                (find::request(&known.http, url, &bearer, &audience).await.map_err(later)?, audience)
             }
-            Self::Refresh { client, refresh_token } => match client.refresh(refresh_token).await {
-                Ok(tokens) => {
-                    if let Some(next) = tokens.refresh_token {
-                        *refresh_token = next;
+            Source::Refresh { client, refresh_token } => {
+                let of = Client::of(known, client.clone()).await.map_err(later)?;
+                let tokens = match of.refresh(&refresh_token).await {
+                    Ok(tokens) => tokens,
+                    Err(NoTokens::Never(why)) => return Err(NotRenewed::Never(why)),
+                    Err(NoTokens::Unreachable(why)) => return Err(NotRenewed::Later(why)),
+                    Err(NoTokens::Pending | NoTokens::SlowDown) => {
+                        return Err(NotRenewed::Later("not yet".into()));
                     }
-                    Ok((tokens.id_token, client.id.clone()))
+                };
+                if let Some(refresh_token) = tokens.refresh_token {
+                    self.goes_on_with(Source::Refresh { client: client.clone(), refresh_token });
+                    inner.trees.changed();
                 }
-                Err(NoTokens::Never(why)) => Err(NotRenewed::Never(why)),
-                Err(NoTokens::Unreachable(why)) => Err(NotRenewed::Later(why)),
-                Err(NoTokens::Pending | NoTokens::SlowDown) => Err(NotRenewed::Later("not yet".into())),
-            },
+                (tokens.id_token, client)
+            }
+        };
+        inner.verify(known, &text, &audience).await.map_err(later)
+    }
+
+    /// Gives back what it gets tokens with.
+    pub(crate) async fn dismiss(&self, known: &Known) {
+        let Source::Refresh { client, refresh_token } = self.source() else { return };
+        match Client::of(known, client).await {
+            Ok(client) => client.revoke(&refresh_token).await,
+            Err(why) => tracing::warn!(%why, "a refresh token was forgotten, but could not be revoked"),
         }
     }
 
-    async fn dismiss(self) {
-        if let Self::Refresh { client, refresh_token } = self {
-            client.revoke(&refresh_token).await;
-        }
+    /// What it gets tokens with now: an issuer may give another refresh token with each.
+    pub(crate) fn source(&self) -> Source {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn goes_on_with(&self, source: Source) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
 }
 

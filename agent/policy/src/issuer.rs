@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{Identity, Principal, matcher::Globs};
 
-/// An issuer whose ID tokens count (OpenID Connect Core 1.0).
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An issuer whose ID tokens count (OpenID Connect Core 1.0). Serialised, it tells whether a later bundle says the same of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Issuer {
     /// Its name in the bundle.
     pub name: Arc<str>,
@@ -60,7 +60,7 @@ pub enum Algorithm {
 }
 
 /// Where a process' token comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum TokenSource {
     /// The endpoint that GitHub Actions names in a job's environment, asked for our own audience.
     GithubActions {
@@ -88,7 +88,7 @@ pub enum TokenSource {
 }
 
 /// What becomes of a copy of a token that counts for another process tree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Elsewhere {
     /// It does not count.
@@ -135,12 +135,22 @@ impl Claims {
     }
 }
 
+impl Claims {
+    /// As the bundle has them.
+    fn written(&self) -> impl Iterator<Item = (&Arc<str>, &Vec<String>)> {
+        self.0.iter().map(|(name, globs)| (name, &globs.written))
+    }
+}
+
 impl PartialEq for Claims {
     fn eq(&self, other: &Self) -> bool {
-        let written = |claims: &'_ Self| -> Vec<(Arc<str>, Vec<String>)> {
-            claims.0.iter().map(|(name, globs)| (name.clone(), globs.written.clone())).collect()
-        };
-        written(self) == written(other)
+        self.written().eq(other.written())
+    }
+}
+
+impl Serialize for Claims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.written())
     }
 }
 

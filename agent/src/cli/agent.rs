@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use tidegate_identity::Unreachable;
 use tidegate_kernel::{KernelError, Pins, Removed};
 
 use super::{Exit, counted};
@@ -110,6 +111,7 @@ fn show_status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     show_trouble(out, in_force)?;
     show_approvals(out, status)?;
+    show_issuers(out, status)?;
     if status.stolen_tokens > 0 {
         let uses = counted(usize::try_from(status.stolen_tokens).unwrap_or(usize::MAX), "use");
         writeln!(out, "stolen?    {uses} of tokens that count for others: the host's record says which")?;
@@ -129,6 +131,18 @@ fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
         writeln!(out, "trouble    not all may be governed yet: {trouble}; reload once that is mended")
     })?;
     in_force.authority.warning().map_or(Ok(()), |warning| writeln!(out, "trouble    {warning}"))
+}
+
+/// With what goes on: the keys of before, as long as the bundle says.
+fn show_issuers(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    status.unreachable_issuers.iter().try_for_each(|Unreachable { issuer, since, why, keys_age }| {
+        let since = jiff::Timestamp::from_second(*since).unwrap_or_default();
+        let goes_on = match keys_age {
+            Some(age) => format!("its keys of {} min ago go on, new ones are refused", age / 60),
+            None => "its tokens are refused".to_owned(),
+        };
+        writeln!(out, "trouble    issuer {issuer} can't be asked since {since}: {why}; {goes_on}")
+    })
 }
 
 fn show_approvals(out: &mut impl Write, status: &Status) -> io::Result<()> {

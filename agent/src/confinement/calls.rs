@@ -74,6 +74,7 @@ const MEMORY: &[i64] = &[
     libc::SYS_mlock2,
     libc::SYS_munlock,
     libc::SYS_membarrier,
+    libc::SYS_memfd_create,
 ];
 
 const THREADS: &[i64] = &[

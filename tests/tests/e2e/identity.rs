@@ -21,7 +21,7 @@ const HERE: &str = "psql -XqAt -c \"SELECT 'here'\"";
 pub(crate) const LIFETIME: u32 = 600;
 
 /// Puts issuers in force, and lets nobody sign in but whom this asks for.
-fn ask_for(world: &World, who: &str, issuers: &str) -> Result<()> {
+pub(crate) fn ask_for(world: &World, who: &str, issuers: &str) -> Result<()> {
     world.agent.write_bundle("issuers.yaml", &format!("tidegate: 1\nissuers:\n{issuers}"))?;
     world.change_bundle(
         SIGN_IN,

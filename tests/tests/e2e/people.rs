@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     process::Stdio,
 };
 
@@ -13,7 +14,7 @@ use tidegate_tests::{Account, Process, Provider, World};
 
 use crate::{
     approvals::{DELETE, hold_by, waiting, wishes},
-    identity::{LIFETIME, Shell, people, tidegate},
+    identity::{LIFETIME, Shell, ask_for, people, tidegate},
     together::{Session, eventually},
 };
 
@@ -145,6 +146,109 @@ fn one_who_logged_out_is_told_of_no_more_questions() -> Result<()> {
         alice.until_line("\"denied\"")?;
         let said = wanda.run("echo here")?;
         ensure!(said == "here\n", "she is told: {said}");
+        Ok(())
+    })
+}
+
+/// What `tidegate whoami` says in a shell.
+fn whoami(world: &World, shell: &mut Shell) -> Result<String> {
+    shell.run(&tidegate(world, "whoami"))
+}
+
+/// What the manager keeps of identities; none if it keeps nothing.
+fn kept_identities(world: &World) -> Option<String> {
+    world.agent.kept().into_iter().find(|name| name.starts_with("identities"))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn who_logged_in_is_known_after_restarts_of_the_agent_as_long_as_their_session_lives() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        world.agent.stop()?;
+        world.agent.keep_descriptors();
+        world.agent.launch()?;
+        let mut alice = logged_in(world, &world.ops, &provider, "alice-dba")?;
+        let bob = logged_in(world, &world.stranger, &provider, "bob-dba")?;
+        eventually("the manager keeps them", || {
+            let name = kept_identities(world);
+            let text = name.map(|name| world.agent.read_kept(&name)).transpose()?.unwrap_or_default();
+            let text = String::from_utf8(text)?;
+            Ok(text.contains("alice-dba") && text.contains("bob-dba"))
+        })?;
+        // Killed, and then stopped.
+        world.agent.kill();
+        world.agent.launch()?;
+        ensure!(whoami(world, &mut alice)?.contains("alice-dba"), "killed: {}", world.agent.read_log()?);
+        world.agent.stop()?;
+        drop(bob);
+        world.agent.launch()?;
+        ensure!(whoami(world, &mut alice)?.contains("alice-dba"), "stopped: {}", world.agent.read_log()?);
+        let log = world.agent.read_log()?;
+        ensure!(
+            log.contains(r#""counting":2,"ended":0"#) && log.contains(r#""counting":1,"ended":1"#),
+            "{log}"
+        );
+        let mut other = Shell::open(&world.ops)?;
+        ensure!(!whoami(world, &mut other)?.contains("alice-dba"), "another session is alice");
+        alice.run(&tidegate(world, "logout"))?;
+        eventually("nothing is kept", || Ok(kept_identities(world).is_none()))?;
+        world.agent.kill();
+        world.agent.launch()?;
+        ensure!(!whoami(world, &mut alice)?.contains("alice-dba"), "who logged out is logged in again");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn identities_that_somebody_could_have_changed_are_lost_and_that_is_told() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        let issuers = format!("tidegate: 1\nissuers:\n{}", people(&provider));
+        world.agent.write_bundle("issuers.yaml", &issuers)?;
+        world.agent.stop()?;
+        world.agent.keep_descriptors();
+        world.agent.launch()?;
+        let mut alice = logged_in(world, &world.ops, &provider, "alice-dba")?;
+        eventually("the manager keeps it", || Ok(kept_identities(world).is_some()))?;
+        world.agent.stop()?;
+        let name = kept_identities(world).context("something is kept")?;
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&world.agent.read_kept(&name)?)?;
+        world.agent.replace_kept(&name, file)?;
+        world.agent.launch()?;
+        ensure!(!whoami(world, &mut alice)?.contains("alice-dba"), "it was taken up");
+        let log = world.agent.read_log()?;
+        ensure!(log.contains("not sealed") && log.contains("people log in again"), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_shell_that_ends_takes_its_login_with_it_and_the_provider_is_told() -> Result<()> {
+    World::with(|world| {
+        let provider = Provider::oidc(LIFETIME)?;
+        ask_for(world, "{issuer: people}", &people(&provider))?;
+        let mut alice = logged_in(world, &world.ci, &provider, "alice-dba")?;
+        // What she began goes on behind her shell, and reads its input from then on.
+        let is_there = tempfile::NamedTempFile::new()?;
+        let (file, folder) = (is_there.path(), is_there.path().parent().context("a folder")?);
+        ensure!(fs::metadata(folder)?.permissions().mode() & 0o1 == 1, "its folder is private");
+        let waits = format!("while [ -e {} ]; do sleep 0.05; done; exit", file.display());
+        alice.say(&format!("exec 3<&0; psql -XqAt 2>&1 <&3 & echo begun; {waits}"))?;
+        alice.until("begun")?;
+        alice.say("SELECT 'alice works';")?;
+        alice.until("alice works")?;
+        ensure!(provider.revoked()?.is_empty(), "revoked while the shell lives");
+        drop(is_there);
+        eventually("the provider is told", || Ok(provider.revoked()? == "alice-dba"))?;
+        alice.say("SELECT 'alice works on';")?;
+        let said = alice.until_line("")?;
+        ensure!(said.contains("no longer allowed"), "what outlived the shell is alice still: {said}");
         Ok(())
     })
 }

@@ -26,9 +26,9 @@ fn restarts_with_kept_listeners_lose_no_connection_and_no_enforcement() -> Resul
     World::with(|world| {
         let canary = Canary::in_world(world)?;
         world.agent.stop()?;
-        world.agent.keep_listeners();
+        world.agent.keep_descriptors();
         world.agent.launch()?;
-        ensure!(world.agent.kept_listeners() > 0, "the agent gave nothing to be kept");
+        ensure!(!world.agent.kept().is_empty(), "the agent gave nothing to be kept");
         let hammer = Load::hammer(&world.ci, &canary)?;
         let callers = Load::start(&world.ops, include_str!("../../clients/callers.py"), &[])?;
         let mut away = Vec::new();

@@ -80,13 +80,36 @@ async fn known_keys_go_on_while_the_issuer_is_down_and_only_so_long() {
     let stub = Stub::start(&[&signer]).await;
     let ring = keyring(&stub);
     keys(&ring, "one").await.unwrap();
+    assert_eq!(ring.trouble(), None);
     stub.stop();
     pass(3_000).await;
     keys(&ring, "one").await.unwrap();
     pass(11).await;
     assert!(matches!(keys(&ring, "two").await.unwrap_err(), Defect::NoKeys(_)));
+    let trouble = ring.trouble().unwrap();
+    assert!(trouble.since > 0 && !trouble.why.is_empty(), "{trouble:?}");
+    assert!(trouble.keys_age.is_some_and(|age| (3_000..3_100).contains(&age)), "{trouble:?}");
     pass(1_000).await;
     assert!(matches!(keys(&ring, "one").await.unwrap_err(), Defect::NoKeys(_)));
+}
+
+#[tokio::test]
+async fn an_issuer_that_can_be_asked_again_is_in_no_trouble() {
+    let signer = Signer::rsa("one");
+    let stub = Stub::start(&[&signer]).await;
+    stub.on("/keys", |_| (503, String::new()));
+    let ring = keyring(&stub);
+    assert!(keys(&ring, "one").await.is_err());
+    let trouble = ring.trouble().unwrap();
+    assert_eq!((trouble.why.as_str(), trouble.keys_age), ("it answered 503", None));
+    assert!(
+        Keyring::succeed(&ring, Https::new(Some(&stub.ca)).unwrap()).trouble().is_some(),
+        "after a reload"
+    );
+    stub.publish(&[&signer]);
+    pass(11).await;
+    keys(&ring, "one").await.unwrap();
+    assert_eq!(ring.trouble(), None);
 }
 
 #[tokio::test]

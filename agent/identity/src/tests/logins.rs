@@ -2,10 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use tidegate_policy::Issuer;
 use tokio::runtime::Handle;
 
 use super::{
@@ -18,18 +19,25 @@ use crate::{Defect, Login, Registry, registry::now};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A person's shell (20), which leads its session, and the command they run (30).
-struct World {
-    stub: Stub,
-    told: Told,
-    registry: Registry,
+pub(super) struct World {
+    pub(super) stub: Stub,
+    pub(super) told: Told,
+    pub(super) registry: Registry,
     /// What the issuer answers at its token endpoint, in order; the last one from then on.
     answers: Arc<Mutex<Vec<(u16, Value)>>>,
     signer: Signer,
-    url: String,
+    pub(super) url: String,
+}
+
+/// An agent's registry, which knows this issuer.
+pub(super) fn begin(told: &Told, issuer: &Arc<Issuer>) -> Registry {
+    let registry = Registry::on(Arc::new(told.clone()), None, Handle::current(), Box::new(|_| ())).unwrap();
+    registry.adopt(registry.prepare(std::slice::from_ref(issuer)).unwrap());
+    registry
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let signer = Signer::rsa("one");
         let stub = Stub::start(&[&signer]).await;
         let told = Told::default();
@@ -39,9 +47,7 @@ impl World {
         told.set_uid(10, 0);
         told.set_session(20);
         told.fork(20, 30);
-        let registry =
-            Registry::on(Arc::new(told.clone()), None, Handle::current(), Box::new(|_| ())).unwrap();
-        registry.adopt(registry.prepare(&[issuer(&stub.url, Some(&stub))]).unwrap());
+        let registry = begin(&told, &issuer(&stub.url, Some(&stub)));
         let answers = Arc::new(Mutex::new(Vec::<(u16, Value)>::new()));
         let (answering, url) = (answers.clone(), stub.url.clone());
         stub.on("/token", move |_| {
@@ -59,11 +65,11 @@ impl World {
         Self { stub, told, registry, answers, signer, url }
     }
 
-    fn answer(&self, answers: Vec<(u16, Value)>) {
+    pub(super) fn answer(&self, answers: Vec<(u16, Value)>) {
         *self.answers.lock().unwrap() = answers;
     }
 
-    fn tokens(&self, subject: &str, seconds: i64) -> (u16, Value) {
+    pub(super) fn tokens(&self, subject: &str, seconds: i64) -> (u16, Value) {
         let mut claims = claims(&issuer(&self.url, None), subject);
         claims["aud"] = json!(CLIENT);
         claims["exp"] = json!(now() + seconds);
@@ -74,11 +80,11 @@ impl World {
         self.registry.login(id(pid), None).await
     }
 
-    async fn log_in(&self, pid: u32) {
+    pub(super) async fn log_in(&self, pid: u32) {
         self.begin(pid).await.unwrap().finish().await.unwrap();
     }
 
-    async fn subjects(&self, pid: u32) -> Vec<String> {
+    pub(super) async fn subjects(&self, pid: u32) -> Vec<String> {
         let identified = self.registry.identify(id(pid), UID).await;
         identified.now.borrow().iter().map(|identity| identity.subject.to_string()).collect()
     }
@@ -104,6 +110,23 @@ async fn a_login_waits_for_the_person_and_counts_for_the_session() {
     let polled = world.stub.asked("/token");
     assert_eq!(polled.len(), 3);
     assert!(polled[0].contains("device_code=dev-1") && polled[0].contains("code_verifier="), "{}", polled[0]);
+}
+
+/// RFC 8628, section 3.5: five seconds more, from then on.
+#[tokio::test]
+async fn an_issuer_that_is_asked_too_often_is_asked_more_slowly() {
+    let world = World::new().await;
+    let slower = (400, json!({"error": "slow_down"}));
+    world.answer(vec![slower, world.tokens("alice", 300)]);
+    let login = world.begin(30).await.unwrap();
+    let finishing = tokio::spawn(async move { login.finish().await });
+    while world.stub.asked("/token").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let asked = Instant::now();
+    assert_eq!(&*finishing.await.unwrap().unwrap().subject, "alice");
+    assert!(asked.elapsed() > Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(world.stub.asked("/token").len(), 2);
 }
 
 #[tokio::test]

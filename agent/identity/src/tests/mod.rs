@@ -4,6 +4,7 @@ mod bindings;
 mod browsers;
 mod defects;
 mod issuer;
+mod kept;
 mod keyring;
 mod logins;
 mod minted;

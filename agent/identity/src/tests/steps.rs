@@ -4,6 +4,7 @@ use serde_json::json;
 use tidegate_policy::TokenSource;
 
 use super::{bindings::World, minted::claims};
+use crate::registry::now;
 
 /// A world of such an issuer: its tokens are in a variable of a step's processes, or presented.
 async fn world() -> World {
@@ -66,6 +67,25 @@ async fn a_step_ends_with_its_tree_and_no_later_one_is_it_again() {
     world.restart();
     begin(&world, 52, &token(&world, "deploy", 3));
     assert!(world.unproven(52).await.contains("has ended"));
+}
+
+#[tokio::test]
+async fn a_step_is_remembered_as_long_as_ever_though_the_next_agent_took_it_up() {
+    let mut world = world().await;
+    begin(&world, 40, &token(&world, "deploy", 1));
+    assert_eq!(step_of(&world, 40).await.as_deref(), Some("deploy"));
+    let kept = world.registry.kept().unwrap();
+    world.restart();
+    assert_eq!(world.registry.take_up(&[kept]).unwrap().counting, 1);
+    assert_eq!(step_of(&world, 40).await.as_deref(), Some("deploy"));
+    begin(&world, 50, &token(&world, "deploy", 2));
+    assert!(world.unproven(50).await.contains("still lives"));
+    // It ends, and so would its token have.
+    world.told.end(40);
+    assert_eq!(step_of(&world, 40).await, None);
+    assert!(world.unproven(50).await.contains("has ended"));
+    world.registry.inner.trees.sweep(now() + 3_600);
+    assert!(world.unproven(50).await.contains("has ended"));
 }
 
 #[tokio::test]
