@@ -155,7 +155,7 @@ fn a_delete_that_nobody_answers_is_an_error_and_the_session_goes_on() -> Result<
 }
 
 /// What the record of the newest session shows.
-fn last_record(world: &World) -> Result<String> {
+pub(crate) fn last_record(world: &World) -> Result<String> {
     let sessions = world.agent.ask(&["sessions", "list", "--json"])?;
     let sessions: Value = serde_json::from_str(&sessions)?;
     let newest = sessions.pointer("/0/id").and_then(Value::as_str).context("a session")?;

@@ -29,6 +29,7 @@ mod records;
 mod replication;
 mod servers;
 mod sessions;
+mod several;
 mod tls;
 mod together;
 mod tools;

@@ -3,6 +3,7 @@
 mod archives;
 mod authorities;
 mod clients;
+mod holding;
 mod messages;
 mod oauth2;
 mod signing;
@@ -10,7 +11,7 @@ mod stage;
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tidegate_tests::{Account, Provider, ungoverned_uid};
 
 use self::stage::Stage;
@@ -234,29 +235,5 @@ fn a_request_is_let_through_for_whom_an_issuer_knows_and_the_same_without_a_toke
             "{shown}"
         );
         Ok(())
-    })
-}
-
-#[test]
-#[ignore = "needs root: cargo xtask test e2e"]
-fn a_held_request_goes_on_when_somebody_agrees() -> Result<()> {
-    Stage::with(|stage| {
-        fs::write(stage.web.file("held.txt"), "held\n")?;
-        std::thread::scope(|scope| {
-            let asking = scope.spawn(|| stage.script("curl -sS $PLAIN/files/held.txt"));
-            let id = loop {
-                let open: serde_json::Value = serde_json::from_str(&stage.approvals(&["list", "--json"])?)?;
-                if let Some(id) = open.pointer("/0/id").and_then(serde_json::Value::as_str) {
-                    break id.to_owned();
-                }
-                ensure!(!asking.is_finished(), "nobody was asked: {:?}", asking.join());
-            };
-            let shown = stage.approvals(&["show", &id])?;
-            ensure!(shown.contains("GET http://127.0.0.1") && shown.contains("/files/held.txt"), "{shown}");
-            stage.approvals(&["approve", &id])?;
-            let ran = asking.join().ok().context("the client's thread")??;
-            ensure!(ran.clean()? == "held", "another file");
-            Ok(())
-        })
     })
 }
