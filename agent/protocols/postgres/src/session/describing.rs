@@ -18,7 +18,24 @@ use crate::{
 };
 
 impl Session {
+    /// What the gate asked for itself is told to nobody else.
+    pub(super) fn parameter_description(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        match self.owed.front() {
+            Some(Expect::Describe) => self.client.outbound.extend_from_slice(message),
+            Some(Expect::OwnParameters(name)) => {
+                let types = backend::parameter_description(body).map_err(upstream)?.iter().collect();
+                self.names.described(name, &types);
+            }
+            _ => return Err(unexpected(tag::PARAMETER_DESCRIPTION)),
+        }
+        Ok(())
+    }
+
     pub(super) fn row_description(&mut self, body: &[u8], message: &[u8]) -> Result<(), ServeError> {
+        if let Some(Expect::OwnParameters(_)) = self.owed.front() {
+            self.owed.pop();
+            return Ok(());
+        }
         let own = matches!(self.owed.front(), Some(Expect::OwnDescribe(_)));
         let results = match self.owed.front() {
             Some(Expect::OwnDescribe(results)) => Some(results.clone()),
@@ -63,7 +80,7 @@ impl Session {
     pub(super) fn no_data(&mut self, message: &[u8]) -> Result<(), ServeError> {
         match self.owed.pop() {
             Some(Expect::Describe) => self.client.outbound.extend_from_slice(message),
-            Some(Expect::OwnDescribe(_)) => {}
+            Some(Expect::OwnDescribe(_) | Expect::OwnParameters(_)) => {}
             _ => return Err(unexpected(tag::NO_DATA)),
         }
         Ok(())

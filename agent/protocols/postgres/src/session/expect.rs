@@ -24,6 +24,8 @@ pub(super) enum Expect {
     Describe,
     /// A description of a portal that the gate asked for, kept from the client.
     OwnDescribe(Arc<Results>),
+    /// A description of this statement that the gate asked for, for its parameters' types; likewise.
+    OwnParameters(Name),
     /// Rows, then CommandComplete, PortalSuspended or EmptyQueryResponse.
     Execute(Run),
     /// CloseComplete for this name.
@@ -155,6 +157,7 @@ impl Expect {
             | Self::Bind { .. }
             | Self::Describe
             | Self::OwnDescribe(_)
+            | Self::OwnParameters(_)
             | Self::Close(_)
             | Self::Sync => 0,
         }

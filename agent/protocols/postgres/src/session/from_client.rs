@@ -144,10 +144,11 @@ impl Session {
                 Stop::Refused(refused) => self.refuse_unread(&refused, size),
             });
         }
-        let parameters = match self.parameters(&prepared, header, rest) {
+        let parameters = match self.parameters(statement, &prepared, header, rest) {
             Ok(Some(parameters)) => parameters,
             Ok(None) => return Ok(Taken::More),
-            Err(refused) => return Ok(self.refuse_unread(&refused, size)),
+            Err(Stop::Waits) => return Ok(Taken::Wait),
+            Err(Stop::Refused(refused)) => return Ok(self.refuse_unread(&refused, size)),
         };
         let bound = Some(self.changes.moment());
         let depends = asking::names_definitions(&prepared);
@@ -218,7 +219,7 @@ impl Session {
         self.begin_unread();
         let text = format!("function call, oid {}", call.function).into();
         let called = Prepared::new(sql::function_call(), text, 0, self.changes.moment());
-        let parameters = Parameters::seen(call.argument_formats, call.arguments, &[]);
+        let parameters = Parameters::seen(call.argument_formats, call.arguments, &called);
         let prepared = Prepared { parameters, ..called };
         match self.permit(&prepared).await {
             Ok(mut run) if run.results.may_be_masked() => {

@@ -103,7 +103,7 @@ impl Session {
             tag::PARAMETER_STATUS => self.parameter(body)?,
             tag::PARSE_COMPLETE | tag::BIND_COMPLETE | tag::CLOSE_COMPLETE => self.acknowledged(kind)?,
             tag::NO_DATA => return self.no_data(message),
-            tag::PARAMETER_DESCRIPTION if matches!(self.owed.front(), Some(Expect::Describe)) => {}
+            tag::PARAMETER_DESCRIPTION => return self.parameter_description(body, message),
             tag::FUNCTION_CALL_RESPONSE if matches!(self.owed.front(), Some(Expect::FunctionCall(_))) => {}
             tag::COPY_IN_RESPONSE => self.copies_in()?,
             tag::COPY_OUT_RESPONSE => self.copies_out(body)?,
@@ -297,6 +297,7 @@ impl Session {
                 Expect::Parse(name) | Expect::Bind { name, .. } => self.names.settle(&name, false),
                 Expect::Describe
                 | Expect::OwnDescribe(_)
+                | Expect::OwnParameters(_)
                 | Expect::Close(_)
                 | Expect::Sync
                 | Expect::Refused { .. } => {}

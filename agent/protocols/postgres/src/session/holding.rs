@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 use super::{
     Session,
     asking::referred,
-    names::{Known, Parameter, Parameters, Prepared},
+    expect::Expect,
+    names::{Known, Name, Parameter, Parameters, Prepared},
     refuse::{self, Refused},
     typed,
 };
@@ -28,7 +29,7 @@ use crate::{
     wire::{
         ErrorFields, Format, Formats, HEADER_BYTES, Header,
         fields::code,
-        frontend::{Bind, Values},
+        frontend::{Bind, Kind, Values},
         write,
     },
 };
@@ -154,13 +155,15 @@ impl Session {
         Ok(matter.shown_as("prepared", exact.as_bytes(), shown.as_bytes()))
     }
 
-    /// What a Bind gives a statement, as far as somebody may have to be asked about it. None: it isn't all there yet.
+    /// What a Bind gives a statement, as far as somebody may have to be asked about it. None: it isn't all there yet. It waits
+    /// where only the server knows the types of what nobody can read without.
     pub(super) fn parameters(
-        &self,
+        &mut self,
+        statement: Name,
         prepared: &Prepared,
         header: Header,
         rest: &[u8],
-    ) -> Result<Option<Parameters>, Refused> {
+    ) -> Result<Option<Parameters>, Stop> {
         let held =
             self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == policy::Effect::Hold);
         if !held {
@@ -174,11 +177,18 @@ impl Session {
                      ({SHOWN})",
                     header.length
                 ),
-            ));
+            )
+            .into());
         }
         let Some(body) = rest.get(HEADER_BYTES..header.size()) else { return Ok(None) };
         let bind = Bind::parse(body).map_err(|error| Refused::new("08P01", error.to_string()))?;
-        Ok(Some(Parameters::seen(bind.parameter_formats, bind.parameters, &prepared.types)))
+        let seen = Parameters::seen(bind.parameter_formats, bind.parameters, prepared);
+        if prepared.described.is_none() && seen.has_open() {
+            write::describe(&mut self.server.outbound, Kind::Statement, &statement.1);
+            self.owed.push(Expect::OwnParameters(statement));
+            return Err(Stop::Waits);
+        }
+        Ok(Some(seen))
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -271,14 +281,23 @@ fn notice(told: &Refusal) -> Vec<u8> {
 }
 
 impl Parameters {
-    /// All of them, with the formats that they are written in and the types that a Parse fixed for the first of them.
-    pub(super) fn seen(formats: Formats<'_>, values: Values<'_>, types: &[u32]) -> Self {
-        let each = values.iter().enumerate().map(|(index, value)| Parameter {
-            value: value.map(Into::into),
-            binary: formats.of(index) == Some(Format::Binary),
-            type_oid: types.get(index).copied().unwrap_or(OPEN),
+    /// All of them, with the formats that they are written in, the types that a Parse fixed for the first of them, and of the
+    /// binary ones those that the server chose, as far as it was asked.
+    pub(super) fn seen(formats: Formats<'_>, values: Values<'_>, of: &Prepared) -> Self {
+        let each = values.iter().enumerate().map(|(index, value)| {
+            let binary = formats.of(index) == Some(Format::Binary);
+            let fixed = of.types.get(index).filter(|oid| **oid != OPEN);
+            let chosen = || of.described.as_ref().filter(|_| binary)?.get(index);
+            let type_oid = fixed.or_else(chosen).copied().unwrap_or(OPEN);
+            Parameter { value: value.map(Into::into), binary, type_oid }
         });
         Self::Seen(each.collect())
+    }
+
+    /// Whether nobody can tell what one of them stands for without its type, which isn't known.
+    fn has_open(&self) -> bool {
+        let Self::Seen(all) = self else { return false };
+        all.iter().any(|one| one.binary && one.type_oid == OPEN && one.value.is_some())
     }
 
     /// Adds them to what approvers see.

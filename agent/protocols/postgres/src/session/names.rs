@@ -45,6 +45,8 @@ pub(super) struct Prepared {
     pub(super) in_doubt: bool,
     /// Of what a Parse gave: its parameters' types by oid as far as the client fixed them; 0 leaves one to the server.
     pub(super) types: Arc<[u32]>,
+    /// The same as the server says, if it was asked.
+    pub(super) described: Option<Arc<[u32]>>,
     /// Of a portal: it was let run, and only goes on from now on.
     pub(super) ran: Arc<AtomicBool>,
     /// What it runs with.
@@ -88,6 +90,7 @@ impl Prepared {
             bound: None,
             in_doubt: false,
             types: Arc::default(),
+            described: None,
             ran: Arc::default(),
             parameters: Parameters::None,
             preparation: None,
@@ -100,7 +103,8 @@ impl Prepared {
             true => 0,
             false => self.shape.weight(),
         };
-        let own = self.text.len() + size_of_val(&*self.types) + self.parameters.size();
+        let types = size_of_val(&*self.types) + self.described.as_deref().map_or(0, size_of_val);
+        let own = self.text.len() + types + self.parameters.size();
         size_of::<Self>() + own + self.statements.weight + linked
     }
 }
@@ -274,6 +278,15 @@ impl Names {
         self.space(name.0).change(&name.1, |entry| {
             if let Some((_, prepared)) = entry.under_way.back_mut() {
                 *prepared = Arc::new(Prepared { in_doubt: true, ..Prepared::clone(prepared) });
+            }
+        });
+    }
+
+    /// The server has said of which types the parameters of a statement are.
+    pub(super) fn described(&mut self, name: &Name, types: &Arc<[u32]>) {
+        self.space(name.0).change(&name.1, |entry| {
+            if let Some(sure) = &mut entry.sure {
+                *sure = Arc::new(Prepared { described: Some(types.clone()), ..Prepared::clone(sure) });
             }
         });
     }

@@ -15,14 +15,20 @@ fn typed(types: &[u32], bytes: &[u8]) -> Vec<u8> {
     })
 }
 
+const OPEN: &str = "delete from customers where id > $1";
+
+/// A Bind of statement `p` with these bytes in binary.
+fn bytes(bytes: &[u8]) -> Vec<u8> {
+    said(|out| write::bind(out, b"", b"p", &[Format::Binary], &[Some(bytes)], &[]))
+}
+
 #[tokio::test]
 async fn a_yes_does_not_count_for_the_same_bytes_as_another_type() {
     let mut stage = Stage::open_under(&holding()).await;
-    let cases: [(&[u32], _, _); 4] = [
+    let cases: [(&[u32], _, _); 3] = [
         (&[23], "$1 (int4)", "1073741824"),
         (&[700], "$1 (float4)", "2"),
         (&[1700], "$1 (numeric)", "\\x40000000"),
-        (&[], "$1 (binary, as the server takes it)", "\\x40000000"),
     ];
     for (number, (types, label, shown)) in (1..).zip(cases) {
         let prepared = typed(types, &[0x40, 0, 0, 0]);
@@ -41,6 +47,50 @@ async fn a_yes_does_not_count_for_the_same_bytes_as_another_type() {
         stage.client_gets(&answer).await;
     }
     drop(stage);
+}
+
+/// What the server says of a statement with these parameters.
+fn takes(types: &[u32]) -> Vec<u8> {
+    [said(|out| write::parameter_description(out, types)), acknowledged(b'n')].concat()
+}
+
+#[tokio::test]
+async fn binary_values_whose_type_the_client_leaves_open_are_shown_as_the_server_takes_them() {
+    let mut stage = Stage::open_under(&holding()).await;
+    let (parse, bind) = (parse("p", OPEN), bytes(&[0x40, 0, 0, 0]));
+    stage.say(&[parse.clone(), bind.clone(), execute(""), sync()].concat()).await;
+    stage.server_gets(&[parse, describe(Kind::Statement, "p"), flush()].concat()).await;
+    stage.answer(&[acknowledged(b'1'), takes(&[23])].concat()).await;
+    // What the gate asked for itself is not for the client.
+    stage.client_gets(&acknowledged(b'1')).await;
+    for number in 1..=2 {
+        // The server is asked once.
+        stage.server_gets(&[bind.clone(), flush()].concat()).await;
+        stage.answer(&acknowledged(b'2')).await;
+        stage.client_gets(&acknowledged(b'2')).await;
+        let question = told(&mut stage, number).await;
+        assert_eq!(question.particulars[3], ("$1 (int4)".to_owned(), "1073741824".to_owned()));
+        stage.rig.people.approve(&format!("q{number}"));
+        stage.server_gets(&[execute(""), sync()].concat()).await;
+        stage.answer(&[complete("DELETE 0"), ready()].concat()).await;
+        stage.client_gets(&[complete("DELETE 0"), ready()].concat()).await;
+        stage.say(&[bind.clone(), execute(""), sync()].concat()).await;
+    }
+    drop(stage);
+}
+
+#[tokio::test]
+async fn what_the_server_does_not_describe_is_its_own_error() {
+    let mut stage = Stage::open_under(&holding()).await;
+    let parse = parse("p", OPEN);
+    stage.say(&[parse.clone(), bytes(&[0; 4]), execute(""), sync()].concat()).await;
+    stage.server_gets(&[parse, describe(Kind::Statement, "p"), flush()].concat()).await;
+    stage.answer(&error("42703")).await;
+    stage.client_gets_error("42703").await;
+    stage.server_gets(&sync()).await;
+    stage.answer(&ready()).await;
+    stage.client_gets(&ready()).await;
+    stage.still_works().await;
 }
 
 #[tokio::test]
