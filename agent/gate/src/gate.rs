@@ -24,7 +24,7 @@ const PROBES: u32 = 6;
 
 /// One session's gate: `Clone`, so that the streams of a multiplexed protocol share it.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Inner>);
+pub struct Gate(pub(crate) Arc<Inner>);
 
 /// A wish to connect upstream.
 #[derive(Debug, Clone)]
@@ -124,7 +124,7 @@ impl Gate {
             Decision::Permit(permit) => permit,
             Decision::Hold(hold) => match hold.put(login.matter).await? {
                 Put::Permit(permit) => permit,
-                Put::Waits(mut waiting) => waiting.settled().await?.permit(&login.shape).await?,
+                Put::Waits(mut waiting) => waiting.settled().await?.permit(&login.shape, None).await?,
             },
             Decision::Refuse(refusal) => return Err(refusal),
         };

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod approvals;
+mod approved;
 #[cfg(feature = "contract")]
 #[expect(clippy::expect_used, reason = "a broken promise is a failed test")]
 pub mod contract;
@@ -18,6 +19,7 @@ mod hold;
 mod identity;
 mod inner;
 mod mask;
+mod matter;
 mod opening;
 mod origin;
 mod pace;
@@ -32,14 +34,17 @@ mod stream;
 mod turns;
 mod verdicts;
 mod visible;
+mod waiting;
 
 pub use approvals::{Answer, ApprovalError, Approvals, Inquiry, Question, Revocation, Step, Yes};
+pub use approved::Approved;
 pub use credential::{Credential, CredentialError, Credentials};
 pub use export::{Export, ExportFn, Recorded};
 pub use gate::{Action, Gate, Login, Upstream};
-pub use hold::{Approved, Hold, Matter, Put, Waiting};
+pub use hold::{Hold, Put};
 pub use identity::{Identified, Identities, Proof, Proofs};
 pub use mask::{Find, Masker};
+pub use matter::Matter;
 pub use opening::{Opening, Stopping};
 pub use origin::{AccountName, Arrival, Origin, OriginError, Origins, UnixSocket};
 pub use pace::Pace;
@@ -54,3 +59,4 @@ pub use stream::Stream;
 pub use tidegate_policy as policy;
 pub use turns::{Turn, Turns};
 pub use visible::{Block, Lines, Plain};
+pub use waiting::{Undecided, Waiting};

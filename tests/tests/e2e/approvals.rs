@@ -326,6 +326,45 @@ fn a_yes_does_not_count_for_the_same_parameter_as_another_type() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
+fn a_yes_does_not_count_for_what_others_define_anew() -> Result<()> {
+    let audit = |says: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION store.audit() RETURNS trigger LANGUAGE plpgsql AS \
+             'BEGIN RAISE NOTICE ''{says}''; RETURN old; END'"
+        )
+    };
+    World::with(|world| {
+        hold(world, "wait: 10m, grant: 10m")?;
+        world.server.sql("shop", &audit("one"))?;
+        let trigger =
+            "CREATE TRIGGER audit BEFORE DELETE ON store.wishes FOR EACH ROW EXECUTE FUNCTION store.audit()";
+        world.server.sql("shop", trigger)?;
+        let mut session = Session::open(&world.ci)?;
+        session.say(DELETE)?;
+        let id = waiting(world, &world.ops)?;
+        world.server.sql("shop", &audit("two"))?;
+        approvals(world, &world.ops, &["approve", &id])?;
+        ensure!(session.ask("SELECT 'here'")? == "here", "the session is gone");
+        ensure!(wishes(world)? == "2", "it ran by what nobody had looked at");
+        session.say(DELETE)?;
+        let again = waiting(world, &world.ops)?;
+        approvals(world, &world.ops, &["approve", &again])?;
+        ensure!(session.ask("SELECT count(*) FROM store.wishes")? == "0", "it did not run");
+        session.say(DELETE)?;
+        ensure!(session.ask("SELECT 'here'")? == "here", "a yes that stands counts");
+        world.server.sql("shop", &audit("three"))?;
+        session.say(DELETE)?;
+        let third = waiting(world, &world.ops)?;
+        approvals(world, &world.ops, &["deny", &third])?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("what others have defined"), "{complaints}");
+        ensure!(complaints.contains("two") && !complaints.contains("one"), "{complaints}");
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
 fn a_yes_for_one_server_of_a_resource_does_not_count_on_another() -> Result<()> {
     World::with(|world| {
         let port = world.server.address.port();

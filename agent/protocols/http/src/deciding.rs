@@ -1,10 +1,12 @@
 //! From a request to its permit: what must be read first, and who must be asked.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tidegate_gate::{
-    Action, Decision, Matter, Permit, Put, Waiting,
-    policy::{Effect, Value},
+    Action, Decision, Hold, Matter, Permit, Put, Undecided,
+    policy::{Effect, Shape, Value},
 };
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -40,12 +42,8 @@ impl Session {
             (Decision::Permit(permit), _) => permit,
             (Decision::Refuse(refusal), _) => return Err(refusal.into()),
             (Decision::Hold(hold), Some(body)) => {
-                match hold.put(matter(understood, body, &self.way)).await? {
-                    Put::Permit(permit) => permit,
-                    Put::Waits(waiting) => {
-                        Box::pin(self.wait(waiting, understood, source, responder)).await?
-                    }
-                }
+                let matter = matter(understood, body, &self.way);
+                Box::pin(self.held(hold, (matter, shape), source, responder)).await?
             }
             (Decision::Hold(_), None) => {
                 let detail = "this needs an approval since a moment ago; ask again";
@@ -246,36 +244,36 @@ impl Session {
     }
 
     /// Waits for a person: as long as the resource says, and the client is there.
-    async fn wait(
+    async fn held(
         &self,
-        mut waiting: Waiting,
-        understood: &Understood,
+        hold: Hold,
+        (matter, shape): (Matter, &Arc<Shape>),
         source: &mut impl Source,
         responder: &mut impl Responder,
     ) -> Result<Permit, NotSent> {
-        let patience = self.server.options.wait;
-        let settled = tokio::select! {
-            settled = waiting.settled() => Some(settled),
-            () = tokio::time::sleep(patience) => None,
-            refusal = self.gate.revoked() => return Err(refusal.into()),
-            () = source.gone() => return Err(gone(waiting)),
-            () = responder.gone() => return Err(gone(waiting)),
+        let waiting = match hold.put(matter).await? {
+            Put::Permit(permit) => return Ok(permit),
+            Put::Waits(waiting) => waiting,
         };
-        match settled {
-            Some(approved) => Ok(approved?.permit(&understood.shape).await?),
-            None => {
-                let (told, id) = (waiting.told(), waiting.id().clone());
-                waiting.leave();
-                Err(Problem::waits(&told, &id).into())
+        tokio::select! {
+            answered = waiting.answered(self.server.options.wait) => {
+                return Ok(answered?.permit(shape, None).await?);
             }
+            () = source.gone() => {}
+            () = responder.gone() => {}
         }
+        let why = "the client went away while its request waited for an approval";
+        Err(NotSent::Ended(Ended::Client(why.into())))
     }
 }
 
-/// The client went away while it waited: nobody need answer any more.
-fn gone(waiting: Waiting) -> NotSent {
-    waiting.cancel();
-    NotSent::Ended(Ended::Client("the client went away while its request waited for an approval".into()))
+impl From<Undecided> for NotSent {
+    fn from(undecided: Undecided) -> Self {
+        match undecided {
+            Undecided::Refused(refusal) => refusal.into(),
+            Undecided::Stands { told, id } => Problem::waits(&told, &id).into(),
+        }
+    }
 }
 
 async fn collected(source: &mut impl Source, most: usize) -> Result<Option<Bytes>, NotSent> {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use tidegate_gate::{
-    Action, Decision, Hold, Matter, Permit, Put, Refusal,
+    Action, Decision, Permit, Refusal, Undecided,
     policy::{Item, Shape, Value},
 };
-use tokio::time::timeout;
 
 use crate::{
     deciding::message_matter, exchange::Session, fields::Fields, problem::Problem, request::Understood,
@@ -66,22 +65,8 @@ impl Session {
             Decision::Refuse(refusal) => Err(Stopped::Refused(refusal)),
             Decision::Hold(_) if exact.len() > SHOWN || shown.len() > SHOWN => Err(Stopped::TooLong),
             Decision::Hold(hold) => {
-                self.held(hold, &shape, message_matter(text, (exact, shown), over, &self.way)).await
-            }
-        }
-    }
-
-    async fn held(&self, hold: Hold, shape: &Arc<Shape>, matter: Matter) -> Result<Permit, Stopped> {
-        let mut waiting = match hold.put(matter).await.map_err(Stopped::Refused)? {
-            Put::Permit(permit) => return Ok(permit),
-            Put::Waits(waiting) => waiting,
-        };
-        match timeout(self.server.options.wait, waiting.settled()).await {
-            Ok(approved) => approved.map_err(Stopped::Refused)?.permit(shape).await.map_err(Stopped::Refused),
-            Err(_) => {
-                let (told, id) = (waiting.told(), waiting.id().clone());
-                waiting.leave();
-                Err(Stopped::Waits(told, id))
+                let matter = message_matter(text, (exact, shown), over, &self.way);
+                Ok(hold.decided(matter, self.server.options.wait).await?)
             }
         }
     }
@@ -111,6 +96,15 @@ impl Understood {
 pub(crate) fn know(shape: &mut Shape, fields: &Fields) {
     for item in &mut shape.items {
         item.fields.push(("body", Value::Named(fields.clone())));
+    }
+}
+
+impl From<Undecided> for Stopped {
+    fn from(undecided: Undecided) -> Self {
+        match undecided {
+            Undecided::Refused(refusal) => Self::Refused(refusal),
+            Undecided::Stands { told, id } => Self::Waits(told, id),
+        }
     }
 }
 

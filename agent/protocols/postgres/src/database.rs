@@ -1,5 +1,7 @@
 //! One database: what its catalog says, and what is known of the statements sent to it.
 
+mod marks;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -24,6 +26,8 @@ use crate::{
     },
     upstream::UpstreamSettings,
 };
+
+pub(crate) use marks::RunsBy;
 
 /// How long the catalog's word counts, at the most. Definitions that change through the gate count at once; those that
 /// others change, within this time.
@@ -334,8 +338,6 @@ impl Database {
         Ok(())
     }
 
-    /// Asks over the line that is open, or a fresh one: a line that lay idle may be gone without a word. A line
-    /// whose answer was not read to its end is never used again.
     async fn rows(
         &self,
         line: &mut Option<CatalogLine>,
@@ -343,12 +345,23 @@ impl Database {
         names: &BTreeSet<Arc<str>>,
         gate: &Gate,
     ) -> Result<Vec<String>, Misunderstood> {
-        if names.is_empty() {
-            return Ok(Vec::new());
+        match names.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.answer(line, query, &[&sql::names_parameter(names)], gate).await,
         }
-        let names = sql::names_parameter(names);
+    }
+
+    /// Asks over the line that is open, or a fresh one: a line that lay idle may be gone without a word. A line
+    /// whose answer was not read to its end is never used again.
+    async fn answer(
+        &self,
+        line: &mut Option<CatalogLine>,
+        query: &str,
+        parameters: &[&str],
+        gate: &Gate,
+    ) -> Result<Vec<String>, Misunderstood> {
         if let Some(mut open) = line.take() {
-            let answer = open.query(query, &[&names]).await;
+            let answer = open.query(query, parameters).await;
             if !matches!(answer, Err(Unanswered::Lost(_))) {
                 *line = Some(open);
                 return answer.map_err(Misunderstood::from);
@@ -356,7 +369,7 @@ impl Database {
         }
         let mut open =
             CatalogLine::open(gate, &self.settings, &self.name).await.map_err(Misunderstood::Catalog)?;
-        let answer = open.query(query, &[&names]).await;
+        let answer = open.query(query, parameters).await;
         if !matches!(answer, Err(Unanswered::Lost(_))) {
             *line = Some(open);
         }

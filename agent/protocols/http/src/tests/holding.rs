@@ -140,7 +140,7 @@ async fn a_client_that_goes_away_takes_its_question_back() {
     let client = ask(&stage, "").await;
     stage.people.question(1).await;
     drop(client);
-    assert_eq!(stage.people.withdrawn(1).await, [("q1".to_owned(), "cancelled".to_owned())]);
+    assert_eq!(stage.people.withdrawn(1).await, [("q1".to_owned(), "withdrawn".to_owned())]);
 }
 
 #[tokio::test]

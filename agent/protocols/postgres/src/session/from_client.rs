@@ -150,12 +150,20 @@ impl Session {
             Err(Stop::Waits) => return Ok(Taken::Wait),
             Err(Stop::Refused(refused)) => return Ok(self.refuse_unread(&refused, size)),
         };
+        let bound_by = match parameters {
+            Parameters::Seen(_) => self.marks(&prepared).await,
+            Parameters::Unseen | Parameters::None => Ok(None),
+        };
+        let bound_by = match bound_by {
+            Ok(marks) => marks,
+            Err(refused) => return Ok(self.refuse_unread(&refused, size)),
+        };
         let bound = Some(self.changes.moment());
         let depends = asking::names_definitions(&prepared);
         let unread = depends && !self.reader.is_in_doubt() && self.may_mask_columns(&prepared);
         let in_doubt = depends && !unread;
         let ran = Arc::default();
-        let prepared = Prepared { parameters, bound, in_doubt, ran, ..Prepared::clone(&prepared) };
+        let prepared = Prepared { parameters, bound, bound_by, in_doubt, ran, ..Prepared::clone(&prepared) };
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         match self.give_name(&name, prepared) {
             Ok(()) => {}

@@ -25,6 +25,7 @@ use super::{
     typed,
 };
 use crate::{
+    database::RunsBy,
     sql::{Effect, Statement},
     wire::{
         ErrorFields, Format, Formats, HEADER_BYTES, Header,
@@ -74,7 +75,11 @@ impl Session {
     pub(super) async fn permitted(&mut self, prepared: &Prepared) -> Result<Permit, Stop> {
         match self.waits.holding.take().map(|holding| *holding) {
             Some(Holding::Answered(answer)) => {
-                return Ok(answer?.permit(&prepared.shape).await.map_err(Refused::from)?);
+                let approved = answer?;
+                let alone = only_prepares(prepared);
+                let prepared = alone.as_ref().unwrap_or(prepared);
+                let marks = self.marks(prepared).await?;
+                return Ok(approved.permit(&prepared.shape, marks).await.map_err(Refused::from)?);
             }
             waits => self.waits.holding = waits.map(Box::new),
         }
@@ -95,7 +100,9 @@ impl Session {
 
     async fn hold(&mut self, hold: Hold, prepared: &Prepared) -> Result<Permit, Stop> {
         let matter = self.matter(prepared)?;
-        match hold.put(matter).await.map_err(Refused::from)? {
+        let marks = self.marks(prepared).await?;
+        bound_by(prepared, marks)?;
+        match hold.put(matter.by(marks)).await.map_err(Refused::from)? {
             Put::Permit(permit) => Ok(permit),
             Put::Waits(waiting) => {
                 let notice = notice(&waiting.told());
@@ -105,6 +112,13 @@ impl Session {
                 Err(Stop::Waits)
             }
         }
+    }
+
+    /// What others have defined of what it runs by, as it is now. Nothing else of the session goes on meanwhile: the server owes
+    /// nothing to what is held.
+    pub(super) async fn marks(&self, prepared: &Prepared) -> Result<Option<[u8; 32]>, Refused> {
+        let by = RunsBy::of(&prepared.shape, prepared.statements.ddl);
+        self.database.marks(&by, &self.gate).await.map_err(Refused::from)
     }
 
     /// What exactly would run: the text, what its names stand for, its parameters, and where: in which database, as
@@ -233,6 +247,19 @@ fn names_its_rows(prepared: &Prepared) -> Result<(), Refused> {
             "42501",
             "this needs an approval, and nobody can be shown which row a cursor stands on (WHERE CURRENT OF): name \
              the row by its key",
+        )),
+    }
+}
+
+/// Refuses what was bound by other definitions than approvers would be asked about.
+fn bound_by(prepared: &Prepared, marks: Option<[u8; 32]>) -> Result<(), Refused> {
+    let was_seen = prepared.bound.is_some() && matches!(prepared.parameters, Parameters::Seen(_));
+    match was_seen && prepared.bound_by != marks {
+        false => Ok(()),
+        true => Err(Refused::new(
+            "42501",
+            "this needs an approval, and others have changed definitions that it runs by since it was bound; bind it \
+             again",
         )),
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Prepared {
     pub(super) bound: Option<u64>,
     /// Of a portal: definitions were being changed when it was bound.
     pub(super) in_doubt: bool,
+    /// Of a portal: marks of the definitions that it was bound by, where somebody may have to be asked about it.
+    pub(super) bound_by: Option<[u8; 32]>,
     /// Of what a Parse gave: its parameters' types by oid as far as the client fixed them; 0 leaves one to the server.
     pub(super) types: Arc<[u32]>,
     /// The same as the server says, if it was asked.
@@ -89,6 +91,7 @@ impl Prepared {
             moment,
             bound: None,
             in_doubt: false,
+            bound_by: None,
             types: Arc::default(),
             described: None,
             ran: Arc::default(),

@@ -72,7 +72,7 @@ use tidegate_policy::Shape;
 
 pub(crate) use catalog::{Catalog, CatalogRequest, Rows};
 pub(crate) use parse::{Fault, Limits, NotUnderstood, Parsed, parse};
-pub(crate) use queries::{FUNCTIONS, RELATIONS, SETUP, TYPES, names_parameter};
+pub(crate) use queries::{FUNCTIONS, MARKS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;

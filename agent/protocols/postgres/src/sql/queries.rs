@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 /// To be run before each question, in its transaction: a pooler may give the next one another connection, and this one to
 /// somebody else. With it, view definitions name every relation's schema. Whoever changes a view in an open transaction
-/// locks its definition: others that ask for it must not wait for that, nor for each other behind it.
+/// locks its definition: others that ask for it must not wait for that, nor for each other behind it. To compile a question takes ten times as long as
+/// to answer it.
 pub(crate) const SETUP: &str = "\
 SELECT pg_catalog.set_config('search_path', '', true) || pg_catalog.set_config('statement_timeout', '5s', true)
-  || pg_catalog.set_config('lock_timeout', '500ms', true)";
+  || pg_catalog.set_config('lock_timeout', '500ms', true) || pg_catalog.set_config('jit', 'off', true)";
 
 /// The columns that go with somebody's temporary relations and types, as `fleeting (relation, attnum)`, of relations that
 /// `found` has by `oid`: they depend on what is in such a schema, which is dropped by CASCADE and says nothing of it.
@@ -153,6 +154,107 @@ WHERE n.nspname <> 'pg_catalog' AND NOT EXISTS (
   SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = f.oid AND d.deptype = 'e'
     AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
 GROUP BY r.name";
+
+/// One row and one column (JSON as text) for each definition that a statement runs by, which is another text once it has
+/// changed; in no order, and some more than once. `$1` and `$2` are `text[]` of relations, and of functions and operators, as
+/// `schema.name`; `$3` is a `text[]` of words: `defines`, that event triggers run, and `anything`, that anything may.
+///
+/// Relations bring their rules, triggers, policies, defaults, constraints, partitions and heirs, and the tables that foreign
+/// keys change with them; all of these the functions that they call. What a function in a language that runs statements calls is in
+/// its text alone: with one that no extension brought, all functions, rules, triggers and policies count. What writes an entry
+/// of the catalog anew changes its `xmin`; of relations, whose entries are written for other reasons too, what matters is told.
+pub(crate) const MARKS: &str = "\
+WITH RECURSIVE part (class, object) AS (
+  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, c.oid FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname || '.' || c.relname = ANY ($1::pg_catalog.text[])
+  UNION SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid FROM pg_catalog.pg_proc f
+  JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
+  WHERE n.nspname || '.' || f.proname = ANY ($2::pg_catalog.text[])
+  UNION SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.oid FROM pg_catalog.pg_operator o
+  JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+  WHERE n.nspname || '.' || o.oprname = ANY ($2::pg_catalog.text[])
+  UNION SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, e.oid FROM pg_catalog.pg_event_trigger e
+  WHERE 'defines' = ANY ($3::pg_catalog.text[])
+  UNION SELECT more.class, more.object FROM part p CROSS JOIN LATERAL (
+    SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid = p.class AND d.objid = p.object
+      AND (d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+          'pg_catalog.pg_type'::pg_catalog.regclass)
+        OR d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.class IN (
+          'pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+          'pg_catalog.pg_proc'::pg_catalog.regclass))
+    UNION ALL SELECT of_relation.class, of_relation.object FROM (
+      SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass AS class, w.oid AS object FROM pg_catalog.pg_rewrite w
+      WHERE w.ev_class = p.object
+      UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = p.object
+      UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, o.oid FROM pg_catalog.pg_policy o
+      WHERE o.polrelid = p.object
+      UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid FROM pg_catalog.pg_attrdef a
+      WHERE a.adrelid = p.object
+      UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint k
+      WHERE k.conrelid = p.object
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index i
+      WHERE i.indrelid = p.object
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, h.inhrelid FROM pg_catalog.pg_inherits h
+      WHERE h.inhparent = p.object
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, k.conrelid FROM pg_catalog.pg_depend d
+      JOIN pg_catalog.pg_constraint k ON k.oid = d.objid
+      WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.refobjid = p.object
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND k.contype = 'f' AND k.confrelid = p.object
+        AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+    ) of_relation WHERE p.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+    UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, t.tgfoid FROM pg_catalog.pg_trigger t
+    WHERE p.class = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = p.object AND NOT t.tgisinternal
+    UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint k
+    WHERE p.class = 'pg_catalog.pg_type'::pg_catalog.regclass AND k.contypid = p.object
+  ) more (class, object)
+), own AS (
+  SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+    AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+), scripted AS (
+  SELECT f.oid, f.xmin FROM pg_catalog.pg_proc f JOIN own ON own.oid = f.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = f.prolang AND l.lanname NOT IN ('internal', 'c')
+  WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = f.oid AND d.deptype = 'e'
+    AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+), wide AS (
+  SELECT 1 WHERE 'anything' = ANY ($3::pg_catalog.text[]) OR EXISTS (
+    SELECT 1 FROM part p JOIN scripted s ON s.oid = p.object WHERE p.class = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+)
+SELECT pg_catalog.json_build_array('relation', c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind,
+  c.relowner::pg_catalog.int8, c.relrowsecurity, c.relforcerowsecurity, CASE WHEN c.relkind = 'v' THEN c.reloptions END,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(a.attnum, a.attname, a.atttypid::pg_catalog.int8)
+     ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped))::pg_catalog.text
+FROM part p JOIN pg_catalog.pg_class c ON c.oid = p.object JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE p.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind NOT IN ('i', 'I')
+UNION ALL
+SELECT pg_catalog.json_build_array(one.class::pg_catalog.int8, one.oid::pg_catalog.int8, one.xmin::pg_catalog.text)::pg_catalog.text
+FROM (
+  SELECT p.class, w.oid, w.xmin FROM part p JOIN pg_catalog.pg_rewrite w ON w.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  UNION ALL SELECT p.class, t.oid, t.xmin FROM part p JOIN pg_catalog.pg_trigger t ON t.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_trigger'::pg_catalog.regclass
+  UNION ALL SELECT p.class, o.oid, o.xmin FROM part p JOIN pg_catalog.pg_policy o ON o.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_policy'::pg_catalog.regclass
+  UNION ALL SELECT p.class, a.oid, a.xmin FROM part p JOIN pg_catalog.pg_attrdef a ON a.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+  UNION ALL SELECT p.class, k.oid, k.xmin FROM part p JOIN pg_catalog.pg_constraint k ON k.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+  UNION ALL SELECT p.class, o.oid, o.xmin FROM part p JOIN pg_catalog.pg_operator o ON o.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  UNION ALL SELECT p.class, e.oid, e.xmin FROM part p JOIN pg_catalog.pg_event_trigger e ON e.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass
+  UNION ALL SELECT p.class, f.oid, f.xmin FROM part p JOIN pg_catalog.pg_proc f ON f.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, s.oid, s.xmin FROM wide CROSS JOIN scripted s
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.xmin FROM wide
+  CROSS JOIN pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class JOIN own ON own.oid = c.relnamespace
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, t.xmin FROM wide
+  CROSS JOIN pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN own ON own.oid = c.relnamespace
+  WHERE NOT t.tgisinternal
+  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, o.oid, o.xmin FROM wide CROSS JOIN pg_catalog.pg_policy o
+) one (class, oid, xmin)";
 
 /// Names as a `text[]` in PostgreSQL's text format, for `$1`.
 pub(crate) fn names_parameter<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> String {

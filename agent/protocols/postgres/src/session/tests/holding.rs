@@ -103,8 +103,8 @@ async fn what_a_yes_counts_for_is_what_it_was_to_earlier_agents() {
     assert_eq!(
         told,
         [
-            "5b74797780ca12ea06d0d425c5df20e4cb2743156f0d5c7f64b1e9121cc0a057",
-            "4277fe224280ed7f1dfe86c28685e352f3fabb3594b5f9f4097e3d193dfbacff"
+            "19aa9c9140bf72c7d18c986ecf706748c6014d01a19b9aaddc48bfed4f396a1d",
+            "b24f327e38d1d09d11544dd9f7d30e0a3bb91ec50efea720d059c5b55fe11ddc"
         ]
     );
 }
@@ -270,6 +270,66 @@ async fn a_rule_that_asks_for_more_meanwhile_is_not_met() {
     stage.rig.people.approve("q1");
     refused(&mut stage, "42501", "approval q1: the policy changed while it waited; ask again").await;
     stage.leaves().await;
+}
+
+const REDEFINED: &str =
+    "approval q1: what others have defined, and it runs by, changed while it waited; ask again";
+
+#[tokio::test]
+async fn what_others_define_anew_while_it_waits_is_not_what_a_yes_was_for() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.others_define();
+    stage.rig.people.approve("q1");
+    refused(&mut stage, "42501", REDEFINED).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_yes_that_lasts_counts_by_no_other_definitions_neither_for_the_same_nor_for_its_like() {
+    let mut stage = open().await;
+    stage.say(&query(DELETE)).await;
+    let before = told(&mut stage, 1).await;
+    stage.rig.people.grant(&before);
+    stage.rig.people.approve("q1");
+    stage.server_gets(&query(DELETE)).await;
+    stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.others_define();
+    stage.say(&query(DELETE)).await;
+    let after = told(&mut stage, 2).await;
+    assert!(before.exact != after.exact && before.shape != after.shape);
+}
+
+#[tokio::test]
+async fn what_was_bound_by_other_definitions_than_approvers_would_be_asked_about_is_refused() {
+    let mut stage = open().await;
+    let sent = [parse("", DELETE), bind("", ""), flush()].concat();
+    stage.say(&sent).await;
+    stage.server_gets(&sent).await;
+    let answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    stage.others_define();
+    stage.say(&[execute(""), sync()].concat()).await;
+    stage.server_gets(&[parse("refused_by_tidegate", "refused_by_tidegate"), sync()].concat()).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    stage.client_gets_error("42501").await;
+    stage.client_gets(&ready()).await;
+    assert_eq!(stage.rig.people.asked(), 0);
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn a_prepare_that_is_held_itself_goes_on_after_a_yes() {
+    let bundle = holding().replace("{statement: delete, table: public.customers}", "{statement: prepare}");
+    let mut stage = Stage::open_under(&bundle).await;
+    let prepare = query("prepare p as select id from customers");
+    stage.say(&prepare).await;
+    told(&mut stage, 1).await;
+    stage.rig.people.approve("q1");
+    stage.server_gets(&prepare).await;
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ pub(super) struct Stage {
     pub(super) key: (u32, Vec<u8>),
     catalog: JoinHandle<()>,
     asked: Arc<AtomicUsize>,
+    /// How often others have defined something anew.
+    defined: Arc<AtomicUsize>,
     cancels: mpsc::UnboundedReceiver<Vec<u8>>,
     arrivals: mpsc::UnboundedReceiver<TcpStream>,
 }
@@ -121,13 +123,14 @@ impl Stage {
         let key = (u32::from_be_bytes(key[..4].try_into().unwrap()), key[4..].to_vec());
         let (cancelled, cancels) = mpsc::unbounded_channel();
         let (arrived, arrivals) = mpsc::unbounded_channel();
-        let asked = Arc::new(AtomicUsize::new(0));
+        let (asked, defined) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         Self {
             rig,
             server,
             key,
-            catalog: tokio::spawn(catalog(listener, cancelled, arrived, asked.clone())),
+            catalog: tokio::spawn(catalog(listener, cancelled, arrived, asked.clone(), defined.clone())),
             asked,
+            defined,
             cancels,
             arrivals,
         }
@@ -212,6 +215,11 @@ impl Stage {
     /// How many questions about the catalog were answered.
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Somebody else defines anew what statements run by.
+    pub(super) fn others_define(&self) {
+        self.defined.fetch_add(1, Ordering::SeqCst);
     }
 
     /// No cancel request has reached the server.
@@ -353,9 +361,11 @@ async fn catalog(
     cancelled: mpsc::UnboundedSender<Vec<u8>>,
     arrived: mpsc::UnboundedSender<TcpStream>,
     answered: Arc<AtomicUsize>,
+    defined: Arc<AtomicUsize>,
 ) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let (cancelled, arrived, answered) = (cancelled.clone(), arrived.clone(), answered.clone());
+        let defined = defined.clone();
         tokio::spawn(async move {
             let Ok(length) = stream.read_u32().await else { return };
             let packet = read(&mut stream, length as usize - 4).await;
@@ -380,7 +390,10 @@ async fn catalog(
                     tag::EXECUTE if contains(&names, SILENCE.as_bytes()) => {
                         return std::future::pending().await;
                     }
-                    tag::EXECUTE => stream.write_all(&found(&asked, &names)).await.unwrap(),
+                    tag::EXECUTE => {
+                        let defined = defined.load(Ordering::SeqCst);
+                        stream.write_all(&found(&asked, &names, defined)).await.unwrap();
+                    }
                     tag::SYNC => {
                         answered.fetch_add(1, Ordering::SeqCst);
                         stream.write_all(&ready()).await.unwrap();
@@ -392,13 +405,16 @@ async fn catalog(
     }
 }
 
-fn found(asked: &[u8], names: &[u8]) -> Vec<u8> {
+fn found(asked: &[u8], names: &[u8], defined: usize) -> Vec<u8> {
     let customers = br#"{"schema": "public", "name": "customers", "oid": 16384, "columns": [
         {"name": "id", "number": 1, "type": 23, "generated": false, "made_from": null},
         {"name": "card", "number": 3, "type": 25, "generated": false, "made_from": null}]}"#;
     let mut answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
     if contains(asked, sql::RELATIONS.as_bytes()) && contains(names, b"\"customers\"") {
         write::data_row(&mut answer, &[Some(customers)]);
+    }
+    if contains(asked, sql::MARKS.as_bytes()) {
+        write::data_row(&mut answer, &[Some(defined.to_string().as_bytes())]);
     }
     [answer, complete("SELECT")].concat()
 }

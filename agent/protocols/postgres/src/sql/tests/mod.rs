@@ -3,6 +3,7 @@
 mod kept;
 mod levels;
 mod lineage;
+mod marks;
 mod server;
 mod statements;
 

@@ -20,7 +20,16 @@ use super::{
 const CLIENTS: &str = include_str!("clients.sql");
 
 fn rows(query: &str, parameter: &str) -> Vec<String> {
-    let query = query.replace("$1", &format!("'{}'", parameter.replace('\'', "''")));
+    asked(query, &[parameter])
+}
+
+/// What the server answers to a question about its catalog.
+pub(super) fn asked(query: &str, parameters: &[&str]) -> Vec<String> {
+    let quoted = |parameter: &str| format!("'{}'", parameter.replace('\'', "''"));
+    let numbered = parameters.iter().enumerate();
+    let query = numbered.fold(query.to_owned(), |query, (index, parameter)| {
+        query.replace(&format!("${}", index + 1), &quoted(parameter))
+    });
     let output =
         Command::new("psql").args(["-XAtq1", "-v", "ON_ERROR_STOP=1", "-c", SETUP, "-c", &query]).output();
     let output = output.expect("psql runs");
@@ -104,7 +113,7 @@ impl Drop for Views {
     }
 }
 
-fn run(sql: &str) {
+pub(super) fn run(sql: &str) {
     assert!(
         Command::new("psql")
             .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql])

@@ -1,0 +1,105 @@
+//! What an answer is bound to of what others have defined in the database.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use tidegate_gate::{
+    Gate, Parts,
+    policy::{Shape, Value},
+};
+use tokio::time::timeout;
+
+use super::{Database, Misunderstood};
+use crate::sql;
+
+/// How long it may take to read them, the turns of others before it included.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a statement runs by, as far as others may define it anew.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct RunsBy {
+    relations: BTreeSet<Arc<str>>,
+    /// Functions and operators.
+    functions: BTreeSet<Arc<str>>,
+    /// Nothing tells what it runs: a text that is made as it goes, a library, a function by its number.
+    anything: bool,
+    /// It changes definitions, for which functions may be waiting.
+    defines: bool,
+}
+
+impl RunsBy {
+    /// What rules see of the statement names all of it: relations that it touches, in views too, and functions.
+    pub(crate) fn of(shape: &Shape, defines: bool) -> Self {
+        let mut by = Self { defines, ..Self::default() };
+        by.relations.extend(shape.touched.iter().map(|table| Arc::from(&**table)));
+        for (field, value) in shape.items.iter().flat_map(|item| &item.fields) {
+            match (*field, value) {
+                // Whatever CASCADE reaches.
+                ("table", Value::Text(name)) if &**name == "?.?" => by.anything = true,
+                ("table", Value::Text(name)) => drop(by.relations.insert(Arc::from(&**name))),
+                ("function", Value::Text(name)) => drop(by.functions.insert(Arc::from(&**name))),
+                ("statement", Value::Word("do" | "load" | "execute-text" | "function-call")) => {
+                    by.anything = true;
+                }
+                _ => {}
+            }
+        }
+        by
+    }
+
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Database {
+    /// Another digest once any view, rule, trigger, function, policy, default or constraint has changed that it runs by; none
+    /// where it runs by nothing that anybody could change.
+    pub(crate) async fn marks(&self, by: &RunsBy, gate: &Gate) -> Result<Option<[u8; 32]>, Misunderstood> {
+        if by.is_nothing() {
+            return Ok(None);
+        }
+        let read = async {
+            let _turn = self.turns.of(gate.principal().process.sharer()).await;
+            let (relations, functions) =
+                (sql::names_parameter(&by.relations), sql::names_parameter(&by.functions));
+            let words = [by.anything.then_some("anything"), by.defines.then_some("defines")];
+            let words: Vec<Arc<str>> = words.into_iter().flatten().map(Arc::from).collect();
+            let words = sql::names_parameter(&words);
+            let mut line = self.line.lock().await;
+            self.answer(&mut line, sql::MARKS, &[&relations, &functions, &words], gate).await
+        };
+        let mut marks = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
+            Err(Misunderstood::Catalog(format!("nobody has told within {PATIENCE:?} what is defined in it")))
+        })?;
+        marks.sort_unstable();
+        marks.dedup();
+        let mut parts = Parts::new("marks");
+        parts.list(marks.iter());
+        Ok(Some(parts.finish()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_gate::policy::Item;
+
+    use super::*;
+
+    fn item(fields: Vec<(&'static str, Value)>) -> Item {
+        Item { fields, ..Item::default() }
+    }
+
+    #[test]
+    fn what_names_nothing_runs_by_nothing_and_what_hides_its_text_by_anything() {
+        let of = |items| RunsBy::of(&Shape { items, ..Shape::default() }, false);
+        assert!(of(vec![item(vec![("statement", Value::Word("notify"))])]).is_nothing());
+        assert!(of(vec![item(vec![("statement", Value::Word("do"))])]).anything);
+        let named = of(vec![
+            item(vec![("statement", Value::Word("delete")), ("table", Value::Text("a.b".into()))]),
+            item(vec![("statement", Value::Word("delete")), ("function", Value::Text("a.f".into()))]),
+        ]);
+        assert_eq!(named.relations, BTreeSet::from(["a.b".into()]));
+        assert_eq!(named.functions, BTreeSet::from(["a.f".into()]));
+        assert!(!named.anything);
+    }
+}
