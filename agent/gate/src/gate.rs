@@ -8,7 +8,9 @@ use std::{
 };
 
 use nix::sys::socket::{setsockopt, sockopt};
-use tidegate_policy::{Carried, Effect, Fill, Principal, Resource, Shape, StandingMasks, Verdict};
+use tidegate_policy::{
+    Carried, Effect, FieldMasks, Fill, Principal, Resource, Shape, StandingMasks, Verdict,
+};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -101,6 +103,12 @@ impl Gate {
     /// The masks of whoever is asking, by the policy as it is now: for what the upstream says that belongs to no action.
     pub fn standing_masks(&self) -> StandingMasks {
         self.0.policy.load().standing_masks(&self.0.principal(), &self.0.resource.name)
+    }
+
+    /// The masks on fields of the resource, whomever they are for: for what is shown to people of whom nobody knows what they may
+    /// see.
+    pub fn fields_masked_for_anybody(&self) -> Option<Arc<FieldMasks>> {
+        self.0.policy.load().fields_masked_for_anybody(&self.0.resource.name)
     }
 
     /// Resolves when something of the resource is masked for whoever is asking: for what masks can't be applied to.

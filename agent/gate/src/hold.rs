@@ -122,7 +122,7 @@ impl Hold {
             policy: self.gate.policy_digest(),
             action: self.id,
             name: self.name.into(),
-            text: shown(self.text.as_bytes()),
+            text: shown(matter.text.as_ref().unwrap_or(&self.text).as_bytes()),
             particulars: std::iter::once(at).chain(particulars).collect(),
             holds: self.verdict.holds.clone(),
             exact: matter.exact.finish(),

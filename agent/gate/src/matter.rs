@@ -13,6 +13,7 @@ pub struct Matter {
     pub(crate) particulars: Vec<(String, Vec<u8>)>,
     pub(crate) server: Option<String>,
     pub(crate) definitions: Option<[u8; 32]>,
+    pub(crate) text: Option<String>,
 }
 
 /// What was asked, in short: as long as it is the same, a yes is for it.
@@ -29,7 +30,12 @@ impl Matter {
     pub fn new(text: &[u8]) -> Self {
         let mut exact = Parts::new("matter");
         exact.add(text);
-        Self { exact, particulars: Vec::new(), server: None, definitions: None }
+        Self { exact, particulars: Vec::new(), server: None, definitions: None, text: None }
+    }
+
+    /// Shown to approvers as this, in place of the recorded text: still through the resource's content masks.
+    pub fn reading(self, text: String) -> Self {
+        Self { text: Some(text), ..self }
     }
 
     /// For the server of this name, where the client names it and it is known to be one of its destination's: else it is known by

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    Carried, ContentMask, Effect, Held, Issuer, Item, Principal, Resource, Shape, StandingMasks, Value,
-    Verdict, Vocabulary,
+    Carried, ContentMask, Effect, FieldMasks, Held, Issuer, Item, Principal, Resource, Shape, StandingMasks,
+    Value, Verdict, Vocabulary,
     index::{Index, Indices},
     issuer::Who,
     plan::{self, Active, Planned},
@@ -184,6 +184,12 @@ impl Engine {
     pub(crate) fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
         let rules = self.rules.iter().filter(|rule| rule.resources.contains(resource));
         plan::content(&self.active(rules))
+    }
+
+    /// The masks on fields of a resource, whomever they are for.
+    pub(crate) fn fields_masked_for_anybody(&self, resource: &str) -> Option<Arc<FieldMasks>> {
+        let rules = self.rules.iter().filter(|rule| rule.resources.contains(resource));
+        plan::fields(&self.active(rules))
     }
 
     /// Those of these rules that are for this principal.

@@ -73,7 +73,7 @@ pub(crate) fn plan<'a>(
 }
 
 /// The masks on fields, to be looked up when the answer comes.
-fn fields(active: &[Active<'_>]) -> Option<Arc<FieldMasks>> {
+pub(crate) fn fields(active: &[Active<'_>]) -> Option<Arc<FieldMasks>> {
     let masks =
         active.iter().filter_map(|active| Some((active.mask.columns.clone()?, active.mask.show.clone())));
     let masks: Vec<_> = masks.collect();

@@ -3,9 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    ContentMask, Dns, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape, ShieldedFiles,
-    SourceFile, StandingMasks, Subject, UnixPass, Verdict, Vocabulary, case::Case, decide::Engine, load,
-    raw::RawFile,
+    ContentMask, Dns, FieldMasks, Issuer, Pass, Principal, Problem, Requirement, Resource, Shape,
+    ShieldedFiles, SourceFile, StandingMasks, Subject, UnixPass, Verdict, Vocabulary, case::Case,
+    decide::Engine, load, raw::RawFile,
 };
 
 /// A loaded bundle: everything it says, checked and compiled.
@@ -69,6 +69,11 @@ impl Policy {
     /// What content masks hide of a resource, from whomever: for those of whom nobody knows what they may see.
     pub fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
         self.engine.masked_for_anybody(resource)
+    }
+
+    /// The same of masks on fields.
+    pub fn fields_masked_for_anybody(&self, resource: &str) -> Option<Arc<FieldMasks>> {
+        self.engine.fields_masked_for_anybody(resource)
     }
 
     /// The resource of this name.

@@ -68,6 +68,12 @@ impl FieldMasks {
         covering.reduce(|a, b| plan::stricter(a, b))
     }
 
+    /// How what has to do with all of these fields is shown, where one of them is masked: the way that shows least.
+    pub fn strictest<'f>(&self, fields: impl IntoIterator<Item = &'f str>) -> Option<Arc<Show>> {
+        let shows = fields.into_iter().filter_map(|field| self.show(field));
+        shows.reduce(|a, b| plan::stricter(a, b)).cloned()
+    }
+
     /// Whether these come from the same masks of the bundle.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_same = |((columns, show), (others, shown)): (&(Arc<_>, Arc<_>), &(Arc<_>, Arc<_>))| {

@@ -115,6 +115,7 @@ pub(crate) struct Database {
     /// fails, holds up the others by one look-up at the most.
     turns: Turns,
     line: tokio::sync::Mutex<Option<CatalogLine>>,
+    marked: Mutex<Option<marks::Marked>>,
 }
 
 /// What is known of one database of one server, whichever bundles and resources lead there.
@@ -183,6 +184,7 @@ impl Database {
             facts,
             turns: Turns::new(1, 1),
             line: tokio::sync::Mutex::default(),
+            marked: Mutex::default(),
         }
     }
 
@@ -219,6 +221,16 @@ impl Database {
     /// What a text does at this generation, if that is remembered.
     pub(crate) fn known(&self, text: &str, generation: u64) -> Option<Arc<Statements>> {
         self.facts.shapes.get(text, generation)
+    }
+
+    /// Which columns the values of a text have to do with, in a session that has created these relations. None where that can't be
+    /// told at once.
+    pub(crate) fn ties(&self, text: &str, overlay: &Overlay) -> Option<Vec<sql::Tie>> {
+        if text.len() > sql::SHORT {
+            return None;
+        }
+        let parsed = sql::parse(text, &self.limits).ok()?;
+        sql::ties(FEW_STEPS, &parsed, &self.facts.catalog, overlay)
     }
 
     /// What a text does in a session that has created these relations.

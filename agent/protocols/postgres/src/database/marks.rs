@@ -1,6 +1,10 @@
 //! What an answer is bound to of what others have defined in the database.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tidegate_gate::{
     Gate, Parts,
@@ -15,7 +19,7 @@ use crate::sql;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a statement runs by, as far as others may define it anew.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RunsBy {
     relations: BTreeSet<Arc<str>>,
     /// Functions and operators.
@@ -24,6 +28,14 @@ pub(crate) struct RunsBy {
     anything: bool,
     /// It changes definitions, for which functions may be waiting.
     defines: bool,
+}
+
+/// What the catalog said last, and when it was asked.
+#[derive(Debug, Clone)]
+pub(super) struct Marked {
+    by: RunsBy,
+    begun: Instant,
+    digest: [u8; 32],
 }
 
 impl RunsBy {
@@ -49,6 +61,17 @@ impl RunsBy {
     fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+
+    /// As the catalog is asked.
+    fn parameters(&self) -> [String; 3] {
+        let words = [self.anything.then_some("anything"), self.defines.then_some("defines")];
+        let words: Vec<Arc<str>> = words.into_iter().flatten().map(Arc::from).collect();
+        [
+            sql::names_parameter(&self.relations),
+            sql::names_parameter(&self.functions),
+            sql::names_parameter(&words),
+        ]
+    }
 }
 
 impl Database {
@@ -58,25 +81,40 @@ impl Database {
         if by.is_nothing() {
             return Ok(None);
         }
+        let arrived = Instant::now();
         let read = async {
             let _turn = self.turns.of(gate.principal().process.sharer()).await;
-            let (relations, functions) =
-                (sql::names_parameter(&by.relations), sql::names_parameter(&by.functions));
-            let words = [by.anything.then_some("anything"), by.defines.then_some("defines")];
-            let words: Vec<Arc<str>> = words.into_iter().flatten().map(Arc::from).collect();
-            let words = sql::names_parameter(&words);
             let mut line = self.line.lock().await;
-            self.answer(&mut line, sql::MARKS, &[&relations, &functions, &words], gate).await
+            // Others have asked the same meanwhile: hundreds may wait at once.
+            let last = self.marked().clone().filter(|last| last.begun >= arrived && last.by == *by);
+            if let Some(last) = last {
+                return Ok(last.digest);
+            }
+            let begun = Instant::now();
+            let rows =
+                self.answer(&mut line, sql::MARKS, &by.parameters().each_ref().map(|p| &**p), gate).await?;
+            let digest = digest(rows);
+            *self.marked() = Some(Marked { by: by.clone(), begun, digest });
+            Ok(digest)
         };
-        let mut marks = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
+        let read = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
             Err(Misunderstood::Catalog(format!("nobody has told within {PATIENCE:?} what is defined in it")))
-        })?;
-        marks.sort_unstable();
-        marks.dedup();
-        let mut parts = Parts::new("marks");
-        parts.list(marks.iter());
-        Ok(Some(parts.finish()))
+        });
+        read.map(Some)
     }
+
+    fn marked(&self) -> MutexGuard<'_, Option<Marked>> {
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of rows in any order, some of them more than once.
+fn digest(mut rows: Vec<String>) -> [u8; 32] {
+    rows.sort_unstable();
+    rows.dedup();
+    let mut parts = Parts::new("marks");
+    parts.list(rows.iter());
+    parts.finish()
 }
 
 #[cfg(test)]

@@ -9,10 +9,15 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 use aws_lc_rs::digest::{SHA256, digest};
 use tidegate_gate::{
     Matter,
-    policy::{Item, Value},
+    policy::{Item, Shape, Value},
 };
 
-use super::{asking::recorded, names::Prepared, refuse::Refused};
+use super::{
+    asking::recorded,
+    names::Prepared,
+    refuse::Refused,
+    veil::{Veil, Veiled},
+};
 use crate::sql::{Effect, Setting, Statement, changes_nothing};
 
 /// More changes than this, or more bytes of them, are more than a person can be shown.
@@ -42,6 +47,8 @@ pub(super) struct Changes {
 struct Change {
     exact: [u8; 32],
     shown: String,
+    /// What rules saw of it.
+    shape: Arc<Shape>,
     /// When it was sent.
     moment: u64,
     /// What it decides, and all that it does.
@@ -107,7 +114,8 @@ impl Changes {
             shown => shown.chars().take(SHOWN_BYTES + 1).collect(),
         };
         let (local, decides) = (kind == Kind::Local, decides(prepared).filter(|_| kind == Kind::Lasting));
-        self.latest.push_back(Change { exact, shown, moment: self.moment, decides, local, ended: false });
+        let (shape, moment) = (prepared.shape.clone(), self.moment);
+        self.latest.push_back(Change { exact, shown, shape, moment, decides, local, ended: false });
         if self.latest.len() > KEPT {
             self.latest.pop_front();
             self.lost = Some(self.moment);
@@ -172,7 +180,7 @@ impl Changes {
     }
 
     /// Adds them to what an answer is bound to, and to what approvers see: all of them, or it is refused.
-    pub(super) fn told(&self, mut matter: Matter) -> Result<Matter, Refused> {
+    pub(super) fn told(&self, mut matter: Matter, veil: Option<&Veil>) -> Result<Matter, Refused> {
         let startup: Vec<String> =
             self.startup.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let shown = startup.iter().chain(self.latest.iter().map(|change| &change.shown));
@@ -192,7 +200,8 @@ impl Changes {
         }
         for change in &self.latest {
             let exact = [&change.exact[..], &[u8::from(change.ended)]].concat();
-            matter = matter.shown_as("session", &exact, change.shown.as_bytes());
+            let shown = Veiled::over(veil, &change.shape).text(&change.shown);
+            matter = matter.shown_as("session", &exact, shown.as_bytes());
         }
         if let Some(doubt) = self.doubt {
             let exact = format!("{} {doubt}", self.session);

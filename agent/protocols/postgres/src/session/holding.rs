@@ -23,6 +23,7 @@ use super::{
     names::{Known, Name, Parameter, Parameters, Prepared},
     refuse::{self, Refused},
     typed,
+    veil::Veiled,
 };
 use crate::{
     database::RunsBy,
@@ -125,24 +126,29 @@ impl Session {
     /// whom, and by what the session has changed of itself.
     fn matter(&self, prepared: &Prepared) -> Result<Matter, Refused> {
         names_its_rows(prepared)?;
+        let veil = self.veil();
+        let veil = veil.as_ref();
         let matter = Matter::new(prepared.text.as_bytes())
+            .reading(self.readable(veil, prepared))
             .with("database", self.database.name().as_bytes())
             .with("signed in as", self.user.as_bytes());
-        let mut matter = self.since_prepared(self.changes.told(matter)?, prepared)?;
+        let mut matter = self.since_prepared(self.changes.told(matter, veil)?, prepared)?;
         let names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
         for name in names {
             if let Known::As(meant) = self.names.known(name.0, &name.1) {
                 names_its_rows(&meant)?;
                 let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
-                matter = self.since_prepared(matter.with(label, meant.text.as_bytes()), &meant)?;
+                let shown = self.readable(veil, &meant);
+                matter = matter.shown_as(label, meant.text.as_bytes(), shown.as_bytes());
+                matter = self.since_prepared(matter, &meant)?;
                 if !meant.types.is_empty() {
                     let label = format!("{} takes", String::from_utf8_lossy(&name.1));
                     matter = matter.with(label, types_of(&meant).as_bytes());
                 }
-                matter = meant.parameters.told(matter)?;
+                matter = meant.parameters.told(matter, &self.veiled(veil, &meant))?;
             }
         }
-        let mut matter = prepared.parameters.told(matter)?;
+        let mut matter = prepared.parameters.told(matter, &self.veiled(veil, prepared))?;
         if prepared.statements.list.iter().any(|statement| matches!(statement.effect, Effect::CopyIn)) {
             let unseen =
                 "comes after the answer: it counts for whatever is copied then, and nobody sees that before";
@@ -328,7 +334,7 @@ impl Parameters {
     }
 
     /// Adds them to what approvers see.
-    fn told(&self, mut matter: Matter) -> Result<Matter, Refused> {
+    fn told(&self, mut matter: Matter, veiled: &Veiled<'_>) -> Result<Matter, Refused> {
         let all = match self {
             Self::None => return Ok(matter),
             Self::Unseen => {
@@ -339,7 +345,11 @@ impl Parameters {
         };
         for (index, parameter) in all.iter().enumerate() {
             let label = format!("${}{}", index + 1, parameter.kind());
-            matter = matter.shown_as(label, &parameter.exact(), &parameter.shown());
+            let shown = match &parameter.value {
+                None => parameter.shown(),
+                Some(_) => veiled.parameter(index + 1, parameter.shown()),
+            };
+            matter = matter.shown_as(label, &parameter.exact(), &shown);
         }
         Ok(matter)
     }

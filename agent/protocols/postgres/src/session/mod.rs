@@ -19,6 +19,7 @@ mod results;
 mod transcript;
 mod typed;
 mod understanding;
+mod veil;
 
 use std::{
     future::poll_fn,

@@ -48,6 +48,7 @@ impl Tracer<'_> {
         let source = insert.select_stmt.as_deref().map(|query| self.query(query, &with)).transpose()?;
         let source = source.unwrap_or_default();
         let written = order.as_deref().unwrap_or_default();
+        self.tie_rows(insert.select_stmt.as_deref(), order.as_deref(), &target.range.tables);
         let count = if source.rest.is_some() { written.len() } else { source.list.len() };
         self.write(&target, written.iter().take(count));
         let excluded = self.fill(&target, order.as_deref(), &source);
@@ -242,7 +243,12 @@ impl Tracer<'_> {
     /// SET clauses: what is written, and what is copied.
     fn assignments(&mut self, list: &[Node], target: &Target, scope: &Scope<'_>) -> Result<()> {
         for column in targets(list) {
+            let before = self.tied();
             let flow = self.optional(column.val.as_deref(), scope)?;
+            self.tie_to(
+                before,
+                target.range.tables.iter().map(|table| format!("{table}.{}", column.name).into()),
+            );
             for step in &column.indirection {
                 if let Some(NodeEnum::AIndices(index)) = inner(step) {
                     self.computed(index.lidx.as_deref().into_iter().chain(index.uidx.as_deref()), scope)?;

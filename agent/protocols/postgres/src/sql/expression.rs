@@ -28,8 +28,13 @@ impl Tracer<'_> {
     pub(super) fn expression(&mut self, node: &Node, scope: &Scope<'_>) -> Result<Flow> {
         let Some(node) = &node.node else { return Ok(Flow::default()) };
         self.bounded()?;
+        let before = self.tied();
         let flow = self.flow(node, scope)?;
         self.spend(flow.cost());
+        // What AND and OR join has nothing to do with each other.
+        if !matches!(node, NodeEnum::BoolExpr(_)) {
+            self.tie_since(before, &flow);
+        }
         if !matches!(node, NodeEnum::ColumnRef(_)) {
             self.compute(&flow);
         }
@@ -38,9 +43,11 @@ impl Tracer<'_> {
 
     fn flow(&mut self, node: &NodeEnum, scope: &Scope<'_>) -> Result<Flow> {
         match node {
-            NodeEnum::AConst(_)
-            | NodeEnum::ParamRef(_)
-            | NodeEnum::SetToDefault(_)
+            NodeEnum::AConst(_) | NodeEnum::ParamRef(_) => {
+                self.meet(node);
+                Ok(Flow::default())
+            }
+            NodeEnum::SetToDefault(_)
             | NodeEnum::SqlvalueFunction(_)
             | NodeEnum::MergeSupportFunc(_)
             | NodeEnum::String(_)

@@ -61,6 +61,7 @@ mod subject;
 mod suppose;
 #[cfg(test)]
 mod tests;
+mod ties;
 mod tracer;
 mod tree;
 mod utility;
@@ -77,6 +78,7 @@ pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
 pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements, Unsettled};
+pub(crate) use ties::{Kind, Piece, Place, Tie, pieces, ties};
 pub(crate) use tracer::WORK;
 pub(crate) use tree::{LARGEST as LARGEST_TREE, SHORT, tree};
 pub(crate) use vocabulary::VOCABULARY;

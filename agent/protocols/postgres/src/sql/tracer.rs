@@ -17,6 +17,7 @@ use super::{
     functions,
     parse::NotUnderstood,
     statement::{Overlay, Statement, Statements, Unsettled, add},
+    ties::Tie,
 };
 
 pub(super) type Result<T> = std::result::Result<T, NotUnderstood>;
@@ -54,6 +55,8 @@ pub(super) struct Tracer<'a> {
     computed: BTreeSet<Path>,
     untraced: Option<Arc<str>>,
     touched: BTreeSet<Path>,
+    /// Where constants and parameters stand, if that is asked for: see [`ties`](super::ties).
+    pub(super) ties: Option<Vec<Tie>>,
     /// Steps taken so far: see [`WORK`].
     pub(super) work: usize,
     /// How many it may take.
@@ -117,6 +120,7 @@ impl<'a> Tracer<'a> {
             computed: BTreeSet::new(),
             untraced: None,
             touched: BTreeSet::new(),
+            ties: None,
             work: 0,
             most_work: WORK,
         }

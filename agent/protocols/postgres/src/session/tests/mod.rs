@@ -21,4 +21,5 @@ mod sign_ins;
 mod stage;
 mod standby;
 mod understanding;
+mod veil;
 mod versions;
