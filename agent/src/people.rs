@@ -8,8 +8,8 @@ use tidegate_approvals::{
     webhooks::{Retries, Webhooks},
 };
 use tidegate_approvals_web::{Login, Logins, Pages, Server, Ticket, Tls};
-use tidegate_gate::{BoxFuture, Credentials};
-use tidegate_identity::{Application, Registry, Tie};
+use tidegate_gate::{BoxFuture, Credentials, policy::Identity};
+use tidegate_identity::{Application, Registry, Terms, Tie};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_postgres::config::SslMode;
 
@@ -171,10 +171,22 @@ impl Logins for Browsers {
     ) -> BoxFuture<'a, Result<Login, String>> {
         Box::pin(async move {
             let redeemed = self.registry.redeem_code(&self.application, code, issuer, tie(ticket)).await;
-            let (identity, terms) = redeemed.map_err(|defect| defect.to_string())?;
-            let registry = self.registry.clone();
-            Ok(Login { identity, counts: Arc::new(move || registry.stands(&terms)) })
+            redeemed.map(|let_in| self.login(let_in)).map_err(|defect| defect.to_string())
         })
+    }
+
+    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Login, String>> {
+        Box::pin(async move {
+            let borne = self.registry.borne(&self.application, token).await;
+            borne.map(|let_in| self.login(let_in)).map_err(|defect| defect.to_string())
+        })
+    }
+}
+
+impl Browsers {
+    fn login(&self, (identity, terms): (Identity, Terms)) -> Login {
+        let registry = self.registry.clone();
+        Login { identity, counts: Arc::new(move || registry.stands(&terms)) }
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{
     Defect, Registry,
     device::{Client, NoTokens},
     oauth,
-    registry::Known,
+    registry::{Known, now},
     token::Token,
+    verify::moment,
 };
 
 /// What the agent is to an issuer whose people come by browser.
@@ -30,6 +31,9 @@ pub struct Application {
     /// Where browsers come back to.
     pub redirect: Url,
 }
+
+/// How long ago a token may have been given that is borne in place of a login, in seconds: as long as that counts.
+const BORNE: i64 = 1_800;
 
 /// What ties an issuer's answer to the browser that was sent there: each unguessable, and of one login.
 #[derive(Clone, Copy)]
@@ -101,6 +105,17 @@ impl Registry {
             return Err(Defect::Claim("nonce", "that of this login"));
         }
         Ok((verified.identity, Terms(known.issuer.clone())))
+    }
+
+    /// Who an ID token is of that this application was given within the last half hour, by whatever grant.
+    pub async fn borne(&self, application: &Application, token: &str) -> Result<(Identity, Terms), Defect> {
+        let known = self.of_application(application)?;
+        let verified = self.inner.verify(&known, token.as_bytes(), &application.client).await?;
+        let given = moment(&Token::parse(token.as_bytes())?.claims, "iat")?;
+        match given.is_some_and(|given| now().saturating_sub(given) <= BORNE) {
+            true => Ok((verified.identity, Terms(known.issuer.clone()))),
+            false => Err(Defect::Claim("iat", "within the last half hour")),
+        }
     }
 
     /// Whether the bundle in force has the very issuer that somebody logged in at.

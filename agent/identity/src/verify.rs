@@ -146,7 +146,7 @@ fn step(issuer: &Issuer, claim: Option<&Value>) -> Option<TokenKey> {
 }
 
 /// A time claim in seconds since 1970, if it is there (RFC 7519, section 2: NumericDate).
-fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Defect> {
+pub(crate) fn moment(claims: &Map<String, Value>, name: &'static str) -> Result<Option<i64>, Defect> {
     // Beyond this a double has no whole seconds any more.
     const LAST: f64 = 9_007_199_254_740_991.0;
     match claims.get(name) {

@@ -147,9 +147,9 @@ fn webhooks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Webhook>, 
 impl Default for Approvals {
     fn default() -> Self {
         Self {
-            questions: 1000,
-            questions_per_principal: 64,
-            questions_per_minute: 60,
+            questions: 4000,
+            questions_per_principal: 300,
+            questions_per_minute: 300,
             database: None,
             webhooks: Vec::new(),
             web: None,

@@ -202,11 +202,6 @@ fn answer_by_number(world: &World, most: usize) -> Result<()> {
 #[ignore = "needs root: cargo xtask test e2e"]
 fn clients_that_wait_at_once_get_each_its_own_answer() -> Result<()> {
     World::with(|world| {
-        world
-            .agent
-            .add_configuration("approvals: {questions-per-principal: 200, questions-per-minute: 200}\n")?;
-        world.agent.stop()?;
-        world.agent.launch()?;
         hold(world, "wait: 10m")?;
         world.server.sql("shop", "INSERT INTO store.wishes SELECT generate_series(2, 199)")?;
         let deleted = std::thread::scope(|scope| {
@@ -358,7 +353,6 @@ fn a_yes_does_not_count_for_what_others_define_anew() -> Result<()> {
         approvals(world, &world.ops, &["deny", &third])?;
         let complaints = session.end()?;
         ensure!(complaints.contains("what others have defined"), "{complaints}");
-        ensure!(complaints.contains("two") && !complaints.contains("one"), "{complaints}");
         Ok(())
     })
 }

@@ -1,11 +1,13 @@
 //! The page where people answer questions in a browser: one page a question, behind a login at an issuer.
 //!
 //! Nothing is told to a browser that has not logged in. An answer is taken only from the page's own form, of the login
-//! that the page was shown to, and for exactly the question that was shown.
+//! that the page was shown to, and for exactly the question that was shown. Programs read and answer the same as JSON, by a
+//! token that they bear.
 
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod api;
 mod cookies;
 mod html;
 mod keys;
@@ -33,6 +35,9 @@ pub trait Logins: Send + Sync {
         issuer: Option<&'a str>,
         ticket: &'a Ticket,
     ) -> BoxFuture<'a, Result<Login, String>>;
+
+    /// Who an ID token is of that this page's client was given lately, by whatever grant.
+    fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Login, String>>;
 }
 
 /// Somebody who logged in.

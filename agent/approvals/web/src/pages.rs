@@ -20,8 +20,8 @@ use crate::{
     sessions::{Secret, Sessions},
 };
 
-/// Longest form, in bytes: a reason of 500 characters, each escaped, and a little more.
-const LONGEST: usize = 8 * 1024;
+/// Longest form or answer, in bytes: a reason of 500 characters, each escaped, and a little more.
+pub(crate) const LONGEST: usize = 8 * 1024;
 /// Longest id of a question.
 const LONGEST_ID: usize = 32;
 /// Longest code of an issuer.
@@ -43,8 +43,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
 
 /// The pages of one desk.
 pub struct Pages {
-    desk: Desk,
-    logins: Arc<dyn Logins>,
+    pub(crate) desk: Desk,
+    pub(crate) logins: Arc<dyn Logins>,
     origin: String,
     keys: Keys,
     sessions: Sessions,
@@ -56,7 +56,7 @@ struct Visitor {
     secret: Secret,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 impl Pages {
     /// Pages that browsers reach at this URL. None without randomness.
@@ -70,6 +70,7 @@ impl Pages {
         let headers = &head.headers;
         let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         let mut answer = match (&head.method, &path[..]) {
+            (method, ["api", "approvals", rest @ ..]) => self.api((method, headers), rest, body).await,
             (&Method::GET, ["style.css"]) => style(),
             (&Method::GET, ["approvals", id]) if is_id(id) => self.look(headers, id).await,
             (&Method::GET, ["callback"]) => {
@@ -247,7 +248,7 @@ impl Pages {
 }
 
 /// Letters, digits and dashes: it goes into paths and cookies.
-fn is_id(id: &str) -> bool {
+pub(crate) fn is_id(id: &str) -> bool {
     !id.is_empty()
         && id.len() <= LONGEST_ID
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')

@@ -73,6 +73,33 @@ async fn who_comes_back_with_the_code_of_this_login_is_known_as_long_as_the_bund
 }
 
 #[tokio::test]
+async fn a_token_that_is_borne_counts_if_this_client_was_given_it_lately() {
+    let world = World::new().await;
+    let borne = async |claims: &Value| {
+        let token = world.signer.sign(claims);
+        world.registry.borne(&application(), &token).await.map(|(identity, _)| identity.subject)
+    };
+    let sound = sound(&world);
+    assert_eq!(&*borne(&sound).await.unwrap(), "alice");
+    let with = |name: &str, value: Value| {
+        let mut claims = sound.clone();
+        claims[name] = value;
+        claims
+    };
+    for (claims, refused) in [
+        (with("aud", json!("another")), Defect::Audience(CLIENT.into())),
+        (with("iat", json!(now() - 1_860)), Defect::Claim("iat", "within the last half hour")),
+        (with("iss", json!("https://evil.example")), Defect::Issuer(world.stub.url.clone())),
+    ] {
+        assert_eq!(borne(&claims).await.unwrap_err(), refused);
+    }
+    let token = world.signer.sign(&sound);
+    let forged = format!("{}x", token.split_at(token.len() - 2).0);
+    assert!(world.registry.borne(&application(), &forged).await.is_err());
+    assert!(world.registry.borne(&application(), "").await.is_err());
+}
+
+#[tokio::test]
 async fn a_browser_is_sent_with_what_its_answer_must_match() {
     let world = World::new().await;
     publish(&world, &json!({"code_challenge_methods_supported": ["plain", "S256"]}));
