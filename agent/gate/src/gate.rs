@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_policy::{
-    Carried, Effect, FieldMasks, Fill, Principal, Resource, Shape, StandingMasks, Verdict,
+    Address, Carried, Effect, FieldMasks, Fill, Host, Principal, Resource, Shape, StandingMasks, Verdict,
 };
 use tokio::net::TcpStream;
 
@@ -88,6 +88,16 @@ impl Gate {
     /// The resource asked for.
     pub fn resource(&self) -> &Arc<Resource> {
         &self.0.resource
+    }
+
+    /// The name of the resource that a host's name and port are, if the bundle has one there.
+    pub fn resource_at(&self, host: &str, port: u16) -> Option<Arc<str>> {
+        let policy = self.0.policy.load();
+        let is_it = |address: &Address| {
+            address.port == Some(port) && matches!(&address.host, Host::Name(name) if **name == *host)
+        };
+        let found = policy.resources.iter().find(|resource| resource.addresses.iter().any(is_it));
+        found.map(|resource| resource.name.clone())
     }
 
     /// Where the client meant to connect.

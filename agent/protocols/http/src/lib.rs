@@ -36,6 +36,7 @@ mod tests;
 mod tour;
 mod traces;
 mod transcript;
+mod tunnel;
 mod upstream;
 mod vocabulary;
 mod websocket;

@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) wait: Duration,
     /// What the messages of gRPC are.
     pub(crate) descriptors: Option<Descriptors>,
+    /// What its tunnels are for, if it is a forward proxy.
+    pub(crate) proxy: Option<Tunnels>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -56,6 +58,7 @@ struct Raw {
     /// In seconds.
     wait: Option<u64>,
     descriptors: Option<PathBuf>,
+    proxy: Option<Tunnels>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -67,8 +70,18 @@ enum Trick {
     MethodParameters,
 }
 
+/// What a forward proxy's tunnels are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Tunnels {
+    /// TLS to the very name that they lead to.
+    Tls,
+    /// Whatever is in them.
+    Opaque,
+}
+
 const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}, \
-                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds), descriptors (a file of gRPC's, as protoc makes it)";
+                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds), descriptors (a file of gRPC's, as protoc makes it), proxy (tls or opaque, for a forward proxy)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
@@ -96,6 +109,10 @@ impl Options {
                 "options: S3 reads an encoded slash as a slash: a rule on one path would be for another";
             return Err(ConfigError::in_option("tolerate", message));
         }
+        if raw.proxy.is_some() && !sign_in.is_for_proxies() {
+            let message = "options: a forward proxy is signed in to by bearer, basic or a header field";
+            return Err(ConfigError::in_option("sign-in", message));
+        }
         let added = added(&raw.hosts)?;
         Ok(Self {
             hosts: hosts(resource, &added),
@@ -110,6 +127,7 @@ impl Options {
             },
             h2c: raw.h2c,
             wait,
+            proxy: raw.proxy,
             descriptors: raw.descriptors.map(|path| descriptors(resource, &path)).transpose()?,
         })
     }

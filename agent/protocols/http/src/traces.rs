@@ -354,6 +354,7 @@ mod tests {
             h2c: false,
             wait: Duration::ZERO,
             descriptors: None,
+            proxy: None,
         };
         let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());
         let shown = traces.take("<Token-0>FwoGZXIvYXdzEBY</Token-0>\n".into()).unwrap();

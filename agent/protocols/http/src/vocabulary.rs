@@ -9,8 +9,8 @@ const fn word(name: &'static str) -> Word {
     Word { name, spelled_out: false }
 }
 
-/// Methods of RFC 9110, 5789, 3253, 3744, 4791, 4918, 5323 and 6352. TRACE and CONNECT are not among them: nobody sends
-/// them through the gate.
+/// Methods of RFC 9110, 5789, 3253, 3744, 4791, 4918, 5323 and 6352. TRACE is not among them, as nobody sends it through the
+/// gate, nor CONNECT, which is an action of its own.
 static METHODS: &[Word] = &[
     word("GET"),
     word("HEAD"),
@@ -46,8 +46,10 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
                 // Everything behind it is messages.
                 Word { name: "websocket", spelled_out: true },
                 word("message"),
+                // What is in it nobody sees.
+                Word { name: "connect", spelled_out: true },
             ]),
-            about: "what is done: a request, asking for a WebSocket, a message over one",
+            about: "what is done: a request, asking for a WebSocket, a message over one or in a call of gRPC, a proxy's tunnel",
         },
         FieldSpec {
             name: "message",
@@ -57,7 +59,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
         FieldSpec {
             name: "to",
             kind: FieldKind::Word(&[word("server"), word("client")]),
-            about: "whom a WebSocket's message is for",
+            about: "whom a message is for",
         },
         FieldSpec { name: "method", kind: FieldKind::Word(METHODS), about: "the method" },
         FieldSpec {
@@ -65,6 +67,7 @@ pub(crate) static VOCABULARY: Vocabulary = Vocabulary {
             kind: FieldKind::Text,
             about: "the host asked, in lower case, without a port",
         },
+        FieldSpec { name: "port", kind: FieldKind::Number, about: "the port that a proxy's tunnel leads to" },
         FieldSpec {
             name: "path",
             kind: FieldKind::Path,

@@ -9,11 +9,13 @@ use tidegate_gate::policy::{Host, Misread, Resource, Shape, TlsMode};
 use crate::{
     options::Options,
     request::{Asked, Way},
+    tunnel::Destination,
     wire,
 };
 
 /// The shape of a request that is written as `GET /path`, or `GET https://host/path?query`, with header fields on the lines
-/// that follow, and behind an empty line its body. Without a host it is the resource's first.
+/// that follow, and behind an empty line its body. Without a host it is the resource's first. A tunnel through a forward proxy is
+/// `CONNECT host:port`.
 pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, Misread> {
     let options = Options::of(resource).map_err(|error| error.message)?;
     let (head, body) = match text.split_once("\n\n") {
@@ -25,6 +27,12 @@ pub fn shape_of_request(resource: &Resource, text: &str) -> Result<Shape, Misrea
     let (Some(method), Some(target), None) = (words.next(), words.next(), words.next()) else {
         return Err("write a method and a target: GET /path".into());
     };
+    if method == "CONNECT" && options.proxy.is_some() {
+        let destination = Destination::parse(target)?;
+        return destination
+            .is_nobody_s()
+            .map_or_else(|| Ok(destination.shape()), |why| Err(Misread::Refused(why)));
+    }
     let headers = headers(lines)?;
     let (way, scheme, authority, path) = addressed(resource, &options, target)?;
     let length = headers.get(http::header::CONTENT_LENGTH).map(wire::content_length).transpose();

@@ -8,6 +8,7 @@ mod messages;
 mod oauth2;
 mod signing;
 mod stage;
+mod tunnels;
 
 use std::fs;
 

@@ -68,6 +68,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             }
             Err(error) => return malformed(session, &mut reader, &mut write, error).await,
         };
+        if session.is_for_a_tunnel(&head) {
+            return tunnel(session, &head, framing, reader, write).await;
+        }
         match one(session, head, framing, &mut reader, &mut write).await? {
             Next::Request => {}
             Next::Close => return linger(&mut reader, &mut write).await,
@@ -93,6 +96,41 @@ async fn switch<S: AsyncRead + AsyncWrite + Send + Unpin>(
     write.write_all(&head).await.map_err(lost)?;
     write.flush().await.map_err(lost)?;
     session.relay(reader.read.unsplit(write), switched).await
+}
+
+/// Opens a tunnel and carries what is in it; whoever may have none is told so, and asks again over another connection.
+async fn tunnel<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    session: &Session,
+    head: &Head,
+    framing: Framing,
+    mut reader: Reader<S>,
+    mut write: WriteHalf<S>,
+) -> Result<(), ServeError> {
+    const EARLY: &str = "it sent more before its tunnel was there";
+    if !reader.buffer.is_empty() {
+        return Err(ServeError::Client(EARLY.into()));
+    }
+    let opened = tokio::select! {
+        opened = Box::pin(session.tunnel(head, framing)) => opened,
+        count = reader.fill() => {
+            let why = if matches!(count, Ok(1..)) { EARLY } else { "it went away" };
+            return Err(ServeError::Client(why.into()));
+        }
+    };
+    match opened {
+        Err(problem) => {
+            let (head, body) = problem.response(session.gate.session(), problem::Reader::Any).into_parts();
+            let mut responder = H1Responder::last(&mut write);
+            responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await?;
+            linger(&mut reader, &mut write).await
+        }
+        Ok(tunnel) => {
+            let lost = |error: std::io::Error| ServeError::Client(error.to_string());
+            write.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.map_err(lost)?;
+            write.flush().await.map_err(lost)?;
+            Box::pin(session.carry_bytes(reader.read.unsplit(write), tunnel)).await
+        }
+    }
 }
 
 /// What may follow a request.
@@ -170,14 +208,7 @@ async fn malformed<S: AsyncRead + AsyncWrite + Send>(
     session.gate.refuse("request", "(not understood)", &why);
     let problem = Problem::new(error.status(), format!("this is no request that the gate takes: {why}"));
     let (head, body) = problem.response(session.gate.session(), problem::Reader::Any).into_parts();
-    let mut responder = H1Responder {
-        write,
-        is_head: false,
-        version: Version::HTTP_11,
-        last: true,
-        expects: false,
-        begun: false,
-    };
+    let mut responder = H1Responder::last(write);
     responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await?;
     linger(reader, write).await?;
     Err(ServeError::Client(why))
@@ -335,7 +366,13 @@ struct H1Responder<'a, S> {
     begun: bool,
 }
 
-impl<S: AsyncWrite + Send> H1Responder<'_, S> {
+impl<'a, S: AsyncWrite + Send> H1Responder<'a, S> {
+    /// For an answer of the gate's own, behind which the connection closes.
+    fn last(write: &'a mut WriteHalf<S>) -> Self {
+        let version = Version::HTTP_11;
+        Self { write, is_head: false, version, last: true, expects: false, begun: false }
+    }
+
     /// The body's next part. While there is none, nobody waits for what is still in `out`.
     async fn next(
         &mut self,

@@ -62,6 +62,11 @@ impl SignIn {
         }
     }
 
+    /// Whether a tunnel can be asked for so: there is nothing but header fields to sign in with.
+    pub(crate) fn is_for_proxies(&self) -> bool {
+        matches!(self, Self::Fitting | Self::Bearer | Self::Basic | Self::Header(_) | Self::OAuth2(_))
+    }
+
     /// What tokens are asked for, if they are.
     pub(crate) fn grant(&self) -> Option<&Grant> {
         if let Self::OAuth2(grant) = self { Some(grant) } else { None }

@@ -16,6 +16,7 @@ mod slow;
 mod stage;
 mod streaming;
 mod tricks;
+mod tunnels;
 mod untaken;
 mod upstreams;
 mod versions;
