@@ -1,25 +1,22 @@
 //! A session between a client that says any bytes and an upstream that answers what a test wants.
 
+mod authority;
+mod upstream;
+mod vouched;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
-    server::{NoClientAuth, WebPkiClientVerifier, danger::ClientCertVerifier},
-};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use tidegate_gate::{
-    BoxFuture, ClientIo, Credential, CredentialError, Credentials, Gate, Identified, Masker, Opening, Origin,
-    Proof, Proofs, Protocol, Rates, Secret, ServeError, Stopping,
+    ClientIo, Credential, Gate, Masker, Opening, Origin, Protocol, Rates, Secret, ServeError, Stopping,
     contract::{Memory, People},
-    policy::{Identity, Policy, Principal, Process, SourceFile},
+    policy::{Policy, Principal, Process, SourceFile},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
@@ -28,13 +25,17 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 pub(super) use tidegate_gate::contract::PATIENCE;
 
+use self::vouched::Known;
+pub(super) use self::{
+    authority::Authority,
+    upstream::{Play, accept, ok, whole},
+    vouched::Vouched,
+};
+
 use crate::{Http, HttpServer, lasting::Lasting, patience::Patience};
 
 /// The name that the resource has.
 pub(super) const HOST: &str = "it.test";
-
-/// What an upstream answers to a request, given as it was received.
-pub(super) type Play = fn(&str) -> String;
 
 /// A session whose upstream speaks HTTP/1.1 in clear or, with `tls`, over TLS.
 pub(super) struct Stage {
@@ -62,73 +63,6 @@ pub(super) struct Stage {
     rules: String,
     _directory: tempfile::TempDir,
     playing: JoinHandle<()>,
-}
-
-/// Who vouches for both of a test's servers.
-pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub(super) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn leaf(&self, name: &str) -> (Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap(), key)
-    }
-
-    pub(super) fn server(&self, name: &str, alpn: &[&[u8]]) -> Arc<ServerConfig> {
-        self.verifying(name, alpn, Arc::new(NoClientAuth))
-    }
-
-    /// A server that takes whoever has a certificate of this authority's.
-    fn mutual(&self, name: &str) -> Arc<ServerConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate()).unwrap();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap();
-        self.verifying(name, &[b"http/1.1"], verifier)
-    }
-
-    fn verifying(
-        &self,
-        name: &str,
-        alpn: &[&[u8]],
-        verifier: Arc<dyn ClientCertVerifier>,
-    ) -> Arc<ServerConfig> {
-        let (certificate, key) = self.leaf(name);
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Arc::new(config)
-    }
-
-    /// A credential that is a certificate.
-    fn credential(&self) -> Credential {
-        let (certificate, key) = self.leaf("gate.test");
-        Credential {
-            certificate: Some(certificate.pem().into_bytes().into()),
-            key: Some(Secret::new(key.serialize_pem().into_bytes())),
-            ..Credential::default()
-        }
-    }
-
-    /// Its certificate, as files have it.
-    pub(super) fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    fn certificate(&self) -> CertificateDer<'static> {
-        self.0.der().clone()
-    }
 }
 
 /// How a stage's upstream is reached.
@@ -160,7 +94,7 @@ impl Stage {
         let authority = Authority::new();
         let directory = tempfile::tempdir().unwrap();
         let ca = directory.path().join("ca.pem");
-        std::fs::write(&ca, authority.0.pem()).unwrap();
+        std::fs::write(&ca, authority.pem()).unwrap();
         let tls = match reached {
             Reached::Plainly => "{mode: disable}".to_owned(),
             Reached::AsNamed(_) | Reached::Mutually(_) => format!("{{ca: {}}}", ca.display()),
@@ -349,114 +283,4 @@ fn load(resource: &str, rules: &str) -> Policy {
     let loaded = Policy::load(&[file], &[Http::default().vocabulary()]);
     loaded
         .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()))
-}
-
-/// Who issuer `people` says that somebody is.
-#[derive(Debug, Default)]
-pub(super) struct Vouched {
-    now: watch::Sender<Arc<[Identity]>>,
-    proof: Mutex<Option<Proof>>,
-}
-
-impl Vouched {
-    fn by(subject: &str, token: &str) -> Self {
-        let expires = jiff::Timestamp::now().as_second() + 600;
-        let identity = Identity {
-            issuer: "people".into(),
-            url: "https://people.test".into(),
-            account: None,
-            subject: subject.into(),
-            groups: Vec::new(),
-            expires,
-            claims: serde_json::Map::new(),
-        };
-        let proof = Proof { token: Secret::new(token.into()), subject: subject.into(), expires };
-        Self { now: watch::Sender::new([identity].into()), proof: Mutex::new(Some(proof)) }
-    }
-
-    fn identified(self: &Arc<Self>) -> Identified {
-        Identified { now: self.now.subscribe(), unproven: Arc::default(), proofs: self.clone() }
-    }
-
-    /// It has logged out.
-    pub(super) fn ends(&self) {
-        *self.proof.lock().unwrap() = None;
-        self.now.send_replace(Arc::default());
-    }
-}
-
-impl Proofs for Vouched {
-    fn proof(&self, issuer: &str) -> Option<Proof> {
-        self.proof.lock().unwrap().clone().filter(|_| issuer == "people")
-    }
-}
-
-/// The credential of the resource `it`, and others by name.
-struct Known(Credential, Vec<(&'static str, Credential)>);
-
-impl Credentials for Known {
-    fn credential<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Credential, CredentialError>> {
-        let named = self.1.iter().find(|(known, _)| *known == name).map(|(_, credential)| credential.clone());
-        let known = if name == "it" { Some(self.0.clone()) } else { named };
-        Box::pin(async move { known.ok_or_else(|| CredentialError::Missing(name.into())) })
-    }
-}
-
-/// Answers whoever connects.
-pub(super) async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    play: Play,
-    received: Arc<Mutex<Vec<String>>>,
-) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let (tls, received) = (tls.clone(), received.clone());
-        tokio::spawn(async move {
-            match tls {
-                None => serve(stream, play, received).await,
-                // Whoever does not trust it goes away.
-                Some(tls) => {
-                    if let Ok(stream) = tls.accept(stream).await {
-                        serve(stream, play, received).await;
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Answers request after request.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
-    play: Play,
-    received: Arc<Mutex<Vec<String>>>,
-) {
-    let mut read = Vec::new();
-    while stream.read_buf(&mut read).await.is_ok_and(|count| count > 0) {
-        while let Some(length) = whole(&read) {
-            let request = String::from_utf8_lossy(&read.drain(..length).collect::<Vec<_>>()).into_owned();
-            let answer = play(&request);
-            received.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-            if stream.write_all(answer.as_bytes()).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// How long the message at the beginning is, once it is all there.
-pub(super) fn whole(bytes: &[u8]) -> Option<usize> {
-    let head = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
-    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    if text.contains("transfer-encoding: chunked") {
-        return memchr::memmem::find(&bytes[head..], b"0\r\n\r\n").map(|at| head + at + 5);
-    }
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let all = head + length.map_or(0, |length| length.parse().unwrap());
-    (bytes.len() >= all).then_some(all)
-}
-
-/// Content with everything.
-pub(super) fn ok(_: &str) -> String {
-    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".into()
 }
