@@ -7,7 +7,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tidegate_gate::Permit;
 
-use crate::{grpc::Messages, problem::Problem, shown::Masked, traces::Traces, transcript::Transcript};
+use crate::{
+    grpc::Messages,
+    problem::Problem,
+    shares::{Room, Share},
+    shown::Masked,
+    traces::Traces,
+    transcript::Transcript,
+};
 
 /// A response's body.
 pub(crate) enum Answer<'a> {
@@ -31,6 +38,10 @@ pub(crate) struct Shown<'a> {
     body: Incoming,
     permit: &'a Permit,
     looked: Looked<'a>,
+    /// What came compressed and is not decoded yet.
+    compressed: Bytes,
+    /// Of the account's, for what is held here, and what the client was given last and may not have taken yet.
+    room: Room<'a>,
     /// The client was told how it ended; there is no more for it.
     over: bool,
     transcript: Option<Transcript<'a>>,
@@ -44,17 +55,22 @@ pub(crate) struct Shown<'a> {
 impl<'a> Shown<'a> {
     pub(crate) fn new(
         body: Incoming,
-        permit: &'a Permit,
+        (permit, share): (&'a Permit, &'a Share),
         looked: Looked<'a>,
         transcript: Option<Transcript<'a>>,
         traces: Traces,
         length: Option<u64>,
     ) -> Self {
-        Self { body, permit, looked, over: false, transcript, traces, trailers: None, length }
+        let (compressed, room) = (Bytes::new(), Room::of(share));
+        let (over, trailers) = (false, None);
+        Self { body, permit, looked, compressed, room, over, transcript, traces, trailers, length }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, String>> {
-        let next = self.masked().await;
+        let next = match self.masked().await {
+            Some(Ok(frame)) => Some(self.held(frame.data_ref().map_or(0, Bytes::len)).map(|()| frame)),
+            next => next,
+        };
         match &next {
             Some(Ok(frame)) if frame.is_data() => self.note(frame),
             Some(Err(_)) => {}
@@ -64,15 +80,23 @@ impl<'a> Shown<'a> {
         next
     }
 
+    /// Has room for what is held, with so many bytes that are the client's to take.
+    fn held(&mut self, more: usize) -> Result<(), String> {
+        let held = match &self.looked {
+            Looked::Not => 0,
+            Looked::Masked(masks) => masks.held(),
+            Looked::Messages(messages) => messages.held(),
+        };
+        self.room.holds(held + more).map_err(|busy| busy.detail().to_owned())
+    }
+
     /// What comes from the upstream, without the gate's credential.
     async fn frame(&mut self) -> Option<Result<Frame<Bytes>, String>> {
         if let Some(trailers) = self.trailers.take() {
             return Some(Ok(Frame::trailers(trailers)));
         }
         loop {
-            // Of a body whose end is known, nobody waits for the upstream to say so once more.
-            let frame = if self.body.is_end_stream() { None } else { self.body.frame().await };
-            let frame = match frame {
+            let frame = match self.part().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Some(Err(crate::upstream::told(&error))),
                 None => return self.traces.rest().transpose().map(|rest| rest.map(Frame::data)),
@@ -96,8 +120,30 @@ impl<'a> Shown<'a> {
         }
     }
 
+    /// What comes next. Of what is compressed a little at a time: it may become much.
+    async fn part(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        const STEP: usize = 4 * 1024;
+        if self.compressed.is_empty() {
+            // Of a body whose end is known, nobody waits for the upstream to say so once more.
+            let frame = if self.body.is_end_stream() { None } else { self.body.frame().await };
+            let is_compressed =
+                self.traces.decode() || matches!(&self.looked, Looked::Masked(masks) if masks.decode());
+            match frame {
+                Some(Ok(frame)) if is_compressed && frame.is_data() => {
+                    self.compressed = frame.into_data().unwrap_or_default();
+                }
+                frame => return frame,
+            }
+        }
+        let now = self.compressed.len().min(STEP);
+        Some(Ok(Frame::data(self.compressed.split_to(now))))
+    }
+
     async fn masked(&mut self) -> Option<Result<Frame<Bytes>, String>> {
         while !self.over {
+            if let Err(why) = self.held(0) {
+                return Some(Err(why));
+            }
             if let Looked::Messages(messages) = &mut self.looked {
                 match messages.next().await {
                     Ok(Some(shown)) => return Some(Ok(Frame::data(shown))),

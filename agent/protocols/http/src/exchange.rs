@@ -179,6 +179,15 @@ impl Session {
         }
     }
 
+    /// A client has left behind the handshake, before it asked anything.
+    pub(crate) fn left_at_once(&self) {
+        if self.way.tls {
+            let why = "it left behind the handshake without asking anything, as clients do that don't trust the gate's \
+                       certificate or pin another: see tidegate ca show";
+            self.gate.event("client-distrusts", why);
+        }
+    }
+
     async fn tell(
         &self,
         problem: &Problem,
@@ -373,7 +382,7 @@ impl Session {
             permit.so_far(|outcome| outcome.error = Some(parts.status.as_str().to_owned()));
         }
         let transcript = Transcript::of_response(permit, head.headers()).filter(|_| has_body);
-        let shown = Shown::new(body, permit, looked, transcript, traces, declared);
+        let shown = Shown::new(body, (permit, &*self.share), looked, transcript, traces, declared);
         let mut body = Answer::Upstream(Box::new(shown));
         responder.respond(head, &mut body).await?;
         Ok(Answered::Shown)
@@ -395,9 +404,15 @@ impl Session {
             masks.iter().for_each(|masks| masks.headers(head.headers_mut()));
             return Ok(Looked::Messages(grpc::Messages::new(self, understood, permit, masks, decides)));
         }
+        if decides && has_body {
+            return Err(not_shown(
+                parts.status,
+                "a rule is about the messages of this response, and it is no gRPC",
+            ));
+        }
         let Some(masks) = masks else { return Ok(Looked::Not) };
         let ready = masks.ready(parts.status, head.headers_mut(), has_body);
-        let ready = ready.map_err(|why| Problem::new(StatusCode::BAD_GATEWAY, cannot_be_masked(&why)))?;
+        let ready = ready.map_err(|why| not_shown(parts.status, &cannot_be_masked(&why)))?;
         Ok(ready.map_or(Looked::Not, |masked| Looked::Masked(Box::new(masked))))
     }
 
@@ -431,5 +446,17 @@ impl Session {
         let upstream =
             hyper::upgrade::on(response).await.map_err(|error| self.broke(&upstream::told(&error)))?;
         Ok((headers, upstream))
+    }
+}
+
+/// What is told instead of a response that is not shown. What the upstream refused it may refuse again: a status of the gate's own
+/// would have clients ask on and on.
+fn not_shown(status: StatusCode, why: &str) -> Problem {
+    match status.is_client_error() || status.is_server_error() {
+        true => Problem::new(
+            status,
+            format!("the upstream answered {}, and what it says is not shown: {why}", status.as_str()),
+        ),
+        false => Problem::new(StatusCode::BAD_GATEWAY, why),
     }
 }

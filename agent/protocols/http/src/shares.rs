@@ -11,10 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::problem::Problem;
 
 /// Requests.
-const REQUESTS: usize = 4096;
+const REQUESTS: usize = 2048;
 /// Connections upstream: a seventh of the ports that a host has for one address.
 const CONNECTIONS: usize = 4096;
-/// Bytes of bodies that are read before they are decided on, or before they can be signed.
+/// Bytes of bodies that are read before they are decided on, or before they can be signed, and of what is held of responses to be
+/// looked through, until it is taken.
 const BODIES: usize = 64 * 1024 * 1024;
 /// Bytes of responses that upstreams may send before their clients take them, over connections with ample windows.
 const WINDOWS: usize = 256 * 1024 * 1024;
@@ -47,6 +48,41 @@ pub(crate) struct Window {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// What is held of one response, beyond its first bytes.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    share: &'a Share,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl<'a> Room<'a> {
+    /// Bytes that everybody may hold; beyond them room is taken in steps of as many.
+    const FREE: usize = 64 * 1024;
+
+    pub(crate) fn of(share: &'a Share) -> Self {
+        Self { share, taken: None }
+    }
+
+    /// So many bytes are held from now on.
+    pub(crate) fn holds(&mut self, bytes: usize) -> Result<(), Problem> {
+        let wanted = bytes.saturating_sub(Self::FREE).next_multiple_of(Self::FREE);
+        let had = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        match &mut self.taken {
+            Some(taken) if wanted < had => drop(taken.split(had - wanted)),
+            _ if wanted <= had => {}
+            taken => {
+                let more =
+                    taken_of(&self.share.bodies, wanted - had, "bytes of responses that are not taken")?;
+                match taken {
+                    Some(taken) => taken.merge(more),
+                    none => *none = Some(more),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Shares {
     /// The share of an account, for as long as it has a session.
     pub(crate) fn of(&self, account: impl Into<Sharer>) -> Arc<Share> {
@@ -70,17 +106,17 @@ impl Shares {
 impl Share {
     /// Room for one more request.
     pub(crate) fn request(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        taken(&self.requests, 1, "requests under way")
+        taken_of(&self.requests, 1, "requests under way")
     }
 
     /// Room for one more connection upstream.
     pub(crate) fn connection(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        taken(&self.connections, 1, "connections")
+        taken_of(&self.connections, 1, "connections")
     }
 
     /// Room for so many bytes of a body.
     pub(crate) fn body(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        taken(&self.bodies, bytes, "bytes of requests that wait")
+        taken_of(&self.bodies, bytes, "bytes of requests that wait")
     }
 
     /// The windows of one more connection upstream: ample, while the account has room for them.
@@ -91,7 +127,7 @@ impl Share {
     }
 }
 
-fn taken(of: &Arc<Semaphore>, count: usize, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
+fn taken_of(of: &Arc<Semaphore>, count: usize, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
     let taken = u32::try_from(count).ok().and_then(|count| of.clone().try_acquire_many_owned(count).ok());
     taken.ok_or_else(|| {
         Problem::busy(format!(
@@ -132,6 +168,21 @@ mod tests {
         assert_eq!(other.window().of_connection, AMPLE.1);
         drop(windows);
         assert_eq!(one.window().of_connection, AMPLE.1, "they have ended");
+    }
+
+    #[test]
+    fn what_responses_hold_is_of_one_room_and_given_back_as_it_is_taken() {
+        let shares = Shares::default();
+        let share = shares.of(1);
+        let (mut one, mut other) = (Room::of(&share), Room::of(&share));
+        one.holds(Room::FREE).unwrap();
+        assert!(share.body(BODIES).is_ok(), "the first bytes are everybody's");
+        one.holds(BODIES + Room::FREE).unwrap();
+        assert!(other.holds(Room::FREE + 1).is_err() && other.holds(Room::FREE).is_ok());
+        one.holds(BODIES).unwrap();
+        other.holds(Room::FREE + 1).unwrap();
+        drop((one, other));
+        assert!(share.body(BODIES).is_ok());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tidegate_gate::{Credential, Secret};
 use zeroize::Zeroizing;
 
 use crate::{
+    grpc::{self, Ends},
     options::Options,
     shown::{self, Inflate},
     sign_in, target,
@@ -61,6 +62,8 @@ pub(crate) struct Traces {
     strict: bool,
     /// Reads a body that came compressed.
     inflate: Option<Box<Inflate>>,
+    /// Where its messages end, if it is some: nobody waits for the next one to be shown one.
+    ends: Option<Ends>,
     /// The beginning of what may be a spelling.
     held: Vec<u8>,
 }
@@ -74,6 +77,7 @@ impl Traces {
             cookie: options.sign_in.cookie().map(Into::into),
             strict: false,
             inflate: None,
+            ends: None,
             held: Vec::new(),
         }
     }
@@ -108,6 +112,7 @@ impl Traces {
         if !self.strict {
             return Ok(false);
         }
+        self.ends = grpc::is_enveloped(headers).then(Ends::default);
         if status == StatusCode::PARTIAL_CONTENT {
             return Err("what was filled in could come back in its response, which is a part of something");
         }
@@ -184,36 +189,43 @@ impl Traces {
     /// Takes a part of a body; what of it goes on, with stars in the credential's place, so that no length changes.
     ///
     /// # Errors
-    /// It does not decompress.
+    /// It does not decompress, or has a message that is compressed by itself.
     pub(crate) fn take(&mut self, data: Bytes) -> Result<Bytes, String> {
         match &mut self.inflate {
-            None => Ok(self.starred_but_for_the_end(data)),
+            None => self.starred_but_for_the_end(data),
             Some(inflate) => {
                 let mut plain = Vec::new();
                 inflate.take(&data, &mut |made| {
                     plain.extend_from_slice(made);
                     Ok(())
                 })?;
-                Ok(self.starred_but_for_the_end(plain.into()))
+                self.starred_but_for_the_end(plain.into())
             }
         }
     }
 
-    fn starred_but_for_the_end(&mut self, data: Bytes) -> Bytes {
+    fn starred_but_for_the_end(&mut self, data: Bytes) -> Result<Bytes, String> {
         if !self.in_bodies {
-            return data;
+            return Ok(data);
         }
+        let is_end = self.ends.as_mut().map_or(Ok(false), |ends| ends.take(&data))?;
+        let at_end = |traces: &Self, text: &[u8]| if is_end { 0 } else { traces.at_end(text) };
         let is_there = |text: &[u8]| {
             self.spellings.iter().any(|spelling| memchr::memmem::find(text, spelling).is_some())
         };
-        if self.held.is_empty() && !is_there(&data) && self.at_end(&data) == 0 {
-            return data;
+        if self.held.is_empty() && !is_there(&data) && at_end(self, &data) == 0 {
+            return Ok(data);
         }
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(&data);
         text = self.starred(&text).unwrap_or(text);
-        self.held = text.split_off(text.len() - self.at_end(&text));
-        text.into()
+        self.held = text.split_off(text.len() - at_end(self, &text));
+        Ok(text.into())
+    }
+
+    /// Whether a body is decoded.
+    pub(crate) fn decode(&self) -> bool {
+        self.inflate.is_some()
     }
 
     /// Whether something of the body is held back, or may be.
@@ -322,6 +334,7 @@ mod tests {
             cookie: None,
             strict: false,
             inflate: None,
+            ends: None,
             held: Vec::new(),
         }
     }
@@ -373,6 +386,21 @@ mod tests {
             assert_eq!(sizes(guessed), sizes(other), "{guessed}");
         }
         assert_eq!(sizes("a line\n").1, 0);
+    }
+
+    #[test]
+    fn a_message_does_not_wait_for_the_next_one_and_none_is_compressed() {
+        let mut traces = Traces { strict: true, ..traces("hunter2-and-more") };
+        let mut headers: HeaderMap =
+            [(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))].into_iter().collect();
+        traces.read(StatusCode::OK, &mut headers, true).unwrap();
+        let message = grpc::framed(b"you said hunter2-and-more");
+        let (begun, rest) = message.split_at(12);
+        let shown = [begun, rest].map(|part| traces.take(Bytes::copy_from_slice(part)).unwrap());
+        assert_eq!(shown.concat(), grpc::framed(b"you said ****************"));
+        assert!(
+            traces.take(Bytes::from_static(b"\x01\x00\x00\x00\x01x")).unwrap_err().contains("compressed")
+        );
     }
 
     #[test]

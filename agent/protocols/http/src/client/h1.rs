@@ -52,10 +52,13 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let mut revoked = pin!(session.gate.revoked());
     loop {
         let head = tokio::select! {
-            head = reader.head(session.server.patience.idle) => head?,
+            head = reader.head(session.server.patience.idle) => head,
             refusal = &mut revoked => return Err(ServeError::Policy(refusal.message.to_string())),
         };
-        let head = match head {
+        if reader.first && (head.is_err() || reader.ended) {
+            session.left_at_once();
+        }
+        let head = match head? {
             None => return Ok(()),
             Some(head) => head.and_then(|head| head.framing().map(|framing| (head, framing))),
         };

@@ -40,7 +40,7 @@ const HEAD: u32 = 64 * 1024;
 /// Bytes of one body that are taken ahead of the upstream, of all of a connection's four times as many: clients are near.
 const WINDOW: u32 = 64 * 1024;
 /// Most bytes of a response that the client has yet to take.
-const SENT: usize = 256 * 1024;
+const SENT: usize = 128 * 1024;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve<S>(session: &Session, stream: S) -> Result<(), ServeError>
@@ -57,8 +57,13 @@ where
         .max_send_buffer_size(SENT);
     let broke = |error: h2::Error| ServeError::Client(error.to_string());
     let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(Gathered::new(stream))).await;
-    let mut connection =
-        handshake.map_err(|_| ServeError::Client("it did not begin in time".into()))?.map_err(broke)?;
+    let begun = handshake.map_err(|_| ServeError::Client("it did not begin in time".into()))?;
+    let mut connection = begun.map_err(|error| {
+        if error.is_io() {
+            session.left_at_once();
+        }
+        broke(error)
+    })?;
     let mut streams = FuturesUnordered::new();
     let mut ending = None;
     let mut revoked = pin!(session.gate.revoked());

@@ -47,9 +47,56 @@ impl Frames {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
+    /// Bytes of what came that are no message yet.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Whether nothing is left of what came.
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
+    }
+}
+
+/// Where messages end in a body that comes in parts; nothing of it is kept. Of gRPC, gRPC-Web and Connect's streams.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    prefix: [u8; PREFIX],
+    /// How much of the prefix there is.
+    met: usize,
+    /// How much of the message behind it is to come.
+    left: usize,
+}
+
+impl Ends {
+    /// Takes what came; whether a message ends with it.
+    ///
+    /// # Errors
+    /// One is compressed.
+    pub(crate) fn take(&mut self, mut data: &[u8]) -> Result<bool, &'static str> {
+        while !data.is_empty() {
+            if self.met < PREFIX {
+                let (now, rest) = data.split_at(data.len().min(PREFIX - self.met));
+                self.prefix.iter_mut().skip(self.met).zip(now).for_each(|(place, byte)| *place = *byte);
+                self.met += now.len();
+                data = rest;
+                let [flags, a, b, c, d] = self.prefix;
+                if self.met == PREFIX {
+                    self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                }
+                if flags & 1 == 1 {
+                    return Err("a message in it is compressed");
+                }
+            } else {
+                let (now, rest) = data.split_at(data.len().min(self.left));
+                self.left -= now.len();
+                data = rest;
+            }
+            if self.met == PREFIX && self.left == 0 {
+                self.met = 0;
+            }
+        }
+        Ok(self.met == 0)
     }
 }
 
@@ -82,6 +129,21 @@ pub(crate) fn framed(message: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_of_messages_are_known_however_the_body_comes() {
+        let body = [framed(b"first"), framed(b""), framed(&[1; 300])].concat();
+        let ends = [10, 15, 320];
+        for piece in [1, 2, 3, 7, 100, 320] {
+            let (mut known, mut taken) = (Ends::default(), 0);
+            for part in body.chunks(piece) {
+                taken += part.len();
+                assert_eq!(known.take(part), Ok(ends.contains(&taken)), "in pieces of {piece}, at {taken}");
+            }
+        }
+        let compressed = [&framed(b"x")[..], b"\x01\x00\x00\x00\x01x"].concat();
+        assert!(Ends::default().take(&compressed).is_err());
+    }
 
     fn all(bytes: &[u8], piece: usize) -> Result<Vec<Bytes>, String> {
         let (mut frames, mut all) = (Frames::new(64), Vec::new());

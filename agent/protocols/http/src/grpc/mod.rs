@@ -22,7 +22,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, prost::Me
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::frames::{Frames, framed};
-pub(crate) use self::{sent::Framed, shown::Messages, status::retry_info};
+pub(crate) use self::{frames::Ends, sent::Framed, shown::Messages, status::retry_info};
 use crate::{fields::Fields, media::media_type, shown::Masks};
 
 /// Most bytes of a file of descriptors.
@@ -126,4 +126,13 @@ pub(crate) fn length(frame: &[u8]) -> usize {
 /// Whether what header fields tell of is gRPC whose messages are Protocol Buffers.
 pub(crate) fn is_protobuf(headers: &HeaderMap) -> bool {
     media_type(headers).is_some_and(|kind| matches!(&*kind, "application/grpc" | "application/grpc+proto"))
+}
+
+/// Whether a body of this media type is messages, each behind its length: of gRPC, gRPC-Web and Connect's streams.
+pub(crate) fn is_enveloped(headers: &HeaderMap) -> bool {
+    let is = |kind: &str| {
+        let is_text = kind.starts_with("application/grpc-web-text");
+        kind.starts_with("application/grpc") && !is_text || kind.starts_with("application/connect+")
+    };
+    media_type(headers).is_some_and(|kind| is(&kind))
 }

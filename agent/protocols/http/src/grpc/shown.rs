@@ -50,6 +50,11 @@ impl<'a> Messages<'a> {
         self.frames.put(data);
     }
 
+    /// Bytes that are held until there is a message.
+    pub(crate) fn held(&self) -> usize {
+        self.frames.len()
+    }
+
     /// The next message as it is shown, in its frame, if it is all there; an error is what the client is told instead.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         match self.frames.next() {

@@ -22,6 +22,10 @@ impl<'a> Urlencoded<'a> {
         Self { masks, held: Vec::new(), begun: false }
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         self.held.extend_from_slice(data);
         self.begin()?;

@@ -71,6 +71,7 @@ pub(crate) fn ask_for_the_whole(method: &Method, headers: &mut HeaderMap) -> Res
 pub(crate) fn ask_for_text(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.remove("grpc-accept-encoding");
+    headers.remove("connect-accept-encoding");
     headers.remove(header::RANGE);
 }
 
@@ -261,6 +262,21 @@ impl<'a> Masks<'a> {
 }
 
 impl Masked<'_> {
+    /// Bytes that are held until more comes.
+    pub(crate) fn held(&self) -> usize {
+        match &self.form {
+            Form::Json(json) => json.held(),
+            Form::Text(text) => text.held(),
+            Form::Urlencoded(form) => form.held(),
+            Form::Unknown | Form::Any => 0,
+        }
+    }
+
+    /// Whether what comes is compressed.
+    pub(crate) fn decode(&self) -> bool {
+        self.inflate.is_some()
+    }
+
     /// Takes what came; what may be shown of it and of what came before.
     pub(crate) fn take(&mut self, data: &Bytes) -> Result<Bytes, String> {
         let mut out = Vec::with_capacity(data.len());

@@ -22,6 +22,10 @@ impl<'a> Text<'a> {
         Self { masks, markup, held: Vec::new() }
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         if memchr::memchr(0, data).is_some() {
             return Err("it has zero bytes, as UTF-16 has, in which no value is known".into());

@@ -1,6 +1,6 @@
 //! What an upstream says of the gate, and of what is not shown.
 
-use super::stage::{Reached, Stage};
+use super::stage::{Play, Reached, Stage};
 
 const RULES: &str = r#"
 rules:
@@ -126,4 +126,26 @@ async fn a_length_beside_chunks_neither_splits_a_response_nor_hides_it_from_a_ma
         let heard = stage.told(&stage.request("GET /people", "")).await;
         assert!(heard.contains("[masked]") && !heard.contains("ada@"), "{heard}");
     }
+}
+
+/// A status of the gate's own would have clients ask on and on.
+#[tokio::test]
+async fn what_an_upstream_refuses_keeps_its_status_where_its_page_cannot_be_masked() {
+    for (status, told) in [("404 Not Found", "404"), ("401 Unauthorized", "401"), ("200 OK", "502")] {
+        let answer: Play = match status {
+            "404 Not Found" => |_| page("404 Not Found"),
+            "401 Unauthorized" => |_| page("401 Unauthorized"),
+            _ => |_| page("200 OK"),
+        };
+        let stage = Stage::set(RULES, "{}", Reached::Plainly, answer).await;
+        let heard = stage.told(&stage.request("GET /people", "")).await;
+        assert!(heard.starts_with(&format!("HTTP/1.1 {told} ")), "{heard}");
+        assert!(heard.contains("cannot be masked") && !heard.contains("ada@x.example"), "{heard}");
+    }
+}
+
+fn page(status: &str) -> String {
+    let page = "<p>no page for ada@x.example</p>";
+    let length = page.len();
+    format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{page}")
 }

@@ -1,10 +1,15 @@
 //! Clients that ask for much and take nothing of it.
 
-use std::{collections::HashMap, future::poll_fn};
+use std::{collections::HashMap, future::poll_fn, sync::LazyLock};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    time::timeout,
+};
 
 use super::stage::{PATIENCE, Reached, Stage};
 
@@ -73,4 +78,54 @@ async fn what_no_client_takes_of_responses_is_a_bounded_part_of_them() {
     // What the gate itself holds of each on its way to the client opens the windows anew.
     let all: usize = of_each.values().sum();
     assert!(all <= MOST + CLIENTS * LEAST, "{all} bytes are on their way to nobody");
+}
+
+/// 15 MiB of text, a few bytes long.
+static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut packed = Vec::new();
+    let lines = "a line of a text\n".repeat(15 * MIB / 17);
+    brotli::BrotliCompress(&mut lines.as_bytes(), &mut packed, &Default::default()).unwrap();
+    packed
+});
+
+/// Answers each with that.
+async fn terse(listener: TcpListener) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let mut asked = [0; 4096];
+        let _ = stream.read(&mut asked).await.unwrap();
+        let length = TEXT.len();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Encoding: br\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(&[head.as_bytes(), &TEXT].concat()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_compressed_responses_grow_to_is_bounded_for_all_that_an_account_does_not_take() {
+    let rules = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{path: "/open/**"}], masks: [cards]}
+masks: {cards: {content: [card], show: {keep-last: 4}}}
+"#;
+    let serving = |listener, _, _| tokio::spawn(terse(listener));
+    let stage = Stage::serving(rules, "{}", Reached::Plainly, serving).await;
+    let asked = stage.request("GET /open/a", "");
+    let mut untaken = Vec::new();
+    // As many as there is room for.
+    for _ in 0..4 {
+        let (mut client, _) = stage.connect().await;
+        client.write_all(asked.as_bytes()).await.unwrap();
+        timeout(PATIENCE, client.read_u8()).await.unwrap().unwrap();
+        untaken.push(client);
+    }
+    let heard = stage.told(&asked).await;
+    assert!(heard.len() < MIB && !heard.ends_with("0\r\n\r\n"), "{} bytes came", heard.len());
+    drop(untaken);
+    let whole = async {
+        while !stage.told(&asked).await.ends_with("0\r\n\r\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, whole).await.expect("there is room again");
 }

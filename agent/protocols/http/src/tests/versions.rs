@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::client::TlsStream;
 
-use super::stage::{HOST, Reached, Stage, ok};
+use super::stage::{HOST, PATIENCE, Reached, Stage, ok};
 
 const RULES: &str = r#"
 rules:
@@ -166,5 +166,18 @@ async fn the_last_part_of_a_response_says_that_it_is_the_last() {
         let mut body = response.await.unwrap().into_body();
         assert!(!body.data().await.unwrap().unwrap().is_empty());
         assert!(body.is_end_stream(), "an empty frame follows: {path}");
+    }
+}
+
+/// Clients that verify behind the handshake tell nobody why they leave.
+#[tokio::test]
+async fn a_client_that_leaves_behind_the_handshake_is_recorded_with_what_that_means() {
+    for alpn in [&b"http/1.1"[..], b"h2"] {
+        let stage = stage().await;
+        let (client, serving) = stage.connect_tls_served(HOST, &[alpn]).await;
+        drop(client);
+        let _ = timeout(PATIENCE, serving).await.expect("it ends");
+        let record = format!("{:?}", stage.memory.lines());
+        assert!(record.contains("client-distrusts") && record.contains("tidegate ca show"), "{record}");
     }
 }

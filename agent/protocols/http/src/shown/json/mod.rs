@@ -77,6 +77,10 @@ impl<'a> Json<'a> {
         }
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     pub(super) fn take(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         let mut held = std::mem::take(&mut self.held);
         if held.is_empty() {

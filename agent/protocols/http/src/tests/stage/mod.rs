@@ -237,7 +237,16 @@ impl Stage {
 
     /// The same over TLS, asking for a name and offering these versions.
     pub(super) async fn connect_tls(&self, name: &str, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
-        let (client, _) = self.connect().await;
+        self.connect_tls_served(name, alpn).await.0
+    }
+
+    /// The same, and the session that serves it.
+    pub(super) async fn connect_tls_served(
+        &self,
+        name: &str,
+        alpn: &[&[u8]],
+    ) -> (TlsStream<TcpStream>, JoinHandle<Result<(), ServeError>>) {
+        let (client, serving) = self.connect().await;
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -247,7 +256,7 @@ impl Stage {
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, client).await.unwrap()
+        (TlsConnector::from(Arc::new(config)).connect(name, client).await.unwrap(), serving)
     }
 
     /// What a client gets that says this on a connection of its own, up to its end. `PORT` stands for the port.
