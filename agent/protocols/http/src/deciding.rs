@@ -68,6 +68,7 @@ impl Session {
     ) -> Result<Option<Bytes>, NotSent> {
         let mut whole = None;
         understood.is_answered_in_messages = self.is_about_messages(understood, To::Client);
+        self.messages_are_known(understood)?;
         let refused = |text: &str, status, why: String| {
             self.gate.refuse("request", text, &why);
             NotSent::from(Problem::new(status, why))
@@ -230,7 +231,7 @@ impl Session {
     /// Whether a rule is about the messages of a call of gRPC one by one: it says so, by `action` or `to`. Only where there are
     /// descriptors.
     fn is_about_messages(&self, understood: &Understood, to: To) -> bool {
-        if self.server.options.descriptors.is_none() || !understood.is_grpc {
+        if self.server.options.descriptors.is_none() || understood.rpc().is_none() {
             return false;
         }
         let mut shape = understood.message(to, 0);
@@ -241,6 +242,20 @@ impl Session {
         };
         shape.items.iter_mut().flat_map(|item| &mut item.fields).for_each(unknown);
         ["action", "to"].iter().any(|field| self.gate.depends_on(field, &shape))
+    }
+
+    /// Where a rule is about the messages of a call, they must be known: servers take calls in other forms, too, in which nobody
+    /// would look for them.
+    fn messages_are_known(&self, understood: &Understood) -> Result<(), Problem> {
+        let is_about_any =
+            understood.is_answered_in_messages || self.is_about_messages(understood, To::Server);
+        if understood.call.is_some() || !is_about_any {
+            return Ok(());
+        }
+        let why = "a rule is about this call's messages, which the gate knows as gRPC in Protocol Buffers alone, and of calls that \
+                   the descriptors have";
+        self.gate.refuse(understood.action(), &understood.text, why);
+        Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why))
     }
 
     /// Waits for a person: as long as the resource says, and the client is there.

@@ -91,14 +91,18 @@ impl Asked {
             _ => self.length,
         };
         let action = if offer.is_some() { "websocket" } else { "request" };
-        let mut shape = shape((action, method), &authority.host, &path, query.as_ref(), &headers, length);
+        let declared = |path: &str| options.descriptors.as_ref()?.call(path.strip_prefix('/')?);
+        let (declared, is_protobuf) = (declared(&path), grpc::is_protobuf(&headers));
+        let rpc = rpc(method, &path, &headers, declared.is_some());
+        let mut shape =
+            shape((action, method), &authority.host, &path, query.as_ref(), &headers, length, rpc);
         let beside = Beside::of(&self.method, &headers, &authority, way.tls, options).map_err(ambiguous)?;
         let beside: Vec<Item> =
             beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
         shape.items.extend(beside);
         let is_grpc = self.is_grpc();
-        let call = rpc(method, &path, &headers).filter(|_| grpc::is_protobuf(&headers));
-        let call = call.and_then(|name| options.descriptors.as_ref()?.call(name));
+        let is_known = declared.is_some();
+        let call = declared.filter(|_| is_protobuf && self.method == Method::POST);
         let query = query.map(|query| query.text);
         let line = self.line(way, &authority, &path, query.as_deref(), options);
         Ok(Understood {
@@ -117,6 +121,7 @@ impl Asked {
             payload,
             is_grpc,
             call,
+            is_known,
             bare: Arc::default(),
             is_stream: false,
             first: None,

@@ -74,6 +74,8 @@ pub(crate) struct Understood {
     pub(crate) is_grpc: bool,
     /// What its messages are, where the bundle tells.
     pub(crate) call: Option<Call>,
+    /// The descriptors have its path, in whichever way it is called.
+    is_known: bool,
     /// Rules see it as it is before any message of it is known.
     bare: Arc<Shape>,
     /// Its messages to the server are decided one by one, as they come.
@@ -97,7 +99,7 @@ impl Understood {
 
     /// Service and method, where it may be a call of gRPC.
     pub(crate) fn rpc(&self) -> Option<&str> {
-        rpc(self.method.as_str(), &self.path, &self.headers)
+        rpc(self.method.as_str(), &self.path, &self.headers, self.is_known)
     }
 
     /// Whether its body is encoded.
@@ -190,6 +192,7 @@ pub(crate) fn shape(
     query: Option<&Query>,
     headers: &HeaderMap,
     length: Option<u64>,
+    rpc: Option<&str>,
 ) -> Shape {
     let mut fields = vec![
         ("action", Value::Word(action)),
@@ -197,7 +200,7 @@ pub(crate) fn shape(
         ("host", Value::Text(host.clone())),
         ("path", Value::Text(target::as_rules_see(path).into())),
     ];
-    fields.extend(rpc(method, path, headers).map(|rpc| ("grpc", Value::Text(rpc.into()))));
+    fields.extend(rpc.map(|rpc| ("grpc", Value::Text(rpc.into()))));
     let parameters = query.map(|query| query.parameters.clone()).filter(|parameters| !parameters.is_empty());
     fields.extend(parameters.map(|parameters| ("query", Value::Set(parameters))));
     if !headers.is_empty() {
@@ -223,11 +226,12 @@ fn size(length: Option<u64>) -> Value {
 }
 
 /// Service and method, where a path may be those of gRPC. Servers of some kinds take them in other media types, too, so
-/// that a service with a package is known by its path alone.
-fn rpc<'a>(method: &str, path: &'a str, headers: &HeaderMap) -> Option<&'a str> {
-    let rpc = path.strip_prefix('/').filter(|_| method == "POST")?;
+/// that a service with a package is known by its path alone, and one that the descriptors have also where it is asked by GET, as
+/// Connect does.
+fn rpc<'a>(method: &str, path: &'a str, headers: &HeaderMap, is_known: bool) -> Option<&'a str> {
+    let rpc = path.strip_prefix('/').filter(|_| method == "POST" || is_known && method == "GET")?;
     let (service, name) = rpc.split_once('/')?;
     let is_grpc = media_type(headers).is_some_and(|kind| kind.starts_with("application/grpc"));
     let fits = !service.is_empty() && !name.is_empty() && !name.contains('/');
-    (fits && (is_grpc || service.contains('.'))).then_some(rpc)
+    (fits && (is_grpc || is_known || service.contains('.'))).then_some(rpc)
 }

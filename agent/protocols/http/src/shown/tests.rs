@@ -31,7 +31,7 @@ fn verdict(fields: &str, content: &str) -> Verdict {
     );
     let policy = Policy::load(&[SourceFile { path: "it.yaml".into(), text }], &[&VOCABULARY]).unwrap();
     let principal = Principal { subjects: vec!["tester".into()], ..Principal::default() };
-    let shape = shape(("request", "GET"), &"it.test".into(), "/", None, &HeaderMap::new(), Some(0));
+    let shape = shape(("request", "GET"), &"it.test".into(), "/", None, &HeaderMap::new(), Some(0), None);
     policy.decide(&principal, "it", &shape)
 }
 

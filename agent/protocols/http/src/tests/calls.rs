@@ -382,6 +382,38 @@ rules:
     assert!(!stage.received().iter().any(|it| it.contains("GIFT") || it.contains("xxx")));
 }
 
+/// Servers take calls in many forms, and rules are about what a call says, not about how it is written.
+#[tokio::test]
+async fn a_rule_about_messages_is_not_evaded_by_another_form_of_the_call() {
+    let rules = r#"
+rules:
+  - {name: all, subjects: [tester], resources: [it], allow: [{path: "/**"}]}
+  - {name: no-gifts, subjects: [tester], resources: [it], deny: [{action: message, to: server, body: {kind: GIFT}}]}
+"#;
+    let of_answers =
+        rules.replace("to: server, body: {kind: GIFT}", "to: client, grpc: acme.shop.Orders/Create");
+    for rules in [rules, &*of_answers] {
+        let stage = stage(rules).await;
+        let mut client = client(&stage).await;
+        for (method, path, kind) in [
+            ("POST", "Create", "application/grpc-web+proto"),
+            ("POST", "Create", "application/grpc+json"),
+            ("POST", "Create", "application/json"),
+            ("POST", "Create", "application/proto"),
+            ("GET", "Create?encoding=json&message=%7B%22kind%22%3A%22GIFT%22%7D", "application/json"),
+        ] {
+            let uri = format!("http://127.0.0.1:{}/acme.shop.Orders/{path}", stage.port);
+            let request = Request::builder().method(method).uri(uri).header("content-type", kind);
+            let (response, mut send) = client.send_request(request.body(()).unwrap(), false).unwrap();
+            send.send_data(r#"{"kind": "GIFT"}"#.into(), true).unwrap();
+            let head = timeout(PATIENCE, response).await.unwrap().unwrap();
+            let status = head.headers().get("grpc-status");
+            assert!(head.status() == 422 || status.is_some_and(|status| status == "3"), "{kind}: {head:?}");
+        }
+        assert!(stage.received().is_empty(), "{:?}", stage.received());
+    }
+}
+
 const HOLD: &str = r#"
 rules:
   - {name: all, subjects: [tester], resources: [it], allow: [{grpc: "acme.shop.Orders/*"}]}
