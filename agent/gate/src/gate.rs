@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tidegate_policy::{
     Address, Carried, Effect, FieldMasks, Fill, Host, Principal, Resource, Shape, StandingMasks, Verdict,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     Cause, Credential, Decision, Entry, Hold, Masker, Matter, Opening, Permit, Proof, Put, RecordError,
@@ -302,6 +302,18 @@ impl Gate {
     /// Records something that is no action.
     pub fn event(&self, event: &str, detail: &str) {
         self.0.note(&Entry::Event { event: event.into(), detail: detail.into() });
+    }
+
+    /// Ticks when a bundle was put in force, from the session's beginning on.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.0.changes.clone()
+    }
+
+    /// Whether the bundle in force says something else of the resource than the one that the session began with: its rules are
+    /// those of now in any case.
+    pub fn is_redefined(&self) -> bool {
+        let policy = self.0.policy.load();
+        policy.resource(&self.0.resource.name).is_none_or(|now| **now != *self.0.resource)
     }
 
     /// Resolves when this session may no longer exist: its sign-in is no longer allowed, by the policy as it is now to

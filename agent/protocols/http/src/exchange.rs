@@ -179,6 +179,21 @@ impl Session {
         }
     }
 
+    /// Resolves when the bundle in force says something else of the resource, or its files do: what is asked from then on is for
+    /// another connection, which goes by that.
+    pub(crate) async fn replaced(&self) {
+        let mut reloads = self.gate.reloads();
+        while !self.gate.is_redefined() {
+            if reloads.changed().await.is_err() {
+                // The agent itself is at its end.
+                std::future::pending::<()>().await;
+            }
+            if !self.server.has_its_files() {
+                return;
+            }
+        }
+    }
+
     /// A client has left behind the handshake, before it asked anything.
     pub(crate) fn left_at_once(&self) {
         if self.way.tls {

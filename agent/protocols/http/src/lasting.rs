@@ -1,4 +1,4 @@
-//! What lasts over reloads of the bundle: what accounts have of a resource, and its tokens.
+//! What lasts over reloads of the bundle: what accounts have of a resource, its tokens, and what its files were last.
 
 use std::{
     collections::HashMap,
@@ -16,12 +16,35 @@ use crate::{
 pub(crate) struct Lasting {
     shares: Common<Arc<str>, Shares>,
     tokens: Common<(Arc<str>, Grant), Kept>,
+    files: Common<Arc<str>, Latest>,
+}
+
+/// What the files were that a resource was last configured with.
+#[derive(Debug, Default)]
+pub(crate) struct Latest(Mutex<Option<Files>>);
+
+/// A digest of the files that a resource names, and that are read when it is configured.
+pub(crate) type Files = [u8; 32];
+
+impl Latest {
+    pub(crate) fn is(&self, files: &Files) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(files)
+    }
+
+    pub(crate) fn set(&self, files: Files) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(files);
+    }
 }
 
 impl Lasting {
     /// The shares of a resource.
     pub(crate) fn shares(&self, resource: &Arc<str>) -> Arc<Shares> {
         self.shares.get(resource.clone())
+    }
+
+    /// What a resource's files were last.
+    pub(crate) fn files(&self, resource: &Arc<str>) -> Arc<Latest> {
+        self.files.get(resource.clone())
     }
 
     /// What was got for a resource by this grant.

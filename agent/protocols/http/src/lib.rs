@@ -55,7 +55,7 @@ use tokio_rustls::TlsAcceptor;
 pub use self::written::shape_of_request;
 use self::{
     exchange::Session,
-    lasting::Lasting,
+    lasting::{Files, Lasting, Latest},
     options::Options,
     patience::Patience,
     request::Way,
@@ -101,6 +101,9 @@ pub(crate) struct HttpServer {
     /// Where tokens come from, if the resource takes an authorization server's.
     tokens: Option<Tokens>,
     shares: Arc<Shares>,
+    /// Those that it was configured with, and those of the last time that it was.
+    files: Files,
+    latest: Arc<Latest>,
     patience: Patience,
 }
 
@@ -114,13 +117,24 @@ impl HttpServer {
         let tokens = tokens.transpose().map_err(|why| {
             ConfigError::in_option("sign-in", format!("options: the authority of the token endpoint: {why}"))
         })?;
+        let (files, latest) = (options::files(resource, &options)?, lasting.files(&resource.name));
+        latest.set(files);
         Ok(Self {
             options,
             tokens,
+            files,
+            latest,
             settings: Settings::new(resource).map_err(ConfigError::new)?,
             shares: lasting.shares(&resource.name),
             patience,
         })
+    }
+}
+
+impl HttpServer {
+    /// Whether its files are those that its resource was last configured with.
+    pub(crate) fn has_its_files(&self) -> bool {
+        self.latest.is(&self.files)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
 use http::HeaderName;
 use serde::Deserialize;
 use tidegate_gate::{
@@ -16,6 +17,7 @@ use tidegate_gate::{
 
 use crate::{
     grpc::Descriptors,
+    lasting::Files,
     request::Way,
     sign_in::{RawSignIn, SignIn},
     target::{self, Authority, Tolerated},
@@ -41,8 +43,9 @@ pub(crate) struct Options {
     pub(crate) h2c: bool,
     /// How long a held request waits for its answer before the client is told to ask again.
     pub(crate) wait: Duration,
-    /// What the messages of gRPC are.
+    /// What the messages of gRPC are, and the file that says so.
     pub(crate) descriptors: Option<Descriptors>,
+    pub(crate) described_by: Option<PathBuf>,
     /// What its tunnels are for, if it is a forward proxy.
     pub(crate) proxy: Option<Tunnels>,
 }
@@ -128,7 +131,8 @@ impl Options {
             h2c: raw.h2c,
             wait,
             proxy: raw.proxy,
-            descriptors: raw.descriptors.map(|path| descriptors(resource, &path)).transpose()?,
+            descriptors: raw.descriptors.as_ref().map(|path| descriptors(resource, path)).transpose()?,
+            described_by: raw.descriptors,
         })
     }
 
@@ -144,6 +148,23 @@ impl Options {
         let is_there = way.names.as_ref().is_none_or(|names| names.contains(&host.host));
         self.added.contains(&host.host) || is_there && self.hosts.contains(&host.host)
     }
+}
+
+/// A digest of the files that a resource names: its authorities and descriptors.
+pub(crate) fn files(resource: &Resource, options: &Options) -> Result<Files, ConfigError> {
+    let mut context = Context::new(&SHA256);
+    let ca_of_tokens = options.sign_in.grant().and_then(|grant| grant.ca.clone());
+    let descriptors = options.described_by.as_ref().map(|path| resource.folder.join(path));
+    for path in [resource.tls.ca.clone(), ca_of_tokens, descriptors] {
+        let contents = path.as_ref().map_or_else(|| Ok(Vec::new()), std::fs::read);
+        let shown = || path.as_deref().unwrap_or(Path::new("")).display().to_string();
+        let contents = contents.map_err(|error| ConfigError::new(format!("{}: {error}", shown())))?;
+        context.update(&(contents.len() as u64).to_le_bytes());
+        context.update(&contents);
+    }
+    let mut digest = [0; 32];
+    digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    Ok(digest)
 }
 
 /// Descriptors from a file of the bundle, which its digest covers and nobody but root may change.

@@ -367,6 +367,7 @@ mod tests {
             h2c: false,
             wait: Duration::ZERO,
             descriptors: None,
+            described_by: None,
             proxy: None,
         };
         let mut traces = Traces::of(&options, &Arc::new(credential), &Spellings::default());

@@ -50,8 +50,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let (read, mut write) = split(stream);
     let mut reader = Reader { read, buffer: BytesMut::new(), ended: false, first: true };
     let mut revoked = pin!(session.gate.revoked());
+    let mut replaced = pin!(session.replaced());
     loop {
         let head = tokio::select! {
+            biased;
+            () = &mut replaced => return Ok(()),
             head = reader.head(session.server.patience.idle) => head,
             refusal = &mut revoked => return Err(ServeError::Policy(refusal.message.to_string())),
         };

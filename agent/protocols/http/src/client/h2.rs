@@ -66,10 +66,11 @@ where
     })?;
     let mut streams = FuturesUnordered::new();
     let mut ending = None;
-    let mut revoked = pin!(session.gate.revoked());
+    let (mut revoked, mut replaced) = (pin!(session.gate.revoked()), pin!(session.replaced()));
     let time = session.server.patience.idle;
     // The second time is after it was asked to leave.
     let (mut idle, mut is_over) = (pin!(sleep(time)), false);
+    let mut is_replaced = false;
     loop {
         tokio::select! {
             biased;
@@ -79,11 +80,18 @@ where
                 is_over = true;
                 idle.as_mut().reset(Instant::now() + FAREWELL);
             }
+            () = &mut replaced, if !is_replaced => {
+                connection.graceful_shutdown();
+                (is_replaced, is_over) = (true, true);
+                idle.as_mut().reset(Instant::now() + FAREWELL);
+            }
             // Before the connection: what all that can go on have to say is written together.
             Some(()) = streams.next() => if streams.is_empty() {
                 idle.as_mut().reset(Instant::now() + if is_over { FAREWELL } else { time });
             },
             accepted = connection.accept() => match accepted {
+                // Clients ask again over another connection (RFC 9113, 8.7).
+                Some(Ok((_, mut respond))) if is_replaced => respond.send_reset(Reason::REFUSED_STREAM),
                 Some(Ok((request, respond))) => streams.push(one(session, request, respond)),
                 // How a client leaves is of no matter once nothing is asked.
                 Some(Err(error)) if streams.is_empty() && error.is_io() => break,

@@ -10,6 +10,7 @@ mod holding;
 mod oauth2;
 mod placeholders;
 mod records;
+mod reloads;
 mod requests;
 mod signing;
 mod slow;

@@ -61,7 +61,7 @@ pub(super) struct Stage {
     others: Vec<(&'static str, Credential)>,
     authority: Authority,
     rules: String,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     playing: JoinHandle<()>,
 }
 
@@ -133,7 +133,7 @@ impl Stage {
             others: Vec::new(),
             authority,
             rules: text,
-            _directory: directory,
+            directory,
             playing,
         }
     }
@@ -188,6 +188,21 @@ impl Stage {
     pub(super) fn reload(&self, rules: &str) {
         self.policy.store(Arc::new(load(&self.rules, rules)));
         self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Replaces the rules, and something of what the resource is.
+    pub(super) fn redefine(&self, was: &str, is: &str, rules: &str) {
+        let text = self.rules.replace(was, is);
+        assert_ne!(text, self.rules, "nothing is another");
+        self.policy.store(Arc::new(load(&text, rules)));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// The file of the upstream's authority has something more.
+    pub(super) fn writes_to_authority_file(&self, more: &str) {
+        let path = self.directory.path().join("ca.pem");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, text + more).unwrap();
     }
 
     /// Asks the agent to stop.
