@@ -30,6 +30,7 @@ mod replication;
 mod servers;
 mod sessions;
 mod several;
+mod shown;
 mod tls;
 mod together;
 mod tools;

@@ -102,6 +102,22 @@ pub(crate) struct Understood {
     pub(crate) generation: u64,
 }
 
+/// A function by its oid: the types of what it takes, and on the next line what it is called, with its arguments.
+pub(crate) const FUNCTION: &str = "\
+SELECT p.proargtypes::pg_catalog.text || E'\\n' || pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
+  pg_catalog.pg_get_function_identity_arguments(p.oid))
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE p.oid = $1::pg_catalog.text::pg_catalog.oid";
+
+/// A function.
+#[derive(Debug)]
+pub(crate) struct Function {
+    /// As the server writes it, with its schema and arguments.
+    pub(crate) name: String,
+    /// The types of its arguments, by oid.
+    pub(crate) types: Arc<[u32]>,
+}
+
 /// One database, as one resource leads to it.
 #[derive(Debug)]
 pub(crate) struct Database {
@@ -348,6 +364,18 @@ impl Database {
             self.facts.catalog.note_origins(catalog);
         }
         Ok(())
+    }
+
+    /// A function that is called by its oid; none if there is none.
+    pub(crate) async fn function(&self, oid: u32, gate: &Gate) -> Result<Option<Function>, Misunderstood> {
+        let _turn = self.turns.of(gate.principal().process.sharer()).await;
+        let mut line = self.line.lock().await;
+        let rows = self.answer(&mut line, FUNCTION, &[&oid.to_string()], gate).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let wrong = || Misunderstood::Catalog("it tells of a function what can't be read".into());
+        let (types, name) = row.split_once('\n').ok_or_else(wrong)?;
+        let types = types.split_whitespace().map(|oid| oid.parse().map_err(|_| wrong()));
+        Ok(Some(Function { name: name.to_owned(), types: types.collect::<Result<_, _>>()? }))
     }
 
     async fn rows(

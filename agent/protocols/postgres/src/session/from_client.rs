@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidegate_gate::{Decision, ServeError};
+use tidegate_gate::{Decision, ServeError, policy::Effect};
 
 use super::{
     Session, asking,
@@ -13,6 +13,7 @@ use super::{
     refuse::{self, Refused},
 };
 use crate::{
+    database::Function,
     sql,
     wire::{
         HEADER_BYTES, Header,
@@ -225,8 +226,13 @@ impl Session {
     pub(super) async fn function_call(&mut self, body: &[u8], message: &[u8]) -> Result<bool, ServeError> {
         let call = FunctionCall::parse(body).map_err(client)?;
         self.begin_unread();
-        let text = format!("function call, oid {}", call.function).into();
-        let called = Prepared::new(sql::function_call(), text, 0, self.changes.moment());
+        let called = match self.called(call.function).await {
+            Ok(called) => called,
+            Err(refused) => {
+                self.refuse(&refused, true);
+                return Ok(true);
+            }
+        };
         let parameters = Parameters::seen(call.argument_formats, call.arguments, &called);
         let prepared = Prepared { parameters, ..called };
         match self.permit(&prepared).await {
@@ -245,6 +251,30 @@ impl Session {
         }
         self.names.next_stretch();
         Ok(true)
+    }
+
+    /// A call of a function by its oid. Whoever is to be asked about it is told which function that is, and what it takes.
+    async fn called(&self, oid: u32) -> Result<Prepared, Refused> {
+        let text = format!("function call, oid {oid}");
+        let called =
+            |text: String| Prepared::new(sql::function_call(), text.into(), 0, self.changes.moment());
+        let by_oid = called(text.clone());
+        let verdict = self.gate.foresee(&by_oid.shape);
+        if !verdict.is_ok_and(|verdict| verdict.effect == Effect::Hold) || self.is_answered() {
+            return Ok(by_oid);
+        }
+        let refused = match self.database.function(oid, &self.gate).await {
+            Ok(Some(Function { name, types })) => {
+                return Ok(Prepared { types, ..called(format!("{text}: {name}")) });
+            }
+            // undefined_function
+            Ok(None) => {
+                Refused::new("42883", format!("this needs an approval, and no function has the oid {oid}"))
+            }
+            Err(error) => error.into(),
+        };
+        self.gate.refuse("statement", &text, &refused.message);
+        Err(refused)
     }
 
     /// A statement longer than is looked at is refused without being held.

@@ -211,6 +211,11 @@ impl Session {
         Ok(Some(seen))
     }
 
+    /// Somebody has answered for the message that is taken now.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.waits.holding.as_deref(), Some(Holding::Answered(_)))
+    }
+
     pub(super) fn is_holding(&self) -> bool {
         matches!(self.waits.holding.as_deref(), Some(Holding::Waits { .. }))
     }

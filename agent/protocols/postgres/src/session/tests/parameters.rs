@@ -120,3 +120,49 @@ async fn a_yes_to_an_execute_does_not_count_where_the_statement_takes_another_ty
     }
     drop(stage);
 }
+
+/// Calls of functions by their oid wait, and nothing is masked.
+fn calls_are_held() -> String {
+    let of_others = "  - name: hide\n    subjects: [other]\n    resources: [it]\n    masks: [cards]\n";
+    let other = "  tester: {users: [\"0\"]}\n  other: {users: [\"1\"]}";
+    let unmasked = holding().replace("    masks: [cards]\n", of_others);
+    let held = unmasked.replace("{statement: delete, table: public.customers}", "{statement: function-call}");
+    held.replace("  tester: {users: [\"0\"]}", other).replace("[select,", "[function-call, select,")
+}
+
+/// With an argument in binary and one as text.
+fn call(oid: &str) -> Vec<u8> {
+    let mut body = oid.parse::<u32>().unwrap().to_be_bytes().to_vec();
+    body.extend([0, 2, 0, 1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 7, 0, 0, 0, 3]);
+    body.extend(b"old\0\0");
+    message(b'F', &body)
+}
+
+#[tokio::test]
+async fn approvers_of_a_call_by_oid_read_which_function_it_is_and_what_it_is_given() {
+    let mut stage = Stage::open_under(&calls_are_held()).await;
+    let call = call(FUNCTIONS_OID);
+    stage.say(&call).await;
+    let question = told(&mut stage, 1).await;
+    assert_eq!(question.text, "function call, oid 16400: public.remove(id integer, reason text)");
+    for (label, shown) in [("$1 (int4)", "7"), ("$2 (text)", "old")] {
+        assert!(question.particulars.contains(&(label.into(), shown.into())), "{question:?}");
+    }
+    stage.rig.people.approve("q1");
+    stage.server_gets(&call).await;
+    let answer = [message(b'V', &[0, 0, 0, 1, b'1']), ready()].concat();
+    stage.answer(&answer).await;
+    stage.client_gets(&answer).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_a_function_that_is_not_there() {
+    let mut stage = Stage::open_under(&calls_are_held()).await;
+    stage.say(&call("16401")).await;
+    stage.server_gets(&query("refused_by_tidegate")).await;
+    stage.answer(&[error("42601"), ready()].concat()).await;
+    stage.client_gets_error("42883").await;
+    stage.client_gets(&ready()).await;
+    stage.still_works().await;
+}

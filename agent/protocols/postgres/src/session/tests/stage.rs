@@ -22,7 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    Postgres, sql,
+    Postgres,
+    database::FUNCTION,
+    sql,
     wire::{
         self, ErrorFields, Format, HEADER_BYTES,
         backend::{FieldDescription, TransactionStatus},
@@ -354,7 +356,10 @@ pub(super) async fn read_until_ready(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>
     }
 }
 
-/// Answers the gate's own questions: there is one table, `public.customers (id, card)`. Nobody is told of [`SILENCE`]. What
+/// The oid of the one function that there is.
+pub(super) const FUNCTIONS_OID: &str = "16400";
+
+/// Answers the gate's own questions: there is one table, `public.customers (id, card)`, and a function. Nobody is told of [`SILENCE`]. What
 /// else arrives is passed on.
 async fn catalog(
     listener: TcpListener,
@@ -415,6 +420,9 @@ fn found(asked: &[u8], names: &[u8], defined: usize) -> Vec<u8> {
     }
     if contains(asked, sql::MARKS.as_bytes()) {
         write::data_row(&mut answer, &[Some(defined.to_string().as_bytes())]);
+    }
+    if contains(asked, FUNCTION.as_bytes()) && contains(names, FUNCTIONS_OID.as_bytes()) {
+        write::data_row(&mut answer, &[Some(b"23 25\npublic.remove(id integer, reason text)")]);
     }
     [answer, complete("SELECT")].concat()
 }
