@@ -44,6 +44,19 @@ impl Provider {
         })
     }
 
+    /// What GitLab and Buildkite say of their jobs.
+    pub fn ci() -> Result<Self> {
+        Self::start("ci.mjs", |certificates, command| {
+            command.arg(&certificates.certificate).arg(&certificates.key);
+        })
+    }
+
+    /// A token of a job of `gitlab` or `buildkite` for this audience, with these claims instead of the usual job's.
+    pub fn ci_token(&self, ci: &str, audience: &str, claims: &serde_json::Value) -> Result<String> {
+        let job = serde_json::json!({"ci": ci, "audience": audience, "claims": claims});
+        self.fetch("token", &["--data", &job.to_string()])
+    }
+
     /// The certificate of the authority that vouches for it.
     pub fn ca(&self) -> &Path {
         &self.certificates.authority
@@ -72,9 +85,7 @@ impl Provider {
 
     /// The accounts whose refresh tokens were revoked, one a line.
     pub fn revoked(&self) -> Result<String> {
-        let mut command = Command::new("curl");
-        command.args(["-sS", "--fail", "--cacert"]).arg(self.ca()).arg(format!("{}/api/revoked", self.url));
-        Ok(String::from_utf8(run(&mut command)?.stdout)?)
+        self.fetch("api/revoked", &[])
     }
 
     /// Signs in under this name at the address that a device flow shows, and agrees.
@@ -86,6 +97,12 @@ impl Provider {
     pub fn answer(&self, link: &str, account: &str, answer: &str, reason: &str) -> Result<String> {
         let printed = run(self.script("approver.mjs").args([link, account, answer, reason]))?.stdout;
         Ok(String::from_utf8(printed)?)
+    }
+
+    fn fetch(&self, path: &str, how: &[&str]) -> Result<String> {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail", "--cacert"]).arg(self.ca()).args(how);
+        Ok(String::from_utf8(run(command.arg(format!("{}/{path}", self.url)))?.stdout)?)
     }
 
     fn start(script: &str, arguments: impl FnOnce(&Certificates, &mut Command)) -> Result<Self> {

@@ -15,7 +15,7 @@ use tidegate_tests::{Account, Process, Provider, Ran, World};
 use crate::{policy::host_record, together::eventually};
 
 const SIGN_IN: &str = "  - name: sign-in\n    subjects: [ci, ops]\n    resources: [shop]\n";
-const HERE: &str = "psql -XqAt -c \"SELECT 'here'\"";
+pub(crate) const HERE: &str = "psql -XqAt -c \"SELECT 'here'\"";
 
 /// Long enough for any test.
 pub(crate) const LIFETIME: u32 = 600;
@@ -55,7 +55,7 @@ pub(crate) fn tidegate(world: &World, command: &str) -> String {
 }
 
 /// This token may be shown by nothing: neither by what has run, nor by what runs until the test's end.
-fn is_nowhere(world: &World, token: &str) -> Result<()> {
+pub(crate) fn is_nowhere(world: &World, token: &str) -> Result<()> {
     let signature = token.rsplit('.').next().context("a token has parts")?;
     world.agent.secrets().keep("a token", token);
     world.agent.secrets().keep("a token's signature", signature);
@@ -150,7 +150,7 @@ impl Shell {
     }
 }
 
-fn got_in(ran: Ran) -> Result<()> {
+pub(crate) fn got_in(ran: Ran) -> Result<()> {
     let shown = ran.clean()?;
     ensure!(shown.ends_with("here"), "{shown}");
     Ok(())

@@ -6,6 +6,7 @@ mod approvals;
 mod attacks;
 mod bad_days;
 mod canary;
+mod ci;
 mod confinement;
 mod definitions;
 mod detach;
