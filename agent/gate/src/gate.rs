@@ -121,6 +121,11 @@ impl Gate {
         self.0.policy.load().fields_masked_for_anybody(&self.0.resource.name)
     }
 
+    /// Whether a field of this table (or what the protocol has instead) may be masked for whoever is asking.
+    pub fn masks_table(&self, table: &str) -> bool {
+        self.0.policy.load().masks_table(&self.0.principal(), &self.0.resource.name, table)
+    }
+
     /// Resolves when something of the resource is masked for whoever is asking: for what masks can't be applied to.
     pub async fn masked(&self) {
         loop {

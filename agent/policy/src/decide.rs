@@ -180,6 +180,14 @@ impl Engine {
         }
     }
 
+    /// Whether a mask of a rule for this principal may cover a field of this table. Says yes in doubt.
+    pub(crate) fn masks_table(&self, principal: &Principal, resource: &str, table: &str) -> bool {
+        let Some(standing) = self.standings.get(resource) else { return true };
+        let indices = Indices::new(principal, |subject| standing.by_subject.get(subject));
+        let active = self.active(self.rules_for(principal, indices.masking()));
+        plan::touch(&active, table)
+    }
+
     /// What the detectors of all masks on a resource look for, whomever they are for.
     pub(crate) fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
         let rules = self.rules.iter().filter(|rule| rule.resources.contains(resource));

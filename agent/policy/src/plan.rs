@@ -174,8 +174,13 @@ fn output<'a>(
 
 /// Whether a table is touched that may hold a masked field.
 fn touches(active: &[Active<'_>], shape: &Shape) -> bool {
+    shape.touched.iter().any(|table| touch(active, table))
+}
+
+/// Whether this table may hold a masked field.
+pub(crate) fn touch(active: &[Active<'_>], table: &str) -> bool {
     let mut columns = active.iter().filter_map(|active| active.mask.columns.as_deref());
-    columns.any(|columns| shape.touched.iter().any(|table| columns.touch(table) || columns.cover(table)))
+    columns.any(|columns| columns.touch(table) || columns.cover(table))
 }
 
 /// Whether the upstream's error details may carry the value of a masked field.

@@ -66,6 +66,11 @@ impl Policy {
         self.engine.standing_masks(principal, resource)
     }
 
+    /// Whether a mask may cover a field of this table for a principal, whatever it does there. Says yes in doubt.
+    pub fn masks_table(&self, principal: &Principal, resource: &str, table: &str) -> bool {
+        self.engine.masks_table(principal, resource, table)
+    }
+
     /// What content masks hide of a resource, from whomever: for those of whom nobody knows what they may see.
     pub fn masked_for_anybody(&self, resource: &str) -> Option<Arc<ContentMask>> {
         self.engine.masked_for_anybody(resource)

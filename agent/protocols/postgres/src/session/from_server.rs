@@ -336,8 +336,22 @@ impl Session {
         let running = self.running().and_then(|run| run.results.verdict().map(|verdict| Shown::by(verdict)));
         let Shown { content, withhold_errors, masks_columns } = running.unwrap_or_else(|| self.last.clone());
         let content = content.or_else(|| self.transaction.content.clone());
-        let withhold = self.transaction.withhold_errors || withhold_errors;
+        let withhold =
+            self.transaction.withhold_errors || withhold_errors || self.quotes_masked_rows(&fields);
         shown::error_fields(fields, content.as_deref(), withhold, masks_columns, self.gate.masker())
+    }
+
+    /// Errors of constraints quote rows. The table need not be one that the statement names: rules of the database (CREATE
+    /// RULE) write others. Those of views (WITH CHECK OPTION) name none.
+    fn quotes_masked_rows(&self, fields: &ErrorFields<'_>) -> bool {
+        let is_of = |class: &[u8]| fields.get(code::SQLSTATE).is_some_and(|state| state.starts_with(class));
+        match (fields.get(code::SCHEMA), fields.get(code::TABLE)) {
+            (Some(schema), Some(table)) if is_of(b"23") => {
+                let name = |name| String::from_utf8_lossy(name).into_owned();
+                self.gate.masks_table(&format!("{}.{}", name(schema), name(table)))
+            }
+            _ => (is_of(b"23") || is_of(b"44")) && self.gate.standing_masks().columns,
+        }
     }
 
     /// Statements are read by PostgreSQL's rules of today: a setting that changes them ends the session.

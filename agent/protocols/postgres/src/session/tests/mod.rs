@@ -11,6 +11,7 @@ mod leaving;
 mod parameters;
 mod parts;
 mod pressure;
+mod quoting;
 mod random;
 mod rates;
 mod redefining;
