@@ -58,7 +58,7 @@ fn approvers_of_a_call_by_oid_read_which_function_that_is() -> Result<()> {
         session.say("\\lo_unlink 4711\n")?;
         let id = waiting(world, &world.stranger)?;
         let (_, shown) = approvals(world, &world.stranger, &["show", &id])?;
-        for part in ["pg_catalog.lo_unlink(oid)", "$1 (oid): 4711"] {
+        for part in ["pg_catalog.lo_unlink(oid)", "$1 (oid)"] {
             ensure!(shown.contains(part), "no {part:?} in:\n{shown}");
         }
         approvals(world, &world.stranger, &["deny", &id, "--reason", "whose is it?"])?;

@@ -49,6 +49,8 @@ impl Session {
     pub(super) fn readable(&self, veil: Option<&Veil>, prepared: &Prepared) -> String {
         let text = recorded(prepared);
         match *text == *prepared.text {
+            // The gate's own words.
+            true if is_function_call(&prepared.shape) => text.into_owned(),
             true => self.veiled(veil, prepared).text(&text),
             // What stands where in it is another matter.
             false => Veiled::over(veil, &prepared.shape).text(&text),
@@ -146,6 +148,11 @@ impl Veil {
         };
         shown.unwrap_or_else(|| "NULL".to_owned())
     }
+}
+
+/// Whether it is a call by oid, which has no text of its own.
+fn is_function_call(shape: &Shape) -> bool {
+    shape.items.iter().any(|item| item.fields.contains(&("statement", Value::Word("function-call"))))
 }
 
 /// Whether a value stands here. The grammar has a negative number begin with its sign.

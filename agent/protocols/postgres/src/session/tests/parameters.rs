@@ -121,13 +121,17 @@ async fn a_yes_to_an_execute_does_not_count_where_the_statement_takes_another_ty
     drop(stage);
 }
 
-/// Calls of functions by their oid wait, and nothing is masked.
-fn calls_are_held() -> String {
-    let of_others = "  - name: hide\n    subjects: [other]\n    resources: [it]\n    masks: [cards]\n";
+/// Calls of functions by their oid wait; `masks`: those of others, or none.
+fn calls_are_held(masks: &str) -> String {
     let other = "  tester: {users: [\"0\"]}\n  other: {users: [\"1\"]}";
-    let unmasked = holding().replace("    masks: [cards]\n", of_others);
+    let unmasked = holding().replace("    masks: [cards]\n", masks);
     let held = unmasked.replace("{statement: delete, table: public.customers}", "{statement: function-call}");
-    held.replace("  tester: {users: [\"0\"]}", other).replace("[select,", "[function-call, select,")
+    let held =
+        held.replace("  tester: {users: [\"0\"]}", other).replace("[select,", "[function-call, select,");
+    match (masks, held.split_once("masks:\n  cards:")) {
+        ("", Some((before, behind))) => format!("{before}rules:{}", behind.split_once("\nrules:").unwrap().1),
+        _ => held,
+    }
 }
 
 /// With an argument in binary and one as text.
@@ -140,25 +144,29 @@ fn call(oid: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn approvers_of_a_call_by_oid_read_which_function_it_is_and_what_it_is_given() {
-    let mut stage = Stage::open_under(&calls_are_held()).await;
-    let call = call(FUNCTIONS_OID);
-    stage.say(&call).await;
-    let question = told(&mut stage, 1).await;
-    assert_eq!(question.text, "function call, oid 16400: public.remove(id integer, reason text)");
-    for (label, shown) in [("$1 (int4)", "7"), ("$2 (text)", "old")] {
-        assert!(question.particulars.contains(&(label.into(), shown.into())), "{question:?}");
+    // A function may do anything with what it is given, with a column too that is masked for somebody.
+    let of_others = "  - name: hide\n    subjects: [other]\n    resources: [it]\n    masks: [cards]\n";
+    for (masks, given) in [("", ["7", "old"]), (of_others, ["[masked]", "[masked]"])] {
+        let mut stage = Stage::open_under(&calls_are_held(masks)).await;
+        let call = call(FUNCTIONS_OID);
+        stage.say(&call).await;
+        let question = told(&mut stage, 1).await;
+        assert_eq!(question.text, "function call, oid 16400: public.remove(id integer, reason text)");
+        for (label, shown) in ["$1 (int4)", "$2 (text)"].into_iter().zip(given) {
+            assert!(question.particulars.contains(&(label.into(), shown.into())), "{question:?}");
+        }
+        stage.rig.people.approve("q1");
+        stage.server_gets(&call).await;
+        let answer = [message(b'V', &[0, 0, 0, 1, b'1']), ready()].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+        stage.leaves().await;
     }
-    stage.rig.people.approve("q1");
-    stage.server_gets(&call).await;
-    let answer = [message(b'V', &[0, 0, 0, 1, b'1']), ready()].concat();
-    stage.answer(&answer).await;
-    stage.client_gets(&answer).await;
-    stage.leaves().await;
 }
 
 #[tokio::test]
 async fn nobody_is_asked_about_a_function_that_is_not_there() {
-    let mut stage = Stage::open_under(&calls_are_held()).await;
+    let mut stage = Stage::open_under(&calls_are_held("")).await;
     stage.say(&call("16401")).await;
     stage.server_gets(&query("refused_by_tidegate")).await;
     stage.answer(&[error("42601"), ready()].concat()).await;
