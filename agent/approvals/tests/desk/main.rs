@@ -12,7 +12,9 @@ mod common;
 mod damage;
 mod grants;
 mod pressure;
+mod races;
 mod restarts;
+mod told;
 mod versions;
 mod webhooks;
 
@@ -96,13 +98,22 @@ on_every_store! {
         a_chat_gets_a_message_at_its_secret_address,
         what_a_clock_that_was_ahead_wrote_is_told_at_once,
         strangers_cause_no_letters;
-    pressure:
+    races:
         of_a_yes_and_a_cancel_at_once_one_comes_first,
         two_who_answer_at_once_are_counted_each,
         a_yes_that_counts_once_goes_to_one_of_two,
         a_yes_that_lasts_is_all_its_sessions_however_much_comes_at_once,
         revoking_at_once_with_use_lets_it_run_or_not,
         hundreds_wait_at_once,
+        who_asks_while_another_cancels_the_same_is_not_cancelled;
+    told:
+        letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
+        what_an_asker_has_written_takes_no_room_of_what_people_answer,
+        who_asks_and_one_who_answers_take_no_room_of_others_answers,
+        what_was_cancelled_before_it_was_told_is_not_told,
+        who_does_not_hear_of_cancels_is_not_told_of_what_was_cancelled_either,
+        of_what_people_answered_an_accounts_newest_are_kept;
+    pressure:
         no_more_wait_than_may,
         root_in_a_container_takes_nobody_s_places_with_many_user_ids,
         nobody_asks_more_within_a_minute_than_may,
@@ -110,13 +121,6 @@ on_every_store! {
         who_asks_much_is_not_all_that_is_listed,
         a_question_is_listed_in_short_and_shown_whole,
         what_is_too_long_to_be_shown_is_not_asked,
-        who_asks_while_another_cancels_the_same_is_not_cancelled,
-        letters_about_one_asker_hold_up_neither_alerts_nor_the_others,
-        what_an_asker_has_written_takes_no_room_of_what_people_answer,
-        who_asks_and_one_who_answers_take_no_room_of_others_answers,
-        of_what_people_answered_an_accounts_newest_are_kept,
-        what_was_cancelled_before_it_was_told_is_not_told,
-        who_does_not_hear_of_cancels_is_not_told_of_what_was_cancelled_either,
         a_clock_that_is_set_back_keeps_nobody_from_asking,
         who_has_identities_has_no_more_room_than_others,
         who_asks_and_cancels_makes_nobody_forget_what_was_answered,
@@ -134,5 +138,5 @@ async fn an_answer_through_another_agent_of_the_fleet_counts() {
 #[tokio::test]
 #[ignore = "needs PostgreSQL: cargo xtask test e2e"]
 async fn a_host_whose_clock_is_ahead_forgets_nothing_that_the_fleet_waits_for() {
-    pressure::a_clock_that_is_ahead_forgets_nothing(&common::postgres().await).await;
+    told::a_clock_that_is_ahead_forgets_nothing(&common::postgres().await).await;
 }
