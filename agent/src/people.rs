@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate_approvals::{
-    Audience, Desk, Limits,
+    Audience, Clock, Desk, Limits,
     store::{Postgres, Settings, Sqlite, Store, StoreError},
     webhooks::{Retries, Webhooks},
 };
@@ -82,7 +82,10 @@ async fn open(config: &Config, credentials: &Arc<Files>, host: &str) -> Result<D
     let hooks = config.approvals.webhooks.iter().map(|hook| (hook.0.name.clone(), hook.0.events.clone()));
     let page = config.approvals.web.as_ref().map(|web| format!("{}approvals/", web.url).into());
     let audience = Audience { hooks: hooks.collect(), page };
-    Ok(Desk::open(host, store, limits, audience))
+    let file = config.state.join("approvals.clock");
+    let clock = Clock::steady(file.clone());
+    let clock = clock.map_err(|error| Error::Approvals(format!("{}: {error}", file.display())))?;
+    Ok(Desk::open_by(clock, host, store, limits, audience))
 }
 
 /// Opens the file. What an earlier agent wrote may take long to be brought to the present form: the service manager, which

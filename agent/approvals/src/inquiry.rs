@@ -2,6 +2,7 @@
 
 mod answers;
 mod brief;
+mod facts;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -11,6 +12,8 @@ use tidegate_gate::{
     Question,
     policy::{Approval, Held, Principal, Sessions},
 };
+
+pub use facts::Fact;
 
 use crate::{
     key,

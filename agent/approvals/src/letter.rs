@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{Event, Inquiry, store::StoreError};
+use crate::{Event, Fact, Inquiry, store::StoreError};
 
 /// One event to be sent to one receiver; kept until it was taken, or given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +177,8 @@ impl Audience {
 fn body(id: &str, page: Option<String>, inquiry: &Inquiry, event: &Event) -> Value {
     let rules: Vec<&str> = inquiry.terms.iter().map(|term| &*term.held.rule).collect();
     let process = &inquiry.principal.process;
+    let fact = |(fact, text): (Fact, String)| json!({"fact": fact, "name": fact.caption(), "text": text});
+    let facts: Vec<Value> = inquiry.facts(event).into_iter().map(fact).collect();
     json!({
         "id": id,
         "type": format!("approval.{}", event.step),
@@ -185,6 +187,7 @@ fn body(id: &str, page: Option<String>, inquiry: &Inquiry, event: &Event) -> Val
             "event": event.step,
             "by": event.by,
             "reason": event.reason,
+            "facts": facts,
             "question": {
                 "id": inquiry.id,
                 "link": page,

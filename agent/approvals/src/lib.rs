@@ -19,7 +19,7 @@ pub mod webhooks;
 
 pub use clock::Clock;
 pub use desk::{Desk, Failed, Limits, Overview};
-pub use inquiry::{Event, Inquiry, State, Term};
+pub use inquiry::{Event, Fact, Inquiry, State, Term};
 pub use letter::{Audience, Letter, Told};
 pub use person::{Person, Who};
 pub use refused::Refused;

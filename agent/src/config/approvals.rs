@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tidegate_approvals::{
-    Told,
+    Fact, Told,
     webhooks::{Format, Target},
 };
 use url::Url;
@@ -107,6 +107,7 @@ struct RawWebhook {
     #[serde(default)]
     format: Format,
     events: Option<Vec<Told>>,
+    facts: Option<Vec<Fact>>,
     ca: Option<PathBuf>,
 }
 
@@ -114,7 +115,7 @@ impl TryFrom<RawWebhook> for Webhook {
     type Error = String;
 
     fn try_from(raw: RawWebhook) -> Result<Self, String> {
-        let RawWebhook { name, url, url_from, secret, format, events, ca } = raw;
+        let RawWebhook { name, url, url_from, secret, format, events, facts, ca } = raw;
         let wrong = |what: &str| Err(format!("webhook {name:?} {what}"));
         let target = match (url, url_from) {
             (Some(url), None) if url.scheme() == "https" => Target::Url(url),
@@ -129,8 +130,12 @@ impl TryFrom<RawWebhook> for Webhook {
         if format == Format::Json && secret.is_none() {
             return wrong("needs a `secret`: the credential whose password signs what it is told");
         }
+        if format == Format::Json && facts.is_some() {
+            return wrong("is told the whole event: `facts` is for slack and teams");
+        }
+        let facts = facts.unwrap_or_else(|| Fact::ALL.to_vec());
         let events = events.unwrap_or_else(|| Told::ALL.to_vec());
-        Ok(Self(tidegate_approvals::webhooks::Webhook { name, target, secret, format, events, ca }))
+        Ok(Self(tidegate_approvals::webhooks::Webhook { name, target, secret, format, events, facts, ca }))
     }
 }
 

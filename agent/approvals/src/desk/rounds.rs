@@ -95,6 +95,7 @@ async fn look_back(desk: &Inner) {
 pub(super) async fn tidy(desk: Weak<Inner>) {
     loop {
         let Some(inner) = desk.upgrade() else { return };
+        inner.clock.keep();
         let now = inner.clock.now();
         let before = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
         if let Err(error) = inner.store.forget(&inner.host, now, before, KEPT_OF_ACCOUNT).await {

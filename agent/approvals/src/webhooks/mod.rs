@@ -17,7 +17,7 @@ use url::Url;
 
 use self::{sender::Sender, signature::Key};
 use crate::{
-    Desk,
+    Desk, Fact,
     letter::{LONGEST_WAIT, Told},
 };
 
@@ -34,6 +34,8 @@ pub struct Webhook {
     pub format: Format,
     /// What it wants to be told.
     pub events: Vec<Told>,
+    /// What its messages tell beside what will run; of [`Format::Json`] all.
+    pub facts: Vec<Fact>,
     /// PEM file of the authorities that are trusted for it; the system's without it.
     pub ca: Option<PathBuf>,
 }

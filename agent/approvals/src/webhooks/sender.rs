@@ -84,7 +84,7 @@ impl Sender {
         if !desk.attempt(letter).await? {
             return Ok(None);
         }
-        let Err(failed) = self.deliver(letter, desk.now()).await else {
+        let Err(failed) = self.deliver(letter).await else {
             tracing::debug!(hook, question, letter = letter.id, "told");
             desk.done_with(letter).await?;
             return Ok(None);
@@ -106,7 +106,7 @@ impl Sender {
         Ok(pause)
     }
 
-    async fn deliver(&self, letter: &Letter, now: Timestamp) -> Result<(), NotTaken> {
+    async fn deliver(&self, letter: &Letter) -> Result<(), NotTaken> {
         if letter.body.is_null() {
             return Err(NotTaken::Refused("what is kept of it can't be read".into()));
         }
@@ -114,11 +114,12 @@ impl Sender {
         let key = self.key().await.map_err(NotTaken::Away)?;
         let body = match self.hook.format {
             Format::Json => letter.body.clone(),
-            Format::Slack => words::slack(&letter.body),
-            Format::Teams => words::teams(&letter.body),
+            Format::Slack => words::slack(&letter.body, &self.hook.facts),
+            Format::Teams => words::teams(&letter.body, &self.hook.facts),
         };
         let body = body.to_string().into_bytes();
-        let time = now.as_second();
+        // The world's, by which receivers tell what is old.
+        let time = Timestamp::now().as_second();
         let mut headers = vec![("webhook-id", letter.id.clone()), ("webhook-timestamp", time.to_string())];
         headers.extend(key.map(|key| ("webhook-signature", key.sign(&letter.id, time, &body))));
         let answer = self.https.post_json(url, &headers, body).await;

@@ -13,7 +13,7 @@ use rustls::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate_approvals::{
-    Audience, Clock, Desk, Told,
+    Audience, Clock, Desk, Fact, Told,
     store::Store,
     webhooks::{Format, Retries, Target, Webhook, Webhooks},
 };
@@ -100,6 +100,7 @@ impl Receiver {
 
     fn hook(&self, name: &str) -> Webhook {
         Webhook {
+            facts: Fact::ALL.to_vec(),
             name: name.into(),
             target: Target::Url(self.url.parse().unwrap()),
             secret: Some("key".into()),
