@@ -1,6 +1,6 @@
 //! From a request to its permit: what must be read first, and who must be asked.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -8,7 +8,10 @@ use tidegate_gate::{
     Action, Decision, Hold, Matter, Permit, Put, Undecided,
     policy::{Effect, Shape, Value},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
 
 use crate::{
     body::{BodyError, Source},
@@ -23,6 +26,8 @@ use crate::{
 
 /// Most bytes of a body that somebody can be asked about.
 const SHOWN: usize = 64 * 1024;
+/// What is answered within this time has not kept anybody waiting.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Most bytes of a body whose fields rules ask for.
 pub(crate) const LOOKED_INTO: usize = 256 * 1024;
 
@@ -270,12 +275,19 @@ impl Session {
             Put::Permit(permit) => return Ok(permit),
             Put::Waits(waiting) => waiting,
         };
-        tokio::select! {
-            answered = waiting.answered(self.server.options.wait) => {
-                return Ok(answered?.permit(shape, None).await?);
+        let (id, patience) = (waiting.id().clone(), self.server.options.wait);
+        let mut answered = pin!(waiting.answered(patience));
+        let mut is_told = !self.server.options.interim;
+        loop {
+            tokio::select! {
+                answered = &mut answered => return Ok(answered?.permit(shape, None).await?),
+                () = source.gone() => break,
+                () = responder.gone() => break,
+                () = sleep(AT_ONCE), if !is_told => {
+                    responder.waits(&id).await?;
+                    is_told = true;
+                }
             }
-            () = source.gone() => {}
-            () = responder.gone() => {}
         }
         let why = "the client went away while its request waited for an approval";
         Err(NotSent::Ended(Ended::Client(why.into())))

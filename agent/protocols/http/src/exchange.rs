@@ -45,6 +45,8 @@ pub(crate) struct Session {
 pub(crate) trait Responder: Send {
     /// Tells a client that waits for it to send its body (RFC 9110, 10.1.1).
     fn proceed(&mut self) -> impl Future<Output = Result<(), Ended>> + Send;
+    /// Tells a client, ahead of the response, that it waits for the answer to this question (102, RFC 2518, 10.1).
+    fn waits(&mut self, question: &str) -> impl Future<Output = Result<(), Ended>> + Send;
     /// Sends a response. To be called once.
     fn respond(
         &mut self,

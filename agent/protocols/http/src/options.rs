@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) h2c: bool,
     /// How long a held request waits for its answer before the client is told to ask again.
     pub(crate) wait: Duration,
+    /// A client whose request is held is told so by an interim response: some take one for the answer.
+    pub(crate) interim: bool,
     /// What the messages of gRPC are, and the file that says so.
     pub(crate) descriptors: Option<Descriptors>,
     pub(crate) described_by: Option<PathBuf>,
@@ -60,6 +62,7 @@ struct Raw {
     h2c: bool,
     /// In seconds.
     wait: Option<u64>,
+    interim: bool,
     descriptors: Option<PathBuf>,
     proxy: Option<Tunnels>,
 }
@@ -84,7 +87,7 @@ pub(crate) enum Tunnels {
 }
 
 const KNOWN: &str = "hosts, sign-in (bearer, basic, {header: NAME}, {query: NAME}, {cookie: NAME}, {sigv4: {region: NAME, service: NAME}}, \
-                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds), descriptors (a file of gRPC's, as protoc makes it), proxy (tls or opaque, for a forward proxy)";
+                     {oauth2: {url, scope, audience, resource, client: basic or body, ca}}), pass (names of header fields), tolerate (encoded-slash, empty-segments, path-parameters, method-parameters), h2c (true for HTTP/2 without TLS), wait (seconds), interim (true to tell whoever waits by 102), descriptors (a file of gRPC's, as protoc makes it), proxy (tls or opaque, for a forward proxy)";
 
 impl Options {
     pub(crate) fn of(resource: &Resource) -> Result<Self, ConfigError> {
@@ -131,6 +134,7 @@ impl Options {
             h2c: raw.h2c,
             wait,
             proxy: raw.proxy,
+            interim: raw.interim,
             descriptors: raw.descriptors.as_ref().map(|path| descriptors(resource, path)).transpose()?,
             described_by: raw.descriptors,
         })

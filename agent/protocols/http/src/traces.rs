@@ -365,6 +365,7 @@ mod tests {
             pass: Vec::new(),
             tolerated: Tolerated::default(),
             h2c: false,
+            interim: false,
             wait: Duration::ZERO,
             descriptors: None,
             described_by: None,

@@ -405,6 +405,15 @@ impl<S: AsyncWrite + Send> Responder for H1Responder<'_, S> {
         Ok(())
     }
 
+    async fn waits(&mut self, question: &str) -> Result<(), Ended> {
+        if self.version == Version::HTTP_11 {
+            let head = format!("HTTP/1.1 102 Processing\r\ntidegate-approval: {question}\r\n\r\n");
+            self.write.write_all(head.as_bytes()).await?;
+            self.write.flush().await?;
+        }
+        Ok(())
+    }
+
     async fn respond(&mut self, head: Response<()>, body: &mut Answer<'_>) -> Result<(), Ended> {
         self.begun = true;
         let no_body = matches!(head.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -9,7 +9,7 @@ use h2::{
     ext::Protocol,
     server::{self, SendResponse},
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Frame;
 use tidegate_gate::ServeError;
 use tokio::{
@@ -254,6 +254,15 @@ impl Responder for H2Responder {
     async fn proceed(&mut self) -> Result<(), Ended> {
         // Clients of HTTP/2 need not be told: flow control holds their bodies back.
         Ok(())
+    }
+
+    async fn waits(&mut self, question: &str) -> Result<(), Ended> {
+        let mut head = Response::new(());
+        *head.status_mut() = StatusCode::PROCESSING;
+        if let Ok(question) = HeaderValue::from_str(question) {
+            head.headers_mut().insert("tidegate-approval", question);
+        }
+        self.respond.send_informational(head).map_err(|error| lost(&error))
     }
 
     async fn respond(&mut self, head: Response<()>, body: &mut Answer<'_>) -> Result<(), Ended> {

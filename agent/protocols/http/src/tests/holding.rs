@@ -135,6 +135,17 @@ async fn what_waits_uses_no_rate_up_before_it_is_let_through() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_is_told_so_where_its_resource_says_that_it_may_be() {
+    let stage = stage("{interim: true}").await;
+    let mut client = ask(&stage, "").await;
+    let mut told = vec![0; b"HTTP/1.1 102 Processing\r\ntidegate-approval: q1\r\n\r\n".len()];
+    timeout(PATIENCE, client.read_exact(&mut told)).await.expect("it is told").unwrap();
+    assert_eq!(told, b"HTTP/1.1 102 Processing\r\ntidegate-approval: q1\r\n\r\n");
+    stage.people.approve("q1");
+    assert!(heard(&mut client).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_takes_its_question_back() {
     let stage = stage("{}").await;
     let client = ask(&stage, "").await;
