@@ -40,7 +40,7 @@ pub(super) const DECIDE: Own = Own {
 pub(super) const IDENTITY: Own = Own {
     title: "What knowing who asks adds to a connection",
     words: "Written by `cargo xtask bench identity`: medians, with the host's own processes, and an issuer on loopback whose keys are \
-            known.",
+            known but where it says otherwise.",
     test: &["test", "--release", "--package", "tidegate-identity", "--lib"],
     name: "tests::speed::a_connection_hardly_waits_for_its_identity",
     is_cpu: false,

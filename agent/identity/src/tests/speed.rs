@@ -15,7 +15,7 @@ use super::{
     processes::UID,
 };
 use crate::{
-    ProcessId, Registry,
+    Beneficiary, ProcessId, Registry,
     host::{Host, Procfs},
 };
 
@@ -54,10 +54,15 @@ async fn a_connection_hardly_waits_for_its_identity() {
     let signer = Signer::rsa("one");
     let stub = Stub::start(&[&signer]).await;
     let issuer = issuer(&stub.url, Some(&stub));
-    let registry = Registry::new(None, Handle::current(), Box::new(|_| ())).unwrap();
-    registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
+    let fresh = || {
+        let registry = Registry::new(None, Handle::current(), Box::new(|_| ())).unwrap();
+        registry.adopt(registry.prepare(std::slice::from_ref(&issuer)).unwrap());
+        registry
+    };
+    let registry = fresh();
     let procfs = Arc::new(Procfs::open().unwrap());
     let (mut first, mut bound, mut none) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut cold, mut presented) = (Vec::new(), Vec::new());
     let asked = std::env::var("TIDEGATE_BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     for round in 0..asked.unwrap_or(ROUNDS).max(1) {
         let child = job(Some(&signer.sign(&claims(&issuer, &format!("job-{round}")))));
@@ -66,15 +71,26 @@ async fn a_connection_hardly_waits_for_its_identity() {
         bound.push(timed(&registry, id, true).await);
         end(child);
         let child = job(None);
-        none.push(timed(&registry, procfs.seen(child.id()).unwrap().id, false).await);
+        let id = procfs.seen(child.id()).unwrap().id;
+        none.push(timed(&registry, id, false).await);
+        let token = signer.sign(&claims(&issuer, &format!("presented-{round}")));
+        let since = Instant::now();
+        registry.present(id, Beneficiary::Caller, None, token.as_bytes()).await.unwrap();
+        presented.push(since.elapsed());
+        end(child);
+        let child = job(Some(&signer.sign(&claims(&issuer, &format!("cold-{round}")))));
+        cold.push(timed(&fresh(), procfs.seen(child.id()).unwrap().id, true).await);
         end(child);
     }
     let (first, bound, none) = (median(first), median(bound), median(none));
+    let (cold, presented) = (median(cold), median(presented));
     println!("| a connection of | takes longer by |\n|---|---:|");
     for (what, time) in [
         ("a process whose identity is bound already", bound),
         ("a process with a token that is found, verified and bound", first),
+        ("the same, where the issuer and its keys must be asked for first", cold),
         ("a process without a token", none),
+        ("(what `tidegate present` waits for the agent, once)", presented),
     ] {
         println!("| {what} | {:.2} ms |", time.as_secs_f64() * 1e3);
     }
