@@ -89,10 +89,11 @@ impl Rates {
         principal: &Principal,
         now: Instant,
     ) -> Result<(), Over> {
-        if let Some((mut counted, at)) = self.with_room(count, limits, principal, now)? {
+        if let Some(mut counted) = self.with_room(count, limits, principal, now)? {
+            let since = now.saturating_duration_since(self.since);
             for limit in limits {
-                if let Some(window) = counted.window(limit, principal, at) {
-                    window.add(count, at.1);
+                if let Some(window) = counted.window(limit, principal, (now, since)) {
+                    window.add(count, since);
                 }
             }
         }
@@ -110,21 +111,21 @@ impl Rates {
         self.with_room(count, limits, principal, now).map(drop)
     }
 
-    /// What everybody has done, where that leaves room for this, and the time that it is; none where nothing is counted.
+    /// What everybody has done, where that leaves room for this; none where nothing is counted.
     fn with_room(
         &self,
         count: u32,
         limits: &[Limit],
         principal: &Principal,
         now: Instant,
-    ) -> Result<Option<(MutexGuard<'_, Counted>, (Instant, Duration))>, Over> {
+    ) -> Result<Option<MutexGuard<'_, Counted>>, Over> {
         if count == 0 || limits.is_empty() {
             return Ok(None);
         }
-        let at = (now, now.saturating_duration_since(self.since));
+        let since = now.saturating_duration_since(self.since);
         let mut counted = lock(&self.counted);
-        counted.check(count, limits, principal, at)?;
-        Ok(Some((counted, at)))
+        counted.check(count, limits, principal, (now, since))?;
+        Ok(Some(counted))
     }
 }
 
