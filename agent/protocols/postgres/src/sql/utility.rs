@@ -5,8 +5,9 @@ use std::sync::Arc;
 use pg_query::{
     NodeEnum,
     protobuf::{
-        CopyStmt, DeclareCursorStmt, DiscardMode, DropBehavior, ExplainStmt, Node, PrepareStmt, RangeVar,
-        SelectStmt, TransactionStmtKind, VariableSetKind, VariableSetStmt, VariableShowStmt,
+        CallStmt, CopyStmt, DeclareCursorStmt, DiscardMode, DropBehavior, ExecuteStmt, ExplainStmt,
+        FetchStmt, Node, PrepareStmt, RangeVar, SelectStmt, TransactionStmtKind, VariableSetKind,
+        VariableSetStmt, VariableShowStmt,
     },
 };
 use tidegate_policy::{Lineage, Output};
@@ -29,93 +30,20 @@ impl Tracer<'_> {
     /// Follows one statement of a text.
     pub(super) fn statement(&mut self, node: &Node) -> Result<Statement> {
         let kind = inner(node).ok_or_else(|| NotUnderstood::new("a statement without content"))?;
-        if !matches!(
-            kind,
-            NodeEnum::SelectStmt(_)
-                | NodeEnum::InsertStmt(_)
-                | NodeEnum::UpdateStmt(_)
-                | NodeEnum::DeleteStmt(_)
-                | NodeEnum::MergeStmt(_)
-        ) {
-            self.literals_matter = true;
-            self.late = true;
+        if let Some(followed) = self.on_rows(node, kind) {
+            return followed;
         }
-        let scope = Scope { statement: "other", ..Scope::default() };
+        self.literals_matter = true;
+        self.late = true;
         match kind {
-            NodeEnum::SelectStmt(select) if into_clause(select).is_some() => {
-                self.late = true;
-                self.select_into(select)
-            }
-            NodeEnum::SelectStmt(_) => self.change(node, "select", true),
-            NodeEnum::InsertStmt(insert) => self.change(node, "insert", insert.returning_clause.is_some()),
-            NodeEnum::UpdateStmt(update) => self.change(node, "update", update.returning_clause.is_some()),
-            NodeEnum::DeleteStmt(delete) => self.change(node, "delete", delete.returning_clause.is_some()),
-            NodeEnum::MergeStmt(merge) => self.change(node, "merge", merge.returning_clause.is_some()),
             NodeEnum::CopyStmt(copy) => self.copy_statement(copy),
             NodeEnum::ExplainStmt(explain) => self.explain(explain),
             NodeEnum::PrepareStmt(prepare) => self.prepare(prepare),
-            NodeEnum::ExecuteStmt(execute) => {
-                self.computed(&execute.params, &scope)?;
-                self.bare("execute-text");
-                let lineage =
-                    untraced("what a prepared statement that the gate doesn't know returns can't be traced");
-                let effect = Effect::Execute { name: execute.name.as_str().into() };
-                Ok(Statement { result: Some(self.result(lineage)), effect })
-            }
-            NodeEnum::DeallocateStmt(_) => Ok(self.simple("prepare", Effect::None)),
+            NodeEnum::ExecuteStmt(execute) => self.execute(execute),
             NodeEnum::DeclareCursorStmt(declare) => self.declare(declare),
-            NodeEnum::FetchStmt(fetch) => {
-                self.bare("cursor");
-                let lineage = untraced("what a cursor that the gate doesn't know returns can't be traced");
-                let result = (!fetch.ismove).then(|| self.result(lineage));
-                Ok(Statement { result, effect: Effect::Fetch { name: fetch.portalname.as_str().into() } })
-            }
-            NodeEnum::ClosePortalStmt(_) => Ok(self.simple("cursor", Effect::None)),
-            NodeEnum::TransactionStmt(transaction) => {
-                let effect = match TransactionStmtKind::try_from(transaction.kind) {
-                    Ok(TransactionStmtKind::TransStmtPrepare) => Effect::PrepareTransaction,
-                    Ok(
-                        TransactionStmtKind::TransStmtCommit
-                        | TransactionStmtKind::TransStmtRollback
-                        | TransactionStmtKind::TransStmtRollbackTo
-                        | TransactionStmtKind::TransStmtRelease,
-                    ) => Effect::EndTransaction,
-                    Ok(
-                        TransactionStmtKind::TransStmtBegin
-                        | TransactionStmtKind::TransStmtStart
-                        | TransactionStmtKind::TransStmtSavepoint,
-                    ) => Effect::BeginTransaction,
-                    _ => Effect::None,
-                };
-                Ok(self.simple("transaction", effect))
-            }
+            NodeEnum::FetchStmt(fetch) => Ok(self.fetch(fetch)),
             NodeEnum::VariableSetStmt(set) => self.set(set),
-            NodeEnum::VariableShowStmt(show) => Ok(self.show(show)),
-            NodeEnum::ConstraintsSetStmt(_) => {
-                Ok(self.simple("set", Effect::Set { setting: Setting::Local, name: None }))
-            }
-            NodeEnum::DiscardStmt(discard) => {
-                let all = discard.target == DiscardMode::DiscardAll as i32;
-                // Temporary relations go, and columns that are made of them with those.
-                self.unsettles.loses |= all || discard.target == DiscardMode::DiscardTemp as i32;
-                let some = Effect::Set { setting: Setting::Lasting, name: None };
-                Ok(self.simple("set", if all { Effect::DiscardAll } else { some }))
-            }
-            NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => Ok(self.simple("listen", Effect::None)),
-            NodeEnum::NotifyStmt(_) => Ok(self.simple("notify", Effect::None)),
-            NodeEnum::LoadStmt(_) => Ok(self.simple("load", Effect::None)),
-            NodeEnum::DoStmt(_) => Ok(self.hiding("do")),
-            NodeEnum::CallStmt(call) => {
-                if let Some(call) = &call.funccall {
-                    self.function(call, &Scope { statement: "call", ..Scope::default() })?;
-                }
-                self.bare("call");
-                self.unsettles.hides = true;
-                let result = Some(self.result(untraced("what a procedure returns can't be traced")));
-                self.ddl = true;
-                Ok(Statement { result, effect: Effect::None })
-            }
-            NodeEnum::CheckPointStmt(_) => Ok(self.simple("other", Effect::None)),
+            NodeEnum::CallStmt(call) => self.call_procedure(call),
             NodeEnum::LockStmt(lock) => {
                 let locked = self.on_tables("lock", &lock.relations)?;
                 let effect = if lock.mode >= SHARE_LOCK { Effect::Lock } else { Effect::None };
@@ -127,8 +55,79 @@ impl Tracer<'_> {
                 }
                 self.on_tables("truncate", &truncate.relations)
             }
-            other => self.definition(other),
+            other => match self.told_by_kind(other) {
+                Some(statement) => Ok(statement),
+                None => self.definition(other),
+            },
         }
+    }
+
+    /// A statement that reads or changes rows; none if it is another.
+    fn on_rows(&mut self, node: &Node, kind: &NodeEnum) -> Option<Result<Statement>> {
+        Some(match kind {
+            NodeEnum::SelectStmt(select) if into_clause(select).is_some() => {
+                self.late = true;
+                self.select_into(select)
+            }
+            NodeEnum::SelectStmt(_) => self.change(node, "select", true),
+            NodeEnum::InsertStmt(insert) => self.change(node, "insert", insert.returning_clause.is_some()),
+            NodeEnum::UpdateStmt(update) => self.change(node, "update", update.returning_clause.is_some()),
+            NodeEnum::DeleteStmt(delete) => self.change(node, "delete", delete.returning_clause.is_some()),
+            NodeEnum::MergeStmt(merge) => self.change(node, "merge", merge.returning_clause.is_some()),
+            _ => return None,
+        })
+    }
+
+    /// A statement that its kind says almost all of; none if it is another.
+    fn told_by_kind(&mut self, kind: &NodeEnum) -> Option<Statement> {
+        Some(match kind {
+            NodeEnum::DeallocateStmt(_) => self.simple("prepare", Effect::None),
+            NodeEnum::ClosePortalStmt(_) => self.simple("cursor", Effect::None),
+            NodeEnum::TransactionStmt(transaction) => {
+                self.simple("transaction", transaction_effect(transaction.kind))
+            }
+            NodeEnum::VariableShowStmt(show) => self.show(show),
+            NodeEnum::ConstraintsSetStmt(_) => {
+                self.simple("set", Effect::Set { setting: Setting::Local, name: None })
+            }
+            NodeEnum::DiscardStmt(discard) => {
+                let all = discard.target == DiscardMode::DiscardAll as i32;
+                // Temporary relations go, and columns that are made of them with those.
+                self.unsettles.loses |= all || discard.target == DiscardMode::DiscardTemp as i32;
+                let some = Effect::Set { setting: Setting::Lasting, name: None };
+                self.simple("set", if all { Effect::DiscardAll } else { some })
+            }
+            NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => self.simple("listen", Effect::None),
+            NodeEnum::NotifyStmt(_) => self.simple("notify", Effect::None),
+            NodeEnum::LoadStmt(_) => self.simple("load", Effect::None),
+            NodeEnum::CheckPointStmt(_) => self.simple("other", Effect::None),
+            NodeEnum::DoStmt(_) => self.hiding("do"),
+            _ => return None,
+        })
+    }
+
+    fn execute(&mut self, execute: &ExecuteStmt) -> Result<Statement> {
+        self.computed(&execute.params, &Scope { statement: "other", ..Scope::default() })?;
+        self.bare("execute-text");
+        let lineage =
+            untraced("what a prepared statement that the gate doesn't know returns can't be traced");
+        let effect = Effect::Execute { name: execute.name.as_str().into() };
+        Ok(Statement { result: Some(self.result(lineage)), effect })
+    }
+
+    fn fetch(&mut self, fetch: &FetchStmt) -> Statement {
+        self.bare("cursor");
+        let lineage = untraced("what a cursor that the gate doesn't know returns can't be traced");
+        let result = (!fetch.ismove).then(|| self.result(lineage));
+        Statement { result, effect: Effect::Fetch { name: fetch.portalname.as_str().into() } }
+    }
+
+    fn call_procedure(&mut self, call: &CallStmt) -> Result<Statement> {
+        if let Some(call) = &call.funccall {
+            self.function(call, &Scope { statement: "call", ..Scope::default() })?;
+        }
+        let result = Some(self.result(untraced("what a procedure returns can't be traced")));
+        Ok(Statement { result, ..self.hiding("call") })
     }
 
     /// A statement of which there is nothing to say but its kind.
@@ -354,6 +353,24 @@ impl Tracer<'_> {
         let columns = if show.name.eq_ignore_ascii_case("all") { 3 } else { 1 };
         let lineage = Lineage { outputs: vec![Output::default(); columns], untraced: None };
         Statement { result: Some(self.result(lineage)), effect: Effect::None }
+    }
+}
+
+fn transaction_effect(kind: i32) -> Effect {
+    match TransactionStmtKind::try_from(kind) {
+        Ok(TransactionStmtKind::TransStmtPrepare) => Effect::PrepareTransaction,
+        Ok(
+            TransactionStmtKind::TransStmtCommit
+            | TransactionStmtKind::TransStmtRollback
+            | TransactionStmtKind::TransStmtRollbackTo
+            | TransactionStmtKind::TransStmtRelease,
+        ) => Effect::EndTransaction,
+        Ok(
+            TransactionStmtKind::TransStmtBegin
+            | TransactionStmtKind::TransStmtStart
+            | TransactionStmtKind::TransStmtSavepoint,
+        ) => Effect::BeginTransaction,
+        _ => Effect::None,
     }
 }
 

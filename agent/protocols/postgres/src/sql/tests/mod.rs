@@ -1,5 +1,8 @@
 //! Statements against a small shop.
 
+mod bounds;
+mod conditions;
+mod copying;
 mod kept;
 mod levels;
 mod lineage;
