@@ -114,7 +114,9 @@ pub struct UpstreamTls {
 pub enum TlsMode {
     /// Never.
     Disable,
-    /// If the upstream offers it, unverified.
+    /// If the upstream lets nobody in without it, unverified.
+    Allow,
+    /// If the upstream offers it, and lets one in with it, unverified.
     #[default]
     Prefer,
     /// Always, unverified.

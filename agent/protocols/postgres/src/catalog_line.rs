@@ -65,9 +65,16 @@ impl CatalogLine {
             PARAMETERS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         parameters.push(("database".to_owned(), database.to_owned()));
         let user = upstream.credential.user.as_deref().unwrap_or_default();
-        let signed_in = upstream::sign_in(upstream.stream, settings, &upstream.credential, user, &parameters)
-            .await
-            .map_err(|error| error.to_string())?;
+        let signed_in = upstream::sign_in(
+            upstream.stream,
+            || upstream::again(gate),
+            settings,
+            &upstream.credential,
+            user,
+            &parameters,
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         Ok(Self { stream: signed_in.io, buffer: signed_in.leftover })
     }
 

@@ -154,7 +154,8 @@ impl PostgresServer {
             gate.event("cancel-elsewhere", "the session to cancel is at another address of the resource");
             return Ok(());
         }
-        upstream::cancel(upstream.stream, &self.settings, target.process_id, &target.secret).await?;
+        let again = || upstream::again(gate);
+        upstream::cancel(upstream.stream, again, &self.settings, target.process_id, &target.secret).await?;
         permit.done(&Outcome::default());
         Ok(())
     }

@@ -55,8 +55,14 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let address = upstream.address;
     let user = upstream.credential.user.clone().unwrap_or_else(|| parameters.user.as_str().into());
     let passed = parameters.passed();
-    let signing_in =
-        upstream::sign_in(upstream.stream, &server.settings, &upstream.credential, &user, &passed);
+    let signing_in = upstream::sign_in(
+        upstream.stream,
+        || upstream::again(gate),
+        &server.settings,
+        &upstream.credential,
+        &user,
+        &passed,
+    );
     let Some(signed_in) = signed_in(signing_in.await, &mut client, permit, gate).await? else {
         return Ok(Opened::Refused);
     };

@@ -42,7 +42,7 @@ impl Settings {
         let config = match tls.mode {
             None | Some(TlsMode::VerifyFull) => Some(client_config(tls)?),
             Some(TlsMode::Disable) => None,
-            Some(TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa) => {
+            Some(TlsMode::Allow | TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa) => {
                 return Err("tls.mode: an HTTPS server is always verified, whole: use verify-full (with `ca:` for an \
                             authority of your own), or disable for plain HTTP"
                     .into());

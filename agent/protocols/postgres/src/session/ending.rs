@@ -82,7 +82,8 @@ impl Session {
     pub(super) async fn cancel(&self) -> Result<(), String> {
         let target = self.cancel_key.target().ok_or("the session has no cancel key")?;
         let upstream = self.gate.consult().await.map_err(|refusal| refusal.message.to_string())?;
-        upstream::cancel(upstream.stream, self.database.settings(), target.process_id, &target.secret)
+        let again = || upstream::again(&self.gate);
+        upstream::cancel(upstream.stream, again, self.database.settings(), target.process_id, &target.secret)
             .await
             .map_err(|error| error.to_string())
     }

@@ -12,7 +12,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use rustls::{ClientConfig, pki_types::ServerName};
-use tidegate_gate::{Credential, policy::TlsMode};
+use tidegate_gate::{Credential, Gate, policy::TlsMode};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -79,21 +79,28 @@ impl fmt::Debug for CancelKey {
 }
 
 /// Signs in as `user`, within the resource's time limit. `parameters` are the other startup parameters; a `user` among
-/// them is ignored.
-pub(crate) async fn sign_in(
+/// them is ignored. Where the mode has it tried otherwise, `again` is where it is tried: another connection to the server.
+pub(crate) async fn sign_in<F: Future<Output = Option<TcpStream>>>(
     stream: TcpStream,
+    again: impl FnOnce() -> F,
     settings: &UpstreamSettings,
     credential: &Credential,
     user: &str,
     parameters: &[(String, String)],
 ) -> Result<SignedIn, SignInError> {
     let address = stream.peer_addr()?;
-    settings.timed(establish(stream, address, settings, credential, user, parameters)).await
+    settings.timed(establish(stream, again, address, settings, credential, user, parameters)).await
+}
+
+/// Another connection to where the session's own leads, if there is one to be had.
+pub(crate) async fn again(gate: &Gate) -> Option<TcpStream> {
+    gate.consult().await.ok().map(|upstream| upstream.stream)
 }
 
 /// Asks the server to cancel what a session runs. Whether there was anything to cancel is not said.
-pub(crate) async fn cancel(
+pub(crate) async fn cancel<F: Future<Output = Option<TcpStream>>>(
     stream: TcpStream,
+    again: impl FnOnce() -> F,
     settings: &UpstreamSettings,
     process_id: u32,
     secret: &[u8],
@@ -101,8 +108,14 @@ pub(crate) async fn cancel(
     settings
         .timed(async {
             let address = stream.peer_addr()?;
-            let mut io =
-                secure(stream, address, settings, settings.client_config(&Credential::default())?).await?;
+            let config = settings.client_config(&Credential::default())?;
+            let first = config.filter(|_| settings.mode() != TlsMode::Allow);
+            let mut io = match secure(stream, address, settings, first).await {
+                Err(SignInError::Tls(error)) if settings.mode() == TlsMode::Prefer => {
+                    MaybeTls::Plain(again().await.ok_or(SignInError::Tls(error))?)
+                }
+                secured => secured?,
+            };
             let mut request = Vec::new();
             write::cancel_request(&mut request, process_id, secret);
             io.write_all(&request).await?;
@@ -114,8 +127,9 @@ pub(crate) async fn cancel(
         .await
 }
 
-async fn establish<S: AsyncRead + AsyncWrite + Unpin>(
+async fn establish<S: AsyncRead + AsyncWrite + Unpin, F: Future<Output = Option<S>>>(
     stream: S,
+    again: impl FnOnce() -> F,
     address: SocketAddr,
     settings: &UpstreamSettings,
     credential: &Credential,
@@ -125,16 +139,77 @@ async fn establish<S: AsyncRead + AsyncWrite + Unpin>(
     if user.is_empty() || user.contains('\0') {
         return Err(SignInError::Unusable("its user name is empty or holds a zero byte"));
     }
-    let io = secure(stream, address, settings, settings.client_config(credential)?).await?;
-    let mut server = Conversation { io, buffer: BytesMut::new(), received: 0 };
+    let config = settings.client_config(credential)?;
     let mut hello = Vec::new();
     let others = parameters.iter().filter(|(name, _)| name != "user");
     let all = std::iter::once(("user", user)).chain(others.map(|(name, value)| (&**name, &**value)));
     write::startup(&mut hello, settings.minor(), all);
-    server.send(&hello).await?;
-    let mut notices = Vec::new();
-    let minor = authenticate(&mut server, settings, user, credential, &mut notices).await?;
-    until_ready(server, minor, notices).await
+    let attempt = Attempt { address, settings, credential, user, hello };
+    let in_clear = settings.mode() == TlsMode::Allow;
+    let begun = match attempt.begin(stream, config.clone().filter(|_| !in_clear)).await {
+        // What went wrong first is told, unless the other way leads there.
+        Err(Failed { error, otherwise: true }) => match again().await {
+            Some(stream) => attempt.begin(stream, config.filter(|_| in_clear)).await.map_err(|_| error),
+            None => Err(error),
+        },
+        begun => begun.map_err(|failed| failed.error),
+    };
+    until_ready(begun?).await
+}
+
+/// What is said to a server, whichever way.
+struct Attempt<'a> {
+    address: SocketAddr,
+    settings: &'a UpstreamSettings,
+    credential: &'a Credential,
+    user: &'a str,
+    hello: Vec<u8>,
+}
+
+/// A server that let the gate in.
+struct Begun<S> {
+    server: Conversation<S>,
+    minor: u16,
+    notices: Vec<ErrorFields<'static>>,
+}
+
+/// Why it did not.
+struct Failed {
+    error: SignInError,
+    /// With TLS instead of without, or the other way round, it may: the mode leaves that open.
+    otherwise: bool,
+}
+
+impl Attempt<'_> {
+    /// Up to where the server is content with who signs in. What it says then against the session it says either way.
+    async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        config: Option<Arc<ClientConfig>>,
+    ) -> Result<Begun<S>, Failed> {
+        let mode = self.settings.mode();
+        let io = secure(stream, self.address, self.settings, config).await.map_err(|error| {
+            let otherwise = mode == TlsMode::Prefer && matches!(error, SignInError::Tls(_));
+            Failed { error, otherwise }
+        })?;
+        let other = match io {
+            MaybeTls::Plain(_) => TlsMode::Allow,
+            MaybeTls::Tls(_) => TlsMode::Prefer,
+        };
+        let mut server = Conversation { io, buffer: BytesMut::new(), received: 0 };
+        let mut notices = Vec::new();
+        let authenticated = async {
+            server.send(&self.hello).await?;
+            authenticate(&mut server, self.settings, self.user, self.credential, &mut notices).await
+        };
+        match authenticated.await {
+            Ok(minor) => Ok(Begun { server, minor, notices }),
+            Err(error) => {
+                let is_refused = matches!(error, SignInError::Rejected(_) | SignInError::Refused(_));
+                Err(Failed { error, otherwise: is_refused && mode == other })
+            }
+        }
+    }
 }
 
 /// Encrypts the connection as the mode says. Nothing is read beyond the server's one-byte answer, so nothing sent in
@@ -224,11 +299,8 @@ fn negotiated(answer: &NegotiateProtocolVersion<'_>, wanted: u16) -> Result<u16,
 }
 
 /// Collects what the server says of itself.
-async fn until_ready<S: AsyncRead + AsyncWrite + Unpin>(
-    mut server: Conversation<S>,
-    minor: u16,
-    mut notices: Vec<ErrorFields<'static>>,
-) -> Result<SignedIn<S>, SignInError> {
+async fn until_ready<S: AsyncRead + AsyncWrite + Unpin>(begun: Begun<S>) -> Result<SignedIn<S>, SignInError> {
+    let Begun { mut server, minor, mut notices } = begun;
     let (mut parameters, mut key) = (Vec::new(), None);
     loop {
         let (kind, body) = server.next().await?;

@@ -46,7 +46,7 @@ impl UpstreamSettings {
             (requires_channel_binding, "channel-binding: require"),
             (begins_with_tls, "ssl-negotiation: direct"),
         ];
-        if matches!(mode, TlsMode::Disable | TlsMode::Prefer)
+        if matches!(mode, TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer)
             && let Some((_, option)) = needs.iter().find(|(is_set, _)| *is_set)
         {
             return Err(failed(format!("{option} needs TLS: set tls.mode to require or more")));
@@ -154,11 +154,11 @@ fn verifier(tls: &UpstreamTls) -> Result<Option<Verifier>, String> {
     let authorities =
         || tidegate_https::authorities(tls.ca.as_deref()).map_err(|error| format!("tls.ca: {error}"));
     match tls.mode.unwrap_or_default() {
-        TlsMode::Disable | TlsMode::Prefer if tls.ca.is_some() => {
+        TlsMode::Disable | TlsMode::Allow | TlsMode::Prefer if tls.ca.is_some() => {
             Err("tls.ca is never looked at in this mode: use verify-full, or leave ca out".to_owned())
         }
         TlsMode::Disable => Ok(None),
-        TlsMode::Prefer => Ok(Some(Verifier::none())),
+        TlsMode::Allow | TlsMode::Prefer => Ok(Some(Verifier::none())),
         TlsMode::Require if tls.ca.is_none() => Ok(Some(Verifier::none())),
         TlsMode::Require | TlsMode::VerifyCa => {
             authorities().map(|trusted| Some(Verifier::authority(trusted)))

@@ -69,7 +69,8 @@ async fn signed_in(
     server.write_all(script).await.unwrap();
     server.shutdown().await.unwrap();
     let parameters = [("user".to_owned(), "eve".to_owned()), ("database".to_owned(), "shop".to_owned())];
-    let mut result = establish(client, ADDRESS, settings, credential, "gate", &parameters).await;
+    let mut result =
+        establish(client, async || None, ADDRESS, settings, credential, "gate", &parameters).await;
     if let Ok(signed_in) = &mut result {
         signed_in.io.shutdown().await.unwrap();
     }
@@ -233,6 +234,60 @@ async fn tls_is_asked_for_as_the_mode_says() {
     assert!(matches!(result, Err(SignInError::Protocol(_))), "{result:?}");
 }
 
+/// What comes of a server that says this, and this if it is asked over another connection; and what it was sent over both.
+async fn signed_in_otherwise(
+    mode: TlsMode,
+    scripts: [&[u8]; 2],
+) -> (Result<SignedIn<DuplexStream>, SignInError>, [Vec<u8>; 2]) {
+    let ((client, mut first), (again, mut second)) = (duplex(4096), duplex(4096));
+    for (server, script) in [&mut first, &mut second].into_iter().zip(scripts) {
+        server.write_all(script).await.unwrap();
+        server.shutdown().await.unwrap();
+    }
+    let (settings, nobody) = (settings(mode), Credential::default());
+    let signing_in = establish(client, async || Some(again), ADDRESS, &settings, &nobody, "gate", &[]);
+    let mut result = signing_in.await;
+    if let Ok(signed_in) = &mut result {
+        signed_in.io.shutdown().await.unwrap();
+    }
+    let mut sent = [Vec::new(), Vec::new()];
+    first.read_to_end(&mut sent[0]).await.unwrap();
+    second.read_to_end(&mut sent[1]).await.unwrap();
+    (result, sent)
+}
+
+const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const VERSION: [u8; 4] = [0, 3, 0, 0];
+
+#[tokio::test]
+async fn allow_asks_for_tls_only_where_the_server_wants_it() {
+    let (hello, refusal) = (said(&[OK, READY]), said(&[(b'E', b"SFATAL\0C28000\0Mno encryption\0\0")]));
+    let (result, sent) = signed_in_otherwise(TlsMode::Allow, [&hello, b""]).await;
+    assert!(result.is_ok() && sent[0][4..8] == VERSION && sent[1].is_empty());
+    let (result, sent) = signed_in_otherwise(TlsMode::Allow, [&refusal, b"N"]).await;
+    assert!(matches!(result, Err(SignInError::Rejected(_))), "{result:?}");
+    assert!(sent[0][4..8] == VERSION && sent[1] == ASKS_FOR_TLS);
+    // Once it is in, how it came in is of no matter any more.
+    let late = said(&[OK, (b'E', b"SFATAL\0C57P03\0Mstarting up\0\0")]);
+    let (result, sent) = signed_in_otherwise(TlsMode::Allow, [&late, b""]).await;
+    assert!(matches!(result, Err(SignInError::Refused(_))) && sent[1].is_empty(), "{result:?}");
+}
+
+#[tokio::test]
+async fn prefer_does_without_tls_where_that_fails() {
+    let hello = said(&[OK, READY]);
+    let (result, sent) = signed_in_otherwise(TlsMode::Prefer, [b"Sno TLS after all", &hello]).await;
+    assert!(result.is_ok() && sent[0][..8] == ASKS_FOR_TLS && sent[1][4..8] == VERSION);
+    for mode in [TlsMode::Require, TlsMode::VerifyFull] {
+        let (result, sent) = signed_in_otherwise(mode, [b"Sno TLS after all", &hello]).await;
+        assert!(matches!(result, Err(SignInError::Tls(_))) && sent[1].is_empty(), "{mode:?}: {result:?}");
+    }
+    // It was in clear already.
+    let refused = [b"N", &said(&[(b'E', b"SFATAL\0C28P01\0Mwho?\0\0")])[..]].concat();
+    let (result, sent) = signed_in_otherwise(TlsMode::Prefer, [&refused, &hello]).await;
+    assert!(matches!(result, Err(SignInError::Rejected(_))) && sent[1].is_empty(), "{result:?}");
+}
+
 #[tokio::test]
 async fn garbage_endless_and_early_ends_are_errors() {
     let endless = vec![(b'N', &b"SNOTICE\0Mhello\0\0"[..]); 80_000];
@@ -241,9 +296,10 @@ async fn garbage_endless_and_early_ends_are_errors() {
     let script = said(&endless);
     let disabled = settings(TlsMode::Disable);
     let nobody = Credential::default();
-    let (result, _) = tokio::join!(establish(client, ADDRESS, &disabled, &nobody, "gate", &[]), async move {
-        server.write_all(&script).await
-    });
+    let (result, _) = tokio::join!(
+        establish(client, async || None, ADDRESS, &disabled, &nobody, "gate", &[]),
+        async move { server.write_all(&script).await }
+    );
     assert!(matches!(result, Err(SignInError::Protocol(_))), "{result:?}");
     for script in [
         &[OK, (b'D', b"\0\0")][..],
@@ -274,7 +330,8 @@ async fn a_silent_server_is_given_up() {
     let settings = UpstreamSettings::new(&resource, &Options::default()).unwrap();
     let (client, _server) = duplex(1024);
     let nobody = Credential::default();
-    let result = settings.timed(establish(client, ADDRESS, &settings, &nobody, "gate", &[])).await;
+    let result =
+        settings.timed(establish(client, async || None, ADDRESS, &settings, &nobody, "gate", &[])).await;
     assert!(matches!(result, Err(SignInError::TimeLimit(_))), "{result:?}");
 }
 
@@ -283,7 +340,8 @@ async fn a_user_name_cannot_carry_parameters() {
     let (client, _server) = duplex(1024);
     let nobody = Credential::default();
     let disabled = settings(TlsMode::Disable);
-    let result = establish(client, ADDRESS, &disabled, &nobody, "gate\0database\0postgres", &[]).await;
+    let result =
+        establish(client, async || None, ADDRESS, &disabled, &nobody, "gate\0database\0postgres", &[]).await;
     assert!(matches!(result, Err(SignInError::Unusable(_))), "{result:?}");
 }
 
@@ -307,7 +365,7 @@ fn an_authority_that_cannot_be_read_is_named() {
 
 #[test]
 fn an_authority_that_would_never_be_looked_at_is_an_error() {
-    for mode in [TlsMode::Disable, TlsMode::Prefer] {
+    for mode in [TlsMode::Disable, TlsMode::Allow, TlsMode::Prefer] {
         let tls = UpstreamTls { mode: Some(mode), ca: Some("ca.pem".into()), server_name: None };
         assert!(
             UpstreamSettings::new(&resource(tls), &Options::default())

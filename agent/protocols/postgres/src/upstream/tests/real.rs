@@ -30,7 +30,31 @@ async fn attempt(
 ) -> Result<SignedIn, SignInError> {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let database = ("database".to_owned(), "postgres".to_owned());
-    sign_in(stream, settings, credential, user, &[database]).await
+    let again = async || TcpStream::connect(server.address).await.ok();
+    sign_in(stream, again, settings, credential, user, &[database]).await
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL: cargo xtask test e2e"]
+async fn allow_and_prefer_try_the_other_way_as_libpqs_do() {
+    let server = Server::shared();
+    for (mode, user, tls) in [
+        (TlsMode::Allow, "trusted_user", Some(false)),
+        (TlsMode::Allow, "tls_user", Some(true)),
+        (TlsMode::Allow, "bare_user", Some(false)),
+        (TlsMode::Prefer, "trusted_user", Some(true)),
+        (TlsMode::Prefer, "tls_user", Some(true)),
+        (TlsMode::Prefer, "bare_user", Some(false)),
+        (TlsMode::Disable, "tls_user", None),
+        (TlsMode::Require, "bare_user", None),
+    ] {
+        let result = attempt(&server, &settings(mode, None, "db.test"), user, &Credential::default()).await;
+        match (result, tls) {
+            (Ok(signed_in), Some(tls)) => assert_eq!(signed_in.io.is_tls(), tls, "{mode:?} {user}"),
+            (Err(SignInError::Rejected(_)), None) => {}
+            (other, _) => panic!("{mode:?} {user}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -93,7 +117,9 @@ async fn a_missing_database_is_the_servers_own_error() {
     let server = Server::shared();
     let stream = TcpStream::connect(server.address).await.unwrap();
     let database = ("database".to_owned(), "missing".to_owned());
-    let result = sign_in(stream, &verified(&server), &password("right"), "scram_user", &[database]).await;
+    let result =
+        sign_in(stream, async || None, &verified(&server), &password("right"), "scram_user", &[database])
+            .await;
     let Err(SignInError::Refused(fields)) = result else { panic!("{result:?}") };
     assert_eq!(fields.get(code::SQLSTATE), Some(&b"3D000"[..]));
 }
@@ -206,7 +232,7 @@ async fn a_cancel_request_ends_what_runs() {
                 },
                 asked = async {
                     let stream = TcpStream::connect(server.address).await.unwrap();
-                    cancel(stream, &settings, key.process_id, &key.secret).await
+                    cancel(stream, async || None, &settings, key.process_id, &key.secret).await
                 } => asked.unwrap(),
             }
         };

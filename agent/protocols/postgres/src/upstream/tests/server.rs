@@ -16,6 +16,8 @@ use tempfile::TempDir;
 const ACCESS: &str = "\
 local   all all                      trust
 host    all trusted_user 127.0.0.1/32 trust
+hostssl all tls_user 127.0.0.1/32 trust
+hostnossl all bare_user 127.0.0.1/32 trust
 host    all md5_user     127.0.0.1/32 md5
 host    all clear_user   127.0.0.1/32 password
 hostssl all cert_user    127.0.0.1/32 cert
@@ -24,6 +26,8 @@ host    all scram_user   127.0.0.1/32 scram-sha-256
 
 const USERS: &str = "\
 create user trusted_user;
+create user tls_user;
+create user bare_user;
 create user cert_user;
 create user clear_user password 'right';
 create user scram_user password 'right';
