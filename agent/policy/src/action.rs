@@ -21,6 +21,9 @@ pub struct Shape {
     pub computed: Vec<Path>,
     /// Why what decides rows, or what is copied, could not be traced; refused where a mask could apply.
     pub untraced: Option<Arc<str>>,
+    /// It leaves something behind beside its answer: rows that it writes, or what a function that it calls may keep. What
+    /// decides which is as good as written, and no mask on a result can make up for it.
+    pub keeps: bool,
     /// Fields of the answer are known only when it comes: masks on fields are then looked up one by one, in
     /// [`Verdict::fields`](crate::Verdict::fields).
     pub open: bool,
@@ -55,7 +58,7 @@ impl Value {
 impl Lineage {
     fn weight(&self) -> usize {
         let outputs = self.outputs.iter().map(|output| size_of::<Output>() + texts(&output.sources));
-        size_of::<Self>() + outputs.sum::<usize>()
+        size_of::<Self>() + outputs.sum::<usize>() + self.among.as_deref().map_or(0, texts)
     }
 }
 
@@ -108,6 +111,9 @@ pub struct Lineage {
     pub outputs: Vec<Output>,
     /// Why this result could not be traced; refused or masked whole where a mask could apply.
     pub untraced: Option<Arc<str>>,
+    /// Of what could not be traced: all fields that its values may come from, where that much is known. Only a mask of one of
+    /// these could apply then; how many columns there are isn't known.
+    pub among: Option<Vec<Path>>,
 }
 
 /// One column of a result set.

@@ -34,6 +34,16 @@ impl<'a> Active<'a> {
         self.mask.columns.as_ref().is_some_and(|columns| columns.cover(path))
     }
 
+    /// Whether the mask could apply to what could not be traced.
+    fn may_hide(&self, lineage: &Lineage) -> bool {
+        match (&self.mask.columns, &lineage.among) {
+            (Some(columns), Some(among)) => among.iter().any(|path| columns.cover(path)),
+            (Some(_), None) => true,
+            // Detectors can look through outputs that are known by number, and through whatever has a number at all.
+            (None, among) => among.is_none() && lineage.outputs.is_empty(),
+        }
+    }
+
     fn refuses(self, why: &str) -> Refusal<'a> {
         Refusal { rule: self.rule, message: format!("refused by mask {:?}: {why}", self.mask.name) }
     }
@@ -116,6 +126,9 @@ fn influenced<'a>(active: &[Active<'a>], shape: &Shape) -> Result<bool, Refusal<
                     covering.refuses(&format!("{path} may not decide which rows are seen or changed"))
                 );
             }
+            if shape.keeps {
+                return Err(covering.refuses(&format!("{path} may not decide what is written or kept")));
+            }
             influenced = true;
         }
     }
@@ -130,21 +143,22 @@ fn result<'a>(
 ) -> Result<ResultMasks, Refusal<'a>> {
     let mut whole = influenced.then(redacted);
     if let Some(why) = &lineage.untraced {
-        // Detectors can look through outputs that are known by number; what a column mask covers is not known at all.
-        let counted = !lineage.outputs.is_empty();
-        let mut hiding = active.iter().filter(|active| active.mask.columns.is_some() || !counted).peekable();
+        let mut hiding = active.iter().filter(|active| active.may_hide(lineage)).peekable();
         if hiding.peek().is_some() {
             whole = Some(redacted());
         }
         if let Some(refusing) = hiding.find(|active| active.mask.untraced == Doubt::Refuse) {
             return Err(refusing.refuses(&format!("a result could not be traced to its columns: {why}")));
         }
+        if lineage.among.is_some() && whole.is_none() {
+            return Ok(ResultMasks { columns: Vec::new(), whole: Some(unmasked(content)) });
+        }
     }
     let columns = lineage.outputs.iter().map(|each| match &whole {
         Some(show) => output(active, content, each).map(|_| Shown::Masked(show.clone())),
         None => output(active, content, each),
     });
-    Ok(ResultMasks { columns: columns.collect::<Result<_, _>>()?, whole })
+    Ok(ResultMasks { columns: columns.collect::<Result<_, _>>()?, whole: whole.map(Shown::Masked) })
 }
 
 fn output<'a>(
@@ -165,11 +179,12 @@ fn output<'a>(
             show = Some(show.map_or_else(|| shown.clone(), |known| stricter(&known, &shown).clone()));
         }
     }
-    Ok(match (show, content) {
-        (Some(show), _) => Shown::Masked(show),
-        (None, Some(content)) => Shown::Scanned(content.clone()),
-        (None, None) => Shown::Plain,
-    })
+    Ok(show.map_or_else(|| unmasked(content), Shown::Masked))
+}
+
+/// How what no mask covers is shown.
+fn unmasked(content: Option<&Arc<ContentMask>>) -> Shown {
+    content.map_or(Shown::Plain, |content| Shown::Scanned(content.clone()))
 }
 
 /// Whether a table is touched that may hold a masked field.
@@ -191,8 +206,9 @@ fn withhold_errors(active: &[Active<'_>], shape: &Shape) -> bool {
     }
     let mut sources =
         shape.results.iter().flat_map(|result| &result.outputs).flat_map(|output| &output.sources);
+    let untraced = |result: &Lineage| result.untraced.is_some() && result.among.is_none();
     shape.untraced.is_some()
-        || shape.results.iter().any(|result| result.untraced.is_some())
+        || shape.results.iter().any(untraced)
         || touches(active, shape)
         || shape.influences.iter().any(|path| columns.iter().any(|columns| columns.cover(path)))
         || sources.any(|path| columns.iter().any(|columns| columns.cover(path)))

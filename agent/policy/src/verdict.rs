@@ -108,13 +108,19 @@ pub struct ResultMasks {
     /// By position.
     pub columns: Vec<Shown>,
     /// The lineage wasn't known: how every column is shown, whatever their number.
-    pub whole: Option<Arc<Show>>,
+    pub whole: Option<Shown>,
 }
 
 impl ResultMasks {
     /// No column differs from what the upstream sent.
     pub fn is_plain(&self) -> bool {
-        self.whole.is_none() && self.columns.iter().all(|column| matches!(column, Shown::Plain))
+        let mut all = self.columns.iter().chain(&self.whole);
+        all.all(|column| matches!(column, Shown::Plain))
+    }
+
+    /// Every column is masked, whatever it holds.
+    pub fn hide_all(&self) -> bool {
+        matches!(self.whole, Some(Shown::Masked(_)))
     }
 }
 

@@ -40,6 +40,9 @@ pub(crate) const PEEKING: &[&str] = &[
     "SELECT v.b FROM (SELECT id, card_number FROM customers) s, LATERAL (VALUES (s.*, 'x')) v (a, b)",
     "WITH v (a, b, c, d) AS (VALUES ((SELECT c FROM customers c WHERE id = 1).*, 'x')) SELECT v.d FROM v",
     "SELECT count(*) FROM customers c, LATERAL (VALUES (c.*)) v (a, b, c, d) WHERE v.d LIKE '4%'",
+    "INSERT INTO store.branches (id, city, tags[(SELECT left(card_number, 9)::int FROM customers WHERE id = 1)]) VALUES (91, 'x', 'y') RETURNING tags",
+    "MERGE INTO store.branches b USING (SELECT 95 AS id) x ON b.id = x.id WHEN NOT MATCHED THEN \
+     INSERT (id, city, tags[(SELECT left(card_number, 9)::int FROM customers WHERE id = 1)]) VALUES (95, 'x', 'y') RETURNING tags",
     "SELECT array_agg(card_number) FROM customers",
     "SELECT x FROM customers c, LATERAL (SELECT c.card_number || '' AS x) l",
     "SELECT (SELECT c FROM customers c WHERE id = 1)::text",
@@ -293,6 +296,7 @@ const UNNAMED: &str = "
       AS 'BEGIN DELETE FROM public.orders; RETURN point(1, 2); END';
     CREATE CAST (public.pair AS point) WITH FUNCTION public.from_pair(public.pair);
     CREATE DOMAIN public.small AS int CHECK (public.accepts(VALUE));
+    CREATE DOMAIN public.lower AS int CHECK (public.accepts(VALUE));
     CREATE TYPE public.holder AS (held public.small);
     CREATE VIEW public.acting AS SELECT public.acts(1) AS a;
     CREATE VIEW public.casting AS SELECT 1::public.small AS a;
@@ -313,6 +317,18 @@ fn functions_that_run_unnamed_must_be_named_by_a_rule() -> Result<()> {
             ("SELECT '(1)'::holder", "accepts"),
             ("SELECT count(*) FROM orders WHERE id::small = 1", "accepts"),
             ("PREPARE p (small) AS SELECT $1", "accepts"),
+            ("SELECT * FROM json_to_record('{\"a\":1}') AS x(a small)", "accepts"),
+            ("SELECT * FROM ROWS FROM (json_to_record('{\"a\":1}') AS (a small))", "accepts"),
+            ("SELECT ('1').small", "accepts"),
+            ("SELECT (SELECT 1).small", "accepts"),
+            ("SELECT (quantity).small FROM orders", "accepts"),
+            ("SELECT lower(1)", "accepts"),
+            ("SELECT a FROM xmltable('/r' PASSING '<r>1</r>' COLUMNS a small PATH '.')", "accepts"),
+            ("INSERT INTO store.branches (id, city, tags[acts(1)]) VALUES (91, 'x', 'y')", "acts"),
+            (
+                "WITH RECURSIVE r(a) AS (SELECT 1 UNION ALL SELECT a FROM r) CYCLE a SET c TO small '1' DEFAULT small '2' USING p SELECT a FROM r",
+                "accepts",
+            ),
             ("SELECT * FROM acting", "acts"),
             ("SELECT count(*) FROM casting", "accepts"),
         ] {

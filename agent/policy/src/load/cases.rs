@@ -116,7 +116,8 @@ impl Loader<'_> {
         let outputs = paths(raw.outputs.as_ref()).into_iter();
         let outputs: Vec<Output> =
             outputs.map(|path| Output { sources: vec![path], computed: false }).collect();
-        let results = if outputs.is_empty() { Vec::new() } else { vec![Lineage { outputs, untraced: None }] };
+        let results =
+            if outputs.is_empty() { Vec::new() } else { vec![Lineage { outputs, ..Lineage::default() }] };
         let influences = paths(raw.influences.as_ref());
         Some(Deed::Shape(Shape { items, results, influences, ..Shape::default() }))
     }

@@ -22,7 +22,8 @@ pub(crate) struct RawMask {
     pub(crate) content: Option<At<List<String>>>,
     /// How it is shown; `redact` without it.
     pub(crate) show: Option<At<RawShow>>,
-    /// What becomes of values made from a masked column, and of masked columns that decide which rows are seen.
+    /// What becomes of values made from a masked column, and of results whose rows one decides. How many rows there are is seen
+    /// all the same; what such a column decides is never written.
     pub(crate) derived: Option<At<RawDoubt>>,
     /// What becomes of results whose columns cannot be traced.
     pub(crate) untraced: Option<At<RawDoubt>>,

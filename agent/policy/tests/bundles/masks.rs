@@ -43,7 +43,7 @@ fn computed(path: &str) -> Output {
 fn select(outputs: Vec<Output>) -> Shape {
     Shape {
         items: vec![statement("select", "public.customers")],
-        results: vec![Lineage { outputs, untraced: None }],
+        results: vec![Lineage { outputs, ..Lineage::default() }],
         touched: vec!["public.customers".into()],
         ..Shape::default()
     }
@@ -128,6 +128,17 @@ fn where_derived_is_masked_an_influence_hides_every_output() {
 }
 
 #[test]
+fn what_a_masked_column_decides_is_kept_nowhere() {
+    let policy = bundle("  cards: {columns: [public.customers.card], derived: mask}");
+    let kept = |by: &str| Shape { influences: vec![by.into()], keeps: true, ..select(vec![plain(NAME)]) };
+    assert_eq!(
+        &*decide(&policy, &kept(CARD)).message,
+        "refused by mask \"cards\": public.customers.card may not decide what is written or kept"
+    );
+    assert_eq!(decide(&policy, &kept(MAIL)).effect, Effect::Allow);
+}
+
+#[test]
 fn what_is_computed_from_a_masked_column_is_refused_even_if_nothing_shows_it() {
     let shape = || Shape { computed: vec![CARD.into()], ..select(vec![plain(NAME)]) };
     assert_eq!(
@@ -141,7 +152,7 @@ fn what_is_computed_from_a_masked_column_is_refused_even_if_nothing_shows_it() {
 #[test]
 fn an_untraced_result_is_refused_or_masked_whole() {
     let shape = || Shape {
-        results: vec![Lineage { outputs: Vec::new(), untraced: Some("two tables are called t".into()) }],
+        results: vec![Lineage { untraced: Some("two tables are called t".into()), ..Lineage::default() }],
         ..select(Vec::new())
     };
     let refusing = decide(&bundle("  cards: {columns: [public.customers.card]}"), &shape());
@@ -152,6 +163,24 @@ fn an_untraced_result_is_refused_or_masked_whole() {
     let masking = decide(&bundle("  cards: {columns: [public.customers.card], untraced: mask}"), &shape());
     assert_eq!(masking.effect, Effect::Allow);
     assert!(masking.results[0].whole.is_some());
+}
+
+#[test]
+fn what_is_untraced_among_known_fields_is_refused_only_where_one_of_them_is_masked() {
+    let shape = |among: &[&str]| {
+        let untraced = Some("which columns * stands for isn't certain".into());
+        let among = Some(among.iter().map(|&path| path.into()).collect());
+        Shape { results: vec![Lineage { outputs: vec![plain(NAME)], untraced, among }], ..select(Vec::new()) }
+    };
+    let columns = bundle("  cards: {columns: [public.customers.card]}");
+    assert_eq!(decide(&columns, &shape(&[NAME, CARD])).effect, Effect::Deny);
+    let verdict = decide(&columns, &shape(&[NAME, MAIL]));
+    assert!(verdict.results[0].is_plain(), "however many columns: {verdict:?}");
+    let both = bundle("  cards: {columns: [public.customers.card], content: [card]}");
+    let verdict = decide(&both, &shape(&[NAME, MAIL]));
+    assert!(matches!(verdict.results[0].whole, Some(Shown::Scanned(_))), "{verdict:?}");
+    let masking = bundle("  cards: {columns: [public.customers.card], untraced: mask, content: [card]}");
+    assert!(decide(&masking, &shape(&[NAME, CARD])).results[0].hide_all());
 }
 
 #[test]
@@ -181,7 +210,7 @@ fn what_decides_rows_and_cannot_be_traced_is_refused_where_a_column_is_masked() 
 fn content_masks_scan_an_untraced_result_only_if_its_outputs_are_counted() {
     let policy = bundle("  cards: {content: [card]}");
     let untraced = |outputs: Vec<Output>| Shape {
-        results: vec![Lineage { outputs, untraced: Some("f() is not known".into()) }],
+        results: vec![Lineage { outputs, untraced: Some("f() is not known".into()), among: None }],
         ..select(Vec::new())
     };
     let counted = decide(&policy, &untraced(vec![Output::default()]));

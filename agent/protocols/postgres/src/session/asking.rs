@@ -95,7 +95,7 @@ impl Session {
             let statements = now.statements;
             return Ok(Arc::new(Prepared { statements, ..Prepared::clone(&prepared) }));
         }
-        let mut either = untraced(&prepared.shape);
+        let mut either = untraced(&prepared.shape, CHANGING);
         let new = now.shape.items.iter().filter(|item| !prepared.shape.items.contains(item));
         either.items.extend(new.cloned());
         let (shape, statements) = (Arc::new(either), now.statements);
@@ -128,7 +128,10 @@ impl Session {
         let was_read = prepared.bound.is_some() && !prepared.statements.late;
         let in_doubt = self.reader.is_in_doubt() && !was_read || self.is_in_doubt_for_good(prepared);
         let matters = in_doubt && names_definitions(prepared) && self.may_mask_columns(prepared);
-        matters.then(|| Prepared { shape: Arc::new(untraced(&prepared.shape)), ..Prepared::clone(prepared) })
+        matters.then(|| Prepared {
+            shape: Arc::new(untraced(&prepared.shape, CHANGING)),
+            ..Prepared::clone(prepared)
+        })
     }
 
     /// Whether it is in doubt by which definitions the server reads it, or has read it, whatever others do from now on.
@@ -204,6 +207,7 @@ impl Session {
         }
         Arc::make_mut(&mut self.overlay).follow(statements);
         self.changes.follow(prepared);
+        self.follow_cursors(statements);
         Ok(run)
     }
 
@@ -217,6 +221,36 @@ impl Session {
             let by = named.statements.unsettles;
             Arc::make_mut(&mut self.overlay).unsettle(by);
         }
+    }
+
+    /// Code that a text runs may open cursors by names that the session uses, the ones that stood behind these closed.
+    fn follow_cursors(&mut self, statements: &Statements) {
+        let referred: Vec<_> =
+            statements.list.iter().filter_map(|statement| referred(&statement.effect)).collect();
+        let opens = |name: &Name| matches!(self.names.known(name.0, &name.1), Known::As(named) if named.statements.opens_cursors);
+        if !statements.opens_cursors && !referred.iter().any(opens) {
+            return;
+        }
+        // What a text alone fetches from, or declares, is what it was while it runs.
+        let stays = match statements.list.as_slice() {
+            [alone] => given(&alone.effect)
+                .map(|(name, _)| name)
+                .or_else(|| referred.into_iter().find(|name| !self.names.may_be_another(&name.1))),
+            _ => None,
+        };
+        self.names.may_reopen();
+        if let Some(Name(Space::Portals, portal)) = stays {
+            self.names.stays(&portal);
+        }
+    }
+
+    /// The same, where the portal may be another by now, which nobody can say anything of, and that may matter.
+    pub(super) fn as_it_may_be(&self, portal: &[u8], prepared: Arc<Prepared>) -> Arc<Prepared> {
+        if !self.names.may_be_another(portal) || !self.may_mask_columns(&prepared) {
+            return prepared;
+        }
+        let shape = Arc::new(untraced(&prepared.shape, REOPENED));
+        Arc::new(Prepared { shape, ..Prepared::clone(&prepared) })
     }
 
     /// Whether columns are masked for who asks this, as far as can be known: where values come from matters then.
@@ -238,6 +272,9 @@ impl Session {
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.
     fn meant(&self, statements: &Statements, name: &Name) -> Option<Arc<Statements>> {
+        if name.0 == Space::Portals && (statements.opens_cursors || self.names.may_be_another(&name.1)) {
+            return None;
+        }
         let mut own = statements.list.iter().filter_map(|statement| given(&statement.effect));
         let own = own.by_ref().filter(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let known = match self.names.known(name.0, &name.1) {
@@ -360,10 +397,19 @@ fn reads(shape: &Shape) -> bool {
     })
 }
 
+/// Why what depends on definitions can't be traced.
+const CHANGING: &str = "definitions are being changed, in this or another session";
+
+/// Why what is fetched from a portal can't be.
+const REOPENED: &str = "a function may have opened another cursor by this name";
+
 /// The same, but nobody can say where its results, or what decides rows or is written, come from.
-fn untraced(shape: &Shape) -> Shape {
-    let reason: Arc<str> = "definitions are being changed, in this or another session".into();
-    let untraced = |lineage: &Lineage| Lineage { untraced: Some(reason.clone()), ..lineage.clone() };
+fn untraced(shape: &Shape, reason: &str) -> Shape {
+    let reason: Arc<str> = reason.into();
+    let untraced = |lineage: &Lineage| {
+        let outputs = lineage.outputs.clone();
+        Lineage { outputs, untraced: Some(reason.clone()), among: None }
+    };
     Shape {
         results: shape.results.iter().map(untraced).collect(),
         untraced: shape.untraced.clone().or_else(|| reads(shape).then(|| reason.clone())),

@@ -165,6 +165,10 @@ impl Session {
         let in_doubt = depends && !unread;
         let ran = Arc::default();
         let prepared = Prepared { parameters, bound, bound_by, in_doubt, ran, ..Prepared::clone(&prepared) };
+        if prepared.statements.opens_cursors {
+            // What is declared immutable runs as it is planned.
+            self.names.may_reopen();
+        }
         let name = Name(Space::Portals, names.portal.as_bytes().into());
         match self.give_name(&name, prepared) {
             Ok(()) => {}
@@ -208,8 +212,13 @@ impl Session {
                 return Ok(true);
             }
         };
+        let stays = !self.names.may_be_another(portal.as_bytes());
+        let prepared = self.as_it_may_be(portal.as_bytes(), prepared);
         match self.permit(&prepared).await {
             Ok(run) => {
+                if stays {
+                    self.names.stays(portal.as_bytes());
+                }
                 if run.results.must_be_described() {
                     write::describe(&mut self.server.outbound, Kind::Portal, portal.as_bytes());
                     self.owed.push(Expect::OwnDescribe(run.results.clone()));

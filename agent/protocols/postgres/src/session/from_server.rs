@@ -219,7 +219,7 @@ impl Session {
         if let Some(verdict) = run.results.verdict() {
             self.transaction.withhold_errors |= verdict.withhold_errors;
             self.transaction.content = verdict.content.clone().or(self.transaction.content.take());
-            self.last = Shown::by(verdict);
+            self.withheld = verdict.withhold_errors;
         }
         run.settle();
     }
@@ -334,7 +334,8 @@ impl Session {
     /// Errors and notices are shown under the masks of the action that they belong to.
     fn shown<'a>(&mut self, fields: ErrorFields<'a>) -> ErrorFields<'a> {
         let running = self.running().and_then(|run| run.results.verdict().map(|verdict| Shown::by(verdict)));
-        let Shown { content, withhold_errors, masks_columns } = running.unwrap_or_else(|| self.last.clone());
+        let Shown { content, withhold_errors, masks_columns } =
+            running.unwrap_or_else(|| self.shown_beside());
         let content = content.or_else(|| self.transaction.content.clone());
         let withhold =
             self.transaction.withhold_errors || withhold_errors || self.quotes_masked_rows(&fields);
@@ -352,6 +353,13 @@ impl Session {
             }
             _ => (is_of(b"23") || is_of(b"44")) && self.gate.standing_masks().columns,
         }
+    }
+
+    /// What belongs to no action that runs may be worded by anything: a function runs while a statement is planned, or a
+    /// parameter read. Every mask counts.
+    fn shown_beside(&self) -> Shown {
+        let masks = self.gate.standing_masks();
+        Shown { content: masks.content, withhold_errors: self.withheld, masks_columns: masks.columns }
     }
 
     /// Statements are read by PostgreSQL's rules of today: a setting that changes them ends the session.

@@ -107,8 +107,8 @@ pub(crate) struct Session {
     /// What the definitions are to statements that the server has yet to read.
     reader: Reader,
     transaction: Transaction,
-    /// Of what was decided last, what counts for errors and notices between actions.
-    last: Shown,
+    /// What the server says between actions may belong to what ran last, whose errors are withheld.
+    withheld: bool,
 }
 
 /// How far what the client sends is taken in.
@@ -169,7 +169,6 @@ impl Transaction {
 }
 
 /// How errors and notices that belong to an action are shown.
-#[derive(Default, Clone)]
 struct Shown {
     content: Option<Arc<ContentMask>>,
     withhold_errors: bool,
@@ -238,7 +237,7 @@ impl Session {
             changing: None,
             reader,
             transaction: Transaction::default(),
-            last: Shown::default(),
+            withheld: false,
         }
     }
 

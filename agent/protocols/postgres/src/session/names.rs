@@ -182,6 +182,8 @@ pub(super) struct Names {
     statements: Bearers,
     portals: Bearers,
     stretch: u64,
+    /// How often something was sent that may open and close cursors by names that nobody sees.
+    openings: u64,
 }
 
 /// The names of one space.
@@ -196,14 +198,27 @@ struct Bearers {
 
 #[derive(Debug, Default)]
 struct Entry {
-    sure: Option<Arc<Prepared>>,
-    under_way: VecDeque<(u64, Arc<Prepared>)>,
+    sure: Option<Given>,
+    /// With the stretch that each was given in.
+    under_way: VecDeque<(u64, Given)>,
+}
+
+/// What a name was given, after so many openings.
+#[derive(Debug)]
+struct Given {
+    prepared: Arc<Prepared>,
+    openings: u64,
 }
 
 impl Entry {
     fn weight(&self) -> usize {
-        let under_way = self.under_way.iter().map(|(_, prepared)| prepared);
-        self.sure.iter().chain(under_way).map(|prepared| prepared.weight()).sum()
+        let under_way = self.under_way.iter().map(|(_, given)| given);
+        self.sure.iter().chain(under_way).map(|given| given.prepared.weight()).sum()
+    }
+
+    /// What the name was given last.
+    fn last(&mut self) -> Option<&mut Given> {
+        self.under_way.back_mut().map(|(_, given)| given).or(self.sure.as_mut())
     }
 }
 
@@ -255,23 +270,23 @@ impl Names {
         if !self.has_room(name) {
             return false;
         }
-        let stretch = self.stretch;
+        let (stretch, given) = (self.stretch, Given { prepared, openings: self.openings });
         let space = self.space(name.0);
         if !space.entries.contains_key(&name.1) {
             space.entries.insert(name.1.clone(), Entry::default());
             space.order.push_back(name.1.clone());
         }
-        space.change(&name.1, |entry| entry.under_way.push_back((stretch, prepared)));
+        space.change(&name.1, |entry| entry.under_way.push_back((stretch, given)));
         true
     }
 
     /// The server has answered the oldest message under way that gives this name.
-    pub(super) fn settle(&mut self, name: &Name, given: bool) {
+    pub(super) fn settle(&mut self, name: &Name, was_given: bool) {
         self.space(name.0).change(&name.1, |entry| {
-            if let Some((_, prepared)) = entry.under_way.pop_front()
-                && given
+            if let Some((_, given)) = entry.under_way.pop_front()
+                && was_given
             {
-                entry.sure = Some(prepared);
+                entry.sure = Some(given);
             }
         });
     }
@@ -279,7 +294,7 @@ impl Names {
     /// What the newest message under way gives this name was bound while nobody could say by which definitions.
     pub(super) fn doubt(&mut self, name: &Name) {
         self.space(name.0).change(&name.1, |entry| {
-            if let Some((_, prepared)) = entry.under_way.back_mut() {
+            if let Some((_, Given { prepared, .. })) = entry.under_way.back_mut() {
                 *prepared = Arc::new(Prepared { in_doubt: true, ..Prepared::clone(prepared) });
             }
         });
@@ -289,7 +304,8 @@ impl Names {
     pub(super) fn described(&mut self, name: &Name, types: &Arc<[u32]>) {
         self.space(name.0).change(&name.1, |entry| {
             if let Some(sure) = &mut entry.sure {
-                *sure = Arc::new(Prepared { described: Some(types.clone()), ..Prepared::clone(sure) });
+                let described = Some(types.clone());
+                sure.prepared = Arc::new(Prepared { described, ..Prepared::clone(&sure.prepared) });
             }
         });
     }
@@ -297,10 +313,31 @@ impl Names {
     /// The name still stands for the same, understood anew.
     pub(super) fn renew(&mut self, name: &Name, old: &Arc<Prepared>, new: &Arc<Prepared>) {
         self.space(name.0).change(&name.1, |entry| {
-            if entry.sure.as_ref().is_some_and(|sure| Arc::ptr_eq(sure, old)) {
-                entry.sure = Some(new.clone());
+            if let Some(sure) = entry.sure.as_mut().filter(|sure| Arc::ptr_eq(&sure.prepared, old)) {
+                sure.prepared = new.clone();
             }
         });
+    }
+
+    /// Something is sent that may close cursors and open others by their names, unseen.
+    pub(super) fn may_reopen(&mut self) {
+        self.openings += 1;
+    }
+
+    /// A portal that runs is still the same: while it does, nothing can close it.
+    pub(super) fn stays(&mut self, portal: &[u8]) {
+        let openings = self.openings;
+        self.portals.change(portal, |entry| {
+            entry.last().into_iter().for_each(|given| given.openings = openings);
+        });
+    }
+
+    /// Whether a portal may be another than was known by its name.
+    pub(super) fn may_be_another(&self, portal: &[u8]) -> bool {
+        let entry = self.portals.entries.get(portal);
+        let given =
+            entry.and_then(|entry| entry.under_way.back().map(|(_, given)| given).or(entry.sure.as_ref()));
+        given.is_some_and(|given| given.openings != self.openings)
     }
 
     /// The server has taken this name back.
@@ -316,9 +353,9 @@ impl Names {
         };
         let Some(entry) = space.entries.get(name) else { return Known::Nothing };
         match (entry.under_way.back(), &entry.sure) {
-            (Some((stretch, prepared)), _) if *stretch == self.stretch => Known::As(prepared.clone()),
+            (Some((stretch, given)), _) if *stretch == self.stretch => Known::As(given.prepared.clone()),
             (Some(_), _) => Known::Unsure,
-            (None, Some(prepared)) => Known::As(prepared.clone()),
+            (None, Some(given)) => Known::As(given.prepared.clone()),
             (None, None) => Known::Nothing,
         }
     }
@@ -382,6 +419,27 @@ mod tests {
         names.take(&name("c"));
         assert_eq!(stands_for(&names, "c"), None);
         assert_eq!(stands_for(&names, "d"), None);
+    }
+
+    #[test]
+    fn a_portal_may_be_another_once_something_ran_that_opens_cursors() {
+        let mut names = Names::default();
+        for portal in ["kept", "runs"] {
+            assert!(names.give(&name(portal), prepared("first")));
+            names.settle(&name(portal), true);
+        }
+        assert!(!names.may_be_another(b"kept"));
+        names.may_reopen();
+        names.stays(b"runs");
+        assert!(names.may_be_another(b"kept") && !names.may_be_another(b"runs"));
+        // What the server didn't give is what it was, or not.
+        assert!(names.give(&name("kept"), prepared("second")));
+        assert!(!names.may_be_another(b"kept"));
+        names.settle(&name("kept"), false);
+        assert!(names.may_be_another(b"kept"));
+        assert!(names.give(&name("kept"), prepared("second")));
+        names.settle(&name("kept"), true);
+        assert!(!names.may_be_another(b"kept"));
     }
 
     #[test]

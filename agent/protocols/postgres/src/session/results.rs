@@ -95,13 +95,13 @@ impl Results {
     pub(super) fn contradiction(&self, columns: &[ColumnType], origins: &[Vec<Path>]) -> Option<String> {
         let fields = self.verdict.as_ref()?.fields.as_ref()?;
         let statement = self.at().statement;
-        let masks = self.masks(statement).filter(|masks| masks.whole.is_none())?;
+        let masks = self.masks(statement).filter(|masks| !masks.hide_all())?;
         let planned = |index| matches!(masks.columns.get(index), Some(Shown::Masked(_)));
         let masked = |(index, sources): (usize, &Vec<Path>)| {
             let source = sources.iter().find(|source| fields.show(source).is_some())?;
             (!planned(index)).then(|| format!("column {} is {source}, which is masked", index + 1))
         };
-        let contradiction = match masks.columns.len() == columns.len() {
+        let contradiction = match masks.whole.is_some() || masks.columns.len() == columns.len() {
             true => origins.iter().enumerate().find_map(masked),
             false => Some(format!("{} columns where {} were expected", columns.len(), masks.columns.len())),
         };
@@ -172,7 +172,8 @@ impl Results {
             copy_format(options)
                 .and_then(|format| {
                     let types = options.types.as_deref();
-                    CopyMasker::new(masks, format, types, masks.columns.len(), self.masker.clone()).map(drop)
+                    let columns = types.map_or(masks.columns.len(), <[u32]>::len);
+                    CopyMasker::new(masks, format, types, columns, self.masker.clone()).map(drop)
                 })
                 .err()
         })
@@ -232,7 +233,7 @@ impl Results {
 
     /// Masks every column whole: for rows that no plan foresaw.
     fn whole(&self, columns: &[ColumnType]) -> Option<RowMasker> {
-        let redact = Arc::new(Show::Redact("***".into()));
+        let redact = Shown::Masked(Arc::new(Show::Redact("***".into())));
         let masks = ResultMasks { columns: Vec::new(), whole: Some(redact) };
         RowMasker::new(&masks, columns, self.masker.clone()).ok().flatten()
     }

@@ -102,7 +102,7 @@ impl Columns {
             return Err(CannotShow::Columns { expected: masks.columns.len(), found: types.len() });
         }
         let shown = |index: usize| match &masks.whole {
-            Some(show) => Shown::Masked(show.clone()),
+            Some(shown) => shown.clone(),
             None => masks.columns.get(index).cloned().unwrap_or_default(),
         };
         let column = |(index, column): (usize, &ColumnType)| {

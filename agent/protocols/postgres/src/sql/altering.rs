@@ -4,7 +4,10 @@ use std::rc::Rc;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, RangeVar, TypeName},
+    protobuf::{
+        AlterTableCmd, AlterTableStmt, AlterTableType, DropBehavior, Node, PartitionBoundSpec, RangeVar,
+        TypeName,
+    },
 };
 
 use super::{
@@ -149,8 +152,8 @@ impl Tracer<'_> {
                     let part = self.table_range(other, "alter")?;
                     self.leaves(&part);
                 }
-                if command.bound.is_some() {
-                    self.partitioned(table)?;
+                if let Some(bound) = &command.bound {
+                    self.partitioned(table, bound, "alter")?;
                 }
             }
             Some(NodeEnum::AtalterConstraint(constraint)) if constraint.alter_enforceability => {
@@ -172,7 +175,18 @@ impl Tracer<'_> {
     }
 
     /// A partition's bounds are given: whether the default partition holds such rows already, the server tells.
-    pub(super) fn partitioned(&mut self, parent: &RangeVar) -> Result<()> {
+    /// They are computed at once, and kept for everybody to see.
+    pub(super) fn partitioned(
+        &mut self,
+        parent: &RangeVar,
+        bound: &PartitionBoundSpec,
+        statement: &'static str,
+    ) -> Result<()> {
+        let all = bound.listdatums.iter().chain(&bound.lowerdatums).chain(&bound.upperdatums);
+        // MINVALUE and MAXVALUE look like columns, and no column may stand there.
+        let computed = all.filter(|node| !matches!(inner(node), Some(NodeEnum::ColumnRef(_))));
+        let flow = self.computed(computed, &Scope { statement, ..Scope::default() })?;
+        self.copy(&flow, &[]);
         for candidate in self.candidates(parent)? {
             for name in &candidate.partitioned_by {
                 if let Found::Certain(flow) | Found::Perhaps(flow) = candidate.columns.find(name) {

@@ -52,6 +52,11 @@ impl Tracer<'_> {
         let count = if source.rest.is_some() { written.len() } else { source.list.len() };
         self.write(&target, written.iter().take(count));
         let excluded = self.fill(&target, order.as_deref(), &source);
+        self.parts(
+            &insert.cols,
+            &source,
+            &Scope { statement: "insert", ..Scope::within(&with, Vec::new()) },
+        )?;
         if let Some(conflict) = &insert.on_conflict_clause {
             self.on_conflict(conflict, &target, excluded, &with)?;
         }
@@ -85,6 +90,30 @@ impl Tracer<'_> {
             }
         }
         filled
+    }
+
+    /// What is written to parts of columns, and which parts these are, counts as copied: no mask of the column's is of its parts.
+    fn parts(&mut self, list: &[Node], source: &Columns, scope: &Scope<'_>) -> Result<()> {
+        for (index, column) in targets(list).enumerate().filter(|(_, column)| !column.indirection.is_empty())
+        {
+            self.subscripts(column, scope)?;
+            if let Some(value) = source.list.get(index) {
+                self.copy(&value.flow, &[]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a value's place in its column is computed from is kept there.
+    fn subscripts(&mut self, column: &ResTarget, scope: &Scope<'_>) -> Result<()> {
+        for step in &column.indirection {
+            if let Some(NodeEnum::AIndices(index)) = inner(step) {
+                let bounds = index.lidx.as_deref().into_iter().chain(index.uidx.as_deref());
+                let flow = self.computed(bounds, scope)?;
+                self.copy(&flow, &[]);
+            }
+        }
+        Ok(())
     }
 
     fn on_conflict(
@@ -195,7 +224,7 @@ impl Tracer<'_> {
         self.row(&when.values, scope)?.into_iter().for_each(|flow| source.push("", flow));
         self.write(target, order.iter().flatten());
         self.fill(target, order.as_deref(), &source);
-        Ok(())
+        self.parts(&when.target_list, &source, scope)
     }
 
     /// What a WHEN clause does is an item of its own, as if it stood in a statement of its kind: a rule on that must not be
@@ -231,7 +260,10 @@ impl Tracer<'_> {
     fn target(&mut self, table: Option<&RangeVar>, statement: &'static str) -> Result<Target> {
         let table = table.ok_or_else(|| NotUnderstood::new("a change without a table"))?;
         let range = Rc::new(self.table_range(table, statement)?);
-        if range.tables.iter().any(|path| &**path == "pg_catalog.pg_settings") {
+        self.keep();
+        let is_of_settings = |path: &Path| path.starts_with("pg_catalog.pg_settings");
+        // A view carries what its query reads.
+        if range.tables.iter().any(is_of_settings) || range.columns.all().sources.iter().any(is_of_settings) {
             return Err(NotUnderstood::new("settings are changed by SET, not by writing to pg_settings"));
         }
         let candidates = self.candidates(table)?;
@@ -249,12 +281,10 @@ impl Tracer<'_> {
                 before,
                 target.range.tables.iter().map(|table| format!("{table}.{}", column.name).into()),
             );
-            for step in &column.indirection {
-                if let Some(NodeEnum::AIndices(index)) = inner(step) {
-                    self.computed(index.lidx.as_deref().into_iter().chain(index.uidx.as_deref()), scope)?;
-                }
-            }
-            self.copy(&flow, &target.paths(&column.name));
+            self.subscripts(column, scope)?;
+            let whole = column.indirection.is_empty();
+            let own = if whole { target.paths(&column.name) } else { Vec::new() };
+            self.copy(&flow, &own);
             let name: Arc<str> = column.name.as_str().into();
             self.write(target, [&name]);
         }

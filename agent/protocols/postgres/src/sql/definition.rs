@@ -213,8 +213,13 @@ impl Tracer<'_> {
         }
         for parent in create.inh_relations.iter().filter_map(range_var) {
             self.whole_table("alter", parent)?;
-            if create.partbound.is_some() {
-                self.partitioned(parent)?;
+            if let Some(bound) = &create.partbound {
+                self.partitioned(parent, bound, "create")?;
+            }
+        }
+        for part in create.partspec.iter().flat_map(|by| &by.part_params) {
+            if let Some(NodeEnum::PartitionElem(part)) = inner(part) {
+                self.deciding(part.expr.as_deref(), &scope)?;
             }
         }
         let sequences: Vec<Created> =
@@ -297,8 +302,14 @@ impl Tracer<'_> {
     /// They are made from values, by expressions that may fail.
     fn create_statistics(&mut self, create: &CreateStatsStmt, node: &NodeEnum) -> Result<Statement> {
         for table in create.relations.iter().filter_map(range_var) {
-            let range = self.table_range(table, "create")?;
+            let range = Rc::new(self.table_range(table, "create")?);
             self.influence(&range.columns.all());
+            let scope = Scope { statement: "create", ranges: vec![range], ..Scope::default() };
+            for element in &create.exprs {
+                if let Some(NodeEnum::StatsElem(element)) = inner(element) {
+                    self.deciding(element.expr.as_deref(), &scope)?;
+                }
+            }
         }
         self.classified(node)
     }

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{
-        self, AExpr, AExprKind, AIndirection, FuncCall, JsonValueExpr, Node, SubLink, SubLinkType, WindowDef,
-    },
+    protobuf::{self, AExpr, AExprKind, AIndirection, FuncCall, Node, SubLink, SubLinkType, WindowDef},
 };
 
 use super::{
@@ -62,7 +60,8 @@ impl Tracer<'_> {
             NodeEnum::NamedArgExpr(named) => self.optional(named.arg.as_deref(), scope),
             NodeEnum::ResTarget(target) => self.optional(target.val.as_deref(), scope),
             NodeEnum::TypeCast(cast) => {
-                cast.type_name.iter().for_each(|name| self.type_named(scope.statement, name));
+                self.follows(&**cast);
+                self.type_of(cast.type_name.as_ref(), scope);
                 Ok(self.optional(cast.arg.as_deref(), scope)?.into_computed())
             }
             NodeEnum::AExpr(expr) => {
@@ -95,7 +94,7 @@ impl Tracer<'_> {
             NodeEnum::SubLink(link) => self.sub_query(link, scope),
             NodeEnum::XmlExpr(expr) => self.computed(expr.named_args.iter().chain(&expr.args), scope),
             NodeEnum::XmlSerialize(expr) => {
-                expr.type_name.iter().for_each(|name| self.type_named(scope.statement, name));
+                self.type_of(expr.type_name.as_ref(), scope);
                 self.computed(expr.expr.as_deref(), scope)
             }
             other => self.json(other, scope),
@@ -204,8 +203,13 @@ impl Tracer<'_> {
 
     /// A function's result, with what decides the order and choice of what it is fed.
     pub(super) fn function(&mut self, call: &FuncCall, scope: &Scope<'_>) -> Result<Flow> {
+        self.follows(call);
         let (schema, name) = function_name(call)?;
         self.session_function(schema, name, call, scope)?;
+        if call.args.len() == 1 {
+            // Where no function fits, it is a cast (`func_get_detail` of the server's `parse_func.c`).
+            self.type_called(scope.statement, name);
+        }
         let called = self.call(scope.statement, schema, name);
         let parts = call.args.iter().chain(&call.agg_order).chain(call.agg_filter.as_deref());
         let mut flow = Flow::default();
@@ -313,6 +317,7 @@ impl Tracer<'_> {
             return Err(NotUnderstood::new("a sub-query without a query"));
         };
         let outer = Scope { statement: "select", ctes: HashMap::new(), ..Scope::within(scope, Vec::new()) };
+        self.follows(link);
         let columns = self.query(query, &outer)?;
         match strings(&link.oper_name).as_slice() {
             [] if link.testexpr.is_some() => self.operator(scope.statement, &["="]),
@@ -333,74 +338,6 @@ impl Tracer<'_> {
                 flow.into_computed()
             }
         })
-    }
-
-    fn json(&mut self, node: &NodeEnum, scope: &Scope<'_>) -> Result<Flow> {
-        match node {
-            NodeEnum::JsonValueExpr(value) => self.json_value(Some(value), scope),
-            NodeEnum::JsonIsPredicate(test) => self.computed(test.expr.as_deref(), scope),
-            NodeEnum::JsonObjectConstructor(made) => self.computed(&made.exprs, scope),
-            NodeEnum::JsonArrayConstructor(made) => self.computed(&made.exprs, scope),
-            NodeEnum::JsonKeyValue(pair) => {
-                let mut flow = self.computed(pair.key.as_deref(), scope)?;
-                flow.join(&self.json_value(pair.value.as_deref(), scope)?);
-                Ok(flow)
-            }
-            NodeEnum::JsonArgument(argument) => self.json_value(argument.val.as_deref(), scope),
-            NodeEnum::JsonParseExpr(parse) => self.json_value(parse.expr.as_deref(), scope),
-            NodeEnum::JsonScalarExpr(scalar) => self.computed(scalar.expr.as_deref(), scope),
-            NodeEnum::JsonSerializeExpr(text) => self.json_value(text.expr.as_deref(), scope),
-            NodeEnum::JsonFuncExpr(call) => {
-                let mut flow = self.json_value(call.context_item.as_deref(), scope)?;
-                flow.join(&self.computed(call.pathspec.as_deref().into_iter().chain(&call.passing), scope)?);
-                for behaviour in call.on_empty.iter().chain(&call.on_error) {
-                    flow.join(&self.computed(behaviour.expr.as_deref(), scope)?);
-                }
-                Ok(flow)
-            }
-            NodeEnum::JsonArrayQueryConstructor(made) => {
-                let Some(query) = made.query.as_deref() else { return Ok(Flow::default()) };
-                Ok(self.query(query, scope)?.all())
-            }
-            NodeEnum::JsonObjectAgg(made) => {
-                let mut flow = self.json_aggregate(made.constructor.as_deref(), scope)?;
-                if let Some(pair) = &made.arg {
-                    flow.join(&self.computed(pair.key.as_deref(), scope)?);
-                    flow.join(&self.json_value(pair.value.as_deref(), scope)?);
-                }
-                Ok(flow)
-            }
-            NodeEnum::JsonArrayAgg(made) => {
-                let mut flow = self.json_aggregate(made.constructor.as_deref(), scope)?;
-                flow.join(&self.json_value(made.arg.as_deref(), scope)?);
-                Ok(flow)
-            }
-            _ => Err(NotUnderstood::new(
-                "the statement holds an expression of a kind that the gate doesn't know",
-            )),
-        }
-    }
-
-    pub(super) fn json_value(&mut self, value: Option<&JsonValueExpr>, scope: &Scope<'_>) -> Result<Flow> {
-        let Some(value) = value else { return Ok(Flow::default()) };
-        self.computed(value.raw_expr.as_deref().into_iter().chain(value.formatted_expr.as_deref()), scope)
-    }
-
-    fn json_aggregate(
-        &mut self,
-        made: Option<&protobuf::JsonAggConstructor>,
-        scope: &Scope<'_>,
-    ) -> Result<Flow> {
-        let Some(made) = made else { return Ok(Flow::default()) };
-        let mut flow = self.computed(made.agg_filter.as_deref(), scope)?;
-        for node in &made.agg_order {
-            let Some(NodeEnum::SortBy(sort)) = inner(node) else { continue };
-            flow.join(&self.optional(sort.node.as_deref(), scope)?);
-        }
-        if let Some(window) = &made.over {
-            flow.join(&self.window(window, scope)?);
-        }
-        Ok(flow.into_computed())
     }
 }
 

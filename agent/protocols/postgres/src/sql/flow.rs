@@ -278,6 +278,13 @@ impl Columns {
             sources: column.flow.sources.iter().cloned().collect(),
             computed: column.flow.computed,
         };
-        Lineage { outputs: self.list.iter().map(output).collect(), untraced }
+        let among = self.rest.is_some().then(|| self.among()).flatten();
+        Lineage { outputs: self.list.iter().map(output).collect(), untraced, among }
+    }
+
+    /// Whatever its values may come from; none if they may come from elsewhere, too.
+    fn among(&self) -> Option<Vec<Path>> {
+        let all = self.all();
+        (self.all_named && all.untraced.is_none()).then(|| all.sources.into_iter().collect())
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use pg_query::{
     NodeEnum,
-    protobuf::{Alias, FuncCall, JoinExpr, JsonTable, Node, RangeFunction, RangeSubselect, RangeTableFunc},
+    protobuf::{Alias, FuncCall, JoinExpr, Node, RangeFunction, RangeSubselect, RangeTableFunc},
 };
 
 use super::{
@@ -202,6 +202,7 @@ impl Tracer<'_> {
             self.bounded()?;
             for column in declared {
                 if let Some(NodeEnum::ColumnDef(column)) = inner(column) {
+                    self.type_of(column.type_name.as_ref(), scope);
                     columns.push(column.colname.as_str(), flow.clone());
                 }
             }
@@ -251,6 +252,7 @@ impl Tracer<'_> {
         let mut columns = Columns::default();
         for node in &table.columns {
             let Some(NodeEnum::RangeTableFuncCol(column)) = inner(node) else { continue };
+            self.type_of(column.type_name.as_ref(), scope);
             let parts = column.colexpr.as_deref().into_iter().chain(column.coldefexpr.as_deref());
             let mut own = self.computed(parts, scope)?;
             own.join(&flow);
@@ -259,43 +261,6 @@ impl Tracer<'_> {
             columns.push(column.colname.as_str(), own);
         }
         Ok(From::one(named(table.alias.as_ref(), "xmltable", columns)))
-    }
-
-    fn json_table(&mut self, table: &JsonTable, scope: &Scope<'_>) -> Result<From> {
-        let mut flow = self.json_value(table.context_item.as_deref(), scope)?;
-        flow.join(&self.computed(&table.passing, scope)?);
-        self.influence(&flow);
-        let mut columns = Columns::default();
-        self.json_columns(&table.columns, &flow, &mut columns, scope)?;
-        Ok(From::one(named(table.alias.as_ref(), "json_table", columns)))
-    }
-
-    fn json_columns(
-        &mut self,
-        list: &[Node],
-        flow: &Flow,
-        columns: &mut Columns,
-        scope: &Scope<'_>,
-    ) -> Result<()> {
-        for node in list {
-            let Some(NodeEnum::JsonTableColumn(column)) = inner(node) else { continue };
-            let behaviours = column.on_empty.iter().chain(&column.on_error);
-            let mut own =
-                self.computed(behaviours.filter_map(|behaviour| behaviour.expr.as_deref()), scope)?;
-            own.join(flow);
-            self.spend(own.cost());
-            self.bounded()?;
-            if column.columns.is_empty() {
-                columns.push(column.name.as_str(), own);
-            }
-        }
-        // Those of NESTED paths come last, wherever they are written.
-        for node in list {
-            if let Some(NodeEnum::JsonTableColumn(column)) = inner(node) {
-                self.json_columns(&column.columns, flow, columns, scope)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -39,6 +39,11 @@ pub(super) fn may_make_relations(function: &Function) -> bool {
     &*function.schema != "pg_catalog" && function.volatility == 'v' && function.scripted
 }
 
+/// Whether it may open cursors by any name, and close those that there are: it runs statements, whatever its author says of it.
+pub(super) fn may_open_cursors(function: &Function) -> bool {
+    &*function.schema != "pg_catalog" && function.scripted
+}
+
 fn is_telling(name: &str) -> bool {
     TELLING.contains(&name)
         || ["table_to_", "schema_to_", "database_to_", "query_to_", "cursor_to_", "lo_", "pg_read_", "pg_ls_"]

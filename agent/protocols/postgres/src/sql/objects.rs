@@ -5,7 +5,7 @@ use pg_query::{
     protobuf::{DefineStmt, Node, ObjectType, RangeVar},
 };
 
-use super::{expression::inner, relation::range_var};
+use super::relation::range_var;
 
 /// A statement that is told by its kind, its object and the tables it names.
 pub(super) struct Definition<'n> {
@@ -96,8 +96,11 @@ fn altering(node: &NodeEnum) -> Option<Definition<'_>> {
         NodeEnum::AlterSeqStmt(alter) => Definition::on("alter", Some("sequence"), alter.sequence.as_ref()),
         NodeEnum::AlterDomainStmt(alter) => {
             let mut definition = Definition::new("alter", "domain");
-            if let Some(NodeEnum::Constraint(constraint)) = alter.def.as_deref().and_then(inner) {
-                definition.expressions.extend(constraint.raw_expr.as_deref());
+            match alter.def.as_deref() {
+                Some(Node { node: Some(NodeEnum::Constraint(constraint)) }) => {
+                    definition.expressions.extend(constraint.raw_expr.as_deref());
+                }
+                default => definition.expressions.extend(default),
             }
             definition
         }

@@ -45,6 +45,9 @@ impl Tracer<'_> {
         };
         self.deciding(select.limit_count.as_deref(), &with)?;
         self.deciding(select.limit_offset.as_deref(), &with)?;
+        if !select.locking_clause.is_empty() {
+            self.keep();
+        }
         Ok(columns)
     }
 
@@ -282,6 +285,9 @@ impl Tracer<'_> {
             columns.push(search.search_seq_column.as_str(), columns.all());
         }
         if let Some(cycle) = &cte.cycle_clause {
+            for mark in cycle.cycle_mark_value.iter().chain(&cycle.cycle_mark_default) {
+                self.deciding(Some(mark), scope)?;
+            }
             // Where its columns repeat, a row has no successors.
             for name in strings(&cycle.cycle_col_list) {
                 match columns.find(name) {

@@ -138,7 +138,11 @@ impl Tracer<'_> {
         let mut flow = Flow::default();
         for range in &ranges {
             match self.column_of(range, name) {
-                Found::Certain(found) | Found::Perhaps(found) => flow.join(&found),
+                Found::Certain(found) => flow.join(&found),
+                Found::Perhaps(found) => {
+                    flow.join(&found);
+                    flow.join(&self.field(name, scope));
+                }
                 Found::No => {
                     flow.join(&self.whole_row(range));
                     flow.join(&self.field(name, scope));
@@ -178,8 +182,10 @@ impl Tracer<'_> {
         range.columns.clone()
     }
 
-    /// Something named like a field of a composite value: a function of that name, if there is one, is called.
+    /// Something named like a field of a composite value: a function of that name, if there is one, is called, or the value is cast
+    /// to a type of that name.
     pub(super) fn field(&mut self, name: &str, scope: &Scope<'_>) -> Flow {
+        self.type_called(scope.statement, name);
         match self.catalog.functions(name) {
             Some(functions) if functions.is_empty() => Flow::default(),
             _ => Flow { untraced: self.call(scope.statement, None, name).untraced, ..Flow::default() }

@@ -20,6 +20,8 @@ pub(crate) struct Statements {
     /// A secret may be written in the text: it is recorded redacted. In texts that differ only in literals, so may it
     /// there.
     pub(crate) suspect: bool,
+    /// It runs code that may open and close cursors by any name.
+    pub(crate) opens_cursors: bool,
     /// It calls `set_config`: what is set may be computed.
     pub(crate) computes_settings: bool,
     /// It changes the row that a cursor stands on (`WHERE CURRENT OF`): which one that is, its text doesn't tell.
@@ -379,6 +381,7 @@ impl Statements {
             copied: self.shape.copied.clone(),
             computed: self.shape.computed.clone(),
             untraced: self.shape.untraced.clone(),
+            keeps: self.shape.keeps,
             touched: self.shape.touched.clone(),
         };
         let (mut changed, mut unknown) = (false, false);
@@ -419,6 +422,7 @@ fn link(shape: &mut Shape, inner: &Shape) {
     add(&mut shape.copied, &inner.copied);
     add(&mut shape.computed, &inner.computed);
     add(&mut shape.touched, &inner.touched);
+    shape.keeps |= inner.keeps;
     if shape.untraced.is_none() {
         shape.untraced.clone_from(&inner.untraced);
     }

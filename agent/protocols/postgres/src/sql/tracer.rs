@@ -15,7 +15,9 @@ use super::{
     catalog::{Catalog, CatalogRequest, Function},
     flow::{Columns, Flow, MOST_OUTPUTS},
     functions,
+    overlooked::Followed,
     parse::NotUnderstood,
+    scope::Scope,
     statement::{Overlay, Statement, Statements, Unsettled, add},
     ties::Tie,
 };
@@ -33,6 +35,7 @@ pub(super) struct Tracer<'a> {
     pub(super) literals_matter: bool,
     pub(super) ddl: bool,
     pub(super) unsettles: Unsettled,
+    pub(super) opens_cursors: bool,
     pub(super) computes_settings: bool,
     pub(super) by_cursor: bool,
     pub(super) late: bool,
@@ -47,6 +50,8 @@ pub(super) struct Tracer<'a> {
     pub(super) view_sets: bool,
     /// Columns of the views met so far, by oid and, of those that aren't materialized, by what kept their rows.
     pub(super) views: HashMap<(u32, Option<i32>), Columns>,
+    /// What of the text's own was followed.
+    pub(super) followed: Followed,
     items: BTreeMap<Key, Part>,
     absorbed: Vec<Item>,
     results: Vec<Lineage>,
@@ -54,6 +59,8 @@ pub(super) struct Tracer<'a> {
     copied: BTreeSet<Path>,
     computed: BTreeSet<Path>,
     untraced: Option<Arc<str>>,
+    /// Something is kept of what the statement does, beside its results.
+    keeps: bool,
     touched: BTreeSet<Path>,
     /// Where constants and parameters stand, if that is asked for: see [`ties`](super::ties).
     pub(super) ties: Option<Vec<Tie>>,
@@ -103,6 +110,7 @@ impl<'a> Tracer<'a> {
             literals_matter: false,
             ddl: false,
             unsettles: Unsettled::default(),
+            opens_cursors: false,
             computes_settings: false,
             by_cursor: false,
             late: false,
@@ -112,6 +120,7 @@ impl<'a> Tracer<'a> {
             refreshes: false,
             view_sets: false,
             views: HashMap::new(),
+            followed: Followed::default(),
             items: BTreeMap::new(),
             absorbed: Vec::new(),
             results: Vec::new(),
@@ -119,6 +128,7 @@ impl<'a> Tracer<'a> {
             copied: BTreeSet::new(),
             computed: BTreeSet::new(),
             untraced: None,
+            keeps: false,
             touched: BTreeSet::new(),
             ties: None,
             work: 0,
@@ -137,6 +147,22 @@ impl<'a> Tracer<'a> {
             return Err(NotUnderstood::too_tangled());
         }
         Ok(())
+    }
+
+    /// Notes that a node is followed: see [`overlooked`](super::overlooked).
+    pub(super) fn follows<T>(&mut self, node: &T) {
+        if self.in_view == 0 {
+            self.followed.note(node);
+        }
+    }
+
+    /// Refuses a statement of which something that it runs was not followed.
+    pub(super) fn overlooks_nothing(&mut self, node: &Node) -> Result<()> {
+        let followed = std::mem::take(&mut self.followed);
+        match self.wanted.is_empty() && followed.lacks_some_of(node) {
+            true => Err(NotUnderstood::new("it holds an expression where the gate doesn't look for one")),
+            false => Ok(()),
+        }
     }
 
     /// Refuses a list of more outputs than the server would take, before it is made.
@@ -174,6 +200,7 @@ impl<'a> Tracer<'a> {
             copied: self.copied.into_iter().collect(),
             computed: self.computed.into_iter().collect(),
             untraced: self.untraced,
+            keeps: self.keeps || self.ddl,
             touched: self.touched.into_iter().collect(),
         };
         let weight = shape.weight() + list.iter().map(Statement::weight).sum::<usize>();
@@ -185,6 +212,7 @@ impl<'a> Tracer<'a> {
             suspect: self.suspect,
             ddl: self.ddl,
             unsettles: self.unsettles,
+            opens_cursors: self.opens_cursors,
             computes_settings: self.computes_settings,
             by_cursor: self.by_cursor,
             late: self.late,
@@ -199,6 +227,7 @@ impl<'a> Tracer<'a> {
         self.copied.extend(shape.copied.iter().cloned());
         self.computed.extend(shape.computed.iter().cloned());
         self.touched.extend(shape.touched.iter().cloned());
+        self.keeps |= shape.keeps;
         if self.untraced.is_none() {
             self.untraced.clone_from(&shape.untraced);
         }
@@ -283,6 +312,7 @@ impl<'a> Tracer<'a> {
     /// Values that go into these columns. A column may take its own values, but nothing made from them: a mask that
     /// shows a part would show another part each time.
     pub(super) fn copy(&mut self, flow: &Flow, into: &[Path]) {
+        self.keep();
         if self.in_view > 0 {
             return;
         }
@@ -292,6 +322,11 @@ impl<'a> Tracer<'a> {
             self.influences.insert(source.clone());
         }
         self.lose_track(flow);
+    }
+
+    /// Notes that something is written, locked, or may be kept by a function, a view's included.
+    pub(super) fn keep(&mut self) {
+        self.keeps = true;
     }
 
     /// Forgets what was computed by a step that no statement runs.
@@ -329,16 +364,25 @@ impl<'a> Tracer<'a> {
             if !functions::is_harmless(function) && !defines {
                 self.function_item(statement, &function.schema, name);
             }
-            self.unsettles.hides |= functions::may_make_relations(function) && self.kept_since.is_none();
+            self.runs(function);
             if !functions::is_traced(function) {
                 untraced = Some(format!("what {}.{name}() returns can't be traced", function.schema).into());
             }
         }
         if !all.iter().any(|function| fits(&function)) {
             self.function_item(statement, schema.unwrap_or("?"), name);
+            self.opens_cursors = true;
             untraced = Some(format!("the function {name}() isn't known").into());
         }
         Called { candidates: all, untraced }
+    }
+
+    /// What a function may do that nobody sees.
+    fn runs(&mut self, function: &Function) {
+        if self.kept_since.is_none() {
+            self.unsettles.hides |= functions::may_make_relations(function);
+            self.opens_cursors |= functions::may_open_cursors(function);
+        }
     }
 
     /// A function that an allow must name. A view's runs as whoever reads the view.
@@ -355,14 +399,26 @@ impl<'a> Tracer<'a> {
     /// A type to read, write, check or cast values of: a call of the functions that takes. A name stands for every type
     /// of that name, whatever schema is written.
     pub(super) fn type_named(&mut self, statement: &'static str, name: &TypeName) {
-        let Some(name) = name.names.last().and_then(string) else { return };
+        if let Some(name) = name.names.last().and_then(string) {
+            self.type_called(statement, name);
+        }
+    }
+
+    /// The same of a type whose schema isn't written, or of what may be one.
+    pub(super) fn type_called(&mut self, statement: &'static str, name: &str) {
         let Some(types) = self.catalog.types(name) else {
             self.wanted.types.insert(name.into());
             return;
         };
         for function in types.iter().flat_map(|one| &one.functions) {
             self.must_name(statement, function.clone());
+            self.opens_cursors = true;
         }
+    }
+
+    /// The type that an expression makes values of, if one is written.
+    pub(super) fn type_of(&mut self, name: Option<&TypeName>, scope: &Scope<'_>) {
+        name.into_iter().for_each(|name| self.type_named(scope.statement, name));
     }
 
     pub(super) fn types(&mut self, statement: &'static str, nodes: &[Node]) {
@@ -389,7 +445,7 @@ impl<'a> Tracer<'a> {
                 return;
             };
             for operator in all.iter().filter(|function| function.kind == 'o') {
-                self.unsettles.hides |= functions::may_make_relations(operator);
+                self.runs(operator);
                 self.function_item(statement, &operator.schema, name);
             }
         }

@@ -30,6 +30,14 @@ impl Tracer<'_> {
     /// Follows one statement of a text.
     pub(super) fn statement(&mut self, node: &Node) -> Result<Statement> {
         let kind = inner(node).ok_or_else(|| NotUnderstood::new("a statement without content"))?;
+        let statement = self.followed(node, kind)?;
+        if runs_expressions(kind) {
+            self.overlooks_nothing(node)?;
+        }
+        Ok(statement)
+    }
+
+    fn followed(&mut self, node: &Node, kind: &NodeEnum) -> Result<Statement> {
         if let Some(followed) = self.on_rows(node, kind) {
             return followed;
         }
@@ -140,6 +148,7 @@ impl Tracer<'_> {
     pub(super) fn hiding(&mut self, kind: &'static str) -> Statement {
         self.ddl = true;
         self.unsettles.hides = true;
+        self.opens_cursors = true;
         self.simple(kind, Effect::None)
     }
 
@@ -286,7 +295,7 @@ impl Tracer<'_> {
             ));
         }
         self.absorb_shape(&inner.shape);
-        let lineage = Lineage { outputs: vec![Output::default()], untraced: None };
+        let lineage = Lineage { outputs: vec![Output::default()], ..Lineage::default() };
         // With ANALYZE, it creates what the statement does.
         let created = inner.list.iter().find_map(|statement| match &statement.effect {
             Effect::Create(created) => Some(created.clone()),
@@ -324,6 +333,8 @@ impl Tracer<'_> {
         self.ddl |= apart.ddl;
         self.unsettles |= apart.unsettles;
         self.computes_settings |= apart.computes_settings;
+        // What is declared immutable runs as soon as there is a plan.
+        self.opens_cursors |= apart.opens_cursors;
         self.by_cursor |= apart.by_cursor;
         Ok(Arc::new(apart.finish(vec![statement])?))
     }
@@ -351,9 +362,32 @@ impl Tracer<'_> {
     fn show(&mut self, show: &VariableShowStmt) -> Statement {
         self.bare("show");
         let columns = if show.name.eq_ignore_ascii_case("all") { 3 } else { 1 };
-        let lineage = Lineage { outputs: vec![Output::default(); columns], untraced: None };
+        let lineage = Lineage { outputs: vec![Output::default(); columns], ..Lineage::default() };
         Statement { result: Some(self.result(lineage)), effect: Effect::None }
     }
+}
+
+/// Whether the server computes whatever expression stands in it. A definition may only keep one, and what stands within
+/// `EXPLAIN`, `PREPARE` and `DECLARE` is a statement of its own.
+fn runs_expressions(kind: &NodeEnum) -> bool {
+    matches!(
+        kind,
+        NodeEnum::SelectStmt(_)
+            | NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_)
+            | NodeEnum::CopyStmt(_)
+            | NodeEnum::ExecuteStmt(_)
+            | NodeEnum::CallStmt(_)
+            | NodeEnum::CreateStmt(_)
+            | NodeEnum::CreateTableAsStmt(_)
+            | NodeEnum::ViewStmt(_)
+            | NodeEnum::AlterTableStmt(_)
+            | NodeEnum::AlterDomainStmt(_)
+            | NodeEnum::IndexStmt(_)
+            | NodeEnum::CreateStatsStmt(_)
+    )
 }
 
 fn transaction_effect(kind: i32) -> Effect {
@@ -399,5 +433,5 @@ pub(super) fn into_clause(select: &SelectStmt) -> Option<&pg_query::protobuf::In
 }
 
 pub(super) fn untraced(reason: &str) -> Lineage {
-    Lineage { outputs: Vec::new(), untraced: Some(reason.into()) }
+    Lineage { untraced: Some(reason.into()), ..Lineage::default() }
 }

@@ -232,3 +232,47 @@ async fn nothing_of_a_refused_statement_reaches_the_server_whatever_the_state_of
         stage.leaves().await;
     }
 }
+
+#[tokio::test]
+async fn a_cursor_that_a_function_may_have_opened_by_a_known_name_is_not_shown() {
+    let calling = "      - {statement: select, function: \"*.get_cards\"}\n      - statement: [select,";
+    let bundle = BUNDLE.replace("      - statement: [select,", calling);
+    let in_transaction = || ready_in(TransactionStatus::Transaction);
+    let declare = query("declare p cursor for select id from customers");
+    let calls = query("select 1 from (select get_cards('p') offset 0) s");
+    let fetch = query("fetch all from p");
+    let refused = query("refused_by_tidegate");
+    let mut stage = Stage::open_under(&bundle).await;
+    for (asked, tag) in [(&declare, "DECLARE CURSOR"), (&fetch, "FETCH 0"), (&calls, "SELECT 1")] {
+        stage.say(asked).await;
+        stage.server_gets(asked).await;
+        stage.answer(&[complete(tag), in_transaction()].concat()).await;
+        stage.client_gets(&[complete(tag), in_transaction()].concat()).await;
+    }
+    // In a text of its own, and beside a call.
+    for asked in [
+        &fetch,
+        &query(
+            "declare p cursor for select id from customers; select 1 from (select get_cards('p') offset 0) s; fetch p",
+        ),
+    ] {
+        stage.say(asked).await;
+        stage.server_gets(&refused).await;
+        stage.answer(&[error("42601"), in_transaction()].concat()).await;
+        stage.client_gets_error("42501").await;
+        stage.client_gets(&in_transaction()).await;
+    }
+    // By the extended flow.
+    stage.say(&[execute("p"), sync()].concat()).await;
+    stage.server_gets(&[parse("refused_by_tidegate", "refused_by_tidegate"), sync()].concat()).await;
+    stage.answer(&[error("42601"), in_transaction()].concat()).await;
+    stage.client_gets_error("42501").await;
+    stage.client_gets(&in_transaction()).await;
+    // The next one by that name is known again, and goes on.
+    for (asked, tag) in [(&declare, "DECLARE CURSOR"), (&fetch, "FETCH 0")] {
+        stage.say(asked).await;
+        stage.server_gets(asked).await;
+        stage.answer(&[complete(tag), in_transaction()].concat()).await;
+        stage.client_gets(&[complete(tag), in_transaction()].concat()).await;
+    }
+}

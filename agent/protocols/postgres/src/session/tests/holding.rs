@@ -127,7 +127,7 @@ async fn approvers_see_nothing_that_is_masked_for_anybody_and_answer_for_the_ver
     let mut exact = Vec::new();
     for card in ["4111111111111111", "4012888888881881"] {
         let mut stage = Stage::open_under(&masking()).await;
-        let text = format!("delete from customers where id = $1 or card = '{card}'");
+        let text = format!("delete from customers where id = $1 or name = '{card}'");
         let sent = [parse("", &text), bound(&[Some(card.as_bytes())])].concat();
         stage.say(&[sent.clone(), execute(""), sync()].concat()).await;
         stage.server_gets(&[sent, flush()].concat()).await;
@@ -137,7 +137,7 @@ async fn approvers_see_nothing_that_is_masked_for_anybody_and_answer_for_the_ver
         let question = told(&mut stage, 1).await;
         assert!(!format!("{question:?}").contains(card), "{question:?}");
         let shown = format!("************{}", &card[12..]);
-        assert!(question.text.contains(&format!("card = '{shown}'")), "{}", question.text);
+        assert!(question.text.contains(&format!("name = '{shown}'")), "{}", question.text);
         assert!(question.particulars.contains(&("$1".into(), shown)), "{:?}", question.particulars);
         exact.push(question.exact);
     }
@@ -335,7 +335,7 @@ async fn a_prepare_that_is_held_itself_goes_on_after_a_yes() {
 #[tokio::test]
 async fn approvers_see_what_an_execute_runs_with() {
     let mut stage = open().await;
-    let text = "delete from customers where id = $1 or card = $2";
+    let text = "delete from customers where id = $1 or name = $2";
     let prepared = [parse("", text), bound(&[Some(b"7"), None]), execute(""), sync()].concat();
     stage.say(&prepared).await;
     // What was sent before is answered first: nobody is asked about what an error would skip.
@@ -468,7 +468,7 @@ async fn approvers_are_told_that_nobody_has_seen_what_will_be_copied() {
 #[tokio::test]
 async fn parameters_that_nobody_could_read_are_refused() {
     let mut stage = open().await;
-    let text = "delete from customers where card = $1";
+    let text = "delete from customers where name = $1";
     let long = "x".repeat(70_000);
     stage.say(&[parse("", text), bound(&[Some(long.as_bytes())]), execute(""), sync()].concat()).await;
     let standin = parse("refused_by_tidegate", "refused_by_tidegate");

@@ -97,7 +97,7 @@ async fn what_the_server_does_not_describe_is_its_own_error() {
 async fn a_yes_to_an_execute_does_not_count_where_the_statement_takes_another_type() {
     let mut stage = Stage::open_under(&holding()).await;
     for (number, (oid, name)) in (1..).zip([(25, "text"), (1042, "bpchar")]) {
-        let text = b"delete from customers where card = $1";
+        let text = b"delete from customers where name = $1";
         let prepare = said(|out| write::parse(out, b"p", text, &[oid]));
         stage.say(&[prepare.clone(), sync()].concat()).await;
         stage.server_gets(&[prepare, sync()].concat()).await;

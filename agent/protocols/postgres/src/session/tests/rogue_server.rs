@@ -4,7 +4,7 @@ use tidegate_gate::ServeError;
 use tokio::io::AsyncWriteExt;
 
 use super::stage::*;
-use crate::wire::HEADER_BYTES;
+use crate::wire::{ErrorFields, HEADER_BYTES, frontend::Kind, write};
 
 async fn stage_after(sent: &[u8]) -> Stage {
     let mut stage = Stage::open().await;
@@ -228,4 +228,32 @@ async fn content_masks_of_any_rule_apply_to_a_notification_whatever_ran_last() {
     stage.answer(&[complete("LISTEN"), notified("ann@example.com"), ready()].concat()).await;
     stage.client_gets(&[complete("LISTEN"), notified("[masked]"), ready()].concat()).await;
     stage.leaves().await;
+}
+
+#[tokio::test]
+async fn what_is_said_while_a_statement_is_planned_is_shown_under_every_mask() {
+    const NUMBER: &str = "4111111111111111";
+    let raised = |severity: &'static str| {
+        ErrorFields::new(severity, "P0001", NUMBER)
+            .with(b'W', "PL/pgSQL function tell(integer) line 1 at RAISE")
+            .with(b'F', "pl_exec.c")
+            .with(b'R', "exec_stmt_raise")
+    };
+    let notice = said(|out| write::notice_response(out, &raised("NOTICE")));
+    let error = said(|out| write::error_response(out, &raised("ERROR")));
+    let parsed = acknowledged(b'1');
+    for (asked, before) in [
+        (parse("", "select 1"), Vec::new()),
+        ([parse("", "select 1"), bind("", "")].concat(), parsed.clone()),
+        ([parse("", "select 1"), describe(Kind::Statement, "")].concat(), parsed),
+    ] {
+        let mut stage = stage_after(&[asked, sync()].concat()).await;
+        stage.answer(&[before.clone(), notice.clone(), error.clone(), ready()].concat()).await;
+        let heard = read_until_ready(&mut stage.rig.client).await;
+        let told: Vec<_> = heard.iter().filter(|(kind, _)| matches!(kind, b'N' | b'E')).collect();
+        assert!(
+            told.len() == 2 && told.iter().all(|(_, body)| !contains(body, NUMBER.as_bytes())),
+            "{heard:?}"
+        );
+    }
 }

@@ -413,7 +413,8 @@ async fn catalog(
 fn found(asked: &[u8], names: &[u8], defined: usize) -> Vec<u8> {
     let customers = br#"{"schema": "public", "name": "customers", "oid": 16384, "columns": [
         {"name": "id", "number": 1, "type": 23, "generated": false, "made_from": null},
-        {"name": "card", "number": 3, "type": 25, "generated": false, "made_from": null}]}"#;
+        {"name": "card", "number": 3, "type": 25, "generated": false, "made_from": null},
+        {"name": "name", "number": 4, "type": 25, "generated": false, "made_from": null}]}"#;
     let mut answer = [acknowledged(b'1'), acknowledged(b'2')].concat();
     if contains(asked, sql::RELATIONS.as_bytes()) && contains(names, b"\"customers\"") {
         write::data_row(&mut answer, &[Some(customers)]);

@@ -7,18 +7,19 @@ use super::{
 
 const CARD: &str = "4111111111111111";
 
-/// What approvers read of a statement that is held, under cards that are masked for others than who asks.
-async fn read(text: &str) -> String {
-    let bundle = holding()
-        .replace("{statement: delete, table: public.customers}", "{statement: [delete, update, insert, do]}");
-    let bundle = bundle
-        .replace("insert, create]", "create]")
-        .replace("users: [\"0\"]}", "users: [\"0\"]}\n  others: {users: [\"4242\"]}");
-    let bundle = bundle.replace(
+/// Deletes wait for ann, and cards are masked for others than who asks.
+fn masking_for_others() -> String {
+    holding().replace("users: [\"0\"]}", "users: [\"0\"]}\n  others: {users: [\"4242\"]}").replace(
         "    masks: [cards]\n",
         "  - {name: theirs, subjects: [others], resources: [it], allow: [{statement: select}], masks: [cards]}\n",
-    );
-    let mut stage = Stage::open_under(&bundle).await;
+    )
+}
+
+/// What approvers read of a statement that is held.
+async fn read(text: &str) -> String {
+    let bundle = masking_for_others()
+        .replace("{statement: delete, table: public.customers}", "{statement: [delete, update, insert, do]}");
+    let mut stage = Stage::open_under(&bundle.replace("insert, create]", "create]")).await;
     stage.say(&query(text)).await;
     let question = told(&mut stage, 1).await;
     question.text
@@ -64,7 +65,7 @@ async fn a_value_that_is_tied_to_a_masked_column_is_shown_by_its_mask_and_others
 async fn a_parameter_that_is_tied_to_a_masked_column_is_shown_by_its_mask_and_an_answer_is_for_its_bytes() {
     let mut exact = Vec::new();
     for card in [CARD, "4012888888881111"] {
-        let mut stage = Stage::open_under(&holding()).await;
+        let mut stage = Stage::open_under(&masking_for_others()).await;
         let mut sent = parse("", "delete from customers where id = $1 or card = $2");
         crate::wire::write::bind(&mut sent, b"", b"", &[], &[Some(b"7"), Some(card.as_bytes())], &[]);
         stage.say(&[sent.clone(), execute(""), sync()].concat()).await;
@@ -85,7 +86,7 @@ async fn a_parameter_that_is_tied_to_a_masked_column_is_shown_by_its_mask_and_an
 
 #[tokio::test]
 async fn what_a_prepared_statement_stands_for_and_what_a_session_made_show_no_masked_value() {
-    let mut stage = Stage::open_under(&holding()).await;
+    let mut stage = Stage::open_under(&masking_for_others()).await;
     for (text, tag) in [
         (format!("create temp table mine as select id from customers where card = '{CARD}'"), "SELECT 1"),
         (format!("prepare p as delete from customers where card = '{CARD}'"), "PREPARE"),

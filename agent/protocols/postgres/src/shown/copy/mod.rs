@@ -64,8 +64,7 @@ impl CopyMasker {
             other => other,
         });
         let Some(columns) = columns? else { return Ok(None) };
-        let hides =
-            masks.whole.is_some() || masks.columns.iter().any(|shown| matches!(shown, Shown::Masked(_)));
+        let hides = masks.hide_all() || masks.columns.iter().any(|shown| matches!(shown, Shown::Masked(_)));
         if hides
             && matches!(&format, CopyFormat::Text { null, .. } if !matches!(null.as_slice(), b"" | b"\\N"))
         {

@@ -132,7 +132,7 @@ fn only_masked_columns_differ_from_what_was_sent() {
 
 #[test]
 fn a_result_that_was_not_traced_is_masked_whole_whatever_its_columns() {
-    let masks = ResultMasks { columns: Vec::new(), whole: Some(redact()) };
+    let masks = ResultMasks { columns: Vec::new(), whole: Some(masked()) };
     let types = [TEXT, INT8, EXTENSION].map(|oid| ColumnType { oid, format: Format::Text });
     let rows = RowMasker::new(&masks, &types, masker()).unwrap().unwrap();
     let mut out = Vec::new();

@@ -9,7 +9,11 @@ use super::{
 /// Whether the first result may carry the e-mail.
 fn may_carry(statements: &Statements) -> bool {
     let result = &statements.shape.results[0];
-    result.untraced.is_some() || result.outputs.iter().any(|output| paths(&output.sources).contains(&EMAIL))
+    match (&result.untraced, &result.among) {
+        (None, _) => result.outputs.iter().any(|output| paths(&output.sources).contains(&EMAIL)),
+        (Some(_), Some(among)) => paths(among).contains(&EMAIL),
+        (Some(_), None) => true,
+    }
 }
 
 #[test]
@@ -273,6 +277,34 @@ fn a_relation_that_a_function_may_have_hidden_is_known_by_name_or_with_its_schem
     assert!(shape.results.iter().all(|result| result.untraced.is_none()));
     let shape = understood("select public.makes(); select * from notes", &shop()).shape.clone();
     assert!(shape.results[1].untraced.is_some());
+}
+
+#[test]
+fn where_no_position_is_known_it_may_be_known_where_all_values_are_from() {
+    let among = |made: &[&str], text: &str| {
+        let result = after(made, text).shape.results[0].clone();
+        assert!(result.untraced.is_some(), "{made:?} {text}");
+        result.among
+    };
+    for hides in ["do 'begin end'", "select public.makes()", "call public.makes()"] {
+        let all = among(&[hides], "select * from notes n join orders o on o.customer = n.id").unwrap();
+        let own = ["public.notes.body", "public.notes.id"];
+        assert_eq!(
+            paths(&all),
+            [&own[..], &["public.orders.customer", "public.orders.id", "public.orders.total"]].concat()
+        );
+        assert_eq!(paths(&among(&[hides], "select n.* from notes n").unwrap()), own);
+        assert!(paths(&among(&[hides], "select * from notes, mails").unwrap()).contains(&EMAIL));
+    }
+    for (made, text) in [
+        // Columns may come that nobody has named.
+        ("alter type x add attribute more text cascade", "select * from made_of_x"),
+        ("alter table made_of_x inherit parent", "select * from made_of_x"),
+        ("do 'begin end'", "select * from nowhere, notes"),
+        ("do 'begin end'", "select *, mine() from notes"),
+    ] {
+        assert_eq!(among(&["create temp table made_of_x (id int)", made], text), None, "{made}; {text}");
+    }
 }
 
 #[test]

@@ -265,6 +265,38 @@ fn a_generated_column_is_computed_from_the_columns_it_is_made_from() {
 }
 
 #[test]
+fn what_leaves_something_behind_says_so() {
+    for (text, keeps) in [
+        ("select id from customers where email like 'a%'", false),
+        ("select lower(name) from customers order by email", false),
+        ("declare c cursor for select id from customers where email like 'a%'", false),
+        ("explain select id from customers where email like 'a%'", false),
+        ("select id from customers where email like 'a%' for update", true),
+        ("select id from (select id from customers where email like 'a%' for share) s", true),
+        ("select public.makes() from customers where email like 'a%'", true),
+        ("select set_config('my.x', name, false) from customers where email like 'a%'", true),
+        ("select a from tells, customers where email like 'a%'", true),
+        ("insert into notes select id from customers where email like 'a%'", true),
+        (
+            "with w as (insert into notes values (1) returning id) select 1 from w, customers where email like 'a%'",
+            true,
+        ),
+        ("update notes set body = '' from customers c where c.email like 'a%'", true),
+        ("delete from notes using customers c where c.email like 'a%'", true),
+        ("merge into notes n using customers c on c.email like 'a%' when matched then delete", true),
+        ("create temp table z as select id from customers where email like 'a%'", true),
+        ("create temp view z as select id from customers where email like 'a%'", true),
+        ("select id into temp z from customers where email like 'a%'", true),
+        ("copy (select id from customers where email like 'a%') to '/tmp/x'", true),
+        ("copy (select id from customers where email like 'a%') to stdout", false),
+        ("explain analyze delete from notes using customers c where c.email like 'a%'", true),
+        ("prepare p as delete from notes using customers c where c.email like 'a%'", true),
+    ] {
+        assert_eq!(understood(text, &shop()).shape.keeps, keeps, "{text}");
+    }
+}
+
+#[test]
 fn copies_to_other_columns_are_told() {
     for text in [
         "insert into notes (body) select email from customers",

@@ -45,6 +45,8 @@ const RELATIONS: &[Row] = &[
     ("public", "odd", "SELECT not sql", &["z"], &[]),
     ("public", "setter", "SELECT set_config('client_encoding', 'SJIS', false) AS z;", &["z"], &[]),
     ("pg_catalog", "pg_class", "", &["oid", "relname"], &[]),
+    ("pg_catalog", "pg_settings", "", &["name", "setting"], &[]),
+    ("public", "set", "SELECT s.name, s.setting FROM pg_settings s;", &["name", "setting"], &[]),
     ("pg_catalog", "pg_stats", "", &["tablename", "most_common_vals"], &[]),
 ];
 

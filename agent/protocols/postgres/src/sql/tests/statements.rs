@@ -224,6 +224,90 @@ fn statements_are_called_by_their_kind() {
 }
 
 #[test]
+fn what_a_definition_or_a_place_is_computed_from_is_followed() {
+    for text in [
+        "insert into notes (id, body[public.mine()]) values (1, 'a')",
+        "insert into notes (id, body[public.mine():2]) select 1, 'a'",
+        "merge into notes n using orders o on n.id = o.id when not matched then insert (id, body[public.mine()]) values (1, 'a')",
+        "create table notes2 partition of notes for values in (public.mine())",
+        "create table notes2 partition of notes for values from (public.mine()) to (maxvalue)",
+        "alter table notes attach partition orders for values from (minvalue) to (public.mine() + 1)",
+        "create table t (a int) partition by list ((public.mine()))",
+        "create statistics s on (public.mine()), body from notes",
+        "alter domain d set default public.mine()",
+    ] {
+        assert!(items(text).contains("public.mine!"), "{text}: {}", items(text));
+    }
+    let email = "(select email from customers)";
+    for text in [
+        format!("insert into notes (id, body[{email}]) values (1, 'a')"),
+        format!("update notes set body[{email}] = 'a'"),
+        format!("create table notes2 partition of notes for values in ({email})"),
+        "update customers set email['a'] = email".to_owned(),
+        "insert into customers (id, email.a) select id, email from customers".to_owned(),
+    ] {
+        let shape = understood(&text, &shop()).shape.clone();
+        assert!(
+            shape.copied.iter().any(|path| &**path == "public.customers.email"),
+            "{text}: {:?}",
+            shape.copied
+        );
+    }
+}
+
+#[test]
+fn settings_are_written_through_no_view() {
+    let (catalog, mut overlay) = (shop(), Overlay::default());
+    for made in [
+        "create temp view mine as select name, setting from pg_settings",
+        "create temp view again as select * from mine",
+    ] {
+        overlay.follow(&attempt(made, &catalog, &overlay).unwrap());
+    }
+    for text in [
+        "update pg_settings set setting = 'off'",
+        "update set set setting = 'store' where name = 'search_path'",
+        "update mine set setting = 'store'",
+        "update again set setting = 'store'",
+        "merge into mine using notes on true when matched then update set setting = 'store'",
+        "with u as (update public.set set setting = 'store' returning 1) select 1 from u",
+    ] {
+        assert!(attempt(text, &catalog, &overlay).is_err(), "{text}");
+    }
+    assert!(attempt("select setting from mine", &catalog, &overlay).is_ok());
+}
+
+#[test]
+fn the_functions_of_a_type_are_items_wherever_values_of_it_are_made() {
+    for text in [
+        "select ('1').money2",
+        "select (select 1).money2",
+        "select (n.id).money2 from notes n",
+        "select money2(1)",
+        "select v.money2 from unnest(array[1]) v",
+        "select * from json_to_record('{}') as x (a money2)",
+        "select * from rows from (json_to_record('{}') as (a money2)) as x",
+        "select * from xmltable('/r' passing '<r/>' columns a money2 path '.') as x",
+        "select * from json_table('{}', '$' columns (a money2 path '$.a')) as x",
+        "select * from json_table('{}', '$' columns (nested path '$' columns (a money2[] path '$.a'))) as x",
+        "select json_value('{}', '$' returning money2)",
+        "select json_query('{}', '$' returning money2)",
+        "select json_object('a': 1 returning money2)",
+        "select json_array(1 returning money2)",
+        "select json_array(select 1 returning money2)",
+        "select json_objectagg('a': 1 returning money2)",
+        "select json_arrayagg(1 returning money2)",
+        "select json_serialize('{}' returning money2)",
+        "with recursive r (a) as (select 1 union all select a from r) \
+         cycle a set c to money2 '1' default money2 '2' using p select a from r",
+    ] {
+        let items = items(text);
+        let all = ["select public.money2_in!", "select public.to_money2!"];
+        assert!(all.iter().all(|item| items.contains(item)), "{text}: {items}");
+    }
+}
+
+#[test]
 fn columns_read_and_written_are_told() {
     for (text, access, expected) in [
         ("select name from customers where id = 1", "read", "id,name"),
