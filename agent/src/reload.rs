@@ -32,6 +32,8 @@ pub(crate) struct InForce {
     changes: watch::Sender<u64>,
     /// What it does not reach yet.
     trouble: ArcSwap<Vec<String>>,
+    /// Which destinations its names don't lead to, and why.
+    unresolved: ArcSwap<Vec<String>>,
 }
 
 /// A bundle that was found good and is not yet in force.
@@ -43,6 +45,8 @@ pub(crate) struct Candidate {
     rules: Rules,
     /// Who may not be governed by it, and why.
     ungoverned: Vec<String>,
+    /// Which destinations its names don't lead to, and why.
+    unresolved: Vec<String>,
     uses: Uses,
     upstream: Upstream,
 }
@@ -88,6 +92,9 @@ pub(crate) struct Summary {
     /// Who or what may not be governed by it yet, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trouble: Vec<String>,
+    /// Which destinations its names don't lead to, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unresolved: Vec<String>,
 }
 
 impl Loader {
@@ -105,7 +112,8 @@ impl Loader {
         let authority = self.authority(&policy).await?;
         let upstream = Upstream::new(&policy.dns.servers)
             .map_err(|error| BundleError::Unusable(vec![format!("the name servers: {error}")]))?;
-        let resolved = Resolved::of(&policy, &upstream).await?;
+        let resolved = Resolved::of(&policy, &upstream).await;
+        let unresolved = resolved.trouble.clone();
         let uses = Uses::of(&policy, &resolved);
         let routes = Routes::build(servers, &resolved, &self.protocols, &authority)?;
         let (listeners, users) = (self.listeners.clone(), self.users.clone());
@@ -121,10 +129,13 @@ impl Loader {
             Ok::<_, BundleError>((policy, issuers))
         })
         .await?;
+        for why in &unresolved {
+            tracing::warn!(why, "a destination can't be reached by its name");
+        }
         for who in &ungoverned {
             tracing::warn!(who, "somebody may not be governed; reload once that is mended");
         }
-        Ok(Candidate { policy, issuers, authority, routes, rules, ungoverned, uses, upstream })
+        Ok(Candidate { policy, issuers, authority, routes, rules, ungoverned, unresolved, uses, upstream })
     }
 
     async fn authority(&self, policy: &Policy) -> Result<Arc<Authority>, Error> {
@@ -175,6 +186,7 @@ impl Candidate {
             authority: ArcSwap::new(self.authority),
             changes: watch::Sender::new(0),
             trouble: ArcSwap::from_pointee(self.ungoverned),
+            unresolved: ArcSwap::from_pointee(self.unresolved),
         })
     }
 }
@@ -238,6 +250,7 @@ impl InForce {
             resources: policy.resources.len(),
             authority: self.authority.load().life(SystemTime::now()),
             trouble: Vec::clone(&self.trouble.load()),
+            unresolved: Vec::clone(&self.unresolved.load()),
         }
     }
 
@@ -278,7 +291,7 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Summary, Error> {
-        let Candidate { policy, issuers, authority, routes, rules, ungoverned, uses, upstream } =
+        let Candidate { policy, issuers, authority, routes, rules, ungoverned, unresolved, uses, upstream } =
             Box::pin(self.loader.load()).await?;
         self.in_force.names.install(uses, rules).await.map_err(Error::Kernel)?;
         // From here on nothing fails.
@@ -287,6 +300,7 @@ impl Reloader {
         self.loader.registry.adopt(issuers);
         let enforcer = self.enforcer().clone();
         let not_reached = off_thread(move || enforcer.catch_up()).await;
+        self.in_force.unresolved.store(Arc::new(unresolved));
         self.in_force.trouble.store(Arc::new([ungoverned, not_reached].concat()));
         Ok(self.in_force.summary())
     }

@@ -1,7 +1,7 @@
 //! Which resource a destination is, and what answers there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     authority::{Authority, AuthorityError, Within},
-    bundle::{BundleError, Servers},
+    bundle::Servers,
     error::Error,
     protocols::Protocols,
 };
@@ -47,11 +47,19 @@ struct Tls {
 
 /// Destinations and the resources they are. No destination is two resources.
 #[derive(Default)]
-pub(crate) struct Routes(Vec<(IpNet, u16, Arc<Route>)>);
+pub(crate) struct Routes {
+    by_destination: Vec<(IpNet, u16, Arc<Route>)>,
+    /// Of every resource, those that have no address yet included.
+    all: Vec<Arc<Route>>,
+}
 
 /// The addresses of a bundle's host names, as they were when it was loaded.
 #[derive(Debug, Default)]
-pub(crate) struct Resolved(BTreeMap<Arc<str>, Vec<IpAddr>>);
+pub(crate) struct Resolved {
+    addresses: BTreeMap<Arc<str>, Vec<IpAddr>>,
+    /// Why names have no address, or not all that they were told to have.
+    pub(crate) trouble: Vec<String>,
+}
 
 impl Routes {
     /// Makes a route to every address of every resource.
@@ -61,7 +69,7 @@ impl Routes {
         protocols: &Protocols,
         authority: &Arc<Authority>,
     ) -> Result<Self, Error> {
-        let mut routes = Vec::new();
+        let mut routes = Self::default();
         for (resource, server) in servers {
             let alpn = protocols.find(&resource.protocol).map_or(&[][..], |registered| registered.alpn);
             let (mut names, addresses) = names(&resource, resolved, authority.within())?;
@@ -70,26 +78,24 @@ impl Routes {
             let route = Arc::new(Route { resource: resource.clone(), server, tls });
             for address in &resource.addresses {
                 let Some(port) = address.port else { continue };
-                routes.extend(resolved.nets(&address.host).into_iter().map(|net| (net, port, route.clone())));
+                let nets = resolved.nets(&address.host).into_iter();
+                routes.by_destination.extend(nets.map(|net| (net, port, route.clone())));
             }
+            routes.all.push(route);
         }
-        let clashes = clashes(&routes);
-        if !clashes.is_empty() {
-            return Err(BundleError::Unusable(clashes).into());
-        }
-        Ok(Self(routes))
+        Ok(routes)
     }
 
     /// The resource that a destination is.
     pub(crate) fn choose(&self, destination: SocketAddr) -> Option<&Arc<Route>> {
         let address = destination.ip().to_canonical();
         let found = |(net, port, _): &&(IpNet, u16, _)| *port == destination.port() && net.contains(&address);
-        self.0.iter().find(found).map(|(_, _, route)| route)
+        self.by_destination.iter().find(found).map(|(_, _, route)| route)
     }
 
     /// The route to a resource.
     pub(crate) fn to(&self, resource: &str) -> Option<&Arc<Route>> {
-        self.0.iter().find(|(.., route)| *route.resource.name == *resource).map(|(.., route)| route)
+        self.all.iter().find(|route| *route.resource.name == *resource)
     }
 }
 
@@ -137,8 +143,9 @@ impl Tls {
 }
 
 impl Resolved {
-    /// Looks up every host name of the policy, all at once.
-    pub(crate) async fn of(policy: &Policy, upstream: &Upstream) -> Result<Self, BundleError> {
+    /// Looks up every host name of the policy, all at once. What can't be told now may be when somebody asks for the name: it is
+    /// no reason for everything else not to come into force.
+    pub(crate) async fn of(policy: &Policy, upstream: &Upstream) -> Self {
         let mut lookups = JoinSet::new();
         let addresses = policy.resources.iter().flat_map(|resource| &resource.addresses);
         for address in addresses.chain(policy.passes.iter().flat_map(|pass| &pass.to)) {
@@ -147,23 +154,57 @@ impl Resolved {
                 lookups.spawn(async move { (name.clone(), upstream.addresses(&name).await) });
             }
         }
-        let (mut resolved, mut problems) = (BTreeMap::new(), Vec::new());
+        let mut resolved = Self::default();
         for (name, found) in lookups.join_all().await {
             match found {
-                Ok(addresses) => _ = resolved.insert(name, addresses),
-                Err(error) => problems.push(format!("host name {name:?} does not resolve: {error}")),
+                Ok(addresses) => _ = resolved.addresses.insert(name, addresses),
+                Err(error) => {
+                    let told = "until somebody asks for it and it does, it leads nowhere";
+                    resolved.trouble.push(format!("host name {name:?} does not resolve: {error}; {told}"));
+                }
             }
         }
-        problems.sort();
-        problems.dedup();
-        if problems.is_empty() { Ok(Self(resolved)) } else { Err(BundleError::Unusable(problems)) }
+        resolved.trouble.sort();
+        resolved.trouble.dedup();
+        resolved.settle(&policy.resources);
+        resolved
+    }
+
+    /// Whoever answers for a name doesn't choose which resource another's addresses are: an address that the bundle gives to
+    /// a resource stays that one's, and what names of two resources have on one port is neither's.
+    fn settle(&mut self, resources: &[Arc<Resource>]) {
+        let mut disputed = BTreeSet::new();
+        for (resource, name, port) in resources.iter().flat_map(named) {
+            let others = || resources.iter().filter(|other| other.name != resource.name);
+            for address in self.addresses.get(name).into_iter().flatten() {
+                let has = |other: &&Arc<Resource>| {
+                    let hosts = other.addresses.iter().filter(|address| address.port == Some(port));
+                    hosts.flat_map(|host| self.nets(&host.host)).any(|net| net.contains(address))
+                };
+                if let Some(other) = others().find(has) {
+                    let (one, two) = (&resource.name, &other.name);
+                    let told = format!(
+                        "{address} port {port} is not resource {one:?}, as its name {name:?} says: it is {two:?}'s, too"
+                    );
+                    disputed.insert((name.clone(), *address, told));
+                }
+            }
+        }
+        for (name, disputed, told) in disputed {
+            if let Some(addresses) = self.addresses.get_mut(&name) {
+                addresses.retain(|address| *address != disputed);
+            }
+            self.trouble.push(told);
+        }
     }
 
     /// Where a host is.
     pub(crate) fn nets(&self, host: &Host) -> Vec<IpNet> {
         match host {
             Host::Net(net) => vec![*net],
-            Host::Name(name) => self.0.get(name).into_iter().flatten().copied().map(IpNet::from).collect(),
+            Host::Name(name) => {
+                self.addresses.get(name).into_iter().flatten().copied().map(IpNet::from).collect()
+            }
         }
     }
 }
@@ -191,19 +232,12 @@ fn names(
     Ok((names, addresses))
 }
 
-/// Destinations that would be two resources, which only shows once names are resolved.
-fn clashes(routes: &[(IpNet, u16, Arc<Route>)]) -> Vec<String> {
-    let mut clashes = Vec::new();
-    for (at, (net, port, route)) in routes.iter().enumerate() {
-        for (other_net, other_port, other) in routes.iter().skip(at + 1) {
-            let overlap = net.contains(other_net) || other_net.contains(net);
-            if port == other_port && overlap && route.resource.name != other.resource.name {
-                let (one, two) = (&route.resource.name, &other.resource.name);
-                clashes.push(format!("{net} port {port} is both resource {one:?} and resource {two:?}"));
-            }
-        }
-    }
-    clashes
+/// The names that a resource has, and on which ports.
+fn named(resource: &Arc<Resource>) -> impl Iterator<Item = (&Arc<Resource>, &Arc<str>, u16)> {
+    resource.addresses.iter().filter_map(move |address| match (&address.host, address.port) {
+        (Host::Name(name), Some(port)) => Some((resource, name, port)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -217,13 +251,14 @@ mod tests {
         test_support::{BUNDLE, protocols, write_bundle},
     };
 
-    async fn routes(text: &str) -> Result<Routes, Error> {
+    async fn routes(text: &str) -> Result<(Routes, Vec<String>), Error> {
         let (directory, state) = (write_bundle(text), tempfile::tempdir().unwrap());
         let policy = bundle::load(directory.path(), &protocols())?;
         let servers = bundle::configure(&policy, &protocols())?;
         let authority = Arc::new(Authority::open(&folder(state.path(), &[]), SystemTime::now())?);
         let upstream = Upstream::new(&[]).unwrap();
-        Routes::build(servers, &Resolved::of(&policy, &upstream).await?, &protocols(), &authority)
+        let resolved = Resolved::of(&policy, &upstream).await;
+        Ok((Routes::build(servers, &resolved, &protocols(), &authority)?, resolved.trouble))
     }
 
     fn chosen(routes: &Routes, destination: &str) -> Option<String> {
@@ -233,7 +268,8 @@ mod tests {
     #[tokio::test]
     async fn a_destination_is_chosen_by_address_range_and_resolved_name_on_its_port() {
         let text = BUNDLE.replace("\"127.0.0.1:7\"", "\"192.0.2.0/24:7\", \"localhost:8\"");
-        let routes = routes(&text).await.unwrap();
+        let (routes, trouble) = routes(&text).await.unwrap();
+        assert!(trouble.is_empty(), "{trouble:?}");
         for destination in ["192.0.2.9:7", "127.0.0.1:8", "[::ffff:192.0.2.9]:7"] {
             assert_eq!(chosen(&routes, destination).as_deref(), Some("echo"), "{destination}");
         }
@@ -267,7 +303,7 @@ mod tests {
             let directory = write_bundle(&BUNDLE.replace("127.0.0.1:7", address));
             bundle::load(directory.path(), &protocols()).unwrap().resources.remove(0)
         };
-        let resolved = Resolved([("db.internal".into(), vec!["192.0.2.7".parse().unwrap()])].into());
+        let resolved = resolved(&[("db.internal", "192.0.2.7")]);
         for address in ["192.0.2.7:7", "192.0.2.0/24:7"] {
             let error = names(&resource(address), &resolved, within).unwrap_err().to_string();
             assert!(error.contains("no certificate for 192.0.2."), "{error}");
@@ -280,17 +316,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_does_not_resolve_is_told() {
-        let text = BUNDLE.replace("127.0.0.1:7", "nowhere.invalid:7");
-        let error = routes(&text).await.err().unwrap().to_string();
-        assert!(error.contains("host name \"nowhere.invalid\" does not resolve"), "{error}");
+    async fn a_name_that_does_not_resolve_is_told_and_the_rest_is_as_it_should_be() {
+        let text = BUNDLE.replace("\"127.0.0.1:7\"", "\"nowhere.invalid:7\", \"192.0.2.9:7\"");
+        let (routes, trouble) = routes(&text).await.unwrap();
+        assert!(trouble[0].contains("host name \"nowhere.invalid\" does not resolve"), "{trouble:?}");
+        assert_eq!(chosen(&routes, "192.0.2.9:7").as_deref(), Some("echo"));
     }
 
     #[tokio::test]
-    async fn a_name_that_resolves_into_another_resource_is_told() {
+    async fn a_resource_without_an_address_yet_is_found_by_its_name() {
+        let (routes, _) = routes(&BUNDLE.replace("127.0.0.1:7", "nowhere.invalid:7")).await.unwrap();
+        assert!(routes.to("echo").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_into_another_resource_doesn_t_have_its_address() {
         let second = "\n  twin: {protocol: echo, addresses: [\"localhost:7\"], credential: echo}\nrules:";
         let text = BUNDLE.replace("\nrules:", second).replace("resources: [echo]", "resources: [\"*\"]");
-        let error = routes(&text).await.err().unwrap().to_string();
-        assert!(error.contains("is both resource \"echo\" and resource \"twin\""), "{error}");
+        let (routes, trouble) = routes(&text).await.unwrap();
+        let told = "127.0.0.1 port 7 is not resource \"twin\", as its name \"localhost\" says: it is \"echo\"'s, too";
+        assert_eq!(trouble, [told]);
+        assert_eq!(chosen(&routes, "127.0.0.1:7").as_deref(), Some("echo"));
+    }
+
+    #[test]
+    fn what_names_of_two_resources_have_on_one_port_is_neither_s() {
+        let of = |name: &str, port| {
+            let directory = write_bundle(&BUNDLE.replace("127.0.0.1:7", &format!("{name}:{port}")));
+            let resource = bundle::load(directory.path(), &protocols()).unwrap().resources.remove(0);
+            Arc::new(Resource { name: format!("{name}:{port}").into(), ..Resource::clone(&resource) })
+        };
+        let resources = [of("one.internal", 7), of("two.internal", 7), of("three.internal", 8)];
+        let told = ["one.internal", "two.internal", "three.internal"].map(|name| (name, "192.0.2.7"));
+        let mut resolved = resolved(&[&told[..], &[("two.internal", "192.0.2.8")]].concat());
+        resolved.settle(&resources);
+        assert_eq!(resolved.trouble.len(), 2, "{:?}", resolved.trouble);
+        let nets = resources.iter().map(|resource| resolved.nets(&resource.addresses[0].host));
+        assert_eq!(nets.map(|nets| nets.len()).collect::<Vec<_>>(), [0, 1, 1]);
+    }
+
+    fn resolved(told: &[(&str, &str)]) -> Resolved {
+        let mut resolved = Resolved::default();
+        for (name, address) in told {
+            resolved.addresses.entry((*name).into()).or_default().push(address.parse().unwrap());
+        }
+        resolved
     }
 }

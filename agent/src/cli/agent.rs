@@ -130,6 +130,7 @@ fn show_trouble(out: &mut impl Write, in_force: &Summary) -> io::Result<()> {
     in_force.trouble.iter().try_for_each(|trouble| {
         writeln!(out, "trouble    not all may be governed yet: {trouble}; reload once that is mended")
     })?;
+    in_force.unresolved.iter().try_for_each(|why| writeln!(out, "trouble    {why}"))?;
     in_force.authority.warning().map_or(Ok(()), |warning| writeln!(out, "trouble    {warning}"))
 }
 
