@@ -18,6 +18,14 @@ struct {
 	type_field(value, u64);
 } DOOMED SEC(".maps");
 
+/* Shared with ebpf/programs: stamps of IP sockets. Only whether there is one matters here; the loader gives the size. */
+struct {
+	uint_field(type, BPF_MAP_TYPE_SK_STORAGE);
+	uint_field(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	type_field(key, int);
+	type_field(value, u64);
+} STAMPS SEC(".maps");
+
 /* What user space reads, one after the other. */
 struct listed {
 	u64 cookie;
@@ -27,9 +35,10 @@ struct listed {
 	u16 local_port;
 	u16 remote_port;
 	u32 uid;
-	u64 reserved;
+	u64 cgroup; /* where it was made */
+	u64 stamped; /* one if it is */
 };
-SAME(sizeof(struct listed) == 64);
+SAME(sizeof(struct listed) == 72);
 
 struct seq_file;
 
@@ -68,8 +77,21 @@ struct socket_alloc {
 	struct inode vfs_inode;
 } RELOCATED;
 
-struct sock___file {
+struct kernfs_node___id {
+	u64 id;
+} RELOCATED;
+
+struct cgroup___node {
+	struct kernfs_node___id *kn;
+} RELOCATED;
+
+struct sock_cgroup_data {
+	struct cgroup___node *cgroup;
+} RELOCATED;
+
+struct sock___made {
 	struct socket *sk_socket;
+	struct sock_cgroup_data sk_cgrp_data;
 } RELOCATED;
 
 static u64 (*bpf_get_socket_cookie)(void *sk) = (void *)46;
@@ -86,7 +108,10 @@ INLINE void write_v4(u8 *into, u32 address)
 INLINE void describe(struct listed *into, struct sock_common *common, u32 uid)
 {
 	struct sock_common___ends *ends = (void *)common;
-	struct socket *file = READ((struct sock___file *)common, sk_socket);
+	struct sock___made *made = (void *)common;
+	struct socket *file = READ(made, sk_socket);
+	struct cgroup___node *cgroup = READ(made, sk_cgrp_data.cgroup);
+	struct kernfs_node___id *node = READ(cgroup, kn);
 
 	if (READ(common, skc_family) == AF_INET) {
 		write_v4(into->local, READ(ends, skc_rcv_saddr));
@@ -101,6 +126,8 @@ INLINE void describe(struct listed *into, struct sock_common *common, u32 uid)
 	into->local_port = READ(ends, skc_num);
 	into->remote_port = __builtin_bswap16(READ(ends, skc_dport));
 	into->uid = uid;
+	into->cgroup = READ(node, id);
+	into->stamped = bpf_sk_storage_get(&STAMPS, common, 0, 0) != 0;
 	if (file)
 		into->inode = READ((struct socket_alloc *)file, vfs_inode.i_ino);
 }

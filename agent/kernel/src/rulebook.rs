@@ -3,7 +3,6 @@
 //! Connections and questions read a snapshot. What is written is locked for as long as writing takes, and never while processes
 //! are looked through: that has a lock of its own, which nobody else waits for.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -14,7 +13,7 @@ use crate::cgroup::Hierarchy;
 use crate::governed::Governed;
 use crate::pins::{OtherLayout, Pins, Removed};
 use crate::rules::{Compiled, Destinations, Learned, Rules, SubjectBits};
-use crate::sockets::{self, Iterators, OlderSocket};
+use crate::sockets::{self, Ended, Iterators, OlderSocket, Whose};
 use crate::tables::{LabelTable, OtherLabels, RuleTables, StampTable};
 use crate::{KernelError, running};
 
@@ -165,8 +164,9 @@ impl Rulebook {
         self.subjects.store(Arc::new(Subjects { bits, active }));
     }
 
-    /// Labels the running processes that the rules in force govern, takes over from agents of another version, and ends the
-    /// sockets that governed processes opened before, if others are governed than when that was last done.
+    /// Labels the running processes that the rules in force govern, ends the sockets that governed processes opened before, if
+    /// others are governed than when that was last done, and takes over from agents of another version: what they guard
+    /// stays guarded until it is ended or stamped here.
     pub(crate) fn catch_up(&self, hierarchy: &Hierarchy) -> CaughtUp {
         let mut caught_up = CaughtUp::default();
         let mut turn = lock(&self.turn);
@@ -175,39 +175,30 @@ impl Rulebook {
         caught_up.note(found);
         let labelled = caught_up.note(running::label(&self.labels, &turn.governed, hierarchy));
         tracing::debug!(labelled, "running processes labelled");
-        caught_up.note(self.succeed(&mut turn.others));
-        if turn.reached.as_ref() == Some(&turn.governed) {
-            return caught_up;
+        for (_, labels) in &turn.others {
+            caught_up.note(self.copy(labels));
         }
-        let active = self.subjects().active;
-        let subjects_of =
-            |pid| self.labels.get(pid).ok().flatten().map_or(0, |label| label.subjects & active);
-        let ended =
-            sockets::end_older(&mut turn.stamps, turn.iterators.as_mut(), subjects_of, &turn.governed);
-        if let Some(older) = caught_up.note(ended) {
+        if turn.reached.as_ref() != Some(&turn.governed) {
+            let active = self.subjects().active;
+            let subjects_of =
+                |pid| self.labels.get(pid).ok().flatten().map_or(0, |label| label.subjects & active);
+            let whose = Whose { governed: &turn.governed, hierarchy };
+            let Ended { older, trouble } =
+                sockets::end_older(&mut turn.stamps, turn.iterators.as_mut(), subjects_of, &whose);
             caught_up.older = older;
+            caught_up.trouble.extend(trouble);
         }
-        // What went wrong is tried again the next time.
-        turn.reached = caught_up.trouble.is_empty().then(|| turn.governed.clone());
+        // What went wrong is tried again the next time, and until then what others guard stays with them.
+        if caught_up.trouble.is_empty() {
+            turn.reached = Some(turn.governed.clone());
+            caught_up.note(succeed(&mut turn.others));
+        } else {
+            turn.reached = None;
+        }
         caught_up
     }
 
-    /// Takes over from agents with maps of another layout: the processes that they had labelled are labelled here, and only
-    /// then are their programs detached. Those that can't be succeeded stay attached.
-    fn succeed(&self, others: &mut Vec<(OtherLayout, OtherLabels)>) -> Result<(), KernelError> {
-        let mut failed = Ok(());
-        for (layout, labels) in mem::take(others) {
-            if let Err(error) = self.copy(&labels) {
-                failed = Err(error);
-                others.push((layout, labels));
-                continue;
-            }
-            let Removed { links, maps } = layout.remove()?;
-            tracing::info!(links, maps, "took over from an agent of another version");
-        }
-        failed
-    }
-
+    /// Labels the processes here that an agent with maps of another layout had labelled.
     fn copy(&self, labels: &OtherLabels) -> Result<(), KernelError> {
         let here = self.bits_of(labels)?;
         for _ in 0..MAX_PASSES {
@@ -256,6 +247,15 @@ impl CaughtUp {
     fn note<T>(&mut self, outcome: Result<T, KernelError>) -> Option<T> {
         outcome.map_err(|error| self.trouble.push(error)).ok()
     }
+}
+
+/// Detaches the programs of agents with maps of another layout.
+fn succeed(others: &mut Vec<(OtherLayout, OtherLabels)>) -> Result<(), KernelError> {
+    while let Some((layout, _)) = others.pop() {
+        let Removed { links, maps } = layout.remove()?;
+        tracing::info!(links, maps, "took over from an agent of another version");
+    }
+    Ok(())
 }
 
 /// What agents with maps of another layout left.

@@ -82,9 +82,7 @@ fn candidates(governed: &Governed, hierarchy: &Hierarchy) -> Result<HashMap<u32,
         if governed.names_cgroups()
             && let Some(path) = cgroup_of(&process)
         {
-            subjects |= *cgroups.entry(path).or_insert_with_key(|path| {
-                hierarchy.lineage(path).fold(0, |all, id| all | governed.of_id(SubjectKind::Cgroup, id))
-            });
+            subjects |= *cgroups.entry(path).or_insert_with_key(|path| governed.of_place(path, hierarchy));
         }
         let parent = u32::try_from(stat.ppid).unwrap_or(0);
         candidates.insert(pid, Candidate { parent, started: stat.starttime, subjects });
@@ -115,17 +113,13 @@ fn started(pid: u32) -> Option<u64> {
     process.stat().ok().map(|stat| stat.starttime)
 }
 
-impl Hierarchy {
-    /// Ids of the cgroup at a path and of all its ancestors.
-    fn lineage(&self, path: &str) -> impl Iterator<Item = u64> {
-        let full = self.root().join(path.trim_start_matches('/'));
+impl Governed {
+    /// Subjects of the cgroup at a path and of all its ancestors.
+    pub(crate) fn of_place(&self, path: &str, hierarchy: &Hierarchy) -> u64 {
+        let full = hierarchy.root().join(path.trim_start_matches('/'));
         let depth = path.split('/').filter(|part| !part.is_empty()).count();
-        let ids: Vec<u64> = full
-            .ancestors()
-            .take(depth + 1)
-            .filter_map(|folder| fs::metadata(folder).ok().map(|found| found.ino()))
-            .collect();
-        ids.into_iter()
+        let ids = full.ancestors().take(depth + 1).filter_map(|folder| fs::metadata(folder).ok());
+        ids.fold(0, |all, found| all | self.of_id(SubjectKind::Cgroup, found.ino()))
     }
 }
 

@@ -29,6 +29,9 @@ const ENTRY: usize = 72;
 /// What the kernel sends at once fits well.
 const BUFFER: usize = 64 * 1024;
 
+/// `INET_DIAG_CGROUP_ID`, an attribute: the cgroup that a socket was made in (Linux 5.8).
+const CGROUP_ID: u16 = 21;
+
 /// `TCP_ESTABLISHED`; of UDP, a connected socket.
 const ESTABLISHED: u8 = 1;
 /// `TCP_TIME_WAIT`: no socket any more.
@@ -154,7 +157,7 @@ fn errno(body: &[u8]) -> i32 {
 }
 
 fn entry(body: &[u8], protocol: Protocol) -> Option<Listed> {
-    let body = body.get(..ENTRY)?;
+    let (body, attributes) = body.split_at_checked(ENTRY)?;
     let family = *body.first()?;
     let id: [u8; ID] = body.get(4..4 + ID)?.try_into().ok()?;
     let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
@@ -172,8 +175,23 @@ fn entry(body: &[u8], protocol: Protocol) -> Option<Listed> {
         remote: SocketAddr::new(address(20)?, port(2)?),
         uid: word(body, 64)?,
         inode: u64::from(word(body, 68)?),
+        cgroup: attribute(attributes, CGROUP_ID).unwrap_or(0),
+        stamped: None,
         handle: Handle::Id(Id { family, id }),
     })
+}
+
+/// The attribute of this kind (`struct nlattr`), if it is there and has eight bytes.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<u64> {
+    loop {
+        let [low, high, kind @ ..] = *attributes.first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        if u16::from_ne_bytes(kind) == wanted {
+            return Some(u64::from_ne_bytes(attributes.get(4..length)?.try_into().ok()?));
+        }
+        // A shorter one than its own header would never end.
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+    }
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -201,7 +219,7 @@ mod tests {
         assert_eq!(listener.remote.port(), 0);
         let found = listed(AddressFamily::Inet6, Protocol::Udp, connected.local_addr().unwrap()).unwrap();
         assert_eq!(found.remote, unconnected.local_addr().unwrap());
-        assert!(found.inode != 0);
+        assert!(found.inode != 0 && found.cgroup != 0);
         assert!(listed(AddressFamily::Inet6, Protocol::Udp, unconnected.local_addr().unwrap()).is_none());
     }
 

@@ -21,7 +21,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/so
 const KERNEL_FUNCTION: &str = "bpf_sock_destroy";
 
 /// Bytes of one socket in what an iterator says.
-const ENTRY: usize = 64;
+const ENTRY: usize = 72;
+
+/// Sockets that are ended at a time: fewer than fit into the map of those that are to be.
+const TURN: usize = 32_768;
 
 /// The iterators, pinned: each is a file that is read in the network namespace that it is about.
 pub(crate) struct Iterators {
@@ -46,7 +49,7 @@ impl Iterators {
         for left in fs::read_dir(&folder).map_err(failed)? {
             fs::remove_file(left.map_err(failed)?.path()).map_err(failed)?;
         }
-        let object = load(&place).map_err(refused)?;
+        let object = load(&place, &pins.maps()?.join("STAMPS")).map_err(refused)?;
         for program in object.progs_mut() {
             let path = folder.join(program.name());
             program.attach().and_then(|mut link| link.pin(path)).map_err(refused)?;
@@ -64,17 +67,18 @@ impl Iterators {
     /// Ends sockets of a protocol in the thread's network namespace, as by a reset. Answers the cookies of those that were
     /// still there.
     pub(super) fn end(&mut self, protocol: Protocol, cookies: &[u64]) -> io::Result<Vec<u64>> {
-        if cookies.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ended = self.try_to_end(protocol, cookies);
-        for cookie in cookies {
-            match self.doomed.remove(cookie) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => tracing::debug!(%error, "a socket's entry was not removed"),
+        let mut ended = Vec::new();
+        for cookies in cookies.chunks(TURN) {
+            let tried = self.try_to_end(protocol, cookies);
+            for cookie in cookies {
+                match self.doomed.remove(cookie) {
+                    Ok(()) | Err(MapError::KeyNotFound) => {}
+                    Err(error) => tracing::debug!(%error, "a socket's entry was not removed"),
+                }
             }
+            ended.extend(tried?);
         }
-        ended
+        Ok(ended)
     }
 
     fn try_to_end(&mut self, protocol: Protocol, cookies: &[u64]) -> io::Result<Vec<u64>> {
@@ -95,10 +99,14 @@ impl Iterators {
     }
 }
 
-fn load(doomed: &Path) -> Result<Object, libbpf_rs::Error> {
+fn load(doomed: &Path, stamps: &Path) -> Result<Object, libbpf_rs::Error> {
     let mut object = ObjectBuilder::default().open_memory(OBJECT)?;
-    for mut map in object.maps_mut().filter(|map| map.name() == "DOOMED") {
-        map.set_pin_path(doomed)?;
+    for mut map in object.maps_mut() {
+        match map.name().to_str() {
+            Some("DOOMED") => map.set_pin_path(doomed)?,
+            Some("STAMPS") => map.reuse_pinned_map(stamps)?,
+            _ => {}
+        }
     }
     object.load()
 }
@@ -118,6 +126,8 @@ fn entry(bytes: &[u8], protocol: Protocol) -> Option<Listed> {
         remote: SocketAddr::new(address(32)?, half(50)?),
         uid: word(52)?,
         inode: long(8)?,
+        cgroup: long(56)?,
+        stamped: Some(long(64)? != 0),
         handle: Handle::Cookie(long(0)?),
     })
 }
@@ -135,6 +145,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
+    use crate::programs;
 
     /// Pins of this test's own, removed at the end.
     struct Own(Pins);
@@ -156,6 +167,7 @@ mod tests {
     #[ignore = "needs root: cargo xtask test kernel"]
     fn sockets_are_listed_and_ended_by_the_kernels_own_iterators_where_it_has_them() {
         let own = Own::new();
+        let _maps = programs::load(&own.0).unwrap();
         let mut iterators = match Iterators::load(&own.0) {
             Ok(iterators) => iterators,
             Err(error) => {
@@ -181,14 +193,16 @@ mod tests {
         let (Handle::Cookie(tcp), Handle::Cookie(udp)) = (tcp.handle, udp.handle) else {
             panic!("no cookies")
         };
-        assert_eq!(iterators.end(Protocol::Tcp, &[tcp, u64::MAX]).unwrap(), [tcp]);
+        // More than can be told of at once, of which one is there.
+        let gone = u64::MAX - 70_000..u64::MAX;
+        assert_eq!(iterators.end(Protocol::Tcp, &gone.chain([tcp]).collect::<Vec<_>>()).unwrap(), [tcp]);
         assert_eq!(iterators.end(Protocol::Udp, &[udp]).unwrap(), [udp]);
         assert!(listener.accept().is_err() && connected.send(b"x").is_err());
     }
 
     #[test]
     fn a_cut_entry_is_no_socket_at_any_length() {
-        for length in 0..ENTRY - 8 {
+        for length in 0..ENTRY {
             assert_eq!(entry(&vec![2; length], Protocol::Tcp), None, "{length}");
         }
     }

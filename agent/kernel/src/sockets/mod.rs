@@ -1,15 +1,16 @@
 //! Sockets that governed processes opened before they were governed: no hook saw them made, and the guard doesn't know
 //! them. They are ended; what can't be is stamped, so that the guard knows it from then on.
 //!
-//! A socket counts as a process's by its descriptors. One that the process shares with an ungoverned process is that one's
-//! and stays, such as the connection that an SSH login came by; unless a governed user made it. One that nobody holds, on
-//! its way between processes, counts by the user who made it. One that is closed, and only sends what it had been given,
-//! is left to end by itself.
+//! A socket counts as a process's by the descriptors of its threads. One that the process shares with an ungoverned process
+//! is that one's and stays, such as the connection that an SSH login came by; unless a governed user made it, or whoever was
+//! in a governed cgroup. One that nobody holds, on its way between processes or io_uring's, counts by those alone. One that
+//! is closed, and only sends what it had been given, is left to end by itself.
 
 mod diag;
 mod holders;
 mod iterators;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use self::diag::{Diag, Id};
 use self::holders::Holders;
 pub(crate) use self::iterators::Iterators;
 use crate::KernelError;
+use crate::cgroup::Hierarchy;
 use crate::governed::Governed;
 use crate::tables::StampTable;
 
@@ -57,6 +59,10 @@ struct Listed {
     uid: u32,
     /// Zero if it is closed, or not accepted yet.
     inode: u64,
+    /// The cgroup that it was made in; zero if that isn't told.
+    cgroup: u64,
+    /// Whether it carries a stamp, where that is told.
+    stamped: Option<bool>,
     handle: Handle,
 }
 
@@ -67,48 +73,101 @@ enum Handle {
     Cookie(u64),
 }
 
-/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process, `governed` whose users are. Without
-/// `iterators` it is done by sock_diag.
+/// What became of older sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Those that were found.
+    pub(crate) older: Vec<OlderSocket>,
+    /// What could not be looked at, or done.
+    pub(crate) trouble: Vec<KernelError>,
+}
+
+/// Whose sockets are older ones.
+pub(crate) struct Whose<'a> {
+    pub(crate) governed: &'a Governed,
+    pub(crate) hierarchy: &'a Hierarchy,
+}
+
+/// Ends and stamps older sockets. `subjects_of` knows the active subjects of a process. Without `iterators` it is done by
+/// sock_diag. What goes wrong with one namespace or socket keeps no other from its end.
 pub(crate) fn end_older(
     stamps: &mut StampTable,
     mut iterators: Option<&mut Iterators>,
     subjects_of: impl Fn(u32) -> u64,
-    governed: &Governed,
-) -> Result<Vec<OlderSocket>, KernelError> {
-    let mut found = Vec::new();
+    whose: &Whose<'_>,
+) -> Ended {
+    let mut all = Ended::default();
     for _ in 0..MAX_PASSES {
-        let mut holders = Holders::find(&subjects_of)?;
-        holders.look_for(stamps)?;
-        let mut passed = Vec::new();
-        for namespace in holders.namespaces()? {
-            let iterators = iterators.as_deref_mut();
-            passed.extend(inside(namespace, || end_here(iterators, &holders, governed))?);
+        let mut pass = Ended::default();
+        if let Err(error) = pass.run(stamps, iterators.as_deref_mut(), &subjects_of, whose) {
+            pass.trouble.push(error);
         }
-        // Not before: the guard would drop the resets that tell the other ends.
-        holders.stamp(stamps)?;
-        let ended = passed.iter().any(|socket| socket.ended);
-        found.extend(passed);
-        if !ended {
+        let done = !pass.older.iter().any(|socket| socket.ended);
+        all.older.extend(pass.older);
+        // What was mended meanwhile is no trouble.
+        all.trouble = pass.trouble;
+        if done {
             break;
         }
     }
-    Ok(found)
+    all
+}
+
+impl Ended {
+    fn run(
+        &mut self,
+        stamps: &mut StampTable,
+        mut iterators: Option<&mut Iterators>,
+        subjects_of: impl Fn(u32) -> u64,
+        whose: &Whose<'_>,
+    ) -> Result<(), KernelError> {
+        let mut holders = Holders::find(subjects_of)?;
+        holders.look_for(stamps)?;
+        for namespace in holders.namespaces()? {
+            let iterators = iterators.as_deref_mut();
+            match inside(namespace, || end_here(iterators, &holders, whose)) {
+                Ok(older) => self.older.extend(older),
+                Err(error) => self.trouble.push(error),
+            }
+        }
+        // Not before: the guard would drop the resets that tell the other ends.
+        self.trouble.extend(holders.stamp(stamps));
+        Ok(())
+    }
+}
+
+impl Whose<'_> {
+    /// Whether a governed user made the socket, or whoever was in a governed cgroup; of one that nobody holds also whether a
+    /// user did of whom governed processes run, where groups are governed: no socket tells the group.
+    fn made(&self, socket: &Listed, holders: &Holders, places: &mut HashMap<u64, u64>) -> bool {
+        let Self { governed, hierarchy } = self;
+        let by_group =
+            || governed.names_groups() && holders.is_loose(socket.inode) && holders.runs_as(socket.uid);
+        let mut in_place = || {
+            let lineage =
+                |id: &u64| hierarchy.path(*id).map_or(0, |path| governed.of_place(&path, hierarchy));
+            *places.entry(socket.cgroup).or_insert_with_key(lineage) != 0
+        };
+        governed.of_user(socket.uid) != 0
+            || by_group()
+            || socket.cgroup != 0 && governed.names_cgroups() && in_place()
+    }
 }
 
 /// Ends the older sockets of the thread's network namespace.
 fn end_here(
     mut iterators: Option<&mut Iterators>,
     holders: &Holders,
-    governed: &Governed,
+    whose: &Whose<'_>,
 ) -> io::Result<Vec<OlderSocket>> {
-    let mut found = Vec::new();
+    let (mut found, mut places) = (Vec::new(), HashMap::new());
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let mut listed = match iterators.as_deref() {
             Some(iterators) => iterators.list(protocol)?,
             None => list_by_diag(protocol)?,
         };
         listed.retain(|socket| {
-            socket.inode != 0 && holders.is_older(socket.inode, governed.of_user(socket.uid) != 0)
+            socket.inode != 0 && holders.is_older(socket, || whose.made(socket, holders, &mut places))
         });
         let ended = match iterators.as_deref_mut() {
             Some(iterators) => end_by_iterator(iterators, protocol, listed)?,

@@ -1,10 +1,10 @@
 //! What governed processes opened before the rules that govern them.
 
-use tidegate_kernel::{Protocol, Rules};
+use tidegate_kernel::{Protocol, Rules, SubjectRule};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UdpSocket;
 
-use crate::common::{self, GOVERNED, Gate, UNGOVERNED, subjects};
+use crate::common::{self, Cgroup, GOVERNED, Gate, UNGOVERNED, subjects};
 
 /// Opens what the script says, then prints what becomes of it once the rules are in force.
 fn opened_before(open: &str, then: &str) -> String {
@@ -151,4 +151,120 @@ async fn sockets_made_under_the_rules_outlive_their_replacement() {
     assert_eq!(gate.replace(&common::passes("127.0.0.1", port, "governed")), []);
     client.go_on();
     assert_eq!(client.output().await, "1");
+}
+
+/// A cgroup, with rules that govern whatever is in it by that alone.
+fn place() -> (Cgroup, Rules) {
+    let cgroup = Cgroup::new();
+    let job =
+        SubjectRule { name: "job".into(), cgroups: vec![cgroup.path().to_owned()], ..SubjectRule::default() };
+    let rules = Rules { subjects: vec![job], ..Rules::default() };
+    (cgroup, rules)
+}
+
+/// Enters the cgroup and becomes a user whom no rule names; then as [`opened_before`].
+fn opened_in(cgroup: &Cgroup, open: &str, then: &str) -> String {
+    let enter = format!("open({:?} + '/cgroup.procs', 'w').write(str(os.getpid()))", cgroup.inner());
+    let become_user = format!("os.setresuid({UNGOVERNED}, {UNGOVERNED}, {UNGOVERNED})");
+    opened_before(&format!("{enter}\n{become_user}\n{open}"), then)
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_descriptor_that_one_thread_alone_has_is_no_hiding_place() {
+    let (server, (cgroup, rules)) = (common::server().await, place());
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = format!(
+        "
+opened, go_on = threading.Event(), threading.Event()
+def hidden():
+    # CLONE_FILES: from now on this thread's descriptors are its own.
+    if ctypes.CDLL(None).unshare(0x400): raise OSError('unshare')
+    s = dial(socket.AF_INET, '127.0.0.1', {port})
+    opened.set(); go_on.wait()
+    attempt(lambda: s.send(b'x'))
+thread = threading.Thread(target=hidden); thread.start(); opened.wait()"
+    );
+    let mut client = gate.python_as_root(&opened_in(&cgroup, &open, "(go_on.set(), thread.join())[1]"));
+    assert_eq!(client.line(), "opened");
+    let older = gate.replace(&rules);
+    assert_eq!(older.iter().map(|socket| socket.pid).collect::<Vec<_>>(), [Some(client.pid())]);
+    client.go_on();
+    assert_eq!(client.output().await, "errno ECONNABORTED\nNone");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn what_threads_hold_whose_process_has_lost_its_first_one_is_ended() {
+    let (server, (cgroup, rules)) = (common::server().await, place());
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    // The first thread ends alone, by exit(2).
+    let open = format!(
+        "
+s = dial(socket.AF_INET, '127.0.0.1', {port})
+def go_on():
+    print('opened', flush=True)
+    os.read(0, 1)
+    attempt(lambda: s.send(b'x'))
+    sys.stdout.flush()
+    os._exit(0)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall(60, 0)"
+    );
+    let mut client = gate.python_as_root(&opened_in(&cgroup, &open, "None"));
+    assert_eq!(client.line(), "opened");
+    assert_eq!(gate.replace(&rules).len(), 1);
+    client.go_on();
+    assert_eq!(client.output().await, "errno ECONNABORTED");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn what_is_on_its_way_between_processes_of_a_governed_cgroup_is_ended() {
+    let (server, (cgroup, rules)) = (common::server().await, place());
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    let open = format!(
+        "
+ours, theirs = socket.socketpair()
+s = dial(socket.AF_INET, '127.0.0.1', {port})
+socket.send_fds(theirs, [b'x'], [s.fileno()])
+s.close()"
+    );
+    let mut client = gate.python_as_root(&opened_in(&cgroup, &open, "'gone on'"));
+    let mut stream = common::accept(&server).await;
+    assert_eq!(client.line(), "opened");
+    let older = gate.replace(&rules);
+    assert_eq!(older.iter().map(|socket| (socket.pid, socket.uid)).collect::<Vec<_>>(), [(None, UNGOVERNED)]);
+    assert!(stream.read_u8().await.is_err());
+    client.go_on();
+    assert_eq!(client.output().await, "gone on");
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn a_socket_that_leaves_no_memory_for_its_stamp_keeps_nobody_from_governing_and_sends_nothing() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = server.local_addr().unwrap().port();
+    let gate = Gate::new(|_| Rules::default()).await;
+    // Each membership takes of the memory for options (net.core.optmem_max), until there is none.
+    let open = "
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for n in range(1 << 20):
+    group = b'\\xff\\x12' + bytes(10) + struct.pack('!I', n)
+    try: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + struct.pack('I', 1))
+    except OSError as error:
+        full = errno.errorcode[error.errno]
+        break
+print(full, flush=True)";
+    let then = format!("s.sendto(b'x', ('::ffff:127.0.0.1', {port}))");
+    let mut client = gate.python(GOVERNED, &opened_before(open, &then));
+    let full = client.line();
+    assert!(["ENOBUFS", "ENOMEM"].contains(&&*full), "{full}");
+    assert_eq!(client.line(), "opened");
+    gate.replace(&subjects());
+    client.go_on();
+    assert_eq!(client.output().await, "errno EPERM");
 }
