@@ -71,6 +71,9 @@ pub(crate) enum Error {
     /// The kernel side.
     #[error("kernel: {0}")]
     Kernel(String),
+    /// What this host lacks, without which nothing is enforced.
+    #[error("this host can't enforce what the agent is for:\n{}", .0.join("\n"))]
+    Unenforceable(Vec<String>),
     /// Another agent answers on the admin socket.
     #[error("another agent is running: it answers on {}", .0.display())]
     AlreadyRunning(PathBuf),
@@ -90,7 +93,7 @@ impl Error {
     pub(crate) fn problems(&self) -> Vec<String> {
         match self {
             Self::Bundle(error) => error.problems(),
-            Self::Credentials(problems) => problems.clone(),
+            Self::Credentials(problems) | Self::Unenforceable(problems) => problems.clone(),
             other => vec![other.to_string()],
         }
     }

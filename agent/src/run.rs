@@ -109,6 +109,9 @@ impl Privileged {
         make_directories(config)?;
         let found = tidegate_kernel::features();
         let tier = Tier::of(&found);
+        if tier == Tier::Refuse {
+            return Err(Error::Unenforceable(Tier::Base.lacking(&found)));
+        }
         // From here on nothing that is governed gets out, with this agent or without it.
         let kernel = HostKernel::load(&config.pins, &found).map_err(Error::Kernel)?;
         Ok(Self { since, kept, tier, kernel })

@@ -54,6 +54,11 @@ fn the_unit_lets_through_every_call_that_the_agent_may_make() {
 }
 
 #[test]
+fn the_unit_lets_the_agent_make_the_cgroup_that_it_tries_the_kernel_in() {
+    assert!(!UNIT.lines().any(|line| line.starts_with("ProtectControlGroups=")), "no tier can be told");
+}
+
+#[test]
 fn the_unit_lets_the_agent_make_sockets_of_the_families_that_it_may() {
     let names = FAMILIES.iter().map(|family| match *family {
         libc::AF_UNIX => "AF_UNIX",

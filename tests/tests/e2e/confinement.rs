@@ -1,8 +1,13 @@
 //! What the running agent may still do.
 
 use std::{
+    env,
     fs::{self, File},
-    os::unix::{fs::FileExt, process::ExitStatusExt},
+    os::unix::{
+        fs::{FileExt, PermissionsExt},
+        process::ExitStatusExt,
+    },
+    path::Path,
     process::Command,
 };
 
@@ -35,6 +40,36 @@ fn every_thread_of_a_serving_agent_is_confined() -> Result<()> {
         }
         ensure!(threads > 3, "only {threads} threads");
         Ok(())
+    })
+}
+
+/// Runs the agent where nobody can make a control group, as a unit with `ProtectControlGroups=` does.
+const WITHOUT_CGROUPS: &str = r#"#!/bin/sh
+exec unshare --mount sh -c '
+for folder in /sys/fs/cgroup/unified /sys/fs/cgroup; do
+    [ ! -e $folder/cgroup.procs ] || mount -o remount,bind,ro $folder
+done
+exec "$TIDEGATE_BINARY" "$@"' sh "$@"
+"#;
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn an_agent_that_cannot_see_what_its_kernel_enforces_does_not_start_and_says_why() -> Result<()> {
+    World::with(|world| {
+        world.agent.stop()?;
+        let directory = tempfile::tempdir()?;
+        let script = directory.path().join("tidegate");
+        fs::write(&script, WITHOUT_CGROUPS)?;
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+        world.agent.replace_binary(&script)?;
+        let error = world.agent.launch().err().context("it started")?.to_string();
+        for said in
+            ["can't enforce", "packets that leave are dropped (a cgroup to try in: Read-only file system"]
+        {
+            ensure!(error.contains(said), "not {said:?}: {error}");
+        }
+        world.agent.replace_binary(Path::new(&env::var_os("TIDEGATE_BINARY").context("TIDEGATE_BINARY")?))?;
+        world.agent.launch()
     })
 }
 

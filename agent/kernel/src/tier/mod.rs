@@ -34,8 +34,6 @@ pub enum Feature {
     Packets,
     /// Connections are told apart by network namespace at the hand-off.
     NamespaceCookie,
-    /// An entry is read and removed at once.
-    TakeEntry,
     /// A refusal has an error code of its own.
     ReturnValues,
     /// Connects to Unix sockets are refused.
@@ -81,7 +79,7 @@ pub enum Tier {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Creation,
         Self::Connects,
         Self::Datagrams,
@@ -89,7 +87,6 @@ impl Feature {
         Self::Options,
         Self::Packets,
         Self::NamespaceCookie,
-        Self::TakeEntry,
         Self::ReturnValues,
         Self::UnixConnects,
         Self::DestroySockets,
@@ -105,7 +102,7 @@ impl Feature {
             | Self::Ports
             | Self::Options
             | Self::Packets => Tier::Base,
-            Self::NamespaceCookie | Self::TakeEntry => Tier::Recommended,
+            Self::NamespaceCookie => Tier::Recommended,
             Self::ReturnValues => Tier::Hardened,
             Self::UnixConnects | Self::DestroySockets | Self::Lsm => Tier::Full,
         }
@@ -132,7 +129,6 @@ impl fmt::Display for Feature {
             Self::Options => "socket options are refused",
             Self::Packets => "packets that leave are dropped",
             Self::NamespaceCookie => "connections know their network namespace",
-            Self::TakeEntry => "an entry is read and removed at once",
             Self::ReturnValues => "a refusal has an error code of its own",
             Self::UnixConnects => "connects to Unix sockets are refused",
             Self::DestroySockets => "open sockets can be destroyed by a program",
@@ -154,6 +150,18 @@ impl Tier {
             reached = tier;
         }
         reached
+    }
+}
+
+impl Tier {
+    /// What was not found of this tier and those below, with what would help.
+    pub fn lacking(self, found: &[Found]) -> Vec<String> {
+        let below = found.iter().filter(|found| found.feature.tier() <= self);
+        let lacks = |Found { feature, missing }: &Found| {
+            let Missing { why, remedy } = missing.as_ref()?;
+            Some(format!("{feature} ({why}; it takes {remedy})"))
+        };
+        below.filter_map(lacks).collect()
     }
 }
 
@@ -194,7 +202,6 @@ fn try_feature(feature: Feature, trial: &Trial) -> Result<(), String> {
         Feature::Options => trial.forbids(Attachment::SetOption, Attempt::Option, Errno::NotPermitted),
         Feature::Packets => datagrams(trial, Attachment::Egress),
         Feature::NamespaceCookie => Program::namespace_cookie().load(Kind::SocketEvents).map(drop),
-        Feature::TakeEntry => program::takes_entries(),
         Feature::ReturnValues => {
             connects(trial, Program::refuse_with(Errno::HostUnreachable), Errno::HostUnreachable)
         }
@@ -282,8 +289,16 @@ mod tests {
         assert_eq!(Tier::of(&without(&[])), Tier::Full);
         assert_eq!(Tier::of(&without(&[Feature::Lsm])), Tier::Hardened);
         assert_eq!(Tier::of(&without(&[Feature::ReturnValues])), Tier::Recommended);
-        assert_eq!(Tier::of(&without(&[Feature::TakeEntry, Feature::Lsm])), Tier::Base);
+        assert_eq!(Tier::of(&without(&[Feature::NamespaceCookie, Feature::Lsm])), Tier::Base);
         assert_eq!(Tier::of(&without(&[Feature::Packets])), Tier::Refuse);
+    }
+
+    #[test]
+    fn what_a_tier_lacks_is_told_with_what_would_help_and_nothing_of_those_above() {
+        let found = without(&[Feature::Packets, Feature::Lsm]);
+        let expected = "packets that leave are dropped (it is not there; it takes another kernel)";
+        assert_eq!(Tier::Base.lacking(&found), [expected]);
+        assert_eq!(Tier::Full.lacking(&found).len(), 2);
     }
 
     #[test]

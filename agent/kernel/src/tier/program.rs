@@ -8,13 +8,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use crate::btf;
 use crate::tier::tried::Errno;
 
-const BPF_MAP_CREATE: i64 = 0;
-const BPF_MAP_UPDATE_ELEM: i64 = 2;
 const BPF_PROG_LOAD: i64 = 5;
 const BPF_RAW_TRACEPOINT_OPEN: i64 = 17;
-const BPF_MAP_LOOKUP_AND_DELETE_ELEM: i64 = 21;
 const BPF_LINK_CREATE: i64 = 28;
-const BPF_MAP_TYPE_HASH: u32 = 1;
 
 const BPF_FUNC_GET_CURRENT_PID_TGID: i32 = 14;
 const BPF_FUNC_GET_NETNS_COOKIE: i32 = 122;
@@ -188,41 +184,6 @@ struct Load {
     line_info: u64,
     line_infos: u32,
     function: u32,
-}
-
-/// The part of `union bpf_attr` for an element of a map.
-#[repr(C)]
-#[derive(Debug, Default)]
-struct Element {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// Takes an entry out of a hash map with one call.
-pub(super) fn takes_entries() -> Result<(), String> {
-    // struct { map_type, key_size, value_size, max_entries }
-    let map = descriptor(BPF_MAP_CREATE, &[BPF_MAP_TYPE_HASH, 4, 4, 1])
-        .map_err(|error| format!("a map: {error}"))?;
-    let (key, mut value) = (1_u32, 7_u32);
-    let mut element = Element {
-        map: map.as_raw_fd() as u32,
-        key: (&raw const key) as u64,
-        value: (&raw mut value) as u64,
-        ..Element::default()
-    };
-    bpf(BPF_MAP_UPDATE_ELEM, &element).map_err(|error| format!("an entry: {error}"))?;
-    let mut taken = 0_u32;
-    element.value = (&raw mut taken) as u64;
-    bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &element)
-        .map_err(|error| format!("the entry is not taken: {error}"))?;
-    if taken == value && bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &element).is_err() {
-        Ok(())
-    } else {
-        Err("the entry is still there".to_owned())
-    }
 }
 
 fn descriptor<T>(command: i64, attributes: &T) -> io::Result<OwnedFd> {

@@ -45,12 +45,8 @@ impl Had<'_> {
         if reached >= tier {
             return None;
         }
-        let misses = |found: &Found| {
-            let missing = found.missing.as_ref().filter(|_| found.feature.tier() <= tier)?;
-            Some(format!("{} ({}; it takes {})", found.feature, missing.why, missing.remedy))
-        };
-        let missing: Vec<String> = self.found.iter().filter_map(misses).collect();
-        Some(format!("the tier {tier}, where it reaches {reached}; missing: {}", missing.join(", ")))
+        let missing = tier.lacking(self.found).join(", ");
+        Some(format!("the tier {tier}, where it reaches {reached}; missing: {missing}"))
     }
 }
 
