@@ -88,15 +88,10 @@ fn build() -> Result<(), String> {
 /// would let an agent adopt maps that it misreads.
 fn layout(programs: &Path) -> Result<String, String> {
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-    let sources = [
-        "../abi/src/lib.rs",
-        "../abi/src/shield.rs",
-        "src/maps.rs",
-        "../shield/files.h",
-        "../shield/sockets.h",
-        "../unix/unix.bpf.c",
-    ];
-    for path in sources.map(|source| programs.join(source)) {
+    let others = ["src/maps.rs", "../shield/files.h", "../shield/sockets.h", "../unix/unix.bpf.c"];
+    let mut sources = files(&programs.join("../abi/src"))?;
+    sources.extend(others.map(|source| programs.join(source)));
+    for path in sources {
         let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         // FNV-1a: it has to tell builds apart, not to withstand anybody.
         let feature = env::var_os(OTHER_LAYOUT).map(|_| 1);
@@ -105,6 +100,15 @@ fn layout(programs: &Path) -> Result<String, String> {
         }
     }
     Ok(format!("{digest:016x}"))
+}
+
+/// The files of a folder, by name.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let entries = fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut files = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    files.sort();
+    Ok(files)
 }
 
 /// Compiles programs in C, to an object of the same name. They need no header of the system's.

@@ -3,14 +3,31 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    task::{JoinHandle, spawn_blocking},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{error::Error, notify, origins::Enforcer};
 
 /// Well within the five seconds that the kernel waits.
 const BEAT: Duration = Duration::from_secs(1);
+
+/// How often the kernel's counts of users are tidied up.
+const ROUND: Duration = Duration::from_secs(10);
+
+/// Has the kernel drop what it keeps of users of whom no connection waits, until dropped.
+pub(crate) async fn tidy(enforcer: Arc<dyn Enforcer>) {
+    loop {
+        sleep(ROUND).await;
+        let enforcer = enforcer.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || enforcer.tidy()).await {
+            tracing::error!(
+                error,
+                "the kernel's counts of users were not tidied up: there is room for 16,384"
+            );
+        }
+    }
+}
 
 /// Shows signs of life, to the kernel and to the service manager, from the thread that accepts connections: if that one hangs, they end.
 pub(crate) struct Heart {

@@ -51,6 +51,9 @@ pub(crate) trait Enforcer: Send + Sync {
 
     /// Tells it to send no more connections. The rules stay in force.
     fn rest(&self) -> Result<(), String>;
+
+    /// Drops what it keeps of users of whom no connection waits. Looks through all that wait.
+    fn tidy(&self) -> Result<(), String>;
 }
 
 /// The kernel as the agent uses it. What is in force there stays so without an agent.
@@ -230,6 +233,10 @@ impl Enforcer for HostKernel {
 
     fn rest(&self) -> Result<(), String> {
         self.kernel.rest().map_err(|error| error.to_string())
+    }
+
+    fn tidy(&self) -> Result<(), String> {
+        self.kernel.tidy().map_err(|error| error.to_string())
     }
 }
 

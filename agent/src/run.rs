@@ -21,7 +21,7 @@ use crate::{
     confinement,
     error::Error,
     files, hardening,
-    heart::Heart,
+    heart::{self, Heart},
     identities::Keeper,
     lanes::Lanes,
     listener::{Kept, Listeners, drain},
@@ -141,6 +141,7 @@ impl Agent {
         resolving.spawn(namespaces.run());
         resolving.spawn(sessions.dns.clone().tidy());
         resolving.spawn(sessions.in_force.names().clone().forget());
+        resolving.spawn(heart::tidy(reloader.enforcer().clone()));
         let lanes = Arc::new(Lanes::start().map_err(Error::Runtime)?);
         let (told, assigning) = (stopping.subscribe(), lanes.clone());
         let mut listening = tokio::spawn(async move {

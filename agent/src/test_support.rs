@@ -287,6 +287,10 @@ impl Enforcer for FakeEnforcer {
         self.serving.store(false, Ordering::Relaxed);
         Ok(())
     }
+
+    fn tidy(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// A store that keeps how records ended.

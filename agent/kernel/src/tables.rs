@@ -1,5 +1,6 @@
 //! The kernel's maps, as user space writes and reads them.
 
+mod handoffs;
 mod labels;
 mod listeners;
 
@@ -11,10 +12,11 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SkStorage};
 use tidegate_abi::{
-    ALL_USERS, Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff,
-    HandoffKey, MAX_SUBJECTS, Stamp, SubUser, SubUserKey, SubjectDigest, SubjectKey, SubjectKind,
+    Agent, COUNTERS, Destination, DestinationKey, GENERATION_SLOTS, Generation, Handoff, HandoffKey,
+    MAX_SUBJECTS, Stamp, SubUser, SubUserKey, SubjectDigest, SubjectKey, SubjectKind,
 };
 
+pub(crate) use self::handoffs::HandoffTable;
 pub(crate) use self::labels::{LabelTable, OtherLabels};
 pub(crate) use self::listeners::ListenerTable;
 use crate::KernelError;
@@ -153,47 +155,6 @@ impl RuleTables {
             self.bits.set(index, digest, 0).map_err(named("SUBJECT_BITS"))?;
         }
         Ok(())
-    }
-}
-
-/// Connections that were redirected and not yet accepted.
-pub(crate) struct HandoffTable {
-    entries: HashMap<MapData, HandoffKey, Handoff>,
-    /// How many were taken, by user and in all, since the maps were made.
-    taken: HashMap<MapData, u32, u64>,
-}
-
-impl HandoffTable {
-    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, KernelError> {
-        Ok(Self { entries: take(object, "HANDOFFS")?, taken: take(object, "TAKEN")? })
-    }
-
-    /// Looks an entry up and deletes it. It is counted first: an agent that is killed in between lets its user have one more,
-    /// and not one less for good.
-    pub(crate) fn remove(&mut self, key: &HandoffKey) -> Result<Option<Handoff>, KernelError> {
-        let Some(handoff) = found(self.entries.get(key, 0), "HANDOFFS")? else { return Ok(None) };
-        let user = handoff.identity.owner;
-        self.count(user, |taken| taken.saturating_add(1))?;
-        if let Err(error) = self.entries.remove(key) {
-            // Its connection has ended meanwhile, and the programs have counted that.
-            self.count(user, |taken| taken.saturating_sub(1))?;
-            gone(error).map_err(named("HANDOFFS"))?;
-        }
-        Ok(Some(handoff))
-    }
-
-    /// Changes how many were taken of a user's and in all; nobody else writes that.
-    fn count(&mut self, user: u32, change: fn(u64) -> u64) -> Result<(), KernelError> {
-        for user in [user, ALL_USERS] {
-            let taken = found(self.taken.get(&user, 0), "TAKEN")?.unwrap_or(0);
-            self.taken.insert(user, change(taken), 0).map_err(named("TAKEN"))?;
-        }
-        Ok(())
-    }
-
-    /// Entries that wait.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.keys().filter(Result::is_ok).count()
     }
 }
 

@@ -34,6 +34,9 @@ pub const MAX_WAITERS: usize = 16_384;
 /// Stands for all users together where they are counted: no user has this id.
 pub const ALL_USERS: u32 = u32::MAX;
 
+/// Stands for the users together who found no room for a count of their own: no user has this id either.
+pub const OTHER_USERS: u32 = u32::MAX - 1;
+
 /// Most senders of DNS questions that are remembered, the latest ones.
 pub const MAX_ASKERS: usize = 16_384;
 
@@ -352,10 +355,17 @@ pub struct Handoff {
     pub address: Address,
     /// The port it meant.
     pub port: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// One if it counts among those of [`OTHER_USERS`].
+    pub counts_as_other: u16,
     /// One once the listener's side of the connection exists, which from then on owns the entry.
     pub arrived: u32,
+}
+
+impl Handoff {
+    /// Where it counts while it waits: its owner, or [`OTHER_USERS`].
+    pub fn counted(&self) -> u32 {
+        if self.counts_as_other == 0 { self.identity.owner } else { OTHER_USERS }
+    }
 }
 
 /// Names one connection in one network namespace, by the two ends that the agent sees when it accepts.

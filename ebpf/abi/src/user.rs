@@ -5,7 +5,7 @@ use aya::Pod;
 use crate::shield::{FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixPath, UnixPeer, UnixWay};
 use crate::{
     Agent, CgroupPath, Destination, DestinationKey, Generation, Handoff, HandoffKey, Host, Identity, Label,
-    Listeners, NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName,
+    Listeners, NamespaceSeen, Stamp, SubUser, SubUserKey, SubjectKey, UnitName, Waiting,
 };
 
 macro_rules! plain_data {
@@ -35,5 +35,6 @@ plain_data!(
     SubUserKey,
     SubjectKey,
     UnitName,
+    Waiting,
 );
 plain_data!(FileId, FileName, ShieldEvent, UnixAllowed, UnixName, UnixPath, UnixPeer, UnixWay);

@@ -191,7 +191,7 @@ fn redirect(
     if task != 0 {
         task::identify(&mut stamp.handoff.identity);
     }
-    if redirected == CONNECTED && !quota::has_room(stamp.handoff.identity.owner) {
+    if redirected == CONNECTED && quota::room(stamp.handoff.identity.owner).is_none() {
         count(Counter::HandoffsFull);
         return Err(Reason::TooMany);
     }

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use core::ffi::c_void;
-use tidegate_abi::{Counter, HandoffKey, Pending};
+use tidegate_abi::{Counter, HandoffKey, OTHER_USERS, Pending};
 
 use crate::count::count;
 use crate::endpoint::Endpoint;
@@ -57,16 +57,18 @@ fn offer(ctx: &SockOpsContext, socket: *mut c_void) {
     *pending = Pending { key: key(stamp.netns, &local, &remote), cookie: stamp.handoff.cookie, listening: 0 };
     // An earlier connection between the same ends, whose listener's end is gone without a word.
     // SAFETY: copied at once.
-    if let Some(user) = unsafe { HANDOFFS.get(pending.key) }.map(|earlier| earlier.identity.owner) {
-        remove(&pending.key, user);
+    if let Some(counted) = unsafe { HANDOFFS.get(pending.key) }.map(|earlier| earlier.counted()) {
+        remove(&pending.key, counted);
     }
-    let user = stamp.handoff.identity.owner;
     // The connect found room, but others may have been as quick.
-    if !quota::has_room(user) || HANDOFFS.insert(pending.key, &stamp.handoff, NOEXIST).is_err() {
-        count(Counter::HandoffsFull);
-        return;
+    let Some(counted) = quota::room(stamp.handoff.identity.owner) else {
+        return count(Counter::HandoffsFull);
+    };
+    stamp.handoff.counts_as_other = u16::from(counted == OTHER_USERS);
+    if HANDOFFS.insert(pending.key, &stamp.handoff, NOEXIST).is_err() {
+        return count(Counter::HandoffsFull);
     }
-    quota::offered(user);
+    quota::offered(counted);
     watch(ctx);
 }
 
@@ -100,16 +102,16 @@ fn close(socket: *mut c_void) {
     // SAFETY: read at once.
     let Some(handoff) = (unsafe { HANDOFFS.get(pending.key) }) else { return };
     if handoff.cookie == pending.cookie && (pending.listening != 0 || handoff.arrived == 0) {
-        let user = handoff.identity.owner;
-        remove(&pending.key, user);
+        let counted = handoff.counted();
+        remove(&pending.key, counted);
     }
 }
 
 /// Of this and the agent, only one removes an entry.
 #[inline(always)]
-fn remove(key: &HandoffKey, user: u32) {
+fn remove(key: &HandoffKey, counted: u32) {
     if HANDOFFS.remove(key).is_ok() {
-        quota::ended(user);
+        quota::ended(counted);
     }
 }
 

@@ -10,8 +10,10 @@ use std::task::{Context, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData};
 use tidegate_kernel::{
-    Captured, CaughtUp, Destination, Kernel, OlderSocket, PassRule, Pins, Rules, SubjectRule,
+    Captured, CaughtUp, Destination, Kernel, LAYOUT, OlderSocket, PassRule, Pins, Rules, SubjectRule,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
@@ -390,6 +392,20 @@ pub(crate) async fn receive(socket: &UdpSocket) -> Vec<u8> {
 /// The first two bytes that a client sends.
 pub(crate) async fn read_u16(stream: &mut TcpStream) -> u16 {
     tokio::time::timeout(PATIENCE, stream.read_u16()).await.expect("two bytes").unwrap()
+}
+
+/// One of the programs' maps, where it is pinned.
+pub(crate) fn map<K: Pod, V: Pod>(gate: &Gate, name: &str) -> HashMap<MapData, K, V> {
+    let place = gate.pins_path().join(LAYOUT).join("maps").join(name);
+    Map::HashMap(MapData::from_pin(place).unwrap()).try_into().unwrap()
+}
+
+/// Writes entries until the map takes no more. Answers those that it took.
+pub(crate) fn fill<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    entries: impl Iterator<Item = (K, V)>,
+) -> Vec<K> {
+    entries.map_while(|(key, value)| map.insert(key, value, 0).is_ok().then_some(key)).collect()
 }
 
 /// Where cgroups of tests are; the name ends with the process that made them.

@@ -1,9 +1,9 @@
 //! Hand-off entries come and go with their connections.
 
-use tidegate_abi::MAX_HANDOFFS_PER_USER;
+use tidegate_abi::{MAX_HANDOFFS_PER_USER, MAX_WAITERS, Waiting};
 use tidegate_kernel::SubUids;
 
-use crate::common::{GOVERNED, Gate, OTHER, V4, connect_to, resources};
+use crate::common::{GOVERNED, Gate, OTHER, V4, connect_to, fill, map, resources};
 
 const MANY: usize = 1_000;
 /// An id that the governed user may use in a user namespace.
@@ -137,6 +137,32 @@ print('done')"
     );
     assert_eq!(client.output().await, "done");
     assert_eq!(gate.kernel.waiting(), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs root: cargo xtask test kernel"]
+async fn whoever_uses_up_the_counts_of_users_keeps_nobody_out_and_they_are_free_again_in_time() {
+    let gate = Gate::new(|_| resources(&[(V4, 5432)])).await;
+    let mut counts = map::<u32, Waiting>(&gate, "WAITING");
+    // As many users as can be counted have each had a connection that ended.
+    let users: Vec<u32> = (100_000..).take(MAX_WAITERS + 1).collect();
+    let strangers = fill(&mut counts, users.iter().map(|user| (*user, Waiting { offered: 1, ended: 1 })));
+    assert!(strangers.len() < users.len());
+    let connects = async |uid: u32| {
+        let client = gate.python(uid, &connect_to("AF_INET", V4, 5432));
+        assert_eq!(gate.accept_v4().await.expect("an origin").uid, uid);
+        assert_eq!(client.output().await, format!("peer {V4} 5432"));
+    };
+    connects(GOVERNED).await;
+    connects(OTHER).await;
+    assert!(counts.get(&GOVERNED, 0).is_err(), "there was room");
+    // Whatever has not changed from one time to the next, and has nothing waiting.
+    gate.kernel.tidy().unwrap();
+    assert!(counts.get(&strangers[0], 0).is_ok());
+    gate.kernel.tidy().unwrap();
+    assert!(strangers.iter().all(|user| counts.get(user, 0).is_err()));
+    connects(GOVERNED).await;
+    assert_eq!(counts.get(&GOVERNED, 0).unwrap().offered, 1);
 }
 
 #[tokio::test]

@@ -6,13 +6,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData};
 use tidegate_abi::{Label, MAX_LABELS, MAX_SUBJECT_IDS, SubjectKey, SubjectKind};
-use tidegate_kernel::{CaughtUp, Kernel, LAYOUT, Learned, Rules};
+use tidegate_kernel::{CaughtUp, Kernel, Learned, Rules};
 use tokio::net::TcpStream;
 
-use crate::common::{self, GOVERNED, Gate, V4, connect_to, resources, server, subjects};
+use crate::common::{self, GOVERNED, Gate, V4, connect_to, fill, map, resources, server, subjects};
 
 /// What nobody needs a walk for takes no longer, however busy the machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -123,17 +121,6 @@ async fn while_running_processes_are_looked_through_connections_questions_and_na
     reloading.join().unwrap();
     assert_eq!(held_up, [""; 0]);
     assert_eq!(client.output().await, format!("peer {V4} 5433"));
-}
-
-/// One of the programs' maps, where it is pinned.
-fn map<K: Pod, V: Pod>(gate: &Gate, name: &str) -> HashMap<MapData, K, V> {
-    let place = gate.pins_path().join(LAYOUT).join("maps").join(name);
-    Map::HashMap(MapData::from_pin(place).unwrap()).try_into().unwrap()
-}
-
-/// Writes entries until the map takes no more. Answers those that it took.
-fn fill<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, entries: impl Iterator<Item = (K, V)>) -> Vec<K> {
-    entries.map_while(|(key, value)| map.insert(key, value, 0).is_ok().then_some(key)).collect()
 }
 
 #[tokio::test]
