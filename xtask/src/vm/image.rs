@@ -18,7 +18,7 @@ const INIT: &str = include_str!("init.sh");
 /// The distribution's Python, which plays the clients of tests.
 const PYTHON: &str = "/usr/bin/python3";
 /// Programs that tests start.
-const PROGRAMS: [&str; 4] = ["setpriv", "unshare", "ip", "nsenter"];
+const PROGRAMS: [&str; 5] = ["setpriv", "unshare", "ip", "nsenter", "prlimit"];
 /// busybox's would run programs of its own in the place of these.
 const SHELL: &str = "/bin/sh";
 /// Where attacks keep their programs, one of them with another account's rights.
