@@ -1,12 +1,12 @@
 //! What a request names beside its target: where to copy or move to (RFC 4918, 10.3), or what to copy or move from (object
-//! stores). Each is decided like the target of a request.
+//! stores, container registries). Each is decided like the target of a request.
 
 use http::{HeaderMap, Method};
 use tidegate_gate::policy::{Item, Value};
 
 use crate::{
     options::Options,
-    target::{self, Authority},
+    target::{self, Authority, Query},
 };
 
 const DESTINATION: &str = "destination";
@@ -55,6 +55,35 @@ impl Beside {
             all.extend(methods.iter().map(|method| Self { method, path: path.clone() }));
         }
         Ok(all)
+    }
+
+    /// The blob of another repository that a container registry is to take over into the one that is asked (OCI Distribution,
+    /// "Mounting a blob from another repository").
+    ///
+    /// # Errors
+    /// It doesn't say which, or says it twice.
+    pub(crate) fn mounted(
+        method: &Method,
+        path: &str,
+        query: Option<&Query>,
+        options: &Options,
+    ) -> Result<Option<Self>, &'static str> {
+        const WHICH: &str = "it mounts a blob, and doesn't say for sure which, and from which repository";
+        let begins_upload = path.trim_end_matches('/').ends_with("/blobs/uploads");
+        let (Some(query), true) = (query, begins_upload && method == Method::POST) else { return Ok(None) };
+        let named = |name: &str| {
+            let values = query.parameters.iter().filter_map(|parameter| parameter.split_once('='));
+            values.filter(|(its, _)| *its == name).map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
+        };
+        match (named("mount").as_slice(), named("from").as_slice()) {
+            ([], _) => Ok(None),
+            ([digest], [from]) => {
+                let root = path.find("/v2/").and_then(|at| path.get(..at + 4)).ok_or(WHICH)?;
+                let path = target::path(&format!("{root}{from}/blobs/{digest}"), options.tolerated);
+                Ok(Some(Self { method: "GET", path: path.map_err(|_| WHICH)? }))
+            }
+            _ => Err(WHICH),
+        }
     }
 
     /// As rules see it: like the request itself, at this path.

@@ -196,13 +196,14 @@ impl Session {
         }
     }
 
-    /// A client has left behind the handshake, before it asked anything.
-    pub(crate) fn left_at_once(&self) {
-        if self.way.tls {
+    /// Why a client is gone that left behind the handshake, before it asked anything; none where there was no handshake.
+    pub(crate) fn left_at_once(&self) -> Option<ServeError> {
+        self.way.tls.then(|| {
             let why = "it left behind the handshake without asking anything, as clients do that don't trust the gate's \
                        certificate or pin another: see tidegate ca show";
             self.gate.event("client-distrusts", why);
-        }
+            ServeError::Client(why.into())
+        })
     }
 
     async fn tell(

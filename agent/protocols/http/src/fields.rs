@@ -25,6 +25,8 @@ pub(crate) type Fields = Vec<(Arc<str>, Arc<str>)>;
 pub(crate) fn read(kind: Option<&str>, body: &[u8]) -> Result<Fields, String> {
     match kind {
         _ if body.is_empty() => Ok(Vec::new()),
+        // It names fields by paths within values (RFC 6902).
+        Some("application/json-patch+json") => Err("it is a JSON patch, in which no fields are known".into()),
         Some(kind) if is_json(kind) => json(body),
         Some("application/x-www-form-urlencoded") => form(body),
         Some(kind) => Err(format!("it is {kind}, in which no fields are known")),
@@ -278,6 +280,7 @@ mod tests {
             ("application/json", r#"{"role": "user", "Role": "admin"}"#),
             ("application/json", r#"{"role": "user", "r\u006fle": "admin"}"#),
             ("application/json", "{} {}"),
+            ("application/json-patch+json", r#"[{"op": "replace", "path": "/role", "value": "admin"}]"#),
             ("application/json", "{\"a\": 1,}"),
             ("application/json", "/**/{}"),
             ("application/json", "\u{feff}{}"),

@@ -43,7 +43,7 @@ mod websocket;
 mod wire;
 mod written;
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use tidegate_gate::{
     BoxFuture, ClientIo, ConfigError, Export, Gate, Protocol, ServeError, Server, Stream,
@@ -213,7 +213,8 @@ async fn mismatch(mut stream: Stream, gate: &Gate, tls: bool) -> Result<(), Serv
 fn untrusting(gate: &Gate, error: &std::io::Error) -> ServeError {
     let text = error.to_string();
     let alerts = ["UnknownCA", "BadCertificate", "CertificateUnknown", "UnknownIssuer"];
-    if alerts.iter().any(|alert| text.contains(alert)) {
+    // Some leave without an alert.
+    if error.kind() == ErrorKind::UnexpectedEof || alerts.iter().any(|alert| text.contains(alert)) {
         let why = "the client does not trust the gate's certificate (it pins another, or has a store of its own): \
                    see tidegate ca show";
         gate.event("client-distrusts", why);

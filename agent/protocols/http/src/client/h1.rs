@@ -58,8 +58,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             head = reader.head(session.server.patience.idle) => head,
             refusal = &mut revoked => return Err(ServeError::Policy(refusal.message.to_string())),
         };
-        if reader.first && (head.is_err() || reader.ended) {
-            session.left_at_once();
+        if reader.first
+            && (head.is_err() || reader.ended)
+            && let Some(left) = session.left_at_once()
+        {
+            return Err(left);
         }
         let head = match head? {
             None => return Ok(()),

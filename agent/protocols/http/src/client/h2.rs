@@ -59,10 +59,8 @@ where
     let handshake = timeout(PREFACE, builder.handshake::<_, Bytes>(Gathered::new(stream))).await;
     let begun = handshake.map_err(|_| ServeError::Client("it did not begin in time".into()))?;
     let mut connection = begun.map_err(|error| {
-        if error.is_io() {
-            session.left_at_once();
-        }
-        broke(error)
+        let left = if error.is_io() { session.left_at_once() } else { None };
+        left.unwrap_or_else(|| broke(error))
     })?;
     let mut streams = FuturesUnordered::new();
     let mut ending = None;

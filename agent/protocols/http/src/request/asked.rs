@@ -97,8 +97,9 @@ impl Asked {
         let mut shape =
             shape((action, method), &authority.host, &path, query.as_ref(), &headers, length, rpc);
         let beside = Beside::of(&self.method, &headers, &authority, way.tls, options).map_err(ambiguous)?;
-        let beside: Vec<Item> =
-            beside.into_iter().filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
+        let mounted = Beside::mounted(&self.method, &path, query.as_ref(), options).map_err(ambiguous)?;
+        let beside = beside.into_iter().chain(mounted);
+        let beside: Vec<Item> = beside.filter_map(|beside| Some(beside.item(shape.items.first()?))).collect();
         shape.items.extend(beside);
         let is_grpc = self.is_grpc();
         let is_known = declared.is_some();

@@ -107,7 +107,9 @@ pub(crate) fn path(written: &str, tolerated: Tolerated) -> Result<String, Ambigu
     let mut segments = rest.split('/').peekable();
     while let Some(written) = segments.next() {
         if written.is_empty() && segments.peek().is_some() && !tolerated.empty_segments {
-            return Err(Ambiguous("the path has an empty segment (//)"));
+            return Err(Ambiguous(
+                "the path has an empty segment, // (options: {tolerate: [empty-segments]} lets it)",
+            ));
         }
         path.push('/');
         segment(written, tolerated, &mut path)?;
@@ -126,7 +128,9 @@ fn segment(written: &str, tolerated: Tolerated, path: &mut String) -> Result<(),
         plain.push(byte);
         match byte {
             b'/' if !tolerated.encoded_slash => {
-                return Err(Ambiguous("the path has an encoded slash (%2F)"));
+                return Err(Ambiguous(
+                    "the path has an encoded slash, %2F (options: {tolerate: [encoded-slash]} lets it)",
+                ));
             }
             b'\\' => return Err(Ambiguous("the path has a backslash")),
             0..=0x1f | 0x7f => return Err(Ambiguous("the path has a control character")),
@@ -135,7 +139,9 @@ fn segment(written: &str, tolerated: Tolerated, path: &mut String) -> Result<(),
             }
             b'#' if !encoded => return Err(Ambiguous("the target has a fragment (#)")),
             b';' if !tolerated.path_parameters => {
-                return Err(Ambiguous("the path has parameters (;)"));
+                return Err(Ambiguous(
+                    "the path has parameters, ; (options: {tolerate: [path-parameters]} lets it)",
+                ));
             }
             _ => {}
         }

@@ -157,6 +157,32 @@ rules:
     assert!(stage.received().is_empty());
 }
 
+/// A registry takes over a blob of another repository by the gate's credential.
+#[tokio::test]
+async fn a_blob_that_is_mounted_is_read_where_it_comes_from() {
+    const MINE: &str = r#"
+rules:
+  - {name: mine, subjects: [tester], resources: [it], allow: [{method: [GET, POST, PUT], path: "/v2/mine/**"}]}
+"#;
+    let stage = Stage::set(MINE, "{}", Reached::Plainly, ok).await;
+    for (query, status) in [
+        ("", "200"),
+        ("?mount=sha256:00&from=mine/base", "200"),
+        ("?mount=sha256:00&from=payroll/db", "403"),
+        ("?%6dount=sha256%3A00&from=payroll%2Fdb", "403"),
+        ("?mount=sha256:00&from=mine/../payroll", "400"),
+        ("?mount=sha256:00", "400"),
+        ("?mount=sha256:00&from=mine/base&from=payroll/db", "400"),
+    ] {
+        for slash in ["/", ""] {
+            let line = format!("POST /v2/mine/app/blobs/uploads{slash}{query}");
+            let heard = stage.told(&stage.request(&line, "Content-Length: 0\r\n")).await;
+            assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{line}: {heard}");
+        }
+    }
+    assert_eq!(stage.received().len(), 4);
+}
+
 /// What is copied to or from is decided like what is asked for.
 #[tokio::test]
 async fn a_second_target_in_a_header_field_is_decided_too() {
