@@ -108,6 +108,13 @@ impl Understood {
         !self.headers.get_all(header::CONTENT_ENCODING).iter().all(identity)
     }
 
+    /// Whether what it says of its body is that there are fields in it.
+    pub(crate) fn has_fields(&self) -> bool {
+        let is_known = |kind: &str| fields::is_json(kind) || kind == "application/x-www-form-urlencoded";
+        !self.is_compressed()
+            && (self.call.is_some() || media_type(&self.headers).is_some_and(|kind| is_known(&kind)))
+    }
+
     /// The fields of its body, which is all there; an error says why they cannot be told.
     pub(crate) fn fields(&self, body: &[u8]) -> Result<Fields, String> {
         if self.is_compressed() {
