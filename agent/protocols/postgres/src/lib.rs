@@ -7,6 +7,7 @@ mod catalog_line;
 mod database;
 mod databases;
 mod definitions;
+mod dialect;
 mod opening;
 mod options;
 mod replication;

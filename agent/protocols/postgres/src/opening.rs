@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     PostgresServer,
     cancel::{CancelKey, Interrupt, Target},
+    dialect::Dialect,
     replication::{self, Replication},
     session::{Place, STANDBY, Session, sqlstate},
     shown::error_fields,
@@ -22,9 +23,6 @@ use crate::{
 
 /// The client's parameters that are not passed on: who signs in is the gate's matter, and so is the text's encoding.
 const OWN: [&str; 5] = ["user", "client_encoding", "standard_conforming_strings", "options", "replication"];
-
-/// The oldest version of servers on which values are followed to their columns.
-const OLDEST: u32 = 15;
 
 /// What came of a StartupMessage.
 pub(crate) enum Opened {
@@ -86,7 +84,8 @@ pub(crate) async fn open(server: &PostgresServer, start: Start, gate: &Gate) -> 
     let settings = parameters.settings();
     let standby =
         signed_in.parameters.iter().any(|(name, value)| name == STANDBY.as_bytes() && value == b"on");
-    let place = Place { database, user, settings, interrupt, standby };
+    let dialect = Dialect::of(&signed_in.parameters);
+    let place = Place { database, user, settings, interrupt, standby, dialect };
     let upstream = (signed_in.io, signed_in.leftover.to_vec());
     let session = Session::new(gate.clone(), (client, &early), upstream, place, cancel_key, &greeting);
     Ok(Opened::Session(Box::new(session)))
@@ -122,22 +121,20 @@ async fn signed_in(
 ) -> Result<Option<SignedIn>, ServeError> {
     let failed = |fields: &ErrorFields<'_>| Outcome { error: Some(error_code(fields)), ..Outcome::default() };
     match signed_in {
-        Ok(signed_in) => match too_old(&signed_in).filter(|_| gate.standing_masks().columns) {
-            None => {
-                permit.done(&Outcome::default());
-                Ok(Some(signed_in))
+        Ok(signed_in) => {
+            match Dialect::of(&signed_in.parameters).objection().filter(|_| gate.standing_masks().columns) {
+                None => {
+                    permit.done(&Outcome::default());
+                    Ok(Some(signed_in))
+                }
+                Some(why) => {
+                    let fields = ErrorFields::new("FATAL", "0A000", &why);
+                    permit.done(&failed(&fields));
+                    tell(client, &fields).await;
+                    Ok(None)
+                }
             }
-            Some(version) => {
-                let why = format!(
-                    "the server is PostgreSQL {version}, and columns are masked only on servers from {OLDEST} on: \
-                     older ones read some statements otherwise"
-                );
-                let fields = ErrorFields::new("FATAL", "0A000", &why);
-                permit.done(&failed(&fields));
-                tell(client, &fields).await;
-                Ok(None)
-            }
-        },
+        }
         Err(error) => {
             let fields = shown(gate, error.for_client(gate.resource(), &gate.ask_who_runs_it()));
             permit.done(&failed(&fields));
@@ -145,15 +142,6 @@ async fn signed_in(
             Err(error.into())
         }
     }
-}
-
-/// The server's version, if it reads statements otherwise than the gate does. In older ones a constant may have a name that a
-/// cast gave it, and a number may end where letters begin.
-fn too_old(signed_in: &SignedIn) -> Option<String> {
-    let (_, version) = signed_in.parameters.iter().find(|(name, _)| name == b"server_version")?;
-    let version = String::from_utf8_lossy(version);
-    let major = version.split(|byte: char| !byte.is_ascii_digit()).next()?;
-    major.parse::<u32>().is_ok_and(|major| major < OLDEST).then(|| version.into_owned())
 }
 
 /// What a cancel request for this session is passed on to.

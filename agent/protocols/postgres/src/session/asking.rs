@@ -180,16 +180,20 @@ impl Session {
         let verdict = permit.verdict().clone();
         let was_read = prepared.bound.is_some() && !statements.late;
         let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
-        let results = Results::new(statements.clone(), Some(verdict), self.masker());
-        let cannot = results.cannot_copy();
+        let results = Results::new(statements.clone(), Some(verdict.clone()), self.masker());
+        let cannot = match verdict.masks_columns.then(|| self.misread(prepared)).flatten() {
+            // feature_not_supported
+            Some(why) => Some(("0A000", why)),
+            None => results.cannot_copy().map(|cannot| ("42501", cannot.to_string())),
+        };
         // What was foreseen to be refused has said nothing, and the policy may have changed since.
         let is_silent = self.changing.is_none() && statements.changes_definitions();
         let mut run = Run::new(Some(permit), Arc::new(results), statements.ddl, names);
         run.unread = unread;
-        if let Some(cannot) = cannot {
-            run.failed("42501");
+        if let Some((code, why)) = cannot {
+            run.failed(code);
             self.settle(run, false);
-            return Err(Refused::new("42501", cannot.to_string()).into());
+            return Err(Refused::new(code, why).into());
         }
         if is_silent {
             let refused = refuse::unannounced();
@@ -209,6 +213,22 @@ impl Session {
         self.changes.follow(prepared);
         self.follow_cursors(statements);
         Ok(run)
+    }
+
+    /// Why the server may read it otherwise than the gate did, if so: columns can't be masked then.
+    fn misread(&self, prepared: &Prepared) -> Option<String> {
+        if self.dialect.is_usual() {
+            return None;
+        }
+        let mut names = prepared.statements.list.iter().filter_map(|statement| referred(&statement.effect));
+        let of_name = |name: Name| match self.names.known(name.0, &name.1) {
+            Known::As(named) => self.dialect.objection_to(&named.text),
+            Known::Unsure | Known::Nothing => None,
+        };
+        self.dialect
+            .objection()
+            .or_else(|| self.dialect.objection_to(&prepared.text))
+            .or_else(|| names.find_map(of_name))
     }
 
     /// What a text runs by name does what it does, and a cursor that it fetches from has begun.
@@ -289,6 +309,9 @@ impl Session {
     /// Notes the name that a message gives, as long as the server has not answered. Where there is no room, there may be
     /// when it has answered what it owes.
     pub(super) fn give_name(&mut self, name: &Name, prepared: Prepared) -> Result<(), Stop> {
+        if !self.dialect.keeps(&name.1) {
+            return Err(refuse::letters_beyond_ascii().into());
+        }
         match self.names.give(name, Arc::new(prepared)) {
             true => Ok(()),
             false if !self.owed.is_empty() => Err(Stop::Waits),

@@ -1,5 +1,5 @@
-//! Statements whose rows are too long to be held, and so can be neither masked nor recorded: each is ended by an error of
-//! its own, upstream too.
+//! Statements whose rows can't be shown: they are too long to be held, and so can be neither masked nor recorded, or have other
+//! columns than were decided on. Each is ended by an error of its own, upstream too.
 
 use std::mem;
 
@@ -23,21 +23,24 @@ impl Session {
     /// Has the statement ended that a message too long to be held belongs to. That message, and whatever else would be shown
     /// of the statement, is thrown away. What belongs to no statement ends the session.
     pub(super) fn cut(&mut self, header: &Header) -> Result<(), ServeError> {
-        let message = message(header.size());
-        let session = self.gate.session().clone();
+        let refused = too_long(header.size());
         match self.owed.front() {
-            Some(Expect::Query(run) | Expect::Execute(run))
+            Some(Expect::Query(_) | Expect::Execute(_))
                 if matches!(header.tag, tag::DATA_ROW | tag::COPY_DATA) =>
             {
-                if !run.is_cut() {
-                    let error = Refused { hint: Some(HINT.into()), ..Refused::new("54000", message) };
-                    run.cut(error.error_response(&session));
-                    self.output.cancel_due = true;
-                }
+                self.cut_run(refused);
                 self.output.dropping = header.size();
                 Ok(())
             }
-            _ => Err(self.beyond(message)),
+            _ => Err(self.beyond(&refused)),
+        }
+    }
+
+    /// Has what runs ended by this error.
+    pub(super) fn cut_run(&mut self, refused: Refused) {
+        if let Some(run) = self.running().filter(|run| run.cut.is_none()) {
+            run.cut = Some(refused);
+            self.output.cancel_due = true;
         }
     }
 
@@ -58,30 +61,26 @@ impl Session {
 
     /// The server has completed what was to be cancelled: an error would tell the client of a transaction that isn't there.
     pub(super) fn outrun(&mut self) -> ServeError {
-        self.beyond(
-            "the server sent more at once than the gate masks or records, and was not to be stopped".into(),
-        )
+        let cut = self.running().and_then(|run| run.cut.clone());
+        self.beyond(&cut.unwrap_or_else(|| too_long(0)))
     }
 
-    fn beyond(&mut self, message: String) -> ServeError {
-        // program_limit_exceeded
-        self.farewell("54000", &message, Some(HINT));
+    fn beyond(&mut self, refused: &Refused) -> ServeError {
+        self.farewell(refused.code, &refused.message, refused.hint.as_deref());
         self.told = true;
-        ServeError::Upstream(message)
+        ServeError::Upstream(format!("{}, and it was not to be stopped", refused.message))
     }
 }
 
 impl Run {
-    /// Nothing more is shown of it, and its end is this ErrorResponse.
-    fn cut(&mut self, error: Box<[u8]>) {
-        self.cut = Some(error);
-    }
-
     fn is_cut(&self) -> bool {
         self.cut.is_some()
     }
 }
 
-fn message(size: usize) -> String {
-    format!("the server sent {size} bytes at once, and the gate masks or records at most {WHOLE}")
+fn too_long(size: usize) -> Refused {
+    let message =
+        format!("the server sent {size} bytes at once, and the gate masks or records at most {WHOLE}");
+    // program_limit_exceeded
+    Refused { hint: Some(HINT.into()), ..Refused::new("54000", message) }
 }

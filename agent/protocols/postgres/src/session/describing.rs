@@ -10,6 +10,7 @@ use super::{
     Session,
     expect::Expect,
     from_server::{unexpected, upstream},
+    refuse,
     results::Results,
 };
 use crate::{
@@ -46,9 +47,10 @@ impl Session {
             Some(Expect::Describe) => None,
             _ => return Err(unexpected(tag::ROW_DESCRIPTION)),
         };
+        let mut other_columns = None;
         if let Some(results) = results.filter(|results| !results.pass_unseen()) {
             let fields = backend::row_description(body).map_err(upstream)?;
-            self.plan_rows(&results, &fields);
+            other_columns = self.plan_rows(&results, &fields);
         }
         if matches!(self.owed.front(), Some(Expect::Describe | Expect::OwnDescribe(_))) {
             self.owed.pop();
@@ -56,25 +58,30 @@ impl Session {
         if !own {
             self.client.outbound.extend_from_slice(message);
         }
+        if let Some(why) = other_columns {
+            self.cut_run(refuse::other_columns(&why));
+        }
         Ok(())
     }
 
-    fn plan_rows(&mut self, results: &Results, fields: &[FieldDescription<'_>]) {
+    /// How the rows are to be shown. Why the statement is to end instead, if they have more or fewer columns than were foreseen:
+    /// masked whole, they would look like rows of a table that holds nothing else.
+    fn plan_rows(&mut self, results: &Results, fields: &[FieldDescription<'_>]) -> Option<String> {
         let columns: Vec<_> =
             fields.iter().map(|field| ColumnType { oid: field.type_oid, format: field.format }).collect();
         if let Some(cannot) = results.describe(&columns) {
             self.gate.event("masked-whole", &cannot.to_string());
         }
         if !results.are_compared() {
-            return;
+            return None;
         }
         let sources = |field: &FieldDescription<'_>| self.database.sources(field.table_oid, field.column);
         let origins: Vec<Vec<Path>> = fields.iter().map(sources).collect();
-        if let Some(contradiction) = results.contradiction(&columns, &origins) {
-            self.gate.event("origin-differs", &contradiction);
-            // Whatever it was read by counts no more.
-            self.database.definitions().changed();
-        }
+        let contradiction = results.contradiction(&columns, &origins)?;
+        self.gate.event("origin-differs", &contradiction.why);
+        // Whatever it was read by counts no more.
+        self.database.definitions().changed();
+        contradiction.is_of_number.then_some(contradiction.why)
     }
 
     pub(super) fn no_data(&mut self, message: &[u8]) -> Result<(), ServeError> {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tidegate_gate::{Outcome, Permit};
 
-use super::{names::Name, results::Results};
+use super::{names::Name, refuse::Refused, results::Results};
 
 /// Something that the server will answer.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(super) struct Run {
     /// The server has said what the rows or copy data will be that it gives.
     described: bool,
     /// Nothing more is shown of it: what the client gets for the server's error.
-    pub(super) cut: Option<Box<[u8]>>,
+    pub(super) cut: Option<Refused>,
     /// Names it gives or takes, settled with it.
     pub(super) names: Vec<Name>,
 }

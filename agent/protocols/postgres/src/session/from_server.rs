@@ -239,7 +239,7 @@ impl Session {
         self.told = fatal;
         self.input.copying_in = false;
         let cut = self.running().and_then(|run| run.cut.take()).filter(|_| !fatal);
-        let code = if cut.is_some() { "54000".to_owned() } else { code };
+        let code = cut.as_ref().map_or(code, |cut| cut.code.to_owned());
         if let Some(run) = self.running() {
             run.failed(&code);
         }
@@ -247,7 +247,10 @@ impl Session {
             return Err(self.broken_off());
         }
         match cut {
-            Some(error) => self.client.outbound.extend_from_slice(&error),
+            Some(cut) => {
+                let error = cut.error_response(self.gate.session());
+                self.client.outbound.extend_from_slice(&error);
+            }
             None => {
                 let fields = self.shown(fields);
                 write::error_response(&mut self.client.outbound, &fields);

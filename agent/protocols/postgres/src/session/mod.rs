@@ -52,6 +52,7 @@ use crate::{
     cancel::{CancelKey, Interrupt},
     database::Database,
     definitions::{Changing, Reader},
+    dialect::Dialect,
     sql::Overlay,
     startup::ClientStream,
     upstream::UpstreamStream,
@@ -71,6 +72,8 @@ pub(crate) struct Place {
     pub(crate) interrupt: Interrupt,
     /// The server replays what another one does.
     pub(crate) standby: bool,
+    /// How the server reads statements.
+    pub(crate) dialect: Dialect,
 }
 
 /// One session, signed in on both sides.
@@ -81,6 +84,7 @@ pub(crate) struct Session {
     database: Arc<Database>,
     /// The server replays what another one does.
     standby: bool,
+    dialect: Dialect,
     user: Arc<str>,
     interrupt: Interrupt,
     /// Kept for as long as the session may be cancelled.
@@ -220,6 +224,7 @@ impl Session {
             server: Link::new(server.0, &server.1),
             database: place.database,
             standby: place.standby,
+            dialect: place.dialect,
             user: place.user,
             interrupt: place.interrupt,
             cancel_key,

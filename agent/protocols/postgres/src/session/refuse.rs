@@ -142,6 +142,22 @@ pub(super) fn long_name(name: Text<'_>) -> Result<(), Refused> {
     }
 }
 
+/// Of which nobody can say which are masked.
+pub(super) fn other_columns(why: &str) -> Refused {
+    let hint = "Run it again: definitions are read anew.";
+    // feature_not_supported, as where the server's own plan is out of date.
+    Refused {
+        hint: Some(hint.into()),
+        ..Refused::new("0A000", format!("a table changed around the gate: {why}"))
+    }
+}
+
+/// Two such names may be one to the server.
+pub(super) fn letters_beyond_ascii() -> Refused {
+    let why = "the database's encoding isn't UTF8: the name of a statement or cursor has no letters beyond ASCII there";
+    Refused::new("0A000", why)
+}
+
 pub(super) fn too_many_names() -> Refused {
     Refused::new("54000", "too many prepared statements or portals in one session")
 }

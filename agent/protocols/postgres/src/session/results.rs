@@ -26,6 +26,14 @@ pub(super) struct Results {
     at: Mutex<At>,
 }
 
+/// Something that the server says of rows otherwise than it was decided.
+#[derive(Debug)]
+pub(super) struct Contradiction {
+    pub(super) why: String,
+    /// It is how many columns there are: what was decided is of another table than there is by now, masked or not.
+    pub(super) is_of_number: bool,
+}
+
 /// Where in its results the action is.
 #[derive(Debug, Default)]
 struct At {
@@ -92,18 +100,26 @@ impl Results {
 
     /// What of the server's word on where each column's values come from contradicts what was decided on. Then they are masked
     /// whole from here on.
-    pub(super) fn contradiction(&self, columns: &[ColumnType], origins: &[Vec<Path>]) -> Option<String> {
+    pub(super) fn contradiction(
+        &self,
+        columns: &[ColumnType],
+        origins: &[Vec<Path>],
+    ) -> Option<Contradiction> {
         let fields = self.verdict.as_ref()?.fields.as_ref()?;
         let statement = self.at().statement;
         let masks = self.masks(statement).filter(|masks| !masks.hide_all())?;
         let planned = |index| matches!(masks.columns.get(index), Some(Shown::Masked(_)));
         let masked = |(index, sources): (usize, &Vec<Path>)| {
             let source = sources.iter().find(|source| fields.show(source).is_some())?;
-            (!planned(index)).then(|| format!("column {} is {source}, which is masked", index + 1))
+            let why = || format!("column {} is {source}, which is masked", index + 1);
+            (!planned(index)).then(|| Contradiction { why: why(), is_of_number: false })
         };
         let contradiction = match masks.whole.is_some() || masks.columns.len() == columns.len() {
             true => origins.iter().enumerate().find_map(masked),
-            false => Some(format!("{} columns where {} were expected", columns.len(), masks.columns.len())),
+            false => {
+                let why = format!("{} columns where {} were expected", columns.len(), masks.columns.len());
+                Some(Contradiction { why, is_of_number: true })
+            }
         };
         if contradiction.is_some() {
             self.at().rows = self.whole(columns);

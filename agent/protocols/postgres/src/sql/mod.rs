@@ -42,6 +42,7 @@ mod functions;
 mod json;
 mod kept;
 mod key;
+mod letters;
 mod moving;
 mod names;
 mod objects;
@@ -74,6 +75,7 @@ use std::sync::Arc;
 use tidegate_policy::Shape;
 
 pub(crate) use catalog::{Catalog, CatalogRequest, Rows};
+pub(crate) use letters::names_beyond_ascii;
 pub(crate) use parse::{Fault, Limits, NotUnderstood, Parsed, parse};
 pub(crate) use queries::{FUNCTIONS, MARKS, RELATIONS, SETUP, TYPES, names_parameter};
 pub(crate) use redact::redact;

@@ -61,14 +61,42 @@ async fn what_was_sent_before_the_catalog_was_forgotten_is_hidden_all_the_same()
 }
 
 #[tokio::test]
-async fn more_columns_than_were_expected_hide_the_result() {
+async fn other_columns_than_were_expected_end_the_statement_in_an_error() {
+    let text = "select id, id from customers";
+    for extended in [false, true] {
+        let mut stage = Stage::open().await;
+        let begun = [acknowledged(b'1'), acknowledged(b'2')].concat();
+        if extended {
+            stage.say(&[run(text), sync()].concat()).await;
+            let described = [parse("", text), bind("", ""), describe(Kind::Portal, "")].concat();
+            stage.server_gets(&[described, execute(""), sync()].concat()).await;
+            stage.answer(&begun).await;
+            stage.client_gets(&begun).await;
+        } else {
+            stage.say(&query(text)).await;
+            stage.server_gets(&query(text)).await;
+        }
+        stage.answer(&[described_as("id", ID), row("7")].concat()).await;
+        stage.cancelled().await;
+        if !extended {
+            stage.client_gets(&described_as("id", ID)).await;
+        }
+        stage.answer(&[error("57014"), ready()].concat()).await;
+        stage.client_gets_error("0A000").await;
+        stage.client_gets(&ready()).await;
+        assert_eq!(differs(&stage.leaves().await), ["1 columns where 2 were expected"]);
+    }
+}
+
+#[tokio::test]
+async fn other_columns_of_what_is_over_already_end_the_session() {
     let mut stage = Stage::open().await;
     let text = "select id, id from customers";
     stage.say(&query(text)).await;
     stage.server_gets(&query(text)).await;
     stage.answer(&[described_as("id", ID), row("7"), complete("SELECT 1"), ready()].concat()).await;
-    stage.client_gets(&[described_as("id", ID), row("***"), complete("SELECT 1"), ready()].concat()).await;
-    assert_eq!(differs(&stage.leaves().await), ["1 columns where 2 were expected"]);
+    stage.client_gets(&described_as("id", ID)).await;
+    stage.ends().await.with("0A000");
 }
 
 #[tokio::test]

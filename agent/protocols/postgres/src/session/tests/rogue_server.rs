@@ -167,12 +167,6 @@ async fn notices_notifications_and_settings_pass_in_any_state() {
     stage.leaves().await;
 }
 
-/// The bundle with a mask that looks for e-mails in place of the one on a column.
-fn by_content() -> String {
-    let bundle = BUNDLE.replace(r#"columns: ["public.customers.card"]"#, "content: [email]");
-    bundle.replace("show: {keep-last: 4}\n    derived: mask", "show: redact")
-}
-
 /// What the server tells of on its own: a notification with this payload.
 fn notified(payload: &str) -> Vec<u8> {
     message(b'A', format!("\0\0\0\x07news\0{payload}\0").as_bytes())
