@@ -1,15 +1,17 @@
 //! What is governed and what becomes of its connections, and its form in the kernel's maps.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod bits;
+mod destinations;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tidegate_abi::{
-    Address, Destination as Entry, DestinationKey, Generation, MAX_DESTINATIONS, MAX_SUBJECTS, SubjectDigest,
-    V4_MAPPED_PREFIX,
-};
+use tidegate_abi::{Generation, MAX_DESTINATIONS};
 
+pub(crate) use self::bits::SubjectBits;
+pub(crate) use self::destinations::{Change, Destinations, mapped};
+use self::destinations::{Prefix, Row, Table, row, table};
 use crate::governed::Governed;
 use crate::shield::{FileRule, UnixRule};
 use crate::unix::UnixResource;
@@ -96,86 +98,6 @@ pub struct PassRule {
     pub subjects: Vec<Arc<str>>,
 }
 
-/// Which bit of a label stands for which subject. A bit keeps its meaning for as long as the programs are attached, because
-/// labels and stamps outlive a bundle and an agent.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SubjectBits {
-    subjects: Vec<Subject>,
-}
-
-/// A subject that has a bit.
-#[derive(Debug, Clone)]
-struct Subject {
-    digest: SubjectDigest,
-    /// Unknown while only an earlier agent has named it.
-    name: Option<Arc<str>>,
-}
-
-impl SubjectBits {
-    /// As an earlier agent gave them.
-    pub(crate) fn adopted(digests: Vec<SubjectDigest>) -> Self {
-        Self { subjects: digests.into_iter().map(|digest| Subject { digest, name: None }).collect() }
-    }
-
-    /// Digests of the subjects' names, in the order of the bits.
-    pub(crate) fn digests(&self) -> Vec<SubjectDigest> {
-        self.subjects.iter().map(|subject| subject.digest).collect()
-    }
-
-    /// The bit of a subject, allotted if it has none.
-    fn allot(&mut self, name: &Arc<str>) -> Result<u64, KernelError> {
-        let index = self.index(digest(name)).ok_or_else(|| {
-            KernelError::Rules(format!(
-                "subject {name:?} is one too many: at most {MAX_SUBJECTS} different subjects fit until `tidegate detach` \
-                 or the next boot"
-            ))
-        })?;
-        if let Some(subject) = self.subjects.get_mut(index) {
-            subject.name = Some(Arc::clone(name));
-        }
-        Ok(1 << index)
-    }
-
-    /// The bit's number of a subject, given one if it has none; none if all are given.
-    pub(crate) fn index(&mut self, digest: SubjectDigest) -> Option<usize> {
-        if let Some(index) = self.subjects.iter().position(|known| known.digest == digest) {
-            return Some(index);
-        }
-        if self.subjects.len() >= MAX_SUBJECTS as usize {
-            return None;
-        }
-        self.subjects.push(Subject { digest, name: None });
-        Some(self.subjects.len() - 1)
-    }
-
-    fn get(&self, name: &str) -> Option<u64> {
-        let known = |subject: &Subject| subject.name.as_deref() == Some(name);
-        self.subjects.iter().position(known).map(|index| 1 << index)
-    }
-
-    /// The bits of declared subjects that a rule about `what` names.
-    pub(crate) fn all_of(&self, names: &[Arc<str>], what: &str) -> Result<u64, KernelError> {
-        names.iter().try_fold(0, |bits, name| {
-            let bit = self.get(name).ok_or_else(|| {
-                KernelError::Rules(format!("{what} is for subject {name:?}, which is not declared"))
-            })?;
-            Ok(bits | bit)
-        })
-    }
-
-    /// Names of the subjects in a set, in the order they were first seen.
-    pub(crate) fn names(&self, subjects: u64) -> Vec<Arc<str>> {
-        let set = |(index, _): &(usize, &Subject)| subjects >> index & 1 == 1;
-        self.subjects.iter().enumerate().filter(set).filter_map(|(_, subject)| subject.name.clone()).collect()
-    }
-}
-
-fn digest(name: &str) -> SubjectDigest {
-    let mut bytes = SubjectDigest::default();
-    bytes.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes()).as_ref());
-    bytes
-}
-
 /// Rules as entries of the kernel's maps, all of one generation.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -185,12 +107,6 @@ pub(crate) struct Compiled {
     declared: Table,
     learned: Table,
 }
-
-/// Prefix length in bits (of the whole key), key and value.
-pub(crate) type Row = (u32, DestinationKey, Entry);
-
-/// What rules say of each prefix, apart from what they say of those that contain it.
-pub(crate) type Table = BTreeMap<Prefix, Entry>;
 
 impl Compiled {
     /// # Errors
@@ -224,58 +140,6 @@ impl Compiled {
     }
 }
 
-/// The destinations in force, to be changed one by one.
-#[derive(Debug, Default)]
-pub(crate) struct Destinations {
-    generation: u32,
-    declared: Table,
-    learned: Table,
-}
-
-/// What changes between two states of [`Destinations`].
-#[derive(Debug, Default)]
-pub(crate) struct Change {
-    pub(crate) written: Vec<Row>,
-    pub(crate) removed: Vec<(u32, DestinationKey)>,
-    learned: Table,
-}
-
-impl Destinations {
-    /// What changes if this is all that is learned.
-    pub(crate) fn learn(&self, learned: &Learned, bits: &SubjectBits) -> Result<Change, KernelError> {
-        let learned = table(&learned.resources, &learned.passes, bits)?;
-        bounded("destinations", self.declared.len() + learned.len(), MAX_DESTINATIONS / 2)?;
-        let written = learned.iter().filter(|(prefix, entry)| self.learned.get(prefix) != Some(entry));
-        let written = written.map(|(prefix, _)| *prefix);
-        let gone = self.learned.keys().filter(|prefix| !learned.contains_key(prefix)).copied();
-        let mut change = Change::default();
-        for prefix in written.chain(gone) {
-            let (bits, key, entry) = row(prefix, self.generation, [&self.declared, &learned]);
-            if learned.contains_key(&prefix) || self.declared.contains_key(&prefix) {
-                change.written.push((bits, key, entry));
-            } else {
-                change.removed.push((bits, key));
-            }
-        }
-        change.learned = learned;
-        Ok(change)
-    }
-
-    /// Takes note that it is about to be made: until it was, what it writes is neither there nor not there.
-    pub(crate) fn trying(&mut self, change: &Change) {
-        for (prefix, entry) in &change.learned {
-            if self.learned.get(prefix) != Some(entry) {
-                self.learned.insert(*prefix, Entry::default());
-            }
-        }
-    }
-
-    /// Takes note that it was made.
-    pub(crate) fn changed(&mut self, change: Change) {
-        self.learned = change.learned;
-    }
-}
-
 pub(crate) fn bounded(what: &str, count: usize, most: usize) -> Result<(), KernelError> {
     if count > most {
         return Err(KernelError::Rules(format!(
@@ -285,80 +149,12 @@ pub(crate) fn bounded(what: &str, count: usize, most: usize) -> Result<(), Kerne
     Ok(())
 }
 
-/// One prefix of the table of one port (zero: any).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Prefix {
-    port: u16,
-    bits: u8,
-    address: u128,
-}
-
-impl Prefix {
-    fn new(net: IpNet, port: u16) -> Self {
-        let bits = net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 };
-        Self { port, bits, address: u128::from_be_bytes(mapped(net.addr())) }.cut(bits)
-    }
-
-    /// The prefix of the same port that is `bits` long and contains this one.
-    fn cut(self, bits: u8) -> Self {
-        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-        Self { port: self.port, bits, address: self.address & mask }
-    }
-}
-
-/// An address as the kernel side has it.
-pub(crate) fn mapped(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V6(address) => address.octets(),
-        IpAddr::V4(address) => {
-            let mut mapped = [0; 16];
-            let (prefix, rest) = mapped.split_at_mut(V4_MAPPED_PREFIX.len());
-            prefix.copy_from_slice(&V4_MAPPED_PREFIX);
-            rest.copy_from_slice(&address.octets());
-            mapped
-        }
-    }
-}
-
-/// What rules say of each of their prefixes.
-fn table(resources: &[Destination], passes: &[PassRule], bits: &SubjectBits) -> Result<Table, KernelError> {
-    let mut own = Table::new();
-    for resource in resources {
-        if resource.port == 0 {
-            return Err(KernelError::Rules(format!("resource address {}: port 0 is no port", resource.net)));
-        }
-        own.entry(Prefix::new(resource.net, resource.port)).or_default().redirect = 1;
-    }
-    for pass in passes {
-        let entry = own.entry(Prefix::new(pass.net, pass.port.unwrap_or(0))).or_default();
-        for name in &pass.subjects {
-            entry.pass |= bits.get(name).ok_or_else(|| {
-                KernelError::Rules(format!(
-                    "{} is passed for subject {name:?}, which is not declared",
-                    pass.net
-                ))
-            })?;
-        }
-    }
-    Ok(own)
-}
-
-/// The entry of a prefix. A longest-prefix lookup finds one entry, so each says what all rules that contain it say.
-fn row(prefix: Prefix, generation: u32, tables: [&Table; 2]) -> Row {
-    let mut entry = Entry::default();
-    for shorter in 0..=prefix.bits {
-        for containing in tables.iter().filter_map(|table| table.get(&prefix.cut(shorter))) {
-            entry.pass |= containing.pass;
-            entry.redirect |= containing.redirect;
-        }
-    }
-    let key =
-        DestinationKey { generation, port: prefix.port, address: prefix.address.to_be_bytes(), reserved: 0 };
-    (DestinationKey::FIXED_BITS + u32::from(prefix.bits), key, entry)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
+    use tidegate_abi::Destination as Entry;
+
     use super::*;
 
     fn subject(name: &str, uid: u32) -> SubjectRule {
