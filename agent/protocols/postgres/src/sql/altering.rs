@@ -107,7 +107,8 @@ impl Tracer<'_> {
         let (made_from, is_cast) =
             match (AlterTableType::try_from(command.subtype), definition.and_then(inner)) {
                 (Ok(AlterTableType::AtAlterColumnType), Some(NodeEnum::ColumnDef(column))) => {
-                    (column.raw_default.as_deref(), !column.type_name.as_ref().is_some_and(takes_any_text))
+                    let keeps = |name| takes_any_text(name) && !self.takes_functions(name);
+                    (column.raw_default.as_deref(), !column.type_name.as_ref().is_some_and(keeps))
                 }
                 (Ok(AlterTableType::AtSetExpression), Some(_)) => (definition, false),
                 _ => return Ok(()),
@@ -198,7 +199,7 @@ impl Tracer<'_> {
     }
 }
 
-/// Whether a text stays as it is when it becomes one of this type.
+/// Whether a text stays as it is when it becomes one of this type, if it is PostgreSQL's own.
 fn takes_any_text(name: &TypeName) -> bool {
     let is_text = matches!(name.names.last().and_then(string), Some("text" | "varchar"));
     is_text && name.typmods.is_empty() && name.array_bounds.is_empty()

@@ -346,15 +346,21 @@ impl Statements {
     /// How many things they do: what ends a transaction or a part of one is none, nor is what begins one or sets something for
     /// others beside it, nor what goes on with a cursor that is known.
     pub(crate) fn acts(&self, is_known: impl Fn(&str) -> bool) -> u32 {
-        let acts = |statement: &&Statement| match &statement.effect {
+        let declares = |name: &str, upto: usize| {
+            let before = self.list.iter().take(upto);
+            before
+                .into_iter()
+                .any(|one| matches!(&one.effect, Effect::Declare { name: own, .. } if **own == *name))
+        };
+        let acts = |(index, statement): &(usize, &Statement)| match &statement.effect {
             Effect::EndTransaction => false,
-            Effect::Fetch { name } => !is_known(name),
+            Effect::Fetch { name } => !is_known(name) && !declares(name, *index),
             _ => true,
         };
-        let sets = |statement: &&Statement| {
+        let sets = |(_, statement): &(usize, &Statement)| {
             matches!(statement.effect, Effect::BeginTransaction | Effect::Set { .. })
         };
-        let (setting, others): (Vec<_>, Vec<_>) = self.list.iter().filter(acts).partition(sets);
+        let (setting, others): (Vec<_>, Vec<_>) = self.list.iter().enumerate().filter(acts).partition(sets);
         let most = if others.is_empty() { setting.len() } else { others.len() };
         u32::try_from(most).unwrap_or(u32::MAX)
     }

@@ -404,6 +404,12 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// Whether there is a type of that name, in whichever schema, whose values take functions; as long as nobody knows, too.
+    pub(super) fn takes_functions(&self, name: &TypeName) -> bool {
+        let name = name.names.last().and_then(string);
+        name.and_then(|name| self.catalog.types(name)).is_none_or(|types| !types.is_empty())
+    }
+
     /// The same of a type whose schema isn't written, or of what may be one.
     pub(super) fn type_called(&mut self, statement: &'static str, name: &str) {
         let Some(types) = self.catalog.types(name) else {

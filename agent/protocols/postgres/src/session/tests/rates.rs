@@ -90,6 +90,19 @@ async fn what_stands_around_others_in_a_text_counts_only_by_itself() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_is_declared_and_fetched_from_in_one_text_counts_once() {
+    let mut stage = open().await;
+    let whole =
+        |name: &str| format!("begin; declare {name} cursor for select 1; fetch 1 from {name}; commit");
+    let answer = [complete("BEGIN"), complete("DECLARE CURSOR"), rows("one", &["1"]), complete("FETCH 1")];
+    for name in ["c", "d"] {
+        passes(&mut stage, &whole(name), [answer.concat(), complete("COMMIT"), ready()].concat()).await;
+    }
+    is_over(&mut stage, &whole("e")).await;
+    stage.leaves().await;
+}
+
+#[tokio::test]
 async fn what_fetches_more_from_a_known_cursor_counts_as_nothing() {
     let mut stage = open().await;
     let open = |tag: &str| [complete(tag), ready_in(TransactionStatus::Transaction)].concat();

@@ -347,6 +347,17 @@ fn copies_to_other_columns_are_told() {
 }
 
 #[test]
+fn a_text_that_becomes_one_of_somebodys_type_is_made_anew() {
+    let catalog = shop();
+    let request = CatalogRequest { types: [Arc::from("text")].into(), ..CatalogRequest::default() };
+    let theirs = r#"{"name": "text", "functions": ["public.changes"]}"#.to_owned();
+    let rows = Rows { types: vec![theirs], ..Rows::default() };
+    catalog.learn(catalog.generation(), &request, &rows).unwrap();
+    let shape = understood("alter table customers alter email type other.text", &catalog).shape.clone();
+    assert!(paths(&shape.copied).contains(&EMAIL));
+}
+
+#[test]
 fn what_leaves_the_path_that_a_mask_names_counts_as_copied() {
     for text in [
         "alter table customers rename column email to x",
