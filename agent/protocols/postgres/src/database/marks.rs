@@ -30,6 +30,18 @@ pub(crate) struct RunsBy {
     defines: bool,
 }
 
+/// How definitions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Another one once any of them has changed.
+    pub(crate) digest: [u8; 32],
+    /// Somebody's open transaction changes one.
+    pub(crate) are_changing: bool,
+}
+
+/// What the catalog says then.
+const CHANGING: &str = "changing";
+
 /// What the catalog said last, and when it was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Marked {
@@ -77,7 +89,7 @@ impl RunsBy {
 impl Database {
     /// Another digest once any view, rule, trigger, function, policy, default or constraint has changed that it runs by; none
     /// where it runs by nothing that anybody could change.
-    pub(crate) async fn marks(&self, by: &RunsBy, gate: &Gate) -> Result<Option<[u8; 32]>, Misunderstood> {
+    pub(crate) async fn marks(&self, by: &RunsBy, gate: &Gate) -> Result<Option<Marks>, Misunderstood> {
         if by.is_nothing() {
             return Ok(None);
         }
@@ -88,14 +100,19 @@ impl Database {
             // Others have asked the same meanwhile: hundreds may wait at once.
             let last = self.marked().clone().filter(|last| last.begun >= arrived && last.by == *by);
             if let Some(last) = last {
-                return Ok(last.digest);
+                return Ok(Marks { digest: last.digest, are_changing: false });
             }
             let begun = Instant::now();
-            let rows =
+            let mut rows =
                 self.answer(&mut line, sql::MARKS, &by.parameters().each_ref().map(|p| &**p), gate).await?;
+            let before = rows.len();
+            rows.retain(|row| row != CHANGING);
+            if rows.len() < before {
+                return Ok(Marks { digest: digest(rows), are_changing: true });
+            }
             let digest = digest(rows);
             *self.marked() = Some(Marked { by: by.clone(), begun, digest });
-            Ok(digest)
+            Ok(Marks { digest, are_changing: false })
         };
         let read = timeout(PATIENCE, read).await.unwrap_or_else(|_| {
             Err(Misunderstood::Catalog(format!("nobody has told within {PATIENCE:?} what is defined in it")))

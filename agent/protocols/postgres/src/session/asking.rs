@@ -11,7 +11,7 @@ use std::{
 
 use tidegate_gate::{
     Action, Decision,
-    policy::{Lineage, Shape, Value, Verdict},
+    policy::{self, Lineage, Shape, Value, Verdict},
 };
 
 use super::{
@@ -166,6 +166,7 @@ impl Session {
             self.clear_up(prepared, doubted)?;
         }
         self.redefine(prepared)?;
+        self.settle_definitions(prepared)?;
         let prepared = doubted.as_ref().unwrap_or(prepared);
         let names = self.give(prepared)?;
         let permit = match self.permitted(prepared).await {
@@ -179,7 +180,9 @@ impl Session {
         self.begin_referred(statements);
         let verdict = permit.verdict().clone();
         let was_read = prepared.bound.is_some() && !statements.late;
-        let unread = verdict.masks_columns && doubted.is_none() && !was_read && names_definitions(prepared);
+        // What a person let through is for the definitions of then, as what columns are masked in is.
+        let counts = verdict.masks_columns && doubted.is_none() || verdict.effect == policy::Effect::Hold;
+        let unread = counts && !was_read && names_definitions(prepared);
         let results = Results::new(statements.clone(), Some(verdict.clone()), self.masker());
         let cannot = match verdict.masks_columns.then(|| self.misread(prepared)).flatten() {
             // feature_not_supported

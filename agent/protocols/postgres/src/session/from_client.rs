@@ -145,6 +145,12 @@ impl Session {
                 Stop::Refused(refused) => self.refuse_unread(&refused, size),
             });
         }
+        if let Err(stop) = self.settle_definitions(&prepared) {
+            return Ok(match stop {
+                Stop::Waits => Taken::Wait,
+                Stop::Refused(refused) => self.refuse_unread(&refused, size),
+            });
+        }
         let parameters = match self.parameters(statement, &prepared, header, rest) {
             Ok(Some(parameters)) => parameters,
             Ok(None) => return Ok(Taken::More),
@@ -161,8 +167,10 @@ impl Session {
         };
         let bound = Some(self.changes.moment());
         let depends = asking::names_definitions(&prepared);
-        let unread = depends && !self.reader.is_in_doubt() && self.may_mask_columns(&prepared);
-        let in_doubt = depends && !unread;
+        let is_covered = depends && !self.reader.is_in_doubt();
+        let masks = self.may_mask_columns(&prepared);
+        let unread = is_covered && (masks || bound_by.is_some());
+        let in_doubt = depends && !(is_covered && masks);
         let ran = Arc::default();
         let prepared = Prepared { parameters, bound, bound_by, in_doubt, ran, ..Prepared::clone(&prepared) };
         if prepared.statements.opens_cursors {

@@ -85,8 +85,7 @@ impl Session {
             waits => self.waits.holding = waits.map(Box::new),
         }
         // Nobody is asked about what the server may skip after an error that it still owes.
-        let held =
-            self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == policy::Effect::Hold);
+        let held = self.is_held(prepared);
         if held && !self.owed.is_empty() {
             return Err(Stop::Waits);
         }
@@ -97,6 +96,11 @@ impl Session {
             Decision::Refuse(refusal) => Err(Refused::from(refusal).into()),
             Decision::Hold(hold) => self.hold(hold, prepared).await,
         }
+    }
+
+    /// Whether somebody may have to be asked about it.
+    pub(super) fn is_held(&self, prepared: &Prepared) -> bool {
+        self.gate.foresee(&prepared.shape).is_ok_and(|verdict| verdict.effect == policy::Effect::Hold)
     }
 
     async fn hold(&mut self, hold: Hold, prepared: &Prepared) -> Result<Permit, Stop> {
@@ -119,7 +123,15 @@ impl Session {
     /// nothing to what is held.
     pub(super) async fn marks(&self, prepared: &Prepared) -> Result<Option<[u8; 32]>, Refused> {
         let by = RunsBy::of(&prepared.shape, prepared.statements.ddl);
-        self.database.marks(&by, &self.gate).await.map_err(Refused::from)
+        let marks = self.database.marks(&by, &self.gate).await.map_err(Refused::from)?;
+        // What the session changes itself is bound to an answer by its own text.
+        let is_own = self.changing.is_some() || self.transaction.redefined;
+        if marks.is_some_and(|marks| marks.are_changing) && !is_own {
+            let why = "this needs an approval, and somebody's open transaction changes what it runs by; ask again when that is \
+                       over";
+            return Err(Refused::new("42501", why));
+        }
+        Ok(marks.map(|marks| marks.digest))
     }
 
     /// What exactly would run: the text, what its names stand for, its parameters, and where: in which database, as
@@ -129,7 +141,7 @@ impl Session {
         let veil = self.veil();
         let veil = veil.as_ref();
         let matter = Matter::new(prepared.text.as_bytes())
-            .reading(self.readable(veil, prepared))
+            .reading(self.readable(veil, prepared)?)
             .with("database", self.database.name().as_bytes())
             .with("signed in as", self.user.as_bytes());
         let mut matter = self.since_prepared(self.changes.told(matter, veil)?, prepared)?;
@@ -138,7 +150,7 @@ impl Session {
             if let Known::As(meant) = self.names.known(name.0, &name.1) {
                 names_its_rows(&meant)?;
                 let label = format!("{} stands for", String::from_utf8_lossy(&name.1));
-                let shown = self.readable(veil, &meant);
+                let shown = self.readable(veil, &meant)?;
                 matter = matter.shown_as(label, meant.text.as_bytes(), shown.as_bytes());
                 matter = self.since_prepared(matter, &meant)?;
                 if !meant.types.is_empty() {

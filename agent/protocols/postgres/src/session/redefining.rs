@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
     Session, Turn,
-    asking::recorded,
+    asking::{names_definitions, recorded},
     holding::{Holding, Stop},
     intake::Body,
     names::Prepared,
@@ -140,6 +140,33 @@ impl Session {
         }
         if let Some(Redefining::Failed(why)) = self.waits.redefining.take().map(|redefining| *redefining) {
             return Err(self.refusal(prepared, why));
+        }
+        let (limit, definitions) = (DOUBT.of(self), self.database.definitions().clone());
+        let settled = async move { timeout(limit, definitions.are_settled()).await };
+        let end = async { Ok(settled.await.map_or(End::Unsettled, |()| End::Settled)) };
+        Err(self.wait_for_others(end, false))
+    }
+
+    /// What stands on somebody's yes is sent by definitions that nobody is changing: it waits for the end of a change that others
+    /// have begun, and is refused if that goes on. A session's own change is bound to the answer by itself.
+    pub(super) fn settle_definitions(&mut self, prepared: &Prepared) -> Result<(), Stop> {
+        let was_read = prepared.bound.is_some() && !prepared.statements.late;
+        if !self.reader.is_in_doubt()
+            || was_read
+            || self.changing.is_some()
+            || !names_definitions(prepared)
+            || !self.is_held(prepared)
+        {
+            return Ok(());
+        }
+        match self.waits.redefining.take().map(|redefining| *redefining) {
+            Some(Redefining::Failed(why)) => return Err(self.refusal(prepared, why)),
+            Some(Redefining::Doubts) => {
+                let why = "others are changing definitions, and this needs an approval by those that hold when it runs; ask \
+                           again when they are done";
+                return Err(self.refusal(prepared, Refused::new("42501", why)));
+            }
+            Some(Redefining::Waits(_)) | None => {}
         }
         let (limit, definitions) = (DOUBT.of(self), self.database.definitions().clone());
         let settled = async move { timeout(limit, definitions.are_settled()).await };

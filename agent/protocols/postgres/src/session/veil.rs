@@ -11,7 +11,7 @@ use tidegate_gate::{
     policy::{FieldMasks, Path, Shape, Show, Value},
 };
 
-use super::{Session, asking::recorded, names::Prepared};
+use super::{Session, asking::recorded, names::Prepared, refuse::Refused};
 use crate::sql::{self, Kind, Piece, Place, Tie};
 
 /// What stands for a string that is not shown.
@@ -45,16 +45,21 @@ impl Session {
         Veiled { ties, ..Veiled::over(veil, &prepared.shape) }
     }
 
-    /// A statement's text as approvers may read it.
-    pub(super) fn readable(&self, veil: Option<&Veil>, prepared: &Prepared) -> String {
+    /// A statement's text as approvers may read it. What decides what runs is never hidden from them.
+    pub(super) fn readable(&self, veil: Option<&Veil>, prepared: &Prepared) -> Result<String, Refused> {
+        if veil.is_some_and(|veil| veil.is_touched_by(&prepared.shape)) && holds_code(prepared) {
+            let why = "this needs an approval, and beside what is masked approvers could not be shown the code or setting in \
+                       it; send that by itself";
+            return Err(Refused::new("42501", why));
+        }
         let text = recorded(prepared);
-        match *text == *prepared.text {
+        Ok(match *text == *prepared.text {
             // The gate's own words.
             true if is_function_call(&prepared.shape) => text.into_owned(),
             true => self.veiled(veil, prepared).text(&text),
             // What stands where in it is another matter.
             false => Veiled::over(veil, &prepared.shape).text(&text),
-        }
+        })
     }
 }
 
@@ -114,7 +119,8 @@ impl<'v> Veiled<'v> {
 }
 
 impl Veil {
-    /// Whether it has to do with a masked column, or nobody can say.
+    /// Whether it has to do with a masked column. What can't be followed has, where it touches a table that may hold one; what it
+    /// gives a function that nobody can follow is no column's value by that.
     fn is_touched_by(&self, shape: &Shape) -> bool {
         let named = shape.items.iter().flat_map(|item| &item.fields).filter_map(|field| match field {
             ("columns", Value::Set(columns)) => Some(columns.iter()),
@@ -125,8 +131,9 @@ impl Veil {
             .flatten()
             .chain(outputs.flat_map(|output| &output.sources))
             .chain(shape.influences.iter().chain(&shape.copied).chain(&shape.computed));
-        shape.untraced.is_some()
-            || shape.results.iter().any(|result| result.untraced.is_some())
+        let untraced =
+            shape.untraced.is_some() || shape.results.iter().any(|result| result.untraced.is_some());
+        untraced && shape.touched.iter().any(|table| self.masks.reach(&format!("{table}.")))
             || columns.any(|path| self.masks.show(path).is_some())
     }
 
@@ -153,6 +160,27 @@ impl Veil {
 /// Whether it is a call by oid, which has no text of its own.
 fn is_function_call(shape: &Shape) -> bool {
     shape.items.iter().any(|item| item.fields.contains(&("statement", Value::Word("function-call"))))
+}
+
+/// Whether a string in it is no value but what runs, or how: a body, a program, a setting.
+fn holds_code(prepared: &Prepared) -> bool {
+    const CODE: [&str; 11] = [
+        "do",
+        "create-function",
+        "create-extension",
+        "create-foreign",
+        "execute-text",
+        "copy-program",
+        "copy-file",
+        "load",
+        "set",
+        "set-role",
+        "role",
+    ];
+    let is_code =
+        |field: &(&str, Value)| matches!(field, ("statement", Value::Word(word)) if CODE.contains(word));
+    prepared.statements.computes_settings
+        || prepared.shape.items.iter().any(|item| item.fields.iter().any(is_code))
 }
 
 /// Whether a value stands here. The grammar has a negative number begin with its sign.

@@ -162,7 +162,8 @@ GROUP BY r.name";
 /// Relations bring their rules, triggers, policies, defaults, constraints, partitions and heirs, and the tables that foreign
 /// keys change with them; all of these the functions that they call. What a function in a language that runs statements calls is in
 /// its text alone: with one that no extension brought, all functions, rules, triggers and policies count. What writes an entry
-/// of the catalog anew changes its `xmin`; of relations, whose entries are written for other reasons too, what matters is told.
+/// of the catalog anew changes its `xmin`; of relations, whose entries are written for other reasons too, what matters is told. A row `changing` says that somebody's open
+/// transaction has written one of them anew.
 pub(crate) const MARKS: &str = "\
 WITH RECURSIVE part (class, object) AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, c.oid FROM pg_catalog.pg_class c
@@ -213,13 +214,37 @@ WITH RECURSIVE part (class, object) AS (
   SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND n.nspname NOT LIKE 'pg\\_temp\\_%'
 ), scripted AS (
-  SELECT f.oid, f.xmin FROM pg_catalog.pg_proc f JOIN own ON own.oid = f.pronamespace
+  SELECT f.oid, f.xmin, f.xmax FROM pg_catalog.pg_proc f JOIN own ON own.oid = f.pronamespace
   JOIN pg_catalog.pg_language l ON l.oid = f.prolang AND l.lanname NOT IN ('internal', 'c')
   WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = f.oid AND d.deptype = 'e'
     AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
 ), wide AS (
   SELECT 1 WHERE 'anything' = ANY ($3::pg_catalog.text[]) OR EXISTS (
     SELECT 1 FROM part p JOIN scripted s ON s.oid = p.object WHERE p.class = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+), one (class, oid, xmin, xmax) AS (
+  SELECT p.class, w.oid, w.xmin, w.xmax FROM part p JOIN pg_catalog.pg_rewrite w ON w.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+  UNION ALL SELECT p.class, t.oid, t.xmin, t.xmax FROM part p JOIN pg_catalog.pg_trigger t ON t.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_trigger'::pg_catalog.regclass
+  UNION ALL SELECT p.class, o.oid, o.xmin, o.xmax FROM part p JOIN pg_catalog.pg_policy o ON o.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_policy'::pg_catalog.regclass
+  UNION ALL SELECT p.class, a.oid, a.xmin, a.xmax FROM part p JOIN pg_catalog.pg_attrdef a ON a.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+  UNION ALL SELECT p.class, k.oid, k.xmin, k.xmax FROM part p JOIN pg_catalog.pg_constraint k ON k.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+  UNION ALL SELECT p.class, o.oid, o.xmin, o.xmax FROM part p JOIN pg_catalog.pg_operator o ON o.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  UNION ALL SELECT p.class, e.oid, e.xmin, e.xmax FROM part p JOIN pg_catalog.pg_event_trigger e ON e.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass
+  UNION ALL SELECT p.class, f.oid, f.xmin, f.xmax FROM part p JOIN pg_catalog.pg_proc f ON f.oid = p.object
+  WHERE p.class = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, s.oid, s.xmin, s.xmax FROM wide CROSS JOIN scripted s
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.xmin, w.xmax FROM wide
+  CROSS JOIN pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class JOIN own ON own.oid = c.relnamespace
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, t.xmin, t.xmax FROM wide
+  CROSS JOIN pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN own ON own.oid = c.relnamespace
+  WHERE NOT t.tgisinternal
+  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, o.oid, o.xmin, o.xmax FROM wide CROSS JOIN pg_catalog.pg_policy o
 )
 SELECT pg_catalog.json_build_array('relation', c.oid::pg_catalog.int8, n.nspname, c.relname, c.relkind,
   c.relowner::pg_catalog.int8, c.relrowsecurity, c.relforcerowsecurity, CASE WHEN c.relkind = 'v' THEN c.reloptions END,
@@ -230,31 +255,10 @@ FROM part p JOIN pg_catalog.pg_class c ON c.oid = p.object JOIN pg_catalog.pg_na
 WHERE p.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind NOT IN ('i', 'I')
 UNION ALL
 SELECT pg_catalog.json_build_array(one.class::pg_catalog.int8, one.oid::pg_catalog.int8, one.xmin::pg_catalog.text)::pg_catalog.text
-FROM (
-  SELECT p.class, w.oid, w.xmin FROM part p JOIN pg_catalog.pg_rewrite w ON w.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-  UNION ALL SELECT p.class, t.oid, t.xmin FROM part p JOIN pg_catalog.pg_trigger t ON t.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_trigger'::pg_catalog.regclass
-  UNION ALL SELECT p.class, o.oid, o.xmin FROM part p JOIN pg_catalog.pg_policy o ON o.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_policy'::pg_catalog.regclass
-  UNION ALL SELECT p.class, a.oid, a.xmin FROM part p JOIN pg_catalog.pg_attrdef a ON a.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
-  UNION ALL SELECT p.class, k.oid, k.xmin FROM part p JOIN pg_catalog.pg_constraint k ON k.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass
-  UNION ALL SELECT p.class, o.oid, o.xmin FROM part p JOIN pg_catalog.pg_operator o ON o.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_operator'::pg_catalog.regclass
-  UNION ALL SELECT p.class, e.oid, e.xmin FROM part p JOIN pg_catalog.pg_event_trigger e ON e.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_event_trigger'::pg_catalog.regclass
-  UNION ALL SELECT p.class, f.oid, f.xmin FROM part p JOIN pg_catalog.pg_proc f ON f.oid = p.object
-  WHERE p.class = 'pg_catalog.pg_proc'::pg_catalog.regclass
-  UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, s.oid, s.xmin FROM wide CROSS JOIN scripted s
-  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.xmin FROM wide
-  CROSS JOIN pg_catalog.pg_rewrite w JOIN pg_catalog.pg_class c ON c.oid = w.ev_class JOIN own ON own.oid = c.relnamespace
-  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, t.xmin FROM wide
-  CROSS JOIN pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN own ON own.oid = c.relnamespace
-  WHERE NOT t.tgisinternal
-  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, o.oid, o.xmin FROM wide CROSS JOIN pg_catalog.pg_policy o
-) one (class, oid, xmin)";
+FROM one
+UNION ALL
+SELECT 'changing' WHERE EXISTS (SELECT 1 FROM one JOIN pg_catalog.pg_locks l ON l.transactionid = one.xmax
+  WHERE l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock')";
 
 /// Names as a `text[]` in PostgreSQL's text format, for `$1`.
 pub(crate) fn names_parameter<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> String {

@@ -321,6 +321,47 @@ async fn what_was_bound_by_other_definitions_than_approvers_would_be_asked_about
     stage.leaves().await;
 }
 
+const VIEW: &str = "create view v as select id from customers";
+
+/// No column is masked for whoever asks.
+async fn unmasked() -> Stage {
+    let theirs = "  - {name: theirs, subjects: [others], resources: [it], allow: [{statement: select}], masks: [cards]}\n";
+    let bundle = holding().replace("users: [\"0\"]}", "users: [\"0\"]}\n  others: {users: [\"4242\"]}");
+    Stage::open_under(&bundle.replace("    masks: [cards]\n", theirs)).await
+}
+
+#[tokio::test]
+async fn nobody_is_asked_while_others_change_definitions_and_what_was_answered_waits_for_them() {
+    let mut stage = unmasked().await;
+    let mut other = stage.beside().await;
+    other.sends(&query(VIEW)).await;
+    stage.say(&query(DELETE)).await;
+    assert_eq!(next_message(&mut stage.rig.client).await.0, b'N', "it waits for the change's end");
+    assert_eq!(stage.rig.people.asked(), 0);
+    other.answers(&[complete("CREATE VIEW"), ready()].concat()).await;
+    told(&mut stage, 1).await;
+    other.sends(&query(VIEW)).await;
+    stage.rig.people.approve("q1");
+    assert_eq!(next_message(&mut stage.rig.client).await.0, b'N', "a yes is for the definitions of then");
+    other.answers(&[complete("CREATE VIEW"), ready()].concat()).await;
+    stage.server_gets(&query(DELETE)).await;
+}
+
+#[tokio::test]
+async fn others_change_no_definitions_before_the_server_has_read_what_a_person_let_through() {
+    let mut stage = unmasked().await;
+    let mut other = stage.beside().await;
+    stage.say(&query(DELETE)).await;
+    told(&mut stage, 1).await;
+    stage.rig.people.approve("q1");
+    stage.server_gets(&query(DELETE)).await;
+    other.client.write_all(&query(VIEW)).await.unwrap();
+    assert_eq!(next_message(&mut other.client).await.0, b'N', "it waits until the other's is read");
+    stage.answer(&[complete("DELETE 1"), ready()].concat()).await;
+    stage.client_gets(&[complete("DELETE 1"), ready()].concat()).await;
+    other.server_gets(&query(VIEW)).await;
+}
+
 #[tokio::test]
 async fn a_prepare_that_is_held_itself_goes_on_after_a_yes() {
     let bundle = holding().replace("{statement: delete, table: public.customers}", "{statement: prepare}");

@@ -144,15 +144,15 @@ fn call(oid: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn approvers_of_a_call_by_oid_read_which_function_it_is_and_what_it_is_given() {
-    // A function may do anything with what it is given, with a column too that is masked for somebody.
+    // A column that is masked for somebody makes nothing of what it is given one of that column's values.
     let of_others = "  - name: hide\n    subjects: [other]\n    resources: [it]\n    masks: [cards]\n";
-    for (masks, given) in [("", ["7", "old"]), (of_others, ["[masked]", "[masked]"])] {
+    for masks in ["", of_others] {
         let mut stage = Stage::open_under(&calls_are_held(masks)).await;
         let call = call(FUNCTIONS_OID);
         stage.say(&call).await;
         let question = told(&mut stage, 1).await;
         assert_eq!(question.text, "function call, oid 16400: public.remove(id integer, reason text)");
-        for (label, shown) in ["$1 (int4)", "$2 (text)"].into_iter().zip(given) {
+        for (label, shown) in ["$1 (int4)", "$2 (text)"].into_iter().zip(["7", "old"]) {
             assert!(question.particulars.contains(&(label.into(), shown.into())), "{question:?}");
         }
         stage.rig.people.approve("q1");

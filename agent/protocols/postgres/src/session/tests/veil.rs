@@ -62,6 +62,23 @@ async fn a_value_that_is_tied_to_a_masked_column_is_shown_by_its_mask_and_others
 }
 
 #[tokio::test]
+async fn nobody_hides_what_runs_beside_what_is_masked() {
+    for text in [
+        "delete from customers where card = 'x'; do $$begin delete from customers; end$$",
+        "set search_path = 'elsewhere'; delete from customers where card = 'x'",
+    ] {
+        let bundle = holding().replace("{statement: delete,", "{statement: [delete, do],");
+        let bundle = bundle.replace("hold: [", "hold: [{statement: do}, ");
+        let mut stage = Stage::open_under(&bundle).await;
+        stage.say(&query(text)).await;
+        stage.server_gets(&query("refused_by_tidegate")).await;
+        stage.answer(&[error("42601"), ready()].concat()).await;
+        stage.client_gets_error("42501").await;
+        assert_eq!(stage.rig.people.asked(), 0, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_parameter_that_is_tied_to_a_masked_column_is_shown_by_its_mask_and_an_answer_is_for_its_bytes() {
     let mut exact = Vec::new();
     for card in [CARD, "4012888888881111"] {

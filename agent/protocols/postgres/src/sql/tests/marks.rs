@@ -1,5 +1,10 @@
 //! What tells that others have defined something anew, against a real server.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+};
+
 use super::{
     super::{MARKS, names_parameter},
     server::{asked, run},
@@ -117,6 +122,42 @@ fn what_defines_nothing_that_it_runs_by_leaves_its_marks() {
     ] {
         assert!(!changes(relation, "", by), "{relation}: {by}");
     }
+}
+
+/// Somebody who has done this in a transaction that stays open until they are gone.
+fn in_a_transaction(does: &str) -> Child {
+    let psql = Command::new("psql")
+        .args(["-Xq", "-v", "ON_ERROR_STOP=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut psql = psql.expect("psql runs");
+    writeln!(psql.stdin.as_mut().unwrap(), "begin; {does};\n\\echo done").unwrap();
+    let mut line = String::new();
+    BufReader::new(psql.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "done\n");
+    psql
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: PGHOST, PGPORT and PGUSER of an empty server"]
+fn what_an_open_transaction_defines_anew_is_told() {
+    let _shop = Shop::create();
+    let is_changing = |relation| marks(relation, "", &[]).contains(&"changing".to_owned());
+    for does in [
+        "create or replace function marked.audit() returns trigger language plpgsql as 'begin return null; end'",
+        "savepoint s; create or replace function marked.other() returns int language sql as 'select 2'",
+        "drop trigger t on marked.audited",
+    ] {
+        assert!(!is_changing("marked.audited"), "before {does}");
+        let mut other = in_a_transaction(does);
+        assert!(is_changing("marked.audited"), "{does}");
+        assert!(!is_changing("marked.apart"), "{does}");
+        drop(other.stdin.take());
+        other.wait().unwrap();
+    }
+    // What came to nothing leaves its trace in the row.
+    assert!(!is_changing("marked.audited"));
 }
 
 #[test]
