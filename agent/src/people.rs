@@ -1,6 +1,6 @@
 //! Where people are asked and answer: the desk, those that are told of it, the page, and the socket for every account.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use tidegate_approvals::{
     Audience, Clock, Desk, Limits,
@@ -82,9 +82,7 @@ async fn open(config: &Config, credentials: &Arc<Files>, host: &str) -> Result<D
     let hooks = config.approvals.webhooks.iter().map(|hook| (hook.0.name.clone(), hook.0.events.clone()));
     let page = config.approvals.web.as_ref().map(|web| format!("{}approvals/", web.url).into());
     let audience = Audience { hooks: hooks.collect(), page };
-    let file = config.state.join("approvals.clock");
-    let clock = Clock::steady(file.clone());
-    let clock = clock.map_err(|error| Error::Approvals(format!("{}: {error}", file.display())))?;
+    let clock = Clock::steady(config.state.join("approvals.clock"));
     Ok(Desk::open_by(clock, host, store, limits, audience))
 }
 
@@ -146,16 +144,19 @@ async fn page(
     };
     let server = Server::bind(web.listen, tls).await;
     let server = server.map_err(|error| Error::Listen { address: web.listen, error })?;
-    let logins = Arc::new(Browsers { registry: registry.clone(), application });
+    let require = web.api.as_ref().map(|api| api.require.clone()).unwrap_or_default();
+    let logins = Arc::new(Browsers { registry: registry.clone(), application, require });
     let pages =
         Pages::new(desk.clone(), logins, &web.url).ok_or_else(|| failed(&"there is no randomness"))?;
-    Ok(Some((server, pages)))
+    Ok(Some((server, if web.api.is_some() { pages.with_api() } else { pages })))
 }
 
 /// People who log in by browser.
 struct Browsers {
     registry: Registry,
     application: Application,
+    /// Claims of tokens that programs bear.
+    require: BTreeMap<String, String>,
 }
 
 impl Logins for Browsers {
@@ -180,7 +181,7 @@ impl Logins for Browsers {
 
     fn bearer<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Login, String>> {
         Box::pin(async move {
-            let borne = self.registry.borne(&self.application, token).await;
+            let borne = self.registry.borne(&self.application, token, &self.require).await;
             borne.map(|let_in| self.login(let_in)).map_err(|defect| defect.to_string())
         })
     }

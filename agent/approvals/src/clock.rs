@@ -1,7 +1,9 @@
 //! What tells a desk the time.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,40 +12,76 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// By how much it is told that it is ahead of the system's clock.
-const AHEAD: Duration = Duration::from_secs(2);
+/// By how much it is told that it is another than the system's clock.
+const APART: Duration = Duration::from_secs(2);
+
+/// How far ahead is a leap.
+const LEAP: Duration = Duration::from_secs(60);
+/// For how long a leap must stand, and how long after its beginning a clock may still be set right.
+const SETTLED: Duration = Duration::from_secs(600);
 
 /// What tells the time.
 #[derive(Clone)]
 pub struct Clock {
     now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Where the latest time is kept that it has shown.
-    kept: Option<Arc<Path>>,
+    kept: Option<Kept>,
 }
 
-/// A clock that nobody sets back.
+/// Where the latest time is kept, and since when there is one.
+#[derive(Clone)]
+struct Kept {
+    file: Arc<Path>,
+    since: std::time::Instant,
+}
+
+/// A clock that nobody sets back, and that follows a leap ahead only once that has stood for a while: a machine may begin with any
+/// time, and have the right one a moment later.
 struct Steady<W, P> {
     wall: W,
-    /// How much time has passed since some moment, whatever the wall's clock says.
+    /// How much time has passed since it began, whatever the wall's clock says.
     passed: P,
+    /// What it begins with at the least.
+    mark: Timestamp,
+    state: Mutex<State>,
+}
+
+struct State {
     /// What it showed last, and when.
-    shown: Mutex<(Timestamp, Duration)>,
+    last: Timestamp,
+    then: Duration,
+    /// Since when the wall's clock is far ahead.
+    ahead_since: Option<Duration>,
 }
 
 impl<W: Fn() -> Timestamp, P: Fn() -> Duration> Steady<W, P> {
     fn new(wall: W, passed: P, mark: Option<Timestamp>) -> Self {
-        let shown = Mutex::new((mark.unwrap_or(Timestamp::MIN), passed()));
-        Self { wall, passed, shown }
+        let mark = mark.unwrap_or(Timestamp::MIN);
+        let state = Mutex::new(State { last: mark, then: Duration::ZERO, ahead_since: None });
+        Self { wall, passed, mark, state }
     }
 
     fn now(&self) -> Timestamp {
         let (wall, passed) = ((self.wall)(), (self.passed)());
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, then) = *shown;
-        let least = last.checked_add(passed.saturating_sub(then)).unwrap_or(Timestamp::MAX);
-        *shown = (wall.max(least), passed.max(then));
-        shown.0
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let least = match passed < SETTLED {
+            true => later(self.mark, passed),
+            false => later(state.last, passed.saturating_sub(state.then)),
+        };
+        let leaps = passed >= SETTLED && wall > later(least, LEAP);
+        let since = if leaps { *state.ahead_since.get_or_insert(passed) } else { passed };
+        let is_early = leaps && passed.saturating_sub(since) < SETTLED;
+        if !is_early {
+            state.ahead_since = None;
+        }
+        state.last = if is_early { least } else { wall.max(least) };
+        state.then = passed;
+        state.last
     }
+}
+
+fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 impl Clock {
@@ -53,20 +91,23 @@ impl Clock {
     }
 
     /// The system's, unless that is set back: then time goes on from where it was, so that nothing lasts longer than it was said
-    /// to. The latest time is kept in this file, once a minute, and counts after a restart as well.
-    ///
-    /// # Errors
-    ///
-    /// The file can't be read, or is none of ours.
-    pub fn steady(file: PathBuf) -> io::Result<Self> {
-        let mark = match fs::read_to_string(&file) {
-            Ok(text) => Some(mark(&text).ok_or_else(|| io::Error::other("it holds no time"))?),
+    /// to. The latest time is kept in this file, once a minute, and counts after a restart as well; one that can't be read is told,
+    /// and counts as none.
+    pub fn steady(file: PathBuf) -> Self {
+        let read = fs::read_to_string(&file);
+        let known = match read.map(|text| mark(&text)) {
+            Ok(Some(known)) => Some(known),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+            unreadable => {
+                let why =
+                    unreadable.err().map_or_else(|| "it holds no time".to_owned(), |error| error.to_string());
+                tracing::error!(file = %file.display(), why, "the latest time that was shown is not known");
+                None
+            }
         };
         let since = std::time::Instant::now();
-        let steady = Steady::new(Timestamp::now, move || since.elapsed(), mark);
-        Ok(Self { now: Arc::new(move || steady.now()), kept: Some(file.into()) })
+        let steady = Steady::new(Timestamp::now, move || since.elapsed(), known);
+        Self { now: Arc::new(move || steady.now()), kept: Some(Kept { file: file.into(), since }) }
     }
 
     /// What it shows.
@@ -80,23 +121,35 @@ impl Clock {
         Instant::now() + left
     }
 
-    /// Keeps the latest time, and tells if it isn't the system's.
+    /// Keeps the latest time once it has settled, and tells if it isn't the system's. To be called where it may wait for a disk.
     pub(crate) fn keep(&self) {
-        let Some(kept) = &self.kept else { return };
-        let now = self.now();
-        let ahead = Duration::try_from(now.duration_since(Timestamp::now())).unwrap_or_default();
-        if ahead > AHEAD {
+        let Some(Kept { file, since }) = &self.kept else { return };
+        let (now, wall) = (self.now(), Timestamp::now());
+        let apart = now.duration_since(wall).unsigned_abs();
+        if apart > APART {
             tracing::warn!(
-                ?ahead,
-                "the system's clock was set back: questions and yeses go by the time that it showed before"
+                ?apart,
+                "questions and yeses go by another time than the system's clock, which was set"
             );
         }
-        let unfinished = kept.with_extension("new");
-        let written = fs::write(&unfinished, now.as_millisecond().to_string());
-        if let Err(error) = written.and_then(|()| fs::rename(&unfinished, kept)) {
-            tracing::warn!(file = %kept.display(), %error, "the latest time is not kept");
+        if since.elapsed() < SETTLED {
+            return;
+        }
+        if let Err(error) = write(file, now) {
+            tracing::warn!(file = %file.display(), %error, "the latest time is not kept");
         }
     }
+}
+
+/// Whole, or not at all.
+fn write(path: &Path, time: Timestamp) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(time.as_millisecond().to_string().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
 
 fn mark(text: &str) -> Option<Timestamp> {
@@ -120,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_on_from_where_it_was_when_the_clock_is_set_back_and_follows_one_that_is_set_ahead() {
+    fn time_goes_on_from_where_it_was_when_the_clock_is_set_back_and_follows_what_stands_ahead() {
         let (wall, passed) = (AtomicI64::new(1_000), AtomicU64::new(0));
         let clock = Steady::new(
             || at(wall.load(Relaxed)),
@@ -132,28 +185,32 @@ mod tests {
             passed.fetch_add(passes, Relaxed);
             clock.now()
         };
-        assert_eq!(after(1_000, 0), at(1_000));
-        assert_eq!(after(1_010, 10), at(1_010));
-        assert_eq!(after(10, 5), at(1_015), "set back");
-        assert_eq!(after(70, 60), at(1_075));
-        assert_eq!(after(5_000, 1), at(5_000), "set ahead");
+        assert_eq!(after(900_000, 0), at(900_000), "it begins with any time");
+        assert_eq!(after(1_001, 1), at(1_001), "which is set right");
+        assert_eq!(after(10, 1), at(902), "but not before what was shown by an earlier one");
+        assert_eq!(after(1_005, 3), at(1_005));
+        assert_eq!(after(1_600, 595), at(1_600));
+        assert_eq!(after(10, 5), at(1_605), "set back");
+        assert_eq!(after(70, 60), at(1_665));
+        assert_eq!(after(900_000, 1), at(1_666), "ahead for a moment");
+        assert_eq!(after(1_667, 1), at(1_667), "and right again");
+        assert_eq!(after(5_000, 1), at(1_668), "ahead for long");
+        assert_eq!(after(5_300, 300), at(1_968));
+        assert_eq!(after(5_600, 300), at(5_600));
     }
 
     #[test]
     fn a_clock_that_is_set_back_between_two_agents_begins_where_the_first_one_left_off() {
-        let directory = std::env::temp_dir().join(format!("tidegate-clock-{}", std::process::id()));
-        fs::create_dir(&directory).unwrap();
-        let file = directory.join("approvals.clock");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("approvals.clock");
         let ahead = Timestamp::now() + Duration::from_secs(3_600);
-        fs::write(&file, ahead.as_millisecond().to_string()).unwrap();
-        let clock = Clock::steady(file.clone()).unwrap();
+        write(&file, ahead).unwrap();
+        let clock = Clock::steady(file.clone());
         assert!(clock.now().as_millisecond() >= ahead.as_millisecond());
-        clock.keep();
-        assert!(mark(&fs::read_to_string(&file).unwrap()).unwrap().as_second() >= ahead.as_second());
-        fs::write(&file, "soon").unwrap();
-        assert!(Clock::steady(file.clone()).is_err());
-        fs::remove_file(&file).unwrap();
-        assert!(Clock::steady(file).is_ok());
-        fs::remove_dir(&directory).unwrap();
+        for unreadable in ["", "soon"] {
+            fs::write(&file, unreadable).unwrap();
+            let apart = Clock::steady(file.clone()).now().duration_since(Timestamp::now());
+            assert!(apart.as_secs().abs() < 60, "{unreadable:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Logging people in at a browser: the authorization code grant (OpenID Connect Core 1.0, section 3.1) with PKCE
 //! (RFC 7636).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 use tidegate_gate::Secret;
@@ -107,11 +107,42 @@ impl Registry {
         Ok((verified.identity, Terms(known.issuer.clone())))
     }
 
-    /// Who an ID token is of that this application was given within the last half hour, by whatever grant.
-    pub async fn borne(&self, application: &Application, token: &str) -> Result<(Identity, Terms), Defect> {
+    /// Who an ID token is of that this application was given within the last half hour, by whatever grant, and that has these
+    /// claims, `*` for any value.
+    ///
+    /// Nothing ties it to a login here, so it must be clear that the issuer gave it for this: the client is for nothing else, and
+    /// what an issuer lets its jobs have for an audience of their own choosing must lack a claim.
+    pub async fn borne(
+        &self,
+        application: &Application,
+        token: &str,
+        require: &BTreeMap<String, String>,
+    ) -> Result<(Identity, Terms), Defect> {
         let known = self.of_application(application)?;
+        let client = &application.client;
+        let issuers = self.inner.issuers();
+        let mut same =
+            issuers.iter().map(|other| &other.issuer).filter(|other| other.url == known.issuer.url);
+        let is_others = |issuer: &Arc<Issuer>| {
+            issuer.audience == *client || issuer.login().is_some_and(|(login, _)| login == client)
+        };
+        if same.any(is_others) {
+            let why = "tokens of jobs or of `tidegate login` are for the same client, so none is taken here";
+            return Err(Defect::NotTaken(why.into()));
+        }
         let verified = self.inner.verify(&known, token.as_bytes(), &application.client).await?;
-        let given = moment(&Token::parse(token.as_bytes())?.claims, "iat")?;
+        let claims = Token::parse(token.as_bytes())?.claims;
+        if claims.get("azp").is_some_and(|party| party.as_str() != Some(&**client)) {
+            return Err(Defect::Claim("azp", "this client"));
+        }
+        let is_met = |(name, wanted): &(&String, &String)| {
+            let claim = claims.get(name.as_str()).filter(|claim| !claim.is_null());
+            claim.is_some_and(|claim| *wanted == "*" || claim.as_str() == Some(wanted))
+        };
+        if let Some((name, _)) = require.iter().find(|required| !is_met(required)) {
+            return Err(Defect::Required(name.clone()));
+        }
+        let given = moment(&claims, "iat")?;
         match given.is_some_and(|given| now().saturating_sub(given) <= BORNE) {
             true => Ok((verified.identity, Terms(known.issuer.clone()))),
             false => Err(Defect::Claim("iat", "within the last half hour")),

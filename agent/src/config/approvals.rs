@@ -1,6 +1,11 @@
 //! Where people are asked, and who is told of it.
 
-use std::{collections::HashSet, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use tidegate_approvals::{
@@ -44,8 +49,18 @@ pub(crate) struct Web {
     pub(crate) client_secret: Option<Arc<str>>,
     /// What to ask for beside `openid`.
     pub(crate) scopes: Vec<Arc<str>>,
+    /// What the tokens of programs must have that answer there; none: they don't.
+    pub(crate) api: Option<Api>,
     /// The credential whose certificate and key it serves with; none: what stands before it on this host does that.
     pub(crate) tls: Option<Arc<str>>,
+}
+
+/// Programs that answer on the page's listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Api {
+    /// Claims of the tokens that they bear, `*` for any value.
+    pub(crate) require: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +73,7 @@ struct RawWeb {
     client_secret: Option<Arc<str>>,
     #[serde(default)]
     scopes: Vec<Arc<str>>,
+    api: Option<Api>,
     tls: Option<Arc<str>>,
 }
 
@@ -65,7 +81,7 @@ impl TryFrom<RawWeb> for Web {
     type Error = String;
 
     fn try_from(raw: RawWeb) -> Result<Self, String> {
-        let RawWeb { listen, url, issuer, client, client_secret, scopes, tls } = raw;
+        let RawWeb { listen, url, issuer, client, client_secret, scopes, api, tls } = raw;
         let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         if url.scheme() != "https" || !bare || !url.username().is_empty() || url.password().is_some() {
             return Err("`url` is https://HOST or https://HOST:PORT, and nothing behind it".into());
@@ -75,7 +91,13 @@ impl TryFrom<RawWeb> for Web {
                 "without `tls` it listens on loopback only, for a proxy on this host that has TLS".into()
             );
         }
-        Ok(Self { listen, url, issuer, client, client_secret, scopes, tls })
+        if api.as_ref().is_some_and(|api| api.require.is_empty()) {
+            return Err(
+                "`api` needs `require`: a claim that the issuer's tokens for this client have and no others"
+                    .into(),
+            );
+        }
+        Ok(Self { listen, url, issuer, client, client_secret, scopes, api, tls })
     }
 }
 

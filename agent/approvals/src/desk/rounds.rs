@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 
 use super::state::Inner;
 use crate::{
@@ -95,7 +95,9 @@ async fn look_back(desk: &Inner) {
 pub(super) async fn tidy(desk: Weak<Inner>) {
     loop {
         let Some(inner) = desk.upgrade() else { return };
-        inner.clock.keep();
+        let clock = inner.clock.clone();
+        // Nobody waits for the disk.
+        drop(spawn_blocking(move || clock.keep()));
         let now = inner.clock.now();
         let before = now.checked_sub(KEPT).unwrap_or(Timestamp::MIN);
         if let Err(error) = inner.store.forget(&inner.host, now, before, KEPT_OF_ACCOUNT).await {

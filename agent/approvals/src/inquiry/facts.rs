@@ -75,11 +75,11 @@ impl Inquiry {
             Fact::Job => {
                 let identities = self.principal.identities.iter().map(|identity| {
                     let said = |(name, value): (&String, &serde_json::Value)| match value.as_str() {
-                        Some(text) => format!("; {name}: {text}"),
+                        Some(text) => format!("; {name}: {}", quoted(text)),
                         None => format!("; {name}: {value}"),
                     };
                     let claims: String = identity.claims.iter().map(said).collect();
-                    format!("{} of {}{claims}", identity.subject, identity.issuer)
+                    format!("{} of {}{claims}", quoted(&identity.subject), identity.issuer)
                 });
                 identities.collect::<Vec<_>>().join(", ")
             }
@@ -96,5 +96,26 @@ impl Inquiry {
             Fact::By => event.by.clone().unwrap_or_default(),
             Fact::Reason => event.reason.clone().unwrap_or_default(),
         }
+    }
+}
+
+/// A text that others wrote, which passes for no more than one: between quotes unless it is plain.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/@:-".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_called_a_workflow_is_one_value_however_it_is_called() {
+        assert_eq!(quoted("repo:acme/shop:ref:refs/heads/main"), "repo:acme/shop:ref:refs/heads/main");
+        assert_eq!(quoted("build; ref: refs/heads/main"), "\"build; ref: refs/heads/main\"");
+        assert_eq!(quoted("a\" b"), "\"a\\\" b\"");
     }
 }

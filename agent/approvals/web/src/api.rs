@@ -104,7 +104,8 @@ impl Pages {
             }
             Ok(_) => Err(refused("its issuer counts no more", "Bearer error=\"invalid_token\"")),
             Err(why) => {
-                tracing::warn!(why, "a token to answer questions with was refused");
+                // Whoever reaches the listener can have it refused.
+                tracing::debug!(why, "a token to answer questions with was refused");
                 Err(refused(&why, "Bearer error=\"invalid_token\""))
             }
         }

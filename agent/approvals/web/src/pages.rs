@@ -45,6 +45,8 @@ const HEADERS: [(HeaderName, &str); 6] = [
 pub struct Pages {
     pub(crate) desk: Desk,
     pub(crate) logins: Arc<dyn Logins>,
+    /// Whether programs may answer, too.
+    api: bool,
     origin: String,
     keys: Keys,
     sessions: Sessions,
@@ -62,7 +64,12 @@ impl Pages {
     /// Pages that browsers reach at this URL. None without randomness.
     pub fn new(desk: Desk, logins: Arc<dyn Logins>, url: &Url) -> Option<Self> {
         let origin = url.origin().ascii_serialization();
-        Some(Self { desk, logins, origin, keys: Keys::new()?, sessions: Sessions::default() })
+        Some(Self { desk, logins, api: false, origin, keys: Keys::new()?, sessions: Sessions::default() })
+    }
+
+    /// The same, for programs that bear a token, too.
+    pub fn with_api(self) -> Self {
+        Self { api: true, ..self }
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
@@ -70,7 +77,9 @@ impl Pages {
         let headers = &head.headers;
         let path: Vec<&str> = head.uri.path().split('/').skip(1).collect();
         let mut answer = match (&head.method, &path[..]) {
-            (method, ["api", "approvals", rest @ ..]) => self.api((method, headers), rest, body).await,
+            (method, ["api", "approvals", rest @ ..]) if self.api => {
+                self.api((method, headers), rest, body).await
+            }
             (&Method::GET, ["style.css"]) => style(),
             (&Method::GET, ["approvals", id]) if is_id(id) => self.look(headers, id).await,
             (&Method::GET, ["callback"]) => {

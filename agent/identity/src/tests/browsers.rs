@@ -72,31 +72,54 @@ async fn who_comes_back_with_the_code_of_this_login_is_known_as_long_as_the_bund
     assert!(!world.registry.stands(&terms));
 }
 
+/// A client that is for nothing but the page.
+const PAGE: &str = "page-client";
+
+/// Whose token of these claims is borne, where the issuer's must have `amr`.
+async fn borne(world: &World, claims: &Value) -> Result<Identity, Defect> {
+    let (token, require) = (world.signer.sign(claims), [("amr".to_owned(), "*".to_owned())].into());
+    let page = Application { client: PAGE.into(), ..application() };
+    world.registry.borne(&page, &token, &require).await.map(|(identity, _)| identity)
+}
+
 #[tokio::test]
-async fn a_token_that_is_borne_counts_if_this_client_was_given_it_lately() {
+async fn a_token_that_is_borne_counts_if_it_was_given_lately_for_this_and_nothing_else() {
     let world = World::new().await;
-    let borne = async |claims: &Value| {
-        let token = world.signer.sign(claims);
-        world.registry.borne(&application(), &token).await.map(|(identity, _)| identity.subject)
-    };
-    let sound = sound(&world);
-    assert_eq!(&*borne(&sound).await.unwrap(), "alice");
+    let mut sound = sound(&world);
+    (sound["aud"], sound["amr"]) = (json!(PAGE), json!(["pwd"]));
+    assert_eq!(&*borne(&world, &sound).await.unwrap().subject, "alice");
     let with = |name: &str, value: Value| {
         let mut claims = sound.clone();
         claims[name] = value;
         claims
     };
     for (claims, refused) in [
-        (with("aud", json!("another")), Defect::Audience(CLIENT.into())),
+        (with("aud", json!("another")), Defect::Audience(PAGE.into())),
         (with("iat", json!(now() - 1_860)), Defect::Claim("iat", "within the last half hour")),
         (with("iss", json!("https://evil.example")), Defect::Issuer(world.stub.url.clone())),
+        (with("azp", json!("a-job")), Defect::Claim("azp", "this client")),
+        (with("amr", json!(null)), Defect::Required("amr".into())),
     ] {
-        assert_eq!(borne(&claims).await.unwrap_err(), refused);
+        assert_eq!(borne(&world, &claims).await.unwrap_err(), refused);
     }
-    let token = world.signer.sign(&sound);
-    let forged = format!("{}x", token.split_at(token.len() - 2).0);
-    assert!(world.registry.borne(&application(), &forged).await.is_err());
-    assert!(world.registry.borne(&application(), "").await.is_err());
+    let forged = format!("{}x", world.signer.sign(&sound));
+    let page = Application { client: PAGE.into(), ..application() };
+    for text in [&*forged, ""] {
+        assert!(world.registry.borne(&page, text, &[].into()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_borne_for_a_client_that_logins_or_jobs_have_tokens_of() {
+    let world = World::new().await;
+    let sound = sound(&world);
+    for client in [CLIENT, &*world.issuer.audience] {
+        let mut claims = sound.clone();
+        claims["aud"] = json!(client);
+        let application = Application { client: client.into(), ..application() };
+        let borne = world.registry.borne(&application, &world.signer.sign(&claims), &[].into()).await;
+        assert!(matches!(borne, Err(Defect::NotTaken(_))), "{client}");
+    }
 }
 
 #[tokio::test]

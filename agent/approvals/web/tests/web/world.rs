@@ -103,7 +103,7 @@ impl World {
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
         let address = server.address().unwrap();
         let logins = Arc::new(Issuer::default());
-        let pages = Pages::new(desk.clone(), logins, &ORIGIN.parse().unwrap()).unwrap();
+        let pages = Pages::new(desk.clone(), logins, &ORIGIN.parse().unwrap()).unwrap().with_api();
         let serving = tokio::spawn(server.run(pages));
         Self { desk, address, serving, asked: AtomicU8::new(0), _directory: directory }
     }
