@@ -30,6 +30,8 @@ use crate::{listener::Kept, notify};
 /// What the manager knows them by, by turns: the later ones are there before the earlier go.
 const ONE: &str = "identities-1";
 const OTHER: &str = "identities-2";
+/// What the manager must keep: these, and the listeners.
+const PLACES: u32 = 4;
 /// The shortest pause between two times, and how much longer than a time it is: many identities take long to write.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGER: u32 = 20;
@@ -81,6 +83,15 @@ impl Keeper {
 
     /// Keeps them at each change, until dropped.
     pub(crate) async fn run(keeper: Arc<Mutex<Self>>) {
+        let places = notify::places();
+        if places < PLACES {
+            tracing::warn!(
+                places,
+                needed = PLACES,
+                "the service manager keeps too few descriptors for identities to outlive this agent: install this version's unit \
+                 (FileDescriptorStoreMax=), `systemctl daemon-reload`"
+            );
+        }
         let mut changes = keeper.lock().await.registry.changes();
         loop {
             let began = Instant::now();

@@ -30,6 +30,13 @@ const TRIES: usize = 16;
 /// What the service manager kept from an earlier agent, by name.
 pub(crate) type Kept = Vec<(String, OwnedFd)>;
 
+/// Where kept listeners are.
+pub(crate) fn addresses(kept: &Kept) -> Vec<(String, SocketAddr)> {
+    let address =
+        |descriptor: &OwnedFd| std::net::TcpListener::from(descriptor.try_clone().ok()?).local_addr().ok();
+    kept.iter().filter_map(|(name, descriptor)| Some((name.clone(), address(descriptor)?))).collect()
+}
+
 /// The listeners.
 pub(crate) struct Listeners {
     v4: TcpListener,
@@ -112,8 +119,14 @@ impl Listeners {
         self.v6.as_ref().map_or(Ok(()), |v6| kernel.mark(v6))
     }
 
-    /// Has the service manager keep them for the next agent.
-    pub(crate) fn keep(&self) -> io::Result<()> {
+    /// Has the service manager keep them for the next agent, and none of those that it had at other addresses `before`: they would
+    /// take the room of what is kept.
+    pub(crate) fn keep(&self, before: &[(String, SocketAddr)]) -> io::Result<()> {
+        let own = [Some(&self.v4), self.v6.as_ref()].into_iter().flatten();
+        let own = own.map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        for (name, _) in before.iter().filter(|(_, address)| !own.contains(address)) {
+            notify::keep_no_longer(name)?;
+        }
         notify::keep("v4", self.v4.as_fd())?;
         self.v6.as_ref().map_or(Ok(()), |v6| notify::keep("v6", v6.as_fd()))
     }

@@ -38,8 +38,13 @@ pub(crate) fn alive() -> io::Result<()> {
 
 /// Whether the manager keeps descriptors for the next agent (`FDSTORE`, by systemd from version 254 and by the unit).
 pub(crate) fn keeps() -> bool {
-    let places = env::var("FDSTORE").ok().and_then(|text| text.parse::<u32>().ok());
-    env::var_os("NOTIFY_SOCKET").is_some() && places.is_some_and(|places| places > 0)
+    places() > 0
+}
+
+/// How many descriptors the manager keeps at most.
+pub(crate) fn places() -> u32 {
+    let places = env::var("FDSTORE").ok().and_then(|text| text.parse().ok());
+    places.filter(|_| env::var_os("NOTIFY_SOCKET").is_some()).unwrap_or(0)
 }
 
 /// Has the manager keep a descriptor by this name.

@@ -25,7 +25,7 @@ use crate::{
     files,
     host::HostRecord,
     identities::{self, Keeper},
-    listener::{Accepted, Kept, Listeners},
+    listener::{Accepted, Kept, Listeners, addresses},
     live::Live,
     namespaces::Namespaces,
     notify,
@@ -165,10 +165,11 @@ async fn listen(
     connections: &mpsc::Sender<Accepted>,
 ) -> Result<Listeners, Error> {
     let earlier = kernel.earlier_ports().map_err(Error::Kernel)?;
+    let before = addresses(&kept);
     let listeners = Listeners::bind(&config.listen, earlier, kept).await?;
     let ports = listeners.ports().map_err(Error::Runtime)?;
     if notify::keeps()
-        && let Err(error) = listeners.keep()
+        && let Err(error) = listeners.keep(&before)
     {
         tracing::warn!(%error, "the service manager was not given the listeners to keep");
     }

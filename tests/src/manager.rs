@@ -187,9 +187,11 @@ fn hear(socket: &UnixDatagram, told: &Told) -> bool {
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = part {
             for descriptor in descriptors {
-                // What it has already it keeps once.
+                // What it has already it keeps once, and nothing beyond its places.
                 let place = place(&descriptor);
-                if !known.kept.iter().any(|(own, kept)| own == name && self::place(kept) == place) {
+                let is_full = known.kept.len() >= PLACES;
+                if !is_full && !known.kept.iter().any(|(own, kept)| own == name && self::place(kept) == place)
+                {
                     known.kept.push((name.to_owned(), descriptor));
                 }
             }

@@ -164,12 +164,7 @@ impl Client {
         let answer = self.http.post_form(endpoint, form).await;
         let answer = answer.map_err(|error| NoTokens::Unreachable(error.to_string()))?;
         if answer.status != 200 {
-            return Err(match error_code(answer.status, &answer.body) {
-                code if code == "authorization_pending" => NoTokens::Pending,
-                code if code == "slow_down" => NoTokens::SlowDown,
-                code if answer.status >= 500 => NoTokens::Unreachable(code),
-                code => NoTokens::Never(code),
-            });
+            return Err(NoTokens::said(answer.status, &answer.body));
         }
         let given: Given = serde_json::from_slice(&answer.body)
             .map_err(|_| NoTokens::Never("its answer is not what it should be".into()))?;
@@ -178,6 +173,22 @@ impl Client {
             id_token: Zeroizing::new(id_token.as_bytes().to_vec()),
             refresh_token: given.refresh_token.map(|token| Secret::new(token.as_bytes().to_vec())),
         })
+    }
+}
+
+impl NoTokens {
+    /// What an issuer means by another answer than tokens. Only its own error code (RFC 6749, section 5.2) says that it will never
+    /// give any: without one a proxy may have answered, and whoever is asked too often answers others later.
+    fn said(status: u16, body: &[u8]) -> Self {
+        let code = oauth_code(body);
+        match (status, code.as_deref()) {
+            (_, Some("authorization_pending")) => Self::Pending,
+            (_, Some("slow_down")) => Self::SlowDown,
+            (500.. | 429, _) | (_, None | Some("temporarily_unavailable" | "server_error")) => {
+                Self::Unreachable(code.unwrap_or_else(|| format!("it answered {status}")))
+            }
+            (_, Some(code)) => Self::Never(code.to_owned()),
+        }
     }
 }
 
@@ -198,14 +209,18 @@ impl Flow {
         let failed = |why: String| Defect::NotHandedOut(format!("the login failed: {why}"));
         loop {
             tokio::time::sleep(self.interval).await;
-            match self.client.tokens(&form).await {
+            let trouble = match self.client.tokens(&form).await {
                 Ok(tokens) => return Ok((self.client, tokens)),
-                Err(NoTokens::Pending | NoTokens::Unreachable(_)) => {}
-                Err(NoTokens::SlowDown) => self.interval += INTERVAL,
+                Err(NoTokens::Pending) => String::new(),
+                Err(NoTokens::Unreachable(why)) => format!(" (the issuer: {why})"),
+                Err(NoTokens::SlowDown) => {
+                    self.interval += INTERVAL;
+                    String::new()
+                }
                 Err(NoTokens::Never(why)) => return Err(failed(why)),
-            }
+            };
             if tokio::time::Instant::now() >= until {
-                return Err(failed("nobody answered in time".into()));
+                return Err(failed(format!("nobody answered in time{trouble}")));
             }
         }
     }
@@ -213,12 +228,12 @@ impl Flow {
 
 /// OAuth's error code (RFC 6749, section 5.2), if it is one; else the status.
 fn error_code(status: u16, body: &[u8]) -> String {
+    oauth_code(body).unwrap_or_else(|| status.to_string())
+}
+
+fn oauth_code(body: &[u8]) -> Option<String> {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let code = answer.get("error").and_then(Value::as_str).unwrap_or_default();
+    let code = answer.get("error").and_then(Value::as_str)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if !code.is_empty() && code.len() <= 64 && code.bytes().all(plain) {
-        code.into()
-    } else {
-        status.to_string()
-    }
+    (!code.is_empty() && code.len() <= 64 && code.bytes().all(plain)).then(|| code.to_owned())
 }

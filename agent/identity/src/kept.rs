@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_gate::Secret;
 use tidegate_policy::{Identity, Issuer};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -23,8 +23,11 @@ use crate::{
 
 /// What these bytes are; another number whenever they come to mean something else. An agent takes up no other form than its own.
 const FORM: u32 = 1;
-/// How soon an issuer is asked again that could not be asked for an identity whose token expired between two agents.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How soon an issuer is asked again that could not be asked for an identity whose token expired between two agents, the first
+/// time and at the latest: each time it is twice as long.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(80));
+/// How many are renewed at a time: after a long pause all are due.
+const AT_ONCE: usize = 8;
 
 /// What all forms have.
 #[derive(Deserialize)]
@@ -134,12 +137,13 @@ impl Registry {
         };
         let _runtime = self.runtime.enter();
         let (issuers, mut taken) = (self.inner.issuers(), TakenUp { which, ..TakenUp::default() });
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
         for kept in bindings {
             let of_terms = |known: &&Arc<Known>| terms(&known.issuer).is_ok_and(|terms| terms == kept.terms);
             let known = issuers.iter().find(of_terms).cloned();
             let is_taken = known.is_some_and(|known| {
                 let lasting = kept.lasting(known.issuer.clone());
-                lasting.is_some_and(|lasting| self.inner.clone().go_on(known, lasting))
+                lasting.is_some_and(|lasting| self.inner.clone().go_on(known, lasting, &turns))
             });
             if is_taken { taken.counting += 1 } else { taken.ended += 1 }
         }
@@ -152,7 +156,11 @@ impl Registry {
 
 impl Inner {
     /// Has an identity count on; false if it is over. One whose token expired meanwhile is renewed first.
-    fn go_on(self: Arc<Self>, known: Arc<Known>, lasting: Lasting) -> bool {
+    fn go_on(self: Arc<Self>, known: Arc<Known>, lasting: Lasting, turns: &Arc<Semaphore>) -> bool {
+        if let Err(error) = self.note(&lasting) {
+            tracing::error!(%error, "the use of a token cannot be written down");
+            return false;
+        }
         let (renewal, identity) = (lasting.renewal.clone(), lasting.identity.clone());
         if lasting.until() > now() {
             let bound = self.trees.restore(lasting);
@@ -161,10 +169,11 @@ impl Inner {
         let Some(renewal) = renewal else { return false };
         let root = lasting.tree.root;
         let Some(id) = self.trees.postpone(lasting) else { return false };
+        let turns = turns.clone();
         drop(tokio::spawn(async move {
             let ended = self.host.ended(root);
             tokio::select! {
-                () = self.renew_first(&known, id, &renewal, identity) => {}
+                () = self.renew_first(&known, id, &renewal, identity, &turns) => {}
                 () = ended => {
                     self.trees.end(id, "its process tree ended");
                     renewal.dismiss(&known).await;
@@ -172,6 +181,16 @@ impl Inner {
             }
         }));
         true
+    }
+
+    /// What its tree used is written down, if the agent before came to its end before it was.
+    fn note(&self, lasting: &Lasting) -> io::Result<()> {
+        match &self.ledger {
+            Some(ledger) if !ledger.knows(lasting.token, lasting.tree.root) => {
+                ledger.keep(&lasting.used().collect::<Vec<_>>(), lasting.tree)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn goes_on(
@@ -195,10 +214,14 @@ impl Inner {
         id: BindingId,
         renewal: &Renewal,
         before: Identity,
+        turns: &Semaphore,
     ) {
-        let (issuer, subject) = (&known.issuer.name, before.subject);
+        let (issuer, subject, mut pause) = (&known.issuer.name, before.subject, AGAIN.0);
         while self.trees.is_postponed(id) {
-            let why = match renewal.renew(self, known).await {
+            let turn = turns.acquire().await;
+            let renewed = renewal.renew(self, known).await;
+            drop(turn);
+            let why = match renewed {
                 Ok(verified) if verified.identity.subject == subject => {
                     let identity = verified.identity.clone();
                     let Some((bound, used)) = self.trees.restore_renewed(id, verified) else { break };
@@ -212,9 +235,10 @@ impl Inner {
                 Err(NotRenewed::Later(why)) => {
                     tracing::warn!(%issuer, %subject, why, "an identity could not be renewed yet");
                     tokio::select! {
-                        () = tokio::time::sleep(AGAIN) => {}
+                        () = tokio::time::sleep(pause) => {}
                         () = self.trees.renewed_or_over(id) => {}
                     }
+                    pause = AGAIN.1.min(2 * pause);
                     continue;
                 }
             };

@@ -22,6 +22,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(600);
 /// How long the issuer is left alone after it was asked, whatever tokens name.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How long after an issuer could not be asked it is asked again by itself.
+const AGAIN: Duration = Duration::from_secs(60);
 /// How often it is told that tokens are refused because the issuer can't be asked.
 const TELLS: Duration = Duration::from_secs(60);
 
@@ -144,6 +146,17 @@ impl Keyring {
         let (since, why) = lock(&self.trouble).clone()?;
         let keys_age = self.kept().map(|kept| kept.since.elapsed().as_secs());
         Some(Unreachable { issuer: self.url.clone(), since, why, keys_age })
+    }
+
+    /// Asks an issuer again that could not be asked, now and then: nobody else may have a reason to.
+    pub(crate) fn ask_again(self: &Arc<Self>) {
+        let Ok(asked) = self.asked.try_lock() else { return };
+        let is_due = asked.as_ref().is_none_or(|(when, _)| when.elapsed() >= AGAIN);
+        drop(asked);
+        if is_due && self.trouble().is_some() {
+            let keyring = self.clone();
+            drop(tokio::spawn(async move { keyring.ask(|_| false).await }));
+        }
     }
 
     /// Tells that tokens are refused, not at each of them.

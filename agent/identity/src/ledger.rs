@@ -96,6 +96,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether it is kept that this tree used a token.
+    pub(crate) fn knows(&self, token: TokenKey, root: ProcessId) -> bool {
+        let written = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        written.uses.contains_key(&(token, root))
+    }
+
     fn used(&self, token: TokenKey, Tree { root, parent, uid }: Tree, forget: i64) -> Used {
         let plain = |id: ProcessId| (id.pid, id.started);
         let (token, boot) = (token.to_hex(), self.boot.clone());

@@ -68,7 +68,7 @@ pub(crate) struct Known {
 pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) trees: Trees,
-    ledger: Option<Arc<Ledger>>,
+    pub(crate) ledger: Option<Arc<Ledger>>,
     shelf: Option<Shelf>,
     issuers: ArcSwap<Vec<Arc<Known>>>,
     /// One at a time gets an identity for the same token.
@@ -116,6 +116,7 @@ impl Registry {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 sweeping.trees.sweep(now());
+                sweeping.issuers.load().iter().for_each(|known| known.keyring.ask_again());
             }
         });
         let looks = Turns::new(LOOKS.0, LOOKS.1);
@@ -316,8 +317,7 @@ impl Inner {
         let (got_with, source) = match found.what {
             What::Token(_) => (None, None),
             What::Request { url, bearer } => {
-                let forget = now().saturating_add(i64::try_from(LONGEST_JOB.as_secs()).unwrap_or(i64::MAX));
-                (Some((find::known_by(&bearer), forget)), Some(Source::Request { url, bearer }))
+                (Some((find::known_by(&bearer), longest_job())), Some(Source::Request { url, bearer }))
             }
         };
         let (renewal, identity) = (source.map(Renewal::new), verified.identity.clone());
@@ -424,6 +424,11 @@ impl Inner {
             failed.insert(key, (Instant::now(), defect.clone()));
         }
     }
+}
+
+/// Until when what a job asks with is remembered that asks now, in seconds since 1970.
+pub(crate) fn longest_job() -> i64 {
+    now().saturating_add(i64::try_from(LONGEST_JOB.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Seconds since 1970.

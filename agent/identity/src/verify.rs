@@ -15,7 +15,7 @@ use crate::{
 /// Longest `sub`, in characters (OpenID Connect Core 1.0, section 2).
 const LONGEST_SUBJECT: usize = 255;
 /// For how long after a token of a step has expired another of the same step may count, in seconds: no CI's lives longer.
-const LONGEST_STEP: i64 = 5 * 24 * 3600;
+pub(crate) const LONGEST_STEP: i64 = 5 * 24 * 3600;
 /// More groups than anybody is in; further ones don't count.
 const MOST_GROUPS: usize = 1_000;
 

@@ -184,7 +184,11 @@ fn who_logged_in_is_known_after_restarts_of_the_agent_as_long_as_their_session_l
         ensure!(whoami(world, &mut alice)?.contains("alice-dba"), "killed: {}", world.agent.read_log()?);
         world.agent.stop()?;
         drop(bob);
+        // Listeners at another port leave the room that identities need.
+        world.agent.add_configuration(&format!("listen: {{v4-port: {}}}\n", free_port()?))?;
         world.agent.launch()?;
+        let kept = world.agent.kept();
+        ensure!(kept.iter().filter(|name| *name == "v4").count() == 1 && kept.len() <= 3, "kept: {kept:?}");
         ensure!(whoami(world, &mut alice)?.contains("alice-dba"), "stopped: {}", world.agent.read_log()?);
         let log = world.agent.read_log()?;
         ensure!(

@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) registry: Registry,
     /// Tokens that look stolen.
     pub(super) stolen: Seen,
-    directory: TempDir,
+    pub(super) directory: TempDir,
 }
 
 impl World {

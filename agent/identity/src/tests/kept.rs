@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tidegate_policy::Elsewhere;
 use zeroize::Zeroizing;
 
 use super::{
+    bindings::World as Jobs,
     issuer::issuer,
     logins::{World, begin},
     processes::id,
 };
-use crate::{Registry, TakenUp, registry::now};
+use crate::{Defect, Registry, TakenUp, registry::now};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const COUNTS: TakenUp = TakenUp { which: 0, counting: 1, ended: 0 };
@@ -200,6 +202,38 @@ async fn who_is_yet_to_be_renewed_is_lost_with_their_issuer() {
     assert_eq!(world.restart(&[kept]), COUNTS);
     world.registry.adopt(world.registry.prepare(&[]).unwrap());
     assert!(world.registry.is_idle());
+}
+
+#[tokio::test]
+async fn a_token_that_may_count_elsewhere_counts_on_for_each_tree_and_nobody_is_a_thief() {
+    let mut world = Jobs::with(|issuer| issuer.elsewhere = Elsewhere::Allow).await;
+    let token = world.token("job-1");
+    world.present(30, &token).await.unwrap();
+    world.told.begin(10, 40);
+    world.told.fork(40, 50);
+    world.present(50, &token).await.unwrap();
+    let kept = world.registry.kept().unwrap();
+    world.told.end(40);
+    world.restart();
+    assert_eq!(world.registry.take_up(&[kept]).unwrap(), TakenUp { counting: 1, ended: 1, ..COUNTS });
+    assert_eq!(world.subjects(30).await, ["job-1"]);
+    assert_eq!(world.registry.stolen(), 0);
+}
+
+#[tokio::test]
+async fn what_was_not_yet_written_down_is_when_it_is_taken_up() {
+    let mut world = Jobs::new().await;
+    let token = world.token("job-1");
+    world.present(30, &token).await.unwrap();
+    let kept = world.registry.kept().unwrap();
+    std::fs::remove_file(world.directory.path().join("used-tokens")).unwrap();
+    world.restart();
+    assert_eq!(world.registry.take_up(&[kept]).unwrap(), COUNTS);
+    world.told.end(20);
+    world.restart();
+    world.told.begin(10, 40);
+    world.told.fork(40, 50);
+    assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Replayed);
 }
 
 #[tokio::test]

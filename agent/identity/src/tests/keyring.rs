@@ -113,6 +113,24 @@ async fn an_issuer_that_can_be_asked_again_is_in_no_trouble() {
 }
 
 #[tokio::test]
+async fn an_issuer_in_trouble_is_asked_again_though_nobody_has_a_token_of_its() {
+    let signer = Signer::rsa("one");
+    let stub = Stub::start(&[&signer]).await;
+    stub.on("/keys", |_| (503, String::new()));
+    let ring = keyring(&stub);
+    assert!(keys(&ring, "one").await.is_err());
+    stub.publish(&[&signer]);
+    ring.ask_again();
+    tokio::task::yield_now().await;
+    assert!(ring.trouble().is_some(), "at once");
+    pass(61).await;
+    ring.ask_again();
+    while ring.trouble().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn an_issuer_whose_certificate_is_not_trusted_is_not_asked() {
     let signer = Signer::rsa("one");
     let (stub, other) = (Stub::start(&[&signer]).await, Stub::start(&[&signer]).await);

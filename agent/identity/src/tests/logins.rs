@@ -186,6 +186,20 @@ async fn a_login_is_renewed_while_its_session_lives_and_revoked_when_it_ends() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_is_asked_too_much_or_is_behind_a_proxy_that_refuses_ends_no_login() {
+    let world = World::new().await;
+    let (busy, proxy) = ((429, json!({"error": "too_many_requests"})), (403, json!("<html>")));
+    world.answer(vec![world.tokens("alice", 8), busy, proxy, world.tokens("alice", 300)]);
+    world.log_in(30).await;
+    let mut session = world.registry.identify(id(30), UID).await.now;
+    let is_later = |identity: &tidegate_policy::Identity| identity.expires > now() + 100;
+    let renewed = session.wait_for(|now| now.first().is_none_or(is_later));
+    let renewed = tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
+    assert_eq!(renewed.len(), 1, "she was logged out");
+    assert!(world.stub.asked("/revoke").is_empty());
+}
+
+#[tokio::test]
 async fn a_login_that_the_issuer_renews_no_more_ends() {
     let world = World::new().await;
     world.answer(vec![world.tokens("alice", 20), (400, json!({"error": "invalid_grant"}))]);

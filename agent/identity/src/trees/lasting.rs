@@ -12,9 +12,10 @@ use super::{
 };
 use crate::{
     host::{Host, Login, ProcessId},
+    registry::longest_job,
     renewal::Renewal,
     token::{Spent, TokenKey},
-    verify::Verified,
+    verify::{LONGEST_STEP, Verified},
 };
 
 /// What outlives the agent of a binding.
@@ -41,6 +42,13 @@ impl Lasting {
         [Some(self.token), self.step, self.got_with]
     }
 
+    /// What its tree used, and until when that is remembered.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Spent> + use<> {
+        let step = self.step.map(|step| (step, self.identity.expires.saturating_add(LONGEST_STEP)));
+        let got_with = self.got_with.map(|token| (token, longest_job()));
+        [(self.token, self.until())].into_iter().chain(step).chain(got_with)
+    }
+
     /// Until when it counts unless it is renewed, in seconds since 1970.
     pub(crate) fn until(&self) -> i64 {
         let skew = i64::try_from(self.issuer.clock_skew.as_secs()).unwrap_or(0);
@@ -50,7 +58,7 @@ impl Lasting {
 
 impl Trees {
     /// Binds an identity again that an earlier agent had bound; none if its tree has no root any more, if too many are bound, if
-    /// somebody was bound there meanwhile, or if its token is another tree's by now.
+    /// somebody was bound there meanwhile. Nobody presents anything by that: its tokens counted for the tree, and do.
     pub(crate) fn restore(&self, lasting: Lasting) -> Option<Bound> {
         self.state().restore(&*self.host, lasting)
     }
@@ -80,12 +88,16 @@ impl Trees {
         while self.is_postponed(id) && changes.changed().await.is_ok() {}
     }
 
-    /// Binds one that was postponed, by the token that renews it: as what, and what it used. None also if it is over.
+    /// Binds one that was postponed, by the token that renews it: as what, and what it used. None also if it is over, or if that
+    /// token counts for another tree.
     pub(crate) fn restore_renewed(&self, id: BindingId, verified: Verified) -> Option<(Bound, Spent)> {
         let mut state = self.state();
         let before = state.postponed.remove(&id)?;
         state.changed.send_replace(());
         let used = verified.used(&before.issuer);
+        let (issuer, identity) = (&before.issuer, &verified.identity);
+        let presented = Presented { issuer, identity, tree: before.tree, siblings: false };
+        state.check_token(&presented, verified.key).ok()?;
         let Verified { identity, key: token, proof, .. } = verified;
         let bound = state.restore(&*self.host, Lasting { identity, token, proof, ..before })?;
         Some((bound, used))
@@ -129,14 +141,11 @@ impl State {
     }
 
     fn restore(&mut self, host: &dyn Host, lasting: Lasting) -> Option<Bound> {
-        let Lasting { issuer, identity, tree, .. } = &lasting;
+        let Lasting { issuer, tree, .. } = &lasting;
         if !self.may_restore(host, tree.root) || self.of_root(tree.root, &issuer.name).is_some() {
             return None;
         }
-        let presented = Presented { issuer, identity, tree: *tree, siblings: false };
-        let used = || lasting.tokens().into_iter().flatten();
-        used().try_for_each(|token| self.check_token(&presented, token)).ok()?;
-        for token in used() {
+        for token in lasting.tokens().into_iter().flatten() {
             self.claim_token(lasting.tree, (token, lasting.until()));
         }
         Some(self.put(lasting))
