@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod answering;
 mod beside;
 mod body;
 mod client;

@@ -1,5 +1,7 @@
 //! Clients that speak HTTP/1.1.
 
+mod given;
+
 use std::{
     future::{Future, poll_fn},
     io::Cursor,
@@ -78,66 +80,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             Err(error) => return malformed(session, &mut reader, &mut write, error).await,
         };
         if session.is_for_a_tunnel(&head) {
-            return tunnel(session, &head, framing, reader, write).await;
+            return given::tunnel(session, &head, framing, reader, write).await;
         }
         match one(session, head, framing, &mut reader, &mut write).await? {
             Next::Request => {}
             Next::Close => return linger(&mut reader, &mut write).await,
-            Next::Messages(switched) => return switch(session, *switched, reader, write).await,
-        }
-    }
-}
-
-/// Tells the client that its connection is switched to WebSocket, and goes on with messages.
-async fn switch<S: AsyncRead + AsyncWrite + Send + Unpin>(
-    session: &Session,
-    switched: Switched,
-    reader: Reader<S>,
-    mut write: WriteHalf<S>,
-) -> Result<(), ServeError> {
-    if !reader.buffer.is_empty() {
-        return Err(ServeError::Client(
-            "it sent more before it was told that its connection is switched".into(),
-        ));
-    }
-    let lost = |error: std::io::Error| ServeError::Client(error.to_string());
-    let head = wire::response_head(StatusCode::SWITCHING_PROTOCOLS, &switched.headers, Length::None, false);
-    write.write_all(&head).await.map_err(lost)?;
-    write.flush().await.map_err(lost)?;
-    session.relay(reader.read.unsplit(write), switched).await
-}
-
-/// Opens a tunnel and carries what is in it; whoever may have none is told so, and asks again over another connection.
-async fn tunnel<S: AsyncRead + AsyncWrite + Send + Unpin>(
-    session: &Session,
-    head: &Head,
-    framing: Framing,
-    mut reader: Reader<S>,
-    mut write: WriteHalf<S>,
-) -> Result<(), ServeError> {
-    const EARLY: &str = "it sent more before its tunnel was there";
-    if !reader.buffer.is_empty() {
-        return Err(ServeError::Client(EARLY.into()));
-    }
-    let opened = tokio::select! {
-        opened = Box::pin(session.tunnel(head, framing)) => opened,
-        count = reader.fill() => {
-            let why = if matches!(count, Ok(1..)) { EARLY } else { "it went away" };
-            return Err(ServeError::Client(why.into()));
-        }
-    };
-    match opened {
-        Err(problem) => {
-            let (head, body) = problem.response(session.gate.session(), problem::Reader::Any).into_parts();
-            let mut responder = H1Responder::last(&mut write);
-            responder.respond(Response::from_parts(head, ()), &mut Answer::Own(Some(body))).await?;
-            linger(&mut reader, &mut write).await
-        }
-        Ok(tunnel) => {
-            let lost = |error: std::io::Error| ServeError::Client(error.to_string());
-            write.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.map_err(lost)?;
-            write.flush().await.map_err(lost)?;
-            Box::pin(session.carry_bytes(reader.read.unsplit(write), tunnel)).await
+            Next::Messages(switched) => return given::switch(session, *switched, reader, write).await,
         }
     }
 }
