@@ -9,6 +9,7 @@ mod oauth2;
 mod signing;
 mod stage;
 mod tunnels;
+mod upstreams;
 
 use std::fs;
 
@@ -16,7 +17,10 @@ use anyhow::{Result, ensure};
 use tidegate_tests::{Account, Provider, ungoverned_uid};
 
 use self::stage::Stage;
-use crate::identity::{LIFETIME, jobs};
+use crate::{
+    identity::{LIFETIME, jobs},
+    together::eventually,
+};
 
 #[test]
 #[ignore = "needs root: cargo xtask test e2e"]
@@ -165,6 +169,19 @@ fn a_client_that_trusts_others_is_refused_and_the_record_says_why() -> Result<()
         ensure!(ran.code != 0, "it got in: {}", ran.stdout);
         let records = stage.records()?;
         ensure!(records.contains("client-distrusts"), "{records}");
+        // These tell the server nothing of why they leave, in or behind the handshake.
+        let others = stage.web.certificates.authority.display().to_string();
+        let node = "fetch(process.env.URL + '/things').catch(error => { console.error(error.cause.code); process.exit(1) })";
+        for script in [
+            format!("GIT_SSL_CAINFO={others} GIT_TERMINAL_PROMPT=0 git ls-remote $URL/git/shop.git"),
+            format!("curl -sS --cacert $CA --pinnedpubkey sha256//{}= $URL/things", "A".repeat(43)),
+            format!("NODE_EXTRA_CA_CERTS={others} node -e \"{node}\""),
+        ] {
+            let told = || Ok::<_, anyhow::Error>(stage.records()?.matches("client-distrusts").count());
+            let before = told()?;
+            ensure!(stage.script(&script)?.code != 0, "it got in: {script}");
+            eventually(&format!("its record says why: {script}"), || Ok(told()? > before))?;
+        }
         Ok(())
     })
 }
