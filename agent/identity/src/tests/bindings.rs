@@ -7,7 +7,6 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_gate::Proof;
 use tidegate_policy::{Elsewhere, Identity, Issuer, TokenSource};
 use tokio::{runtime::Handle, sync::watch};
 
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{Beneficiary, Defect, ProcessId, Registry, Stolen, Terms, host::Place, registry::now};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -129,7 +128,7 @@ fn audience(request: &str) -> String {
 }
 
 /// Waits until a followed session is whom it should be.
-async fn until(now: &mut watch::Receiver<Arc<[Identity]>>, wanted: &[&str]) {
+pub(super) async fn until(now: &mut watch::Receiver<Arc<[Identity]>>, wanted: &[&str]) {
     let is_so = now.wait_for(|identities| subjects(identities) == wanted);
     tokio::time::timeout(PATIENCE, is_so).await.unwrap().unwrap();
 }
@@ -454,77 +453,6 @@ async fn what_a_changed_issuer_said_ends_and_what_an_unchanged_one_said_stays() 
 }
 
 #[tokio::test]
-async fn a_job_of_github_s_is_asked_for_a_token_that_is_for_us_once() {
-    let world = World::new().await;
-    let issued = world.be_github(300);
-    world.give(20, &world.github_environment());
-    world.give(30, &world.github_environment());
-    let asking = (0..6).map(|_| {
-        let registry = world.registry.clone();
-        tokio::spawn(async move { subjects(&registry.identify(id(30), UID).await.now.borrow()) })
-    });
-    for asked in asking.collect::<Vec<_>>() {
-        assert_eq!(asked.await.unwrap(), ["repo:acme/shop"]);
-    }
-    assert_eq!(issued.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn the_next_step_of_a_job_is_known_and_another_runner_s_is_not() {
-    let world = World::new().await;
-    world.be_github(300);
-    world.give(20, &world.github_environment());
-    world.give(30, &world.github_environment());
-    assert_eq!(world.subjects(30).await, ["repo:acme/shop"]);
-    world.told.fork(1, 11);
-    world.told.fork(11, 22);
-    world.give(22, &world.github_environment());
-    assert_eq!(world.unproven(22).await, Defect::Elsewhere.to_string());
-    world.told.end(20);
-    world.told.fork(10, 21);
-    world.give(21, &world.github_environment());
-    assert_eq!(world.subjects(21).await, ["repo:acme/shop"]);
-    world.told.end(21);
-    assert_eq!(world.unproven(22).await, Defect::Replayed.to_string());
-}
-
-#[tokio::test]
-async fn a_job_that_outlives_its_token_is_renewed() {
-    let world = World::with(|issuer| issuer.clock_skew = Duration::ZERO).await;
-    let issued = world.be_github(8);
-    world.give(30, &world.github_environment());
-    let mut session = world.registry.identify(id(30), UID).await.now;
-    let first = session.borrow_and_update()[0].expires;
-    let renewed = session.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
-    tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
-    assert!(issued.lock().unwrap().len() >= 2);
-}
-
-#[tokio::test]
-async fn a_request_url_that_leads_elsewhere_is_told_and_never_asked() {
-    let world = World::new().await;
-    let other = Stub::start(&[&world.signer]).await;
-    let mut environment = world.github_environment();
-    environment[0].1 = format!("{}/token", other.url);
-    world.give(30, &environment);
-    assert!(world.unproven(30).await.contains("leads to a host that the bundle does not name"));
-    assert!(other.asked("/token").is_empty());
-}
-
-#[tokio::test]
-async fn an_endpoint_that_gives_nothing_is_left_alone_for_a_while() {
-    let world = World::new().await;
-    world.be_github(300);
-    let mut environment = world.github_environment();
-    environment[1].1 = "of-another".into();
-    world.give(30, &environment);
-    for _ in 0..4 {
-        assert!(world.unproven(30).await.contains("answered 401"));
-    }
-    assert_eq!(world.stub.asked("/token").len(), 1);
-}
-
-#[tokio::test]
 async fn a_defect_of_a_found_token_is_told() {
     let world = World::new().await;
     let mut claims = claims(&world.issuer, "job-1");
@@ -558,54 +486,4 @@ async fn a_restart_forgets_no_token_that_was_used() {
     assert_eq!(world.present(50, &token).await.unwrap_err(), Defect::Replayed);
     let kept = std::fs::read_to_string(world.directory.path().join("used-tokens")).unwrap();
     assert!(!kept.contains(token.rsplit('.').next().unwrap()), "the token is in {kept}");
-}
-
-/// What a session could show of issuer `ci`.
-async fn proof(world: &World, pid: u32) -> Option<Proof> {
-    world.registry.identify(id(pid), UID).await.proofs.proof("ci")
-}
-
-#[tokio::test]
-async fn a_token_is_kept_to_be_shown_for_whom_it_counts_and_only_as_long_as_it_does() {
-    let world = World::with(|issuer| issuer.shown = true).await;
-    let token = world.token("job-1");
-    world.present(30, &format!("{token}\n")).await.unwrap();
-    let session = world.registry.identify(id(30), UID).await;
-    let shown = session.proofs.proof("ci").unwrap();
-    assert_eq!((shown.token.expose(), &*shown.subject), (token.as_bytes(), "job-1"));
-    assert_eq!(shown.expires, session.now.borrow()[0].expires);
-    assert!(session.proofs.proof("other").is_none());
-    assert!(!format!("{session:?} {shown:?}").contains(&token), "{session:?}");
-    for stranger in [1, 10] {
-        assert!(proof(&world, stranger).await.is_none(), "{stranger}");
-    }
-    let again = world.token("job-1");
-    world.present(30, &again).await.unwrap();
-    assert_eq!(session.proofs.proof("ci").unwrap().token.expose(), again.as_bytes());
-    world.registry.logout(id(30), None).await.unwrap();
-    assert!(session.proofs.proof("ci").is_none() && proof(&world, 30).await.is_none());
-}
-
-#[tokio::test]
-async fn a_renewed_token_is_shown_in_place_of_the_one_before_and_none_behind_its_tree() {
-    let world = World::with(|issuer| (issuer.clock_skew, issuer.shown) = (Duration::ZERO, true)).await;
-    let issued = world.be_github(8);
-    world.give(30, &world.github_environment());
-    let mut session = world.registry.identify(id(30), UID).await;
-    let first = session.now.borrow_and_update()[0].expires;
-    let renewed = session.now.wait_for(|now| now.first().is_some_and(|identity| identity.expires > first));
-    tokio::time::timeout(PATIENCE, renewed).await.unwrap().unwrap();
-    let last = issued.lock().unwrap().last().unwrap().clone();
-    assert_eq!(session.proofs.proof("ci").unwrap().token.expose(), last.as_bytes());
-    world.told.end(30);
-    until(&mut session.now, &[]).await;
-    assert!(session.proofs.proof("ci").is_none());
-}
-
-#[tokio::test]
-async fn no_token_is_kept_where_no_resource_is_shown_it() {
-    let world = World::new().await;
-    world.present(30, &world.token("job-1")).await.unwrap();
-    assert_eq!(world.subjects(30).await, ["job-1"]);
-    assert!(proof(&world, 30).await.is_none());
 }

@@ -3,6 +3,7 @@
 mod bindings;
 mod browsers;
 mod defects;
+mod github;
 mod issuer;
 mod kept;
 mod keyring;
@@ -10,6 +11,7 @@ mod logins;
 mod minted;
 mod pressure;
 mod processes;
+mod proofs;
 mod speed;
 mod steps;
 mod stolen;
