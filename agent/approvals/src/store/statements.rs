@@ -37,7 +37,7 @@ pub(super) const FORGET_STRAYS: &str = "delete from tidegate_questions where id 
 pub(super) const FORGET_KEYS: &str = "delete from tidegate_question_keys where inquiry = $1";
 pub(super) const FORGET_LETTERS: &str = "delete from tidegate_letters where written < $1";
 
-/// Most letters of a kind that wait for one receiver are 10,000 (alerts, answers, the rest), and about one account 1,000, 256 of the
+/// Most letters of a kind that wait for one receiver are 10,000 (alerts, answers, the rest), and about one account 1,000, 512 of the
 /// rest: who asks must fill neither the disk while it is away, nor the room of the others, nor that of the answers; nor may who
 /// asks and one who answers together.
 pub(super) const INSERT_LETTER: &str = "insert into tidegate_letters \
@@ -49,7 +49,7 @@ pub(super) const INSERT_LETTER: &str = "insert into tidegate_letters \
     where host = $2 and hook = $3 and urgent = $6 and answered = $7) < 10000 \
     and (select count(*) from tidegate_letters \
     where host = $2 and hook = $3 and urgent = $6 and answered = $7 and principal = $5) \
-    < case when $6 = 1 or $7 = 1 then 1000 else 256 end";
+    < case when $6 = 1 or $7 = 1 then 1000 else 512 end";
 /// Takes back what has not been told yet; whom, by name, it would have been.
 pub(super) const UNSAY: &str = "delete from tidegate_letters \
     where host = $1 and question = $2 and event = 'asked' and attempts = 0 returning hook";

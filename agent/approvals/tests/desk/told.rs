@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_approvals::{Audience, Desk, Letter, Told};
+use tidegate_approvals::{Audience, Desk, Letter, Limits, Told};
 use tidegate_gate::policy::Approval;
 
 use crate::common::{Kept, LIMITS, Says as _, Wound, ann, ask, held, is_known, question, settled, terms};
@@ -17,7 +17,8 @@ pub(crate) fn of_other(number: u8, approval: Approval) -> tidegate_gate::Questio
 
 fn telling(kept: &Kept) -> Desk {
     let audience = Audience { hooks: vec![("ops".into(), Told::ALL.to_vec())], page: None };
-    Desk::open("host", kept.store.clone(), LIMITS, audience)
+    let limits = Limits { of_account: 600, ..LIMITS };
+    Desk::open("host", kept.store.clone(), limits, audience)
 }
 
 async fn letters(kept: &Kept, limit: u32) -> Vec<Letter> {
@@ -27,14 +28,14 @@ async fn letters(kept: &Kept, limit: u32) -> Vec<Letter> {
 pub(crate) async fn letters_about_one_asker_hold_up_neither_alerts_nor_the_others(kept: &Kept) {
     let desk = telling(kept);
     let mut standing = Vec::new();
-    for number in 0..=255 {
-        standing.push(ask(&desk, question("s", vec![held("ask", terms())], (number, 1))).await);
+    for (number, kind) in (0..=255).flat_map(|number| [(number, 1), (number, 2)]) {
+        standing.push(ask(&desk, question("s", vec![held("ask", terms())], (number, kind))).await);
     }
-    assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (0, 2))).await);
+    assert!(!is_known(&desk, question("s", vec![held("ask", terms())], (0, 3))).await);
     let glass = Approval { break_glass: Some(terms().by), ..terms() };
     let other = ask(&desk, of_other(1, glass)).await;
     desk.break_glass(&ann(), other.id(), Some("fire")).await.unwrap();
-    assert_eq!(letters(kept, 9_999).await.len(), 256 + 2);
+    assert_eq!(letters(kept, 9_999).await.len(), 512 + 2);
     let first: Vec<_> = letters(kept, 3).await.iter().map(|letter| letter.body["type"].clone()).collect();
     assert_eq!(first[0], "approval.break-glass");
     let about_other = letters(kept, 3).await.iter().filter(|letter| letter.question == *other.id()).count();

@@ -16,7 +16,7 @@ use tidegate_approvals::{Answered, Failed, Inquiry, Person, Refused, Say};
 use crate::pages::{Answer, LONGEST, Pages, is_id};
 
 /// How many questions a list has at most.
-const LISTED: u32 = 200;
+const LISTED: u32 = 1_000;
 
 /// A question, and what its reader may say.
 #[derive(Serialize)]
