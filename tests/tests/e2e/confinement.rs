@@ -7,12 +7,16 @@ use std::{
         fs::{FileExt, PermissionsExt},
         process::ExitStatusExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tidegate_tests::{Process, World, crash};
+
+/// The unit that the agent is shipped with.
+const UNIT: &str = include_str!("../../../agent/tidegate.service");
 
 /// `DAC_READ_SEARCH`, `NET_BIND_SERVICE`, `NET_ADMIN`, `SYS_PTRACE`, `SYS_ADMIN` and `BPF`, by their numbers in
 /// capabilities(7).
@@ -68,6 +72,67 @@ fn an_agent_that_cannot_see_what_its_kernel_enforces_does_not_start_and_says_why
         {
             ensure!(error.contains(said), "not {said:?}: {error}");
         }
+        world.agent.replace_binary(Path::new(&env::var_os("TIDEGATE_BINARY").context("TIDEGATE_BINARY")?))?;
+        world.agent.launch()
+    })
+}
+
+/// Runs the agent in a cgroup of its own with these capabilities at most, as its unit does.
+const BOUNDED: &str = r#"#!/bin/sh
+echo $$ >${OWN}/cgroup.procs && exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+${BOUND} "$TIDEGATE_BINARY" "$@"
+"#;
+
+/// A cgroup for the agent, as each unit has one; whoever is in it at the end is put back.
+struct Own(PathBuf);
+
+impl Own {
+    fn new() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let found = fields.find(|fields| fields.get(2) == Some(&"cgroup2")).context("no cgroup v2")?;
+        let root = Path::new(found.get(1).context("no mount point")?);
+        let own = root.join(format!("tidegate-test-unit-{}", std::process::id()));
+        fs::create_dir(&own)?;
+        Ok(Self(own))
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let root = self.0.with_file_name("cgroup.procs");
+        for process in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+            fs::write(&root, process).ok();
+        }
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn with_no_more_than_the_units_capabilities_the_agent_starts_at_the_tier_that_root_is_told() -> Result<()> {
+    World::with(|world| {
+        let told = world.agent.attempt(&["doctor", "--json"])?;
+        let told: Value = serde_json::from_slice(&told.stdout)?;
+        let tier = told["tier"].as_str().context("no tier")?;
+        let bound = UNIT.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=CAP_"));
+        let bound = bound.context("the unit bounds no capabilities")?.to_lowercase().replace(" cap_", ",+");
+        world.agent.stop()?;
+        let (own, directory) = (Own::new()?, tempfile::tempdir()?);
+        let script = directory.path().join("tidegate");
+        let place = own.0.display().to_string();
+        fs::write(&script, BOUNDED.replace("${OWN}", &place).replace("${BOUND}", &bound))?;
+        fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
+        world.agent.replace_binary(&script)?;
+        world.agent.launch()?;
+        let log = world.agent.read_log()?;
+        let ready = log.lines().rfind(|line| line.contains(r#""message":"ready""#)).context("not ready")?;
+        ensure!(ready.contains(&format!(r#""tier":"{tier}""#)), "doctor says {tier}, and the agent: {ready}");
+        world.ci.psql("SELECT 1")?.clean()?;
+        let left = fs::read_dir(&own.0)?.flatten().find(|entry| entry.path().is_dir());
+        ensure!(left.is_none(), "what was tried in is left: {left:?}");
+        world.agent.stop()?;
         world.agent.replace_binary(Path::new(&env::var_os("TIDEGATE_BINARY").context("TIDEGATE_BINARY")?))?;
         world.agent.launch()
     })

@@ -26,11 +26,25 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn new(hierarchy: &Hierarchy) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        sweep(hierarchy.root());
         let (pid, number) = (process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let started = started(pid).ok_or_else(|| io::Error::other("/proc says nothing of this process"))?;
-        let path = hierarchy.root().join(format!("{PREFIX}{pid}-{started}-{number}"));
-        fs::create_dir(&path)?;
+        let name = format!("{PREFIX}{pid}-{started}-{number}");
+        // In the root nobody without CAP_DAC_OVERRIDE makes one, which the service is. Where a manager has what is below
+        // its own for itself, the root is left.
+        let own = hierarchy.root().join(own_cgroup()?.trim_start_matches('/'));
+        for folder in [&own, hierarchy.root()] {
+            sweep(folder);
+        }
+        let in_own = own.join(&name);
+        let path = match fs::create_dir(&in_own) {
+            Ok(()) => in_own,
+            Err(_) if own != hierarchy.root() => {
+                let in_root = hierarchy.root().join(&name);
+                fs::create_dir(&in_root)?;
+                in_root
+            }
+            Err(error) => return Err(error),
+        };
         let opened = File::open(&path).and_then(|directory| {
             Ok((directory, OpenOptions::new().write(true).open(path.join("cgroup.procs"))?))
         });
@@ -50,9 +64,16 @@ impl Drop for Place {
     }
 }
 
+/// Path of this process's own cgroup.
+fn own_cgroup() -> io::Result<String> {
+    let groups = Process::myself().and_then(|own| own.cgroups()).map_err(io::Error::other)?;
+    let own = groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname);
+    own.ok_or_else(|| io::Error::other("this process is in no cgroup v2"))
+}
+
 /// Removes what makers that were killed have left.
-fn sweep(root: &Path) {
-    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let maker = entry.file_name().to_str().and_then(maker);
         if maker.is_some_and(|(pid, start)| started(pid) != Some(start)) {
             remove(&entry.path());
