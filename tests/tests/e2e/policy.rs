@@ -205,6 +205,35 @@ fn a_connection_from_before_its_user_was_governed_is_ended_and_recorded() -> Res
     })
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test e2e"]
+fn a_connection_from_before_the_agent_is_ended_and_logged_before_it_says_that_it_is_ready() -> Result<()> {
+    World::with(|world| {
+        world.agent.stop()?;
+        world.agent.detach()?;
+        let ungoverned = Account::new(world.ci.uid, world.server.address, &world.server.password);
+        let mut session = Session::open(&ungoverned)?;
+        let before = world.agent.read_log()?.len();
+        // It returns at the very word.
+        world.agent.launch()?;
+        let log = world.agent.read_log()?;
+        let told = log.get(before..).context("the log is shorter than before")?;
+        let place = |text: &str| told.lines().position(|line| line.contains(text));
+        let ended =
+            place("a socket was open before its process was governed").context("nothing was ended")?;
+        ensure!(place(r#""message":"ready""#).is_none_or(|ready| ended < ready), "{told}");
+        let line = told.lines().nth(ended).unwrap_or_default();
+        ensure!(
+            line.contains(&world.server.address.to_string()) && line.contains(r#""ended":true"#),
+            "{line}"
+        );
+        session.say("SELECT 1")?;
+        let complaints = session.end()?;
+        ensure!(complaints.contains("connection"), "it goes on: {complaints}");
+        eventually("it is recorded", || Ok(host_record(world)?.contains("older-socket-ended")))
+    })
+}
+
 /// The record of what happened on the host, as it is exported; empty if there is none.
 pub(crate) fn host_record(world: &World) -> Result<String> {
     let listed = world.agent.ask(&["sessions", "list", "--json"])?;
