@@ -66,8 +66,8 @@ use self::{
     upstream::{Lines, Settings},
 };
 
-/// What clients are offered in TLS' ALPN extension.
-pub const ALPN: &[&[u8]] = upstream::ALPN;
+/// What clients are offered in TLS' ALPN extension: some that speak HTTP/1.0 say so, and nothing else.
+pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0"];
 
 /// How long a client may take until TLS is spoken.
 const HANDSHAKE: Duration = Duration::from_secs(30);

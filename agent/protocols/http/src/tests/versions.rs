@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::client::TlsStream;
 
 use super::stage::{HOST, PATIENCE, Reached, Stage, ok};
@@ -180,4 +184,14 @@ async fn a_client_that_leaves_behind_the_handshake_is_recorded_with_what_that_me
         let record = format!("{:?}", stage.memory.lines());
         assert!(record.contains("client-distrusts") && record.contains("tidegate ca show"), "{record}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_says_it_speaks_http_1_0_alone_is_answered() {
+    let stage = stage().await;
+    let mut client = stage.connect_tls(HOST, &[b"http/1.0"]).await;
+    client.write_all(b"GET /open/a HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut heard = String::new();
+    timeout(PATIENCE, client.read_to_string(&mut heard)).await.expect("it ends").unwrap();
+    assert!(heard.contains(" 200 ") && heard.ends_with("ok"), "{heard}");
 }

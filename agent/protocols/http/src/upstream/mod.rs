@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-pub(crate) use settings::{ALPN, Settings, Versions};
+pub(crate) use settings::{Settings, Versions};
 
 use crate::{
     body::Outgoing,

@@ -14,7 +14,7 @@ use tidegate_gate::{
 };
 
 /// The names of the versions in TLS' ALPN extension, in order of preference (RFC 7301).
-pub(crate) const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// Which versions a connection may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
