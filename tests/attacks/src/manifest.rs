@@ -403,6 +403,35 @@ pub const ATTACKS: &[Attack] = &[
     )
     .when(When::Before),
     Attack::new(
+        "before-thread",
+        "before_thread",
+        "a TCP connection from before the agent that one thread alone has a descriptor of",
+        Layer::Start,
+    )
+    .when(When::Before),
+    Attack::new(
+        "before-first-thread-ended",
+        "before_first_thread_ended",
+        "a TCP connection from before the agent, of a process whose first thread has ended",
+        Layer::Start,
+    )
+    .when(When::Before),
+    Attack::new(
+        "before-uring",
+        "before_uring",
+        "a TCP connection from before the agent that io_uring alone holds",
+        Layer::Start,
+    )
+    .when(When::Before)
+    .needs("io_uring"),
+    Attack::new(
+        "before-in-flight",
+        "before_in_flight",
+        "a TCP connection from before the agent that lies in another socket's queue",
+        Layer::Start,
+    )
+    .when(When::Before),
+    Attack::new(
         "inherited-tcp",
         "inherited_tcp",
         "a TCP connection that an ungoverned parent left open",
