@@ -25,7 +25,7 @@ use super::{
 use crate::{
     database::{Understood, Word},
     definitions::Changing,
-    sql::{self, Effect, Statements, Unsettled},
+    sql::{self, Cursor, Effect, Statements, Unsettled},
 };
 
 impl Session {
@@ -116,7 +116,7 @@ impl Session {
             }
             let find = |space, name: &str| self.meant(statements, &Name(space, name.as_bytes().into()));
             let linked =
-                statements.linked(|name| find(Space::Statements, name), |name| find(Space::Portals, name));
+                statements.linked(|name| find(Space::Statements, name), |name| self.cursor(statements, name));
             shape = linked.map_or(shape, Arc::new);
         }
         Some(shape)
@@ -295,18 +295,29 @@ impl Session {
 
     /// What a name in a text means: what the text itself gives it or what the session knows, but not either.
     fn meant(&self, statements: &Statements, name: &Name) -> Option<Arc<Statements>> {
-        if name.0 == Space::Portals && (statements.opens_cursors || self.names.may_be_another(&name.1)) {
-            return None;
+        match self.meanings(statements, name).as_slice() {
+            [one] => Some(one.clone()),
+            _ => None,
         }
-        let mut own = statements.list.iter().filter_map(|statement| given(&statement.effect));
-        let own = own.by_ref().filter(|(given, _)| given == name).map(|(_, inner)| inner.clone());
+    }
+
+    /// What a cursor's name in a text may stand for: whatever it is, the server runs it to fetch from it.
+    fn cursor(&self, statements: &Statements, name: &str) -> Cursor {
+        let name = Name(Space::Portals, name.as_bytes().into());
+        let meanings = self.meanings(statements, &name);
+        let certain = meanings.len() == 1 && !statements.opens_cursors && !self.names.may_be_another(&name.1);
+        let forgotten = meanings.is_empty() && self.names.have_lost_portals();
+        Cursor { meanings, certain, forgotten }
+    }
+
+    fn meanings(&self, statements: &Statements, name: &Name) -> Vec<Arc<Statements>> {
+        let own = statements.list.iter().filter_map(|statement| given(&statement.effect));
+        let own = own.filter(|(given, _)| given == name).map(|(_, inner)| inner.clone());
         let known = match self.names.known(name.0, &name.1) {
             Known::As(prepared) => Some(prepared.statements.clone()),
             Known::Unsure | Known::Nothing => None,
         };
-        let mut meanings = own.chain(known);
-        let first = meanings.next();
-        if meanings.next().is_some() { None } else { first }
+        own.chain(known).collect()
     }
 
     /// Notes the name that a message gives, as long as the server has not answered. Where there is no room, there may be

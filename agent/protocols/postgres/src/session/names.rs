@@ -194,6 +194,8 @@ struct Bearers {
     order: VecDeque<Box<[u8]>>,
     /// What the entries weigh.
     weight: usize,
+    /// Some were forgotten that the server may still have.
+    forgot: bool,
 }
 
 #[derive(Debug, Default)]
@@ -244,7 +246,10 @@ impl Bearers {
             let Some(oldest) = self.order.pop_front() else { return };
             match self.entries.get(&oldest) {
                 Some(entry) if !entry.under_way.is_empty() => self.order.push_back(oldest),
-                Some(_) => self.change(&oldest, |entry| entry.sure = None),
+                Some(_) => {
+                    self.forgot = true;
+                    self.change(&oldest, |entry| entry.sure = None);
+                }
                 None => {}
             }
         }
@@ -330,6 +335,11 @@ impl Names {
         self.portals.change(portal, |entry| {
             entry.last().into_iter().for_each(|given| given.openings = openings);
         });
+    }
+
+    /// Whether portals were forgotten that the server may still have.
+    pub(super) fn have_lost_portals(&self) -> bool {
+        self.portals.forgot
     }
 
     /// Whether a portal may be another than was known by its name.
@@ -451,6 +461,7 @@ mod tests {
             names.settle(&counted, true);
         }
         assert_eq!(stands_for(&names, "0"), None);
+        assert!(names.have_lost_portals());
         assert_eq!(stands_for(&names, &MOST.to_string()).as_deref(), Some("one"));
     }
 

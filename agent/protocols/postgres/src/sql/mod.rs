@@ -81,7 +81,7 @@ pub(crate) use queries::{FUNCTIONS, MARKS, RELATIONS, SETUP, TYPES, names_parame
 pub(crate) use redact::redact;
 pub(crate) use settings::{changes_nothing, is_role, of_options as settings_of_options, setting_is_safe};
 pub(crate) use shapes::Shapes;
-pub(crate) use statement::{CopyOptions, Effect, Overlay, Setting, Statement, Statements, Unsettled};
+pub(crate) use statement::{CopyOptions, Cursor, Effect, Overlay, Setting, Statement, Statements, Unsettled};
 pub(crate) use ties::{Kind, Piece, Place, Tie, pieces, ties};
 pub(crate) use tracer::WORK;
 pub(crate) use tree::{LARGEST as LARGEST_TREE, SHORT, tree};

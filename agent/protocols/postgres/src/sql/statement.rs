@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::BitOrAssign, sync::Arc};
 
-use tidegate_policy::{Shape, Value};
+use tidegate_policy::{Item, Shape, Value};
 
 use super::flow::{Columns, Flow};
 
@@ -373,11 +373,12 @@ impl Statements {
     }
 
     /// The text's shape with every `EXECUTE` and `FETCH` replaced by what the session knows under that name; none if
-    /// there is nothing to replace. An unknown prepared statement stays `execute-text`, an unknown cursor untraced.
+    /// there is nothing to replace. An unknown prepared statement stays `execute-text`, an unknown cursor untraced; one that may be
+    /// any of several does what all of these do.
     pub(crate) fn linked(
         &self,
         prepared: impl Fn(&str) -> Option<Arc<Self>>,
-        cursor: impl Fn(&str) -> Option<Arc<Self>>,
+        cursor: impl Fn(&str) -> Cursor,
     ) -> Option<Shape> {
         let mut shape = Shape {
             open: false,
@@ -390,26 +391,32 @@ impl Statements {
             keeps: self.shape.keeps,
             touched: self.shape.touched.clone(),
         };
-        let (mut changed, mut unknown) = (false, false);
+        let (mut changed, mut unknown, mut forgotten) = (false, false, false);
         let mut linked: Vec<*const Self> = Vec::new();
         for statement in &self.list {
-            let inner = match &statement.effect {
-                Effect::Execute { name } => prepared(name),
+            let named = match &statement.effect {
+                Effect::Execute { name } => match prepared(name) {
+                    Some(inner) => Cursor { meanings: vec![inner], certain: true, forgotten: false },
+                    None => {
+                        unknown = true;
+                        continue;
+                    }
+                },
                 Effect::Fetch { name } => cursor(name),
                 _ => continue,
             };
-            match inner {
-                Some(inner) => {
-                    changed = true;
-                    if !linked.contains(&Arc::as_ptr(&inner)) {
-                        linked.push(Arc::as_ptr(&inner));
-                        link(&mut shape, &inner.shape);
-                    }
-                    if let Some(own) = statement.result.and_then(|index| shape.results.get_mut(index)) {
-                        *own = inner.shape.results.first().cloned().unwrap_or_default();
-                    }
+            forgotten |= named.forgotten;
+            for inner in &named.meanings {
+                changed = true;
+                if !linked.contains(&Arc::as_ptr(inner)) {
+                    linked.push(Arc::as_ptr(inner));
+                    link(&mut shape, &inner.shape);
                 }
-                None => unknown |= matches!(statement.effect, Effect::Execute { .. }),
+            }
+            if let (true, [inner]) = (named.certain, named.meanings.as_slice())
+                && let Some(own) = statement.result.and_then(|index| shape.results.get_mut(index))
+            {
+                *own = inner.shape.results.first().cloned().unwrap_or_default();
             }
         }
         if changed && !unknown {
@@ -418,8 +425,25 @@ impl Statements {
                 field.1 = Value::Word("prepare");
             }
         }
+        if forgotten {
+            changed = true;
+            let fields =
+                vec![("action", Value::Word("statement")), ("statement", Value::Word("execute-text"))];
+            shape.items.push(Item { fields, must_name: None });
+        }
         changed.then_some(shape)
     }
+}
+
+/// What a cursor's name may stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor {
+    /// All that is known by that name.
+    pub(crate) meanings: Vec<Arc<Statements>>,
+    /// It certainly is the one of these.
+    pub(crate) certain: bool,
+    /// Nothing is known by that name any more, and it may be one that the server still has: what fetches from it runs anything.
+    pub(crate) forgotten: bool,
 }
 
 fn link(shape: &mut Shape, inner: &Shape) {

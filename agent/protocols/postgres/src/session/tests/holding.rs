@@ -4,7 +4,7 @@ use tidegate_gate::{Question, Step, contract::SERVER, policy::Effect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::*;
-use crate::wire::ErrorFields;
+use crate::wire::{ErrorFields, backend::TransactionStatus};
 
 pub(super) const DELETE: &str = "delete from customers where id = 7";
 
@@ -535,4 +535,39 @@ async fn a_sign_in_that_waits_is_withdrawn_when_the_client_leaves() {
     rig.client.shutdown().await.unwrap();
     assert_eq!(rig.people.withdrawn(1).await.len(), 1);
     assert_eq!(within(rig.client.read(&mut [0; 8])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn nothing_that_was_bound_runs_unasked_however_it_is_fetched_from() {
+    let calling = "      - {statement: select, function: \"*.mine\"}\n      - statement: [select,";
+    let bundle = super::veil::masking_for_others().replace("      - statement: [select,", calling);
+    let in_transaction = || ready_in(TransactionStatus::Transaction);
+    let fetch = "fetch all from p";
+    let call = "select 1 from (select mine() offset 0) s";
+    for (between, fetches) in [
+        (None, fetch),
+        (Some(call), fetch),
+        (None, "fetch all from p; close p; declare p cursor for select 1"),
+        (None, "select 1 from (select mine() offset 0) s; fetch all from p"),
+    ] {
+        let mut stage = Stage::open_under(&bundle).await;
+        let bound = [parse("", &format!("{DELETE} returning 1")), bind("p", ""), sync()].concat();
+        stage.say(&bound).await;
+        stage.server_gets(&bound).await;
+        let answer = [acknowledged(b'1'), acknowledged(b'2'), in_transaction()].concat();
+        stage.answer(&answer).await;
+        stage.client_gets(&answer).await;
+        if let Some(call) = between {
+            stage.say(&query(call)).await;
+            stage.server_gets(&query(call)).await;
+            stage.answer(&[complete("SELECT 1"), in_transaction()].concat()).await;
+            stage.client_gets(&[complete("SELECT 1"), in_transaction()].concat()).await;
+        }
+        stage.say(&query(fetches)).await;
+        tokio::select! {
+            _ = stage.rig.people.question(1) => {}
+            // What a yes would be bound to may be another by now.
+            (_, refused) = next_message(&mut stage.server) => assert!(refused.starts_with(b"refused_by_tidegate")),
+        }
+    }
 }

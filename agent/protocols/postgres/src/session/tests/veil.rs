@@ -8,7 +8,7 @@ use super::{
 const CARD: &str = "4111111111111111";
 
 /// Deletes wait for ann, and cards are masked for others than who asks.
-fn masking_for_others() -> String {
+pub(super) fn masking_for_others() -> String {
     holding().replace("users: [\"0\"]}", "users: [\"0\"]}\n  others: {users: [\"4242\"]}").replace(
         "    masks: [cards]\n",
         "  - {name: theirs, subjects: [others], resources: [it], allow: [{statement: select}], masks: [cards]}\n",

@@ -548,10 +548,18 @@ fn prepared_statements_and_cursors_carry_what_their_query_does() {
     let prepared = understood("prepare p as select email from customers", &catalog);
     let super::super::Effect::Prepare { inner, .. } = &prepared.list[0].effect else { panic!() };
     let execute = understood("execute p; fetch c", &catalog);
-    let shape = execute.linked(|_| Some(inner.clone()), |_| Some(inner.clone())).unwrap();
+    let cursor = || Cursor { meanings: vec![inner.clone()], certain: true, forgotten: false };
+    let shape = execute.linked(|_| Some(inner.clone()), |_| cursor()).unwrap();
     assert_eq!(paths(&shape.results[0].outputs[0].sources), [EMAIL]);
     assert_eq!(paths(&shape.results[1].outputs[0].sources), [EMAIL]);
     let words = super::statements::words(&shape);
     assert!(!words.contains("execute-text") && words.contains("select public.customers read"), "{words}");
-    assert!(execute.linked(|_| None, |_| None).is_none());
+    assert!(execute.linked(|_| None, |_| Cursor::default()).is_none());
+    let fetch = understood("fetch c", &catalog);
+    let forgotten = fetch.linked(|_| None, |_| Cursor { forgotten: true, ..Cursor::default() }).unwrap();
+    assert!(super::statements::words(&forgotten).contains("execute-text"));
+    let several = || Cursor { meanings: vec![inner.clone()], certain: false, forgotten: false };
+    let shape = fetch.linked(|_| None, |_| several()).unwrap();
+    assert!(super::statements::words(&shape).contains("select public.customers read"));
+    assert!(shape.results[0].untraced.is_some());
 }

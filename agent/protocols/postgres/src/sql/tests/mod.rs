@@ -13,8 +13,8 @@ mod statements;
 use std::sync::Arc;
 
 use super::{
-    Catalog, Limits, NotUnderstood, Overlay, Resolved, Rows, Statements, catalog::CatalogRequest, parse,
-    resolve,
+    Catalog, Cursor, Limits, NotUnderstood, Overlay, Resolved, Rows, Statements, catalog::CatalogRequest,
+    parse, resolve,
 };
 
 /// Schema, name, definition, columns, relatives.
